@@ -1,0 +1,1 @@
+//! Compiles KasprAgent specs.

@@ -1,0 +1,8 @@
+//! The app as data: the graph that the compiler works on, and the plan that passes to the executor.
+//!
+//! Architecture invariant: nothing here does I/O, asks the time or reads the environment, and
+//! Python is text. Both programs depend on this crate; it depends on neither.
+
+#![deny(missing_docs)]
+
+pub mod plan;
