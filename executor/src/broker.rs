@@ -1,0 +1,235 @@
+//! What the worker asks of the outside world: a log with partitions, groups and transactions.
+//!
+//! The same worker runs over rdkafka, over the in-memory log and over seeded faults, because it
+//! only knows these traits. All calls come from the worker's one thread. A *consumer* is a member
+//! of the app's group; a *producer* sends records, in transactions or not; *admin* knows topics.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{Event, Header, TopicName, TopicPartition};
+
+/// The outside world refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Someone must act: the worker stops. The text names the thing and the place.
+    #[error("{0}")]
+    Fatal(String),
+    /// Passing: the same call may succeed later.
+    #[error("{0}")]
+    Retriable(String),
+    /// The transaction cannot be committed; the work in it must be done again.
+    #[error("the transaction must be aborted: {0}")]
+    Abort(String),
+    /// Nobody knows whether the transaction was committed: the stable committed offsets tell.
+    #[error("the outcome of the transaction is not known: {0}")]
+    Indefinite(String),
+}
+
+/// A change of this member's partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These came. They stand still until [`Consumer::start`] names their offsets.
+    Assigned(Vec<TopicPartition>),
+    /// These must be given up. They stay this member's until [`Consumer::release`].
+    Revoked(Vec<TopicPartition>),
+    /// These are another member's already: nothing of them may be committed.
+    Lost(Vec<TopicPartition>),
+}
+
+/// A committed offset of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to read.
+    pub offset: i64,
+    /// What was committed with it: see [`crate::position`].
+    pub metadata: String,
+}
+
+/// An offset to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// Whose.
+    pub partition: TopicPartition,
+    /// The offset with its metadata.
+    pub committed: Committed,
+}
+
+/// The ends of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first offset that exists.
+    pub low: i64,
+    /// The offset that the next committed record gets.
+    pub high: i64,
+}
+
+/// Which topics a group reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// This topic.
+    Topic(TopicName),
+    /// Every topic whose whole name matches the regular expression, new ones too.
+    Pattern(String),
+}
+
+/// A member of the app's consumer group.
+pub trait Consumer {
+    /// Joins the group. Partitions come as [`Change`]s.
+    fn subscribe(&mut self, topics: &[Subscription]) -> Result<(), BrokerError>;
+
+    /// Appends up to `max` events to `into`, waiting at most `wait` for the first. Per partition
+    /// they come in offset order, each once, and only committed ones. A change of partitions comes
+    /// alone: no events with it.
+    fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError>;
+
+    /// Fetches these partitions from these offsets on, whether they stood still or ran before.
+    /// Nothing that was fetched before comes after this call.
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError>;
+
+    /// Stops fetching these partitions; what was fetched and not polled may be lost to
+    /// [`Consumer::resume`] only in the sense that it is fetched again.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Goes on fetching these partitions where they stopped.
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// The next offset that [`Consumer::poll`] would give, markers and aborted records passed over;
+    /// `None` where the partition has not started.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
+
+    /// The group's *stable* committed offsets, one answer per partition asked for.
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError>;
+
+    /// The ends of a partition, as a committed reader sees them.
+    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+
+    /// The first offset whose record is at or after the time, or the end.
+    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError>;
+
+    /// Commits offsets outside any transaction (at-least-once).
+    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<(), BrokerError>;
+
+    /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Who this member is at this moment, for [`Producer::commit`].
+    fn group(&self) -> GroupMetadata;
+
+    /// A descriptor that is readable while [`Consumer::poll`] may have something, for a worker
+    /// that must wait elsewhere (in the event loop of coroutines). `None`: ask by polling.
+    fn wake_fd(&self) -> Option<std::os::fd::RawFd>;
+
+    /// Leaves the group.
+    fn close(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Who a member is at a moment: what ties a transaction to the group's generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// The group's name.
+    pub group: String,
+    /// Raised at every rebalance; below 1 nothing may be committed.
+    pub generation: i32,
+    /// This member's name in the group; empty where there is none.
+    pub member: String,
+    /// The member's lasting name, where one was given.
+    pub instance: Option<String>,
+}
+
+/// A record to be sent, borrowed from where it was staged.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingRecord<'a> {
+    /// The topic, which exists.
+    pub topic: &'a TopicName,
+    /// The partition, which exists.
+    pub partition: i32,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// `None`: a null key.
+    pub key: Option<&'a [u8]>,
+    /// `None`: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In order; a name may repeat.
+    pub headers: &'a [Header],
+}
+
+/// Whether a record was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on its way.
+    Yes,
+    /// The queue is full: poll and try again.
+    QueueFull,
+}
+
+/// Sends records. Records of one *generation* are acknowledged together: at-least-once commits the
+/// offsets of a generation when nothing of it is in flight; a transaction is one generation.
+pub trait Producer {
+    /// Fences every other producer with this `transactional.id` and ends what it left open.
+    fn init_transactions(&mut self) -> Result<(), BrokerError>;
+
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), BrokerError>;
+
+    /// Queues a record; does not wait.
+    fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError>;
+
+    /// Takes what the broker acknowledged; waits at most `wait` for something. A record that could
+    /// not be delivered is an error.
+    fn poll(&mut self, wait: Duration) -> Result<(), BrokerError>;
+
+    /// Records of the generation and of those before it that are not acknowledged.
+    fn in_flight(&self, generation: u64) -> usize;
+
+    /// Puts the offsets into the transaction and commits it.
+    fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
+
+    /// Aborts the transaction; what is queued is dropped.
+    fn abort(&mut self) -> Result<(), BrokerError>;
+}
+
+/// What a topic is, as far as staging a record needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its partitions.
+    pub partitions: i32,
+    /// The largest record that it takes, in bytes (`max.message.bytes`).
+    pub message_bytes_max: usize,
+}
+
+/// A topic to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// `None`: the broker's default.
+    pub partitions: Option<u32>,
+    /// `None`: the broker's default.
+    pub replicas: Option<u32>,
+    /// Kafka's topic settings.
+    pub config: Vec<(String, String)>,
+}
+
+/// Knows and makes topics.
+pub trait Admin {
+    /// `None`: the topic does not exist.
+    fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError>;
+
+    /// Names of all topics, sorted.
+    fn topics(&mut self) -> Result<Vec<String>, BrokerError>;
+
+    /// Creates a topic.
+    fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError>;
+}
+
+/// Bytes that a record takes in a log, as Kafka counts them against `max.message.bytes`: its
+/// fields, and the overhead of a batch that holds it alone.
+pub fn record_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
+    /// Batch header (61) and the longest variable-length fields of one record (KIP-98).
+    const OVERHEAD: usize = 61 + 32;
+    let headers: usize =
+        headers.iter().map(|(name, value)| 10 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+    OVERHEAD + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers
+}

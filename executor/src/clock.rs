@@ -1,0 +1,75 @@
+//! The only place that asks the time.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Tells the time. Timers, commit intervals and timestamps all go by it, so that a test can hold it.
+pub trait Clock {
+    /// Time since some fixed moment; never goes back.
+    fn now(&self) -> Duration;
+    /// Milliseconds since 1970, for timestamps of records.
+    fn wall_ms(&self) -> i64;
+}
+
+/// The machine's clock.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that starts now.
+    #[allow(clippy::disallowed_methods, reason = "the home of the clock")]
+    pub fn start() -> SystemClock {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the home of the clock")]
+    fn wall_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A clock that a test holds in its hand. It starts at 0 and moves when told.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedClock {
+    now: Rc<Cell<Duration>>,
+}
+
+impl SimulatedClock {
+    /// Moves the time on.
+    pub fn advance(&self, by: Duration) {
+        self.now.set(self.now.get() + by);
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        i64::try_from(self.now.get().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simulated_time_moves_only_when_told() {
+        let clock = SimulatedClock::default();
+        assert_eq!(clock.wall_ms(), 0);
+        clock.advance(Duration::from_secs(5));
+        assert_eq!((clock.now(), clock.wall_ms()), (Duration::from_secs(5), 5000));
+    }
+}
