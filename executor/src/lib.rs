@@ -5,6 +5,30 @@
 
 #![deny(missing_docs)]
 
+pub mod assignment;
 pub mod broker;
 pub mod clock;
+pub mod code;
+pub mod config;
+pub mod counters;
+pub mod dataflow;
+pub mod delivery;
+pub mod directory;
+pub mod effects;
+pub mod failure;
+pub mod frame;
+pub mod ledger;
+pub mod log;
 pub mod message;
+pub mod partitioner;
+pub mod position;
+pub mod program;
+pub mod python;
+pub mod record;
+pub mod shared;
+pub mod stage;
+pub mod store;
+pub mod tables;
+pub mod walk;
+pub mod window;
+pub mod worker;

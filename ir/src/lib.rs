@@ -5,4 +5,10 @@
 
 #![deny(missing_docs)]
 
+pub mod dot;
+pub mod graph;
 pub mod plan;
+mod seal;
+pub mod text;
+
+pub use seal::PlanError;

@@ -1,0 +1,68 @@
+//! Paths to files: the only place where the compiler touches the disk.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::source::SourceFile;
+
+/// A path could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The system says no.
+    #[error("cannot read \"{path}\": {error}")]
+    Unreadable {
+        /// The path as given.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A folder without specs.
+    #[error("the folder \"{0}\" holds no *.yaml or *.yml files")]
+    Empty(String),
+}
+
+/// The files of the paths: a file as it is, a folder's `*.yaml` and `*.yml` sorted by path (folders
+/// below it too), `-` for standard input. `tests.yaml` belongs to the tests, not to the app.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
+    let mut names = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut found = Vec::new();
+            walk(path, &mut found)?;
+            found.sort();
+            if found.is_empty() {
+                return Err(LoadError::Empty(path.display().to_string()));
+            }
+            names.append(&mut found);
+        } else {
+            names.push(path.clone());
+        }
+    }
+    names.dedup();
+    names.iter().map(|path| read(path)).collect()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
+    let unreadable = |error| LoadError::Unreadable { path: folder.display().to_string(), error };
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let is_spec = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if path.is_dir() {
+            walk(&path, found)?;
+        } else if is_spec && path.file_name().is_none_or(|name| name != "tests.yaml") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<SourceFile, LoadError> {
+    let name = path.display().to_string();
+    let unreadable = |error| LoadError::Unreadable { path: path.display().to_string(), error };
+    if name == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(unreadable)?;
+        return Ok(SourceFile { name: "<stdin>".to_owned(), bytes });
+    }
+    Ok(SourceFile { name, bytes: std::fs::read(path).map_err(unreadable)? })
+}

@@ -1,0 +1,287 @@
+//! The worker's partitions: which readers read them, and how far each has come.
+//!
+//! Start, abort and takeover are one move: the consumer starts at the committed offset, and each
+//! reader accepts only offsets at or past its own position, which stands in the offset's metadata.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::{Plan, Topics};
+use regex::Regex;
+use tracing::info;
+
+use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit};
+use crate::config::{Config, From};
+use crate::effects::Progress;
+use crate::ledger::{Ledger, Slots};
+use crate::message::TopicPartition;
+use crate::position::{Metadata, NameHash};
+
+/// A reader, as far as positions need it.
+struct Reader {
+    name: String,
+    hash: NameHash,
+    topics: Reads,
+}
+
+enum Reads {
+    Names(Vec<String>),
+    Pattern(Regex),
+}
+
+impl Reader {
+    fn reads(&self, topic: &str) -> bool {
+        match &self.topics {
+            Reads::Names(names) => names.iter().any(|name| name == topic),
+            Reads::Pattern(pattern) => pattern.is_match(topic),
+        }
+    }
+}
+
+/// A partition that is this worker's.
+struct Assigned {
+    name: TopicPartition,
+    /// One per reader of the topic.
+    readers: Vec<Reading>,
+    partitions_at_start: i32,
+    set: NameHash,
+    /// What stands in the group now, as far as this worker knows.
+    committed: Option<Committed>,
+    paused: bool,
+}
+
+/// One reader in one partition.
+struct Reading {
+    reader: usize,
+    ledger: Ledger,
+    /// `done` at the end of the last epoch that a commit has taken.
+    committing: i64,
+}
+
+/// All partitions of a worker, by number.
+pub struct Assignment {
+    readers: Vec<Reader>,
+    partitions: BTreeMap<usize, Assigned>,
+    transactional_id: String,
+    from: From,
+}
+
+impl Assignment {
+    /// No partitions yet.
+    pub fn new(plan: &Plan, config: &Config) -> Assignment {
+        let readers = plan.readers.iter().map(|reader| {
+            let name = plan[reader.agents[0]].name.clone();
+            let topics = match &reader.topics {
+                Topics::Names(names) => Reads::Names(names.clone()),
+                Topics::Pattern(pattern) => Reads::Pattern(whole(pattern)),
+            };
+            Reader { hash: NameHash::of(&name), name, topics }
+        });
+        Assignment {
+            readers: readers.collect(),
+            partitions: BTreeMap::new(),
+            transactional_id: config.transactional_id.clone(),
+            from: config.from,
+        }
+    }
+
+    /// Takes partitions over: their consumer starts where the group has come to.
+    pub fn add(
+        &mut self,
+        names: &[TopicPartition],
+        counts: &dyn Fn(&str) -> i32,
+        slots: &mut Slots,
+        consumer: &mut dyn Consumer,
+    ) -> Result<(), BrokerError> {
+        let committed = consumer.committed(names)?;
+        let mut starts = Vec::with_capacity(names.len());
+        for (name, committed) in names.iter().zip(committed) {
+            let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
+            let offset = match &committed {
+                Some(committed) => committed.offset,
+                None => self.first_offset(name, consumer)?,
+            };
+            let assigned = self.assigned(name, offset, committed, metadata, counts(&name.topic));
+            let positions = assigned.readers.iter().map(|reading| reading.ledger.taken());
+            starts.push((name.clone(), positions.min().unwrap_or(offset)));
+            info!(partition = %name, offset, "started");
+            self.partitions.insert(slots.number(&name.topic, name.partition), assigned);
+        }
+        consumer.start(&starts)
+    }
+
+    fn first_offset(&self, name: &TopicPartition, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
+        Ok(match self.from {
+            From::Earliest => consumer.watermarks(name)?.low,
+            From::Latest => consumer.watermarks(name)?.high,
+            From::Timestamp(timestamp_ms) => consumer.offset_at(name, timestamp_ms)?,
+        })
+    }
+
+    fn assigned(
+        &self,
+        name: &TopicPartition,
+        offset: i64,
+        committed: Option<Committed>,
+        metadata: Option<Metadata>,
+        count: i32,
+    ) -> Assigned {
+        let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
+        let set = NameHash::of_all(reads().map(|(_, reader)| reader.name.as_str()));
+        if metadata.as_ref().is_some_and(|metadata| metadata.readers != set) {
+            info!(topic = %name.topic, "the set of readers has changed: a reader that is new starts at the committed offset");
+        }
+        let ahead = |reader: &Reader| {
+            metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
+        };
+        let readers = reads().map(|(number, reader)| {
+            let position = offset + ahead(reader);
+            Reading { reader: number, ledger: Ledger::at(position), committing: position }
+        });
+        Assigned {
+            name: name.clone(),
+            readers: readers.collect(),
+            partitions_at_start: metadata.as_ref().map_or(count, |metadata| metadata.partitions_at_start),
+            set,
+            committed,
+            paused: false,
+        }
+    }
+
+    /// Gives partitions up.
+    pub fn remove(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            self.partitions.remove(number);
+        }
+    }
+
+    /// Readers that accept the event at this offset; each accepts it once.
+    pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
+        let Some(assigned) = self.partitions.get_mut(&number) else {
+            return;
+        };
+        for reading in &mut assigned.readers {
+            if reading.ledger.take(offset) {
+                accepted_by(reading.reader);
+            }
+        }
+    }
+
+    /// Notes what an epoch has completed.
+    pub fn complete(&mut self, progress: &Progress) {
+        if let Some(reading) = self.reading(progress) {
+            reading.ledger.complete(progress.done);
+        }
+    }
+
+    /// Notes what a commit takes.
+    pub fn commit_takes(&mut self, progress: &Progress) {
+        if let Some(reading) = self.reading(progress) {
+            reading.committing = progress.done;
+        }
+    }
+
+    fn reading(&mut self, progress: &Progress) -> Option<&mut Reading> {
+        let assigned = self.partitions.get_mut(&progress.partition)?;
+        assigned.readers.iter_mut().find(|reading| reading.reader == progress.reader.index())
+    }
+
+    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays.
+    pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
+        for assigned in self.partitions.values_mut() {
+            let Some(position) = consumer.position(&assigned.name) else {
+                continue;
+            };
+            for reading in &mut assigned.readers {
+                if reading.committing == reading.ledger.done() && reading.ledger.pass(position) {
+                    reading.committing = position;
+                }
+            }
+        }
+    }
+
+    /// What to commit now: partitions whose readers have come further than the group knows.
+    pub fn offsets(&self) -> Vec<OffsetCommit> {
+        let mut offsets = Vec::new();
+        for assigned in self.partitions.values() {
+            let Some(offset) = assigned.readers.iter().map(|reading| reading.committing).min() else {
+                continue;
+            };
+            let ahead = assigned.readers.iter().filter(|reading| reading.committing > offset);
+            let metadata = Metadata {
+                transactional_id: self.transactional_id.clone(),
+                partitions_at_start: assigned.partitions_at_start,
+                readers: assigned.set,
+                ahead: ahead.map(|reading| (self.readers[reading.reader].hash, reading.committing - offset)).collect(),
+            };
+            let committed = Committed { offset, metadata: metadata.encode() };
+            if assigned.committed.as_ref() != Some(&committed) {
+                offsets.push(OffsetCommit { partition: assigned.name.clone(), committed });
+            }
+        }
+        offsets
+    }
+
+    /// Notes what was committed.
+    pub fn committed(&mut self, offsets: &[OffsetCommit]) {
+        for offset in offsets {
+            let assigned = self.partitions.values_mut().find(|assigned| assigned.name == offset.partition);
+            if let Some(assigned) = assigned {
+                assigned.committed = Some(offset.committed.clone());
+            }
+        }
+    }
+
+    /// Everything up to the ends of the partitions has been polled.
+    pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
+        for assigned in self.partitions.values() {
+            let high = consumer.watermarks(&assigned.name)?.high;
+            if consumer.position(&assigned.name).is_none_or(|position| position < high) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Partitions to pause (their queue passed `high`) and to resume (it fell below `low`).
+    pub fn back_pressure(
+        &mut self,
+        queued: &[usize],
+        high: usize,
+        low: usize,
+    ) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (&number, assigned) in &mut self.partitions {
+            let bytes = queued.get(number).copied().unwrap_or(0);
+            if !assigned.paused && bytes >= high {
+                assigned.paused = true;
+                pause.push(assigned.name.clone());
+            } else if assigned.paused && bytes <= low {
+                assigned.paused = false;
+                resume.push(assigned.name.clone());
+            }
+        }
+        (pause, resume)
+    }
+
+    /// The partitions, in order of their numbers.
+    pub fn names(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.partitions.values().map(|assigned| &assigned.name)
+    }
+
+    /// Per partition and reader: its name, next offset to take, next offset not complete.
+    pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
+        let mut positions = Vec::new();
+        for assigned in self.partitions.values() {
+            for reading in &assigned.readers {
+                let name = self.readers[reading.reader].name.clone();
+                positions.push((assigned.name.clone(), name, reading.ledger.taken(), reading.ledger.done()));
+            }
+        }
+        positions
+    }
+}
+
+/// A pattern that must match the whole of a topic's name. The compiler has judged it.
+fn whole(pattern: &str) -> Regex {
+    Regex::new(&format!("^(?:{pattern})$")).unwrap_or_else(|_| Regex::new("^$").expect("it is well-formed"))
+}

@@ -1,0 +1,99 @@
+//! Settings and bounds: every queue is bounded, and each bound has its name here.
+
+use std::time::Duration;
+
+use kaspr_ir::plan::OnError;
+
+/// What a worker is told besides its plan.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The app's name, which is the group's.
+    pub app: String,
+    /// `transactional.id` of this worker: `{app}.{instance}.{worker}`.
+    pub transactional_id: String,
+    /// What a crash may repeat.
+    pub guarantee: Guarantee,
+    /// Where a group without commits for a topic begins.
+    pub from: From,
+    /// Longest time from an event's completion to its commit.
+    pub commit_interval: Duration,
+    /// The policy where a spec writes none.
+    pub on_error: OnError,
+    /// The topic of `deadLetter` where a spec names none.
+    pub dead_letter_topic: Option<String>,
+    /// The bounds.
+    pub bounds: Bounds,
+}
+
+/// What a crash may repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Nothing: effects and positions are one transaction.
+    ExactlyOnce,
+    /// What was sent since the last commit.
+    AtLeastOnce,
+}
+
+/// Where a group without commits for a topic begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record that exists.
+    Earliest,
+    /// At the end.
+    Latest,
+    /// At the first record of that time, in ms since 1970.
+    Timestamp(i64),
+}
+
+/// Bounds of a worker.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// How long stages run before the worker looks at commits, signals and rebalances. What has
+    /// not run stays queued for the next epoch.
+    pub epoch_budget: Duration,
+    /// Events taken from the broker at once.
+    pub poll_events_max: usize,
+    /// Longest wait of an idle worker, so that signals need no wake-up.
+    pub idle_wait: Duration,
+    /// Bytes of waiting events of a partition at which it is paused.
+    pub queued_bytes_high: usize,
+    /// Bytes of waiting events of a partition at which it is resumed.
+    pub queued_bytes_low: usize,
+    /// Bytes that an open batch window holds before it is handed over early.
+    pub window_bytes_max: usize,
+    /// Staged bytes at which a commit does not wait for its interval.
+    pub staged_bytes_max: usize,
+    /// Staged records at which a commit does not wait for its interval.
+    pub staged_records_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            epoch_budget: Duration::from_millis(20),
+            poll_events_max: 1000,
+            idle_wait: Duration::from_millis(100),
+            queued_bytes_high: 8 << 20,
+            queued_bytes_low: 2 << 20,
+            window_bytes_max: 64 << 20,
+            staged_bytes_max: 16 << 20,
+            staged_records_max: 100_000,
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, for an app of this name whose instance is `instance`.
+    pub fn new(app: &str, instance: &str, worker: u32) -> Config {
+        Config {
+            app: app.to_owned(),
+            transactional_id: format!("{app}.{instance}.{worker}"),
+            guarantee: Guarantee::ExactlyOnce,
+            from: From::Earliest,
+            commit_interval: Duration::from_millis(100),
+            on_error: OnError::Skip,
+            dead_letter_topic: None,
+            bounds: Bounds::default(),
+        }
+    }
+}

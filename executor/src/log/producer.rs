@@ -1,0 +1,134 @@
+//! A producer of the in-memory log, with transactions and fencing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::log::topic::{Stored, TransactionId};
+use crate::log::{Log, NewRecord};
+
+/// A producer of the in-memory log. Records are acknowledged as they are sent.
+pub struct LogProducer {
+    log: Log,
+    transactional_id: Option<String>,
+    epoch: u32,
+    number: u64,
+    open: bool,
+}
+
+impl LogProducer {
+    pub(super) fn new(log: Log, transactional_id: Option<&str>) -> LogProducer {
+        let transactional_id = transactional_id.map(str::to_owned);
+        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false }
+    }
+
+    fn transaction(&self) -> Option<TransactionId> {
+        let producer = self.transactional_id.clone().filter(|_| self.open)?;
+        Some(TransactionId { producer, epoch: self.epoch, number: self.number })
+    }
+
+    /// A newer producer with the same id has taken over.
+    fn check_fence(&self) -> Result<(), BrokerError> {
+        let Some(id) = &self.transactional_id else {
+            return Ok(());
+        };
+        let newest = self.log.state.borrow().transactional.get(id).copied();
+        if newest == Some(self.epoch) {
+            return Ok(());
+        }
+        Err(BrokerError::Fatal(format!("another producer has taken over the transactional id \"{id}\"")))
+    }
+
+    fn decide(&mut self, commits: bool) {
+        if let Some(transaction) = self.transaction() {
+            for topic in self.log.state.borrow_mut().topics.values_mut() {
+                topic.decide(&transaction, commits);
+            }
+        }
+        self.open = false;
+    }
+}
+
+impl Producer for LogProducer {
+    fn init_transactions(&mut self) -> Result<(), BrokerError> {
+        let Some(id) = self.transactional_id.clone() else {
+            return Err(BrokerError::Fatal("a producer without transactional id has no transactions".to_owned()));
+        };
+        let mut state = self.log.state.borrow_mut();
+        for topic in state.topics.values_mut() {
+            for transaction in topic.open_of(&id) {
+                topic.decide(&transaction, false);
+            }
+        }
+        let newest = state.transactional.entry(id).or_insert(0);
+        *newest += 1;
+        self.epoch = *newest;
+        self.open = false;
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        self.check_fence()?;
+        if self.open {
+            return Err(BrokerError::Fatal("a transaction is open already".to_owned()));
+        }
+        self.number += 1;
+        self.open = true;
+        Ok(())
+    }
+
+    fn send(&mut self, record: OutgoingRecord<'_>, _generation: u64) -> Result<Taken, BrokerError> {
+        self.check_fence()?;
+        let transaction = self.transaction();
+        if self.transactional_id.is_some() && transaction.is_none() {
+            return Err(BrokerError::Fatal("a transactional producer sends within a transaction".to_owned()));
+        }
+        let mut state = self.log.state.borrow_mut();
+        if state.auto_create {
+            state.ensure(record.topic);
+        }
+        let topic = state.topics.get_mut(record.topic);
+        let topic = topic.filter(|topic| (0..topic.count()).contains(&record.partition)).ok_or_else(|| {
+            BrokerError::Fatal(format!("the partition {}/{} does not exist", record.topic, record.partition))
+        })?;
+        let stored = NewRecord {
+            partition: Some(record.partition),
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(Bytes::copy_from_slice),
+            value: record.value.map(Bytes::copy_from_slice),
+            headers: record.headers.to_vec(),
+        };
+        topic.append(record.partition, Stored::record(stored, transaction));
+        Ok(Taken::Yes)
+    }
+
+    fn poll(&mut self, _wait: Duration) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn in_flight(&self, _generation: u64) -> usize {
+        0
+    }
+
+    fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
+        self.check_fence()?;
+        if !self.open {
+            return Err(BrokerError::Fatal("no transaction is open".to_owned()));
+        }
+        let mut state = self.log.state.borrow_mut();
+        let members = state.groups.entry(group.group.clone()).or_default();
+        if !offsets.is_empty() && members.generation(&group.member) != Some(group.generation) {
+            return Err(BrokerError::Abort(format!("\"{}\" has a newer generation than the commit", group.group)));
+        }
+        members.commit(offsets);
+        drop(state);
+        self.decide(true);
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.decide(false);
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! A topic's partitions: records in offset order, with the marks of transactions.
+
+use std::collections::VecDeque;
+
+use crate::broker::Watermarks;
+use crate::log::NewRecord;
+use crate::message::{Event, TopicName};
+
+/// A producer's transaction: its id's epoch and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionId {
+    pub producer: String,
+    pub epoch: u32,
+    pub number: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    Open(TransactionId),
+    Aborted,
+    /// A marker: it takes an offset and shows nothing.
+    Marker,
+}
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    record: NewRecord,
+    fate: Fate,
+}
+
+impl Stored {
+    /// A record, in a transaction or not.
+    pub fn record(record: NewRecord, transaction: Option<TransactionId>) -> Stored {
+        Stored { record, fate: transaction.map_or(Fate::Committed, Fate::Open) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// Offset of the first entry that is kept.
+    first: i64,
+    entries: VecDeque<Stored>,
+    /// Entries of open transactions.
+    open: usize,
+}
+
+impl Partition {
+    fn end(&self) -> i64 {
+        self.first + i64::try_from(self.entries.len()).expect("a log fits in memory")
+    }
+
+    /// The last stable offset: everything before it is decided.
+    fn stable(&self) -> i64 {
+        if self.open == 0 {
+            return self.end();
+        }
+        let undecided = self.entries.iter().position(|stored| matches!(stored.fate, Fate::Open(_)));
+        self.first + i64::try_from(undecided.unwrap_or(self.entries.len())).expect("a log fits in memory")
+    }
+}
+
+/// A topic.
+#[derive(Debug)]
+pub struct Topic {
+    partitions: Vec<Partition>,
+    turn: u32,
+}
+
+impl Topic {
+    pub fn new(partitions: i32) -> Topic {
+        Topic { partitions: (0..partitions.max(1)).map(|_| Partition::default()).collect(), turn: 0 }
+    }
+
+    pub fn count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).expect("it was made from an i32")
+    }
+
+    /// The number for a record without a key; others do not take a turn.
+    pub fn turn(&mut self, takes: bool) -> u32 {
+        let turn = self.turn;
+        self.turn = turn.wrapping_add(u32::from(takes));
+        turn
+    }
+
+    fn at(&self, partition: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    fn at_mut(&mut self, partition: i32) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(partition).ok()?)
+    }
+
+    /// Appends to a partition that exists; gives the offset.
+    pub fn append(&mut self, partition: i32, stored: Stored) -> i64 {
+        let partition = self.at_mut(partition).expect("the caller has checked the partition");
+        let offset = partition.end();
+        partition.open += usize::from(matches!(stored.fate, Fate::Open(_)));
+        partition.entries.push_back(stored);
+        offset
+    }
+
+    /// Decides a transaction in every partition that it touched, with a marker in each.
+    pub fn decide(&mut self, transaction: &TransactionId, commits: bool) {
+        for partition in self.partitions.iter_mut().filter(|partition| partition.open > 0) {
+            let mut touched = false;
+            for stored in &mut partition.entries {
+                if matches!(&stored.fate, Fate::Open(id) if id == transaction) {
+                    stored.fate = if commits { Fate::Committed } else { Fate::Aborted };
+                    partition.open -= 1;
+                    touched = true;
+                }
+            }
+            if touched {
+                partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker });
+            }
+        }
+    }
+
+    /// Open transactions of a producer, whatever its epoch.
+    pub fn open_of(&self, producer: &str) -> Vec<TransactionId> {
+        let entries = self.partitions.iter().filter(|partition| partition.open > 0).flat_map(|p| &p.entries);
+        let mut open: Vec<TransactionId> = entries
+            .filter_map(|stored| match &stored.fate {
+                Fate::Open(id) if id.producer == producer => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        open.dedup();
+        open
+    }
+
+    /// Appends up to `max` committed records to `into`; gives the offset to read next.
+    pub fn read(&self, name: &TopicName, number: i32, from: i64, max: usize, into: &mut Vec<Event>) -> i64 {
+        let Some(partition) = self.at(number) else {
+            return from;
+        };
+        let stable = partition.stable();
+        let mut next = from.max(partition.first);
+        let mut taken = 0;
+        while next < stable && taken < max {
+            let index = usize::try_from(next - partition.first).expect("it is past the first");
+            let stored = &partition.entries[index];
+            if stored.fate == Fate::Committed {
+                into.push(event(name, number, next, &stored.record));
+                taken += 1;
+            }
+            next += 1;
+        }
+        // Markers behind the last record belong to it: no reader is left a step behind.
+        while next < stable {
+            let index = usize::try_from(next - partition.first).expect("it is past the first");
+            if partition.entries[index].fate == Fate::Committed {
+                break;
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// The ends of a partition.
+    pub fn watermarks(&self, partition: i32) -> Option<Watermarks> {
+        self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.stable() })
+    }
+
+    /// The first offset at or after a time, or the end.
+    pub fn offset_at(&self, partition: i32, timestamp_ms: i64) -> Option<i64> {
+        let partition = self.at(partition)?;
+        let late = |stored: &Stored| stored.fate == Fate::Committed && stored.record.timestamp_ms >= timestamp_ms;
+        let index = partition.entries.iter().position(late).unwrap_or(partition.entries.len());
+        Some(partition.first + i64::try_from(index).expect("a log fits in memory"))
+    }
+
+    /// Drops what stands before an offset, as far as it is decided.
+    pub fn forget_before(&mut self, partition: i32, offset: i64) {
+        let Some(partition) = self.at_mut(partition) else {
+            return;
+        };
+        let end = offset.min(partition.stable());
+        let count = usize::try_from(end - partition.first).unwrap_or(0).min(partition.entries.len());
+        partition.entries.drain(..count);
+        partition.first += i64::try_from(count).expect("a log fits in memory");
+    }
+}
+
+fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord) -> Event {
+    Event {
+        topic: topic.clone(),
+        partition,
+        offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+    }
+}

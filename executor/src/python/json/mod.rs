@@ -1,0 +1,14 @@
+//! JSON between bytes and Python objects, with nothing in between.
+//!
+//! Decoding gives what CPython's `json.loads` gives: the fast path here only accepts, and what it
+//! refuses or finds unusual is handed to `json.loads` itself, which decides. Encoding appends the
+//! bytes of `json.dumps` with default settings, plus the extensions of the semantics page (6).
+
+mod decode;
+mod encode;
+mod float;
+#[cfg(test)]
+mod tests;
+
+pub use decode::Decoder;
+pub use encode::encode;

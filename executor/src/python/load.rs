@@ -1,0 +1,179 @@
+//! Code blocks into namespaces, once per worker: what the user wrote runs here for the first time.
+//!
+//! Every block gets a namespace of its own that starts as a copy of its agent's init globals, and is
+//! compiled with the file and lines of the YAML, so that every traceback points there.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, LineMap, Place, Plan};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::fault::fault;
+use super::runtime::Runtime;
+use crate::code::Fault;
+
+/// A block that could not be loaded: the app does not start.
+#[derive(Debug)]
+pub struct LoadError {
+    /// Whose block, and what it is there.
+    pub block: String,
+    /// `file:line` of the block.
+    pub at: String,
+    /// Why.
+    pub fault: Fault,
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = self.fault.at.as_ref().unwrap_or(&self.at);
+        write!(f, "{} cannot be loaded: {}: {}\n  --> {at}", self.block, self.fault.kind, self.fault.message)?;
+        match &self.fault.trace {
+            Some(trace) => write!(f, "\n{}", trace.text().trim_end()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Loads the blocks of a plan.
+pub struct Loader<'a, 'py> {
+    /// The interpreter.
+    pub py: Python<'py>,
+    /// Whose blocks.
+    pub plan: &'a Plan,
+    /// Loop and tracebacks.
+    pub runtime: &'a Rc<Runtime>,
+    /// `context`.
+    pub context: Bound<'py, PyAny>,
+}
+
+impl<'py> Loader<'_, 'py> {
+    /// Runs every block; gives the plan's functions in their order. The agents' init functions are
+    /// called as soon as their block has run, before any block that starts with its globals.
+    pub fn functions(&self) -> Result<Vec<Py<PyAny>>, LoadError> {
+        self.remember_lines();
+        let inits: BTreeMap<BlockId, Option<FunctionId>> = self
+            .plan
+            .agents
+            .iter()
+            .filter_map(|agent| agent.init.as_ref())
+            .map(|init| (init.block, init.function))
+            .collect();
+        let mut namespaces: BTreeMap<BlockId, Bound<'py, PyDict>> = BTreeMap::new();
+        let (first, rest): (Vec<_>, Vec<_>) = self.block_ids().partition(|id| inits.contains_key(id));
+        for id in first.into_iter().chain(rest) {
+            let block = &self.plan[id];
+            let globals = block.init.and_then(|init| namespaces.get(&init));
+            let namespace = self.namespace(globals).map_err(|error| self.refused(block, &error))?;
+            self.run(block, &namespace).map_err(|error| self.refused(block, &error))?;
+            if let Some(Some(function)) = inits.get(&id) {
+                let function = &self.plan[*function];
+                self.call_init(&namespace, &function.name).map_err(|error| self.refused(block, &error))?;
+            }
+            namespaces.insert(id, namespace);
+        }
+        self.plan.functions.iter().map(|function| self.find(function, &namespaces)).collect()
+    }
+
+    fn block_ids(&self) -> impl Iterator<Item = BlockId> {
+        (0..self.plan.blocks.len()).map(|number| BlockId(u32::try_from(number).expect("a plan counts in u32")))
+    }
+
+    fn namespace(&self, globals: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyDict>> {
+        if let Some(globals) = globals {
+            return globals.copy();
+        }
+        let namespace = PyDict::new(self.py);
+        namespace.set_item("__builtins__", self.py.import("builtins")?)?;
+        namespace.set_item("__name__", "__kaspr__")?;
+        namespace.set_item("context", &self.context)?;
+        Ok(namespace)
+    }
+
+    fn run(&self, block: &Block, namespace: &Bound<'py, PyDict>) -> PyResult<()> {
+        let code = self.compile(block)?;
+        let exec = self.py.import("builtins")?.getattr("exec")?;
+        exec.call1((code, namespace))?;
+        Ok(())
+    }
+
+    /// Compiles a block at its lines in the YAML.
+    fn compile(&self, block: &Block) -> PyResult<Bound<'py, PyAny>> {
+        let builtins = self.py.import("builtins")?;
+        let compile = builtins.getattr("compile")?;
+        let file = &self.plan[block.file];
+        // A block's first line is line `first` of the file when as many empty lines come before.
+        if let LineMap::Literal { line, .. } = block.lines {
+            let lead = "\n".repeat(line.saturating_sub(1) as usize);
+            return compile.call1((format!("{lead}{}", block.code), file, "exec"));
+        }
+        let ast = self.py.import("ast")?;
+        let tree = ast.getattr("parse")?.call1((&block.code, file))?;
+        let LineMap::Each(lines) = &block.lines else { unreachable!("a literal was compiled above") };
+        let lines: Vec<u32> = lines.iter().map(|(line, _)| *line).collect();
+        let tree = self.runtime.place.bind(self.py).call1((tree, lines))?;
+        compile.call1((tree, file, "exec"))
+    }
+
+    fn call_init(&self, namespace: &Bound<'py, PyDict>, name: &str) -> PyResult<()> {
+        let Some(function) = namespace.get_item(name)? else {
+            return Ok(());
+        };
+        let result = function.call0()?;
+        if result.hasattr("__await__")? {
+            self.runtime.finish.bind(self.py).call1((result,))?;
+        }
+        Ok(())
+    }
+
+    fn find(
+        &self,
+        function: &Function,
+        namespaces: &BTreeMap<BlockId, Bound<'py, PyDict>>,
+    ) -> Result<Py<PyAny>, LoadError> {
+        let block = &self.plan[function.block];
+        let found = namespaces[&function.block].get_item(&function.name).ok().flatten();
+        found.map(Bound::unbind).ok_or_else(|| LoadError {
+            block: name(block),
+            at: self.at(function.place),
+            fault: Fault::new("NameError", format!("\"{}\" is not defined after the block has run", function.name)),
+        })
+    }
+
+    fn refused(&self, block: &Block, error: &PyErr) -> LoadError {
+        let (line, column) = block.lines.at(1, 1);
+        let place = Place { file: block.file, line, column };
+        LoadError { block: name(block), at: self.at(place), fault: fault(self.py, error, self.runtime) }
+    }
+
+    fn at(&self, place: Place) -> String {
+        format!("{}:{}", self.plan[place.file], place.line)
+    }
+
+    /// Tracebacks show the lines of the blocks, as they stand in the YAML.
+    fn remember_lines(&self) {
+        let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for block in &self.plan.blocks {
+            let lines = files.entry(&self.plan[block.file]).or_default();
+            for (number, text) in block.code.lines().enumerate() {
+                let row = u32::try_from(number + 1).unwrap_or(u32::MAX);
+                let at = block.lines.at(row, 1).0.saturating_sub(1) as usize;
+                if lines.len() <= at {
+                    lines.resize(at + 1, "\n".to_owned());
+                }
+                lines[at] = format!("{text}\n");
+            }
+        }
+        for (file, lines) in files {
+            // Without them a traceback lacks its source lines, no more.
+            let _ = self.runtime.remember.bind(self.py).call1((file, lines));
+        }
+    }
+}
+
+fn name(block: &Block) -> String {
+    format!("{}: {}", block.owner, block.role)
+}

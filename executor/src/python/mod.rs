@@ -1,0 +1,528 @@
+//! Python as the user's code: CPython in the worker's own process.
+//!
+//! The worker's thread is attached once, for its life. Functions and keyword dicts are resolved at
+//! the start, so that an event costs its calls and nothing else.
+//!
+//! Architecture invariant: only this folder names pyo3.
+
+mod codec;
+mod entry;
+mod fault;
+pub mod json;
+mod load;
+mod runtime;
+mod table;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::{AgentId, Codec, FunctionId, Plan, TableId};
+use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
+use crate::directory::Directory;
+use crate::message::{Header, TopicName};
+use crate::tables::Tables;
+use entry::{AppView, Context, Entry};
+use json::Decoder;
+pub use load::LoadError;
+use load::Loader;
+use runtime::{Running, Runtime};
+use table::TableView;
+
+/// What a worker's Python is loaded with.
+pub struct Loading<'a> {
+    /// Whose blocks.
+    pub plan: &'a Plan,
+    /// The tables that user code sees.
+    pub tables: Rc<RefCell<Tables>>,
+    /// Topics that `send` may write.
+    pub directory: Directory,
+    /// Stamps what `send` stages.
+    pub clock: Rc<dyn Clock>,
+    /// The app's settings, for `context["app"].conf`.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A function, and what its calls need.
+struct Callable {
+    function: Py<PyAny>,
+    /// It may look at the event that runs.
+    needs_event: bool,
+    /// Tables by keyword, made at its first call.
+    tables: Option<Py<PyDict>>,
+}
+
+/// What a ticket waits for.
+struct Waiting {
+    task: Py<PyAny>,
+    /// It is the next value of an async generator.
+    is_step: bool,
+}
+
+/// The user's Python.
+pub struct PythonCode {
+    runtime: Rc<Runtime>,
+    functions: Vec<Callable>,
+    tables: Vec<Py<TableView>>,
+    decoder: Decoder,
+    waiting: BTreeMap<Ticket, Waiting>,
+    tickets: u64,
+    /// Something awaitable has been seen: the loop may hold tasks.
+    has_awaited: bool,
+}
+
+impl PythonCode {
+    /// Runs all blocks and init functions.
+    pub fn load(py: Python<'_>, loading: Loading<'_>) -> Result<PythonCode, LoadError> {
+        let plan = loading.plan;
+        PythonCode::prepare(py, &loading).map_err(|error| internal(py, &error)).and_then(
+            |(runtime, tables, context)| {
+                let functions = Loader { py, plan, runtime: &runtime, context }.functions()?;
+                let code = PythonCode::assemble(py, plan, runtime, functions, tables);
+                code.map_err(|error| internal(py, &error))
+            },
+        )
+    }
+
+    #[allow(clippy::type_complexity, reason = "three things that are made together")]
+    fn prepare<'py>(
+        py: Python<'py>,
+        loading: &Loading<'_>,
+    ) -> PyResult<(Rc<Runtime>, Vec<Py<TableView>>, Bound<'py, PyAny>)> {
+        let plan = loading.plan;
+        let files: BTreeSet<String> = plan.files.iter().cloned().collect();
+        let agents = plan.agents.iter().map(|agent| agent.name.clone()).collect();
+        let runtime = Rc::new(Runtime::start(py, files, agents)?);
+        take_output(py, &runtime)?;
+        let tables: Vec<Py<TableView>> =
+            (0..plan.tables.len()).map(|number| view(py, loading, &runtime, number)).collect::<PyResult<_>>()?;
+        let by_name = PyDict::new(py);
+        for (table, view) in plan.tables.iter().zip(&tables) {
+            by_name.set_item(&table.name, view)?;
+        }
+        let conf = py.import("types")?.getattr("SimpleNamespace")?.call0()?;
+        for (name, value) in &loading.settings {
+            conf.setattr(name.as_str(), value)?;
+        }
+        let app = AppView {
+            runtime: runtime.clone(),
+            directory: loading.directory.clone(),
+            clock: loading.clock.clone(),
+            log: py.import("logging")?.call_method1("getLogger", ("kaspr",))?.unbind(),
+            conf: conf.unbind(),
+            tables: by_name.unbind(),
+        };
+        let codecs = Rc::new(codecs(plan));
+        let context = Context { runtime: runtime.clone(), codecs, app: Py::new(py, app)? };
+        Ok((runtime, tables, Bound::new(py, context)?.into_any()))
+    }
+
+    fn assemble(
+        py: Python<'_>,
+        plan: &Plan,
+        runtime: Rc<Runtime>,
+        functions: Vec<Py<PyAny>>,
+        tables: Vec<Py<TableView>>,
+    ) -> PyResult<PythonCode> {
+        for (table, view) in plan.tables.iter().zip(&tables) {
+            let default = table.default.map(|function| functions[function.index()].clone_ref(py));
+            view.borrow(py).default.replace(default);
+        }
+        let functions = plan.functions.iter().zip(functions);
+        let functions = functions.map(|(planned, function)| Callable {
+            function,
+            needs_event: planned.reads_context,
+            tables: None,
+        });
+        Ok(PythonCode {
+            runtime,
+            functions: functions.collect(),
+            tables,
+            decoder: Decoder::new(py)?,
+            waiting: BTreeMap::new(),
+            tickets: 0,
+            has_awaited: false,
+        })
+    }
+
+    /// Ends what still runs in the loop: the process is about to end.
+    pub fn close(&mut self) {
+        Python::attach(|py| {
+            if let Err(error) = self.runtime.close.bind(py).call0() {
+                warn!("the event loop did not close: {error}");
+            }
+            let atexit = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
+            if let Err(error) = atexit {
+                warn!("an exit function of Python failed: {error}");
+            }
+        });
+    }
+
+    fn fault(&self, py: Python<'_>, error: &PyErr) -> Fault {
+        fault::fault(py, error, &self.runtime)
+    }
+
+    /// What an object that a call returned means.
+    fn judge(&mut self, py: Python<'_>, result: Bound<'_, PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+        match kind(&result) {
+            Kind::Value => Called::Value(result.unbind()),
+            Kind::Values => Called::Values(result.unbind()),
+            Kind::Awaitable => self.begin(py, &result, with, false),
+        }
+    }
+
+    /// Starts an awaitable; most are finished before they wait for anything.
+    fn begin(
+        &mut self,
+        py: Python<'_>,
+        awaitable: &Bound<'_, PyAny>,
+        with: With<'_>,
+        is_step: bool,
+    ) -> Called<Py<PyAny>> {
+        self.has_awaited = true;
+        let running = Running { frame: with.frame.clone(), agent: with.agent };
+        let task =
+            Py::new(py, Entry { running }).and_then(|entry| self.runtime.start.bind(py).call1((awaitable, entry)));
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => return Called::Failed(self.fault(py, &error)),
+        };
+        match self.finished(py, &task, is_step) {
+            Some(called) => called,
+            None => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.waiting.insert(ticket, Waiting { task: task.unbind(), is_step });
+                Called::Pending(ticket)
+            }
+        }
+    }
+
+    /// What a task came to, if it is done.
+    fn finished(&self, py: Python<'_>, task: &Bound<'_, PyAny>, is_step: bool) -> Option<Called<Py<PyAny>>> {
+        match task.call_method0("done").and_then(|done| done.is_truthy()) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return Some(Called::Failed(self.fault(py, &error))),
+        }
+        let outcome = task.call_method0("result").and_then(|result| result.extract::<(bool, Bound<'_, PyAny>)>());
+        Some(match outcome {
+            Ok((true, value)) => match kind(&value) {
+                Kind::Values if !is_step => Called::Values(value.unbind()),
+                _ => Called::Value(value.unbind()),
+            },
+            Ok((false, error)) => {
+                let error = PyErr::from_value(error);
+                if is_step && error.is_instance_of::<PyStopAsyncIteration>(py) {
+                    return Some(Called::End);
+                }
+                Called::Failed(self.fault(py, &error))
+            }
+            Err(error) => Called::Failed(self.fault(py, &error)),
+        })
+    }
+
+    fn enter(&self, with: With<'_>) {
+        let running = Running { frame: with.frame.clone(), agent: with.agent };
+        *self.runtime.running.borrow_mut() = Some(running);
+    }
+
+    fn leave(&self) {
+        *self.runtime.running.borrow_mut() = None;
+    }
+
+    /// Tables by keyword for a function: the same at every call.
+    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_>) -> PyResult<()> {
+        if self.functions[function.index()].tables.is_none() {
+            let keywords = PyDict::new(py);
+            for table in with.tables {
+                keywords.set_item(&table.parameter, &self.tables[table.table.index()])?;
+            }
+            self.functions[function.index()].tables = Some(keywords.unbind());
+        }
+        Ok(())
+    }
+}
+
+/// What an object means where a function returned it.
+enum Kind {
+    Value,
+    Values,
+    Awaitable,
+}
+
+fn kind(object: &Bound<'_, PyAny>) -> Kind {
+    let class = object.get_type_ptr();
+    // SAFETY: the object is alive and we are attached; its type outlives it. The generator types
+    // are static; `tp_as_async` is null or points to a table that lives as long as the type.
+    unsafe {
+        if class == &raw mut ffi::PyGen_Type || class == &raw mut ffi::PyAsyncGen_Type {
+            return Kind::Values;
+        }
+        let methods = (*class).tp_as_async;
+        if !methods.is_null() && (*methods).am_await.is_some() {
+            return Kind::Awaitable;
+        }
+    }
+    Kind::Value
+}
+
+impl Code for PythonCode {
+    type Value = Py<PyAny>;
+
+    fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
+        Python::attach(|py| codec::decode(py, &mut self.decoder, codec, bytes))
+    }
+
+    fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault> {
+        Python::attach(|py| codec::validate(py, &mut self.decoder, codec, bytes))
+    }
+
+    fn encode(&mut self, codec: &Codec, value: &Py<PyAny>, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+        Python::attach(|py| codec::encode(py, codec, value.bind(py), out))
+    }
+
+    fn list(&mut self, values: Vec<Py<PyAny>>) -> Result<Py<PyAny>, Fault> {
+        Python::attach(|py| {
+            PyList::new(py, values).map(|list| list.into_any().unbind()).map_err(|error| self.fault(py, &error))
+        })
+    }
+
+    fn none(&self) -> Py<PyAny> {
+        Python::attach(|py| py.None())
+    }
+
+    fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Py<PyAny>, Fault> {
+        Python::attach(|py| {
+            let metadata = PyDict::new(py);
+            let set = || -> PyResult<()> {
+                metadata.set_item("topic", topic)?;
+                metadata.set_item("partition", partition)?;
+                metadata.set_item("offset", -1)?;
+                metadata.set_item("timestamp", timestamp_ms as f64 / 1000.0)
+            };
+            set().map_err(|error| self.fault(py, &error))?;
+            Ok(metadata.into_any().unbind())
+        })
+    }
+
+    fn call(&mut self, function: FunctionId, value: &Py<PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+        Python::attach(|py| {
+            self.runtime.agent.set(Some(with.agent));
+            let result = if with.tables.is_empty() {
+                let callable = &self.functions[function.index()];
+                let needs_event = callable.needs_event;
+                if needs_event {
+                    self.enter(with);
+                }
+                let result = callable.function.bind(py).call1((value,));
+                if needs_event {
+                    self.leave();
+                }
+                result
+            } else {
+                self.call_with_tables(py, function, value, with)
+            };
+            match result {
+                Ok(result) => self.judge(py, result, with),
+                Err(error) => Called::Failed(self.fault(py, &error)),
+            }
+        })
+    }
+
+    fn next(&mut self, values: &Py<PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+        Python::attach(|py| {
+            let values = values.bind(py);
+            self.runtime.agent.set(Some(with.agent));
+            self.enter(with);
+            let step = if values.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
+                values.call_method0("__anext__").map(|step| (step, true))
+            } else {
+                values.call_method0("__next__").map(|step| (step, false))
+            };
+            self.leave();
+            match step {
+                Ok((step, true)) => self.begin(py, &step, with, true),
+                Ok((step, false)) => Called::Value(step.unbind()),
+                Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
+                Err(error) => Called::Failed(self.fault(py, &error)),
+            }
+        })
+    }
+
+    fn take(&mut self, ticket: Ticket) -> Option<Called<Py<PyAny>>> {
+        Python::attach(|py| {
+            let waiting = self.waiting.get(&ticket)?;
+            let called = self.finished(py, waiting.task.bind(py), waiting.is_step)?;
+            self.waiting.remove(&ticket);
+            Some(called)
+        })
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        Python::attach(|py| {
+            if let Some(waiting) = self.waiting.remove(&ticket) {
+                if let Err(error) = waiting.task.bind(py).call_method0("cancel") {
+                    warn!("a task could not be cancelled: {error}");
+                }
+            }
+        });
+    }
+
+    fn truth(&mut self, value: &Py<PyAny>) -> Result<bool, Fault> {
+        Python::attach(|py| value.bind(py).is_truthy().map_err(|error| self.fault(py, &error)))
+    }
+
+    fn topic(&mut self, value: &Py<PyAny>) -> Result<TopicName, Fault> {
+        Python::attach(|py| match value.bind(py).extract::<String>() {
+            Ok(name) if !name.is_empty() => Ok(name.as_str().into()),
+            Ok(_) => Err(Fault::new("Topic", "the name selector returned an empty str")),
+            Err(_) => {
+                let class = codec::type_name(value.bind(py));
+                Err(Fault::new("Topic", format!("the name selector returned {class}: a str is needed")))
+            }
+        })
+    }
+
+    fn partition(&mut self, value: &Py<PyAny>) -> Result<Option<i32>, Fault> {
+        Python::attach(|py| {
+            let value = value.bind(py);
+            if value.is_none() {
+                return Ok(None);
+            }
+            let is_int = value.is_instance_of::<pyo3::types::PyInt>() && !value.is_instance_of::<pyo3::types::PyBool>();
+            value.extract::<i32>().ok().filter(|_| is_int).map(Some).ok_or_else(|| {
+                let class = codec::type_name(value);
+                Fault::new("Partition", format!("the partition selector returned {class}: a small int is needed"))
+            })
+        })
+    }
+
+    fn headers(&mut self, value: &Py<PyAny>) -> Result<Vec<Header>, Fault> {
+        Python::attach(|py| codec::headers(py, value.bind(py)))
+    }
+
+    fn waits(&self) -> bool {
+        if !self.has_awaited {
+            return false;
+        }
+        !self.waiting.is_empty()
+            || Python::attach(|py| {
+                self.runtime.waits.bind(py).call0().and_then(|waits| waits.is_truthy()).unwrap_or(false)
+            })
+    }
+
+    fn turn(&mut self, wait: Duration, wake: Option<RawFd>) {
+        Python::attach(|py| {
+            if let Err(error) = self.runtime.turn.bind(py).call1((wait.as_secs_f64(), wake)) {
+                error!("the event loop failed: {error}");
+            }
+        });
+    }
+
+    fn detached(&self, wait: &mut dyn FnMut()) {
+        // SAFETY: this thread is attached (the worker runs inside `Python::attach`), `wait` touches
+        // no Python object, and the state is restored on the same thread before anything else.
+        let state = unsafe { ffi::PyEval_SaveThread() };
+        wait();
+        // SAFETY: the state comes from the call above.
+        unsafe { ffi::PyEval_RestoreThread(state) };
+    }
+}
+
+impl PythonCode {
+    fn call_with_tables<'py>(
+        &mut self,
+        py: Python<'py>,
+        function: FunctionId,
+        value: &Py<PyAny>,
+        with: With<'_>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.keywords(py, function, with)?;
+        let callable = &self.functions[function.index()];
+        let keywords = callable.tables.as_ref().map(|keywords| keywords.bind(py));
+        self.enter(with);
+        let result = callable.function.bind(py).call((value,), keywords);
+        self.leave();
+        result
+    }
+}
+
+/// A fault of this program rather than of a block.
+fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
+    let fault = Fault::new("PythonStart", error.value(py).to_string());
+    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault }
+}
+
+fn view(py: Python<'_>, loading: &Loading<'_>, runtime: &Rc<Runtime>, number: usize) -> PyResult<Py<TableView>> {
+    let id = TableId(u32::try_from(number).expect("a plan counts tables in u32"));
+    let table = &loading.plan[id];
+    let view = TableView {
+        id,
+        name: table.name.clone(),
+        global: table.global,
+        key_codec: table.key_codec.clone(),
+        value_codec: table.value_codec.clone(),
+        default: RefCell::default(),
+        tables: loading.tables.clone(),
+        runtime: runtime.clone(),
+    };
+    Py::new(py, view)
+}
+
+/// How each agent's reader reads keys and values: what `context["event"]` shows.
+fn codecs(plan: &Plan) -> Vec<(Codec, Codec)> {
+    let of = |agent: AgentId| {
+        let reader = plan.readers.iter().find(|reader| reader.agents.contains(&agent));
+        reader.map_or((Codec::Raw, Codec::Json), |reader| (reader.key_codec.clone(), reader.value_codec.clone()))
+    };
+    (0..plan.agents.len())
+        .map(|number| of(AgentId(u32::try_from(number).expect("a plan counts agents in u32"))))
+        .collect()
+}
+
+/// `print` and `logging` go to the log from here on, under the agent's name.
+fn take_output(py: Python<'_>, runtime: &Rc<Runtime>) -> PyResult<()> {
+    let log_line = Py::new(py, LogLine { runtime: runtime.clone() })?;
+    let log_record = Py::new(py, LogRecord { runtime: runtime.clone() })?;
+    runtime.take_output.bind(py).call1((log_line, log_record))?;
+    Ok(())
+}
+
+#[pyclass(unsendable, module = "kaspr")]
+struct LogLine {
+    runtime: Rc<Runtime>,
+}
+
+#[pymethods]
+impl LogLine {
+    fn __call__(&self, py: Python<'_>, line: &str) {
+        info!("agent \"{}\": {line}", self.runtime.agent_name(py));
+    }
+}
+
+#[pyclass(unsendable, module = "kaspr")]
+struct LogRecord {
+    runtime: Rc<Runtime>,
+}
+
+#[pymethods]
+impl LogRecord {
+    fn __call__(&self, py: Python<'_>, level: i32, name: &str, line: &str) {
+        let agent = self.runtime.agent_name(py);
+        match level {
+            40.. => error!("agent \"{agent}\": {name}: {line}"),
+            30..40 => warn!("agent \"{agent}\": {name}: {line}"),
+            _ => info!("agent \"{agent}\": {name}: {line}"),
+        }
+    }
+}

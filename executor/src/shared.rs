@@ -1,0 +1,59 @@
+//! What all parts of one worker hold in common. A worker is one thread: sharing is `Rc`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::counters::SharedCounters;
+use crate::directory::Directory;
+use crate::ledger::Slots;
+use crate::tables::Tables;
+
+/// Tracks on which an event is in flight, that is, in a pending await: by group, and by partition
+/// where the plan says so.
+pub type BusyTracks = FxHashSet<(u32, Option<i32>)>;
+
+/// The parts of a worker that its stages and windows share.
+pub struct Shared<C: Code> {
+    /// The user's code.
+    pub code: Rc<RefCell<C>>,
+    /// Topics that are written.
+    pub directory: Directory,
+    /// The table of counters.
+    pub counters: SharedCounters,
+    /// Tells the time.
+    pub clock: Rc<dyn Clock>,
+    /// Tables of the worker's partitions.
+    pub tables: Rc<RefCell<Tables>>,
+    /// Numbers of partitions.
+    pub slots: Rc<RefCell<Slots>>,
+    /// What runs one event at a time, and is running one.
+    pub tracks: Rc<RefCell<BusyTracks>>,
+    /// Bytes of events taken and not complete, by partition number, all readers together.
+    pub queued: Rc<RefCell<Vec<usize>>>,
+    /// When the stages of this epoch leave what has not run to the next.
+    pub epoch_ends: Rc<Cell<Duration>>,
+    /// The plan's revision, for dead letters.
+    pub revision: Rc<str>,
+}
+
+impl<C: Code> Clone for Shared<C> {
+    fn clone(&self) -> Shared<C> {
+        Shared {
+            code: self.code.clone(),
+            directory: self.directory.clone(),
+            counters: self.counters.clone(),
+            clock: self.clock.clone(),
+            tables: self.tables.clone(),
+            slots: self.slots.clone(),
+            tracks: self.tracks.clone(),
+            queued: self.queued.clone(),
+            epoch_ends: self.epoch_ends.clone(),
+            revision: self.revision.clone(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What happens to a unit that fails: the policy of the place where it failed.
+//!
+//! Every failed event leaves exactly one trace: a failure record, and where the policy says so a
+//! dead letter. Or it waits and runs again; or the worker stops before it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kaspr_ir::plan::{Backoff, OnError};
+use rustc_hash::FxHashMap;
+use tracing::{error, warn};
+
+use super::Stage;
+use super::lane::LaneId;
+use crate::code::{Code, Fault};
+use crate::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX, cut, cut_bytes};
+use crate::frame::{Frame, Unit};
+use crate::message::{Event, Header, TopicName};
+use crate::program::SiteId;
+use crate::walk::stage;
+
+/// Longest `kaspr.dlq.message`, in bytes.
+const LETTER_MESSAGE_MAX: usize = 1024;
+/// Longest `kaspr.dlq.traceback`, in bytes.
+const LETTER_TRACEBACK_MAX: usize = 8 * 1024;
+/// Tracebacks in the log, per operation and minute.
+const TRACEBACKS_MAX: u32 = 10;
+
+/// Which tracebacks the log has had: the first ten per operation and minute.
+#[derive(Debug, Default)]
+pub struct LogLimit {
+    minute: u64,
+    shown: FxHashMap<usize, u32>,
+}
+
+impl LogLimit {
+    fn allows(&mut self, site: SiteId, now: Duration) -> bool {
+        let minute = now.as_secs() / 60;
+        if minute != self.minute {
+            (self.minute, self.shown) = (minute, FxHashMap::default());
+        }
+        let shown = self.shown.entry(site.0).or_default();
+        *shown += 1;
+        *shown <= TRACEBACKS_MAX
+    }
+}
+
+impl<C: Code> Stage<C> {
+    /// Applies the policy of the site to a unit that failed there.
+    pub(super) fn fail(&mut self, id: LaneId, unit: Unit, site: SiteId, fault: Fault) {
+        let counter = self.site(site).counter;
+        self.shared.counters.borrow_mut().steps[counter].failed += 1;
+        let policy = self.site(site).on_error.clone();
+        if let OnError::Retry { attempts, backoff, .. } = &policy {
+            let lane = self.lanes.get_mut(&id).expect("its unit ran");
+            if lane.tries + 1 < *attempts {
+                lane.tries += 1;
+                let wait = wait(backoff, lane.tries, unit.events()[0].offset);
+                lane.held_until = Some(self.shared.clock.now() + wait);
+                lane.queue.push_front(unit);
+                self.log_try(id, site, &fault, wait);
+                return;
+            }
+        }
+        if matches!(last_resort(&policy), OnError::Halt) {
+            let event = &unit.events()[0];
+            self.halted = Some(self.record(event, site, &fault));
+            self.log(event, site, &fault);
+            self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(unit);
+            return;
+        }
+        self.give_up(id, &unit, site, &fault);
+        self.account(id, &unit);
+    }
+
+    /// Records the failure of each event, and sends dead letters where the policy says so.
+    pub(super) fn give_up(&mut self, id: LaneId, unit: &Unit, site: SiteId, fault: &Fault) {
+        let policy = last_resort(&self.site(site).on_error).clone();
+        for event in unit.events() {
+            self.log(event, site, fault);
+            if let OnError::DeadLetter { topic } = &policy {
+                self.dead_letter(id, event, site, fault, topic.as_deref());
+            }
+            let record = self.record(event, site, fault);
+            self.effects.failures.push(record);
+            self.shared.counters.borrow_mut().failures += 1;
+        }
+    }
+
+    fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: Option<&str>) {
+        let Some(topic) = topic else {
+            error!(event = %event, "no dead-letter topic is named: the failure is only recorded");
+            return;
+        };
+        let topic: TopicName = topic.into();
+        let tries = self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;
+        let mut headers = event.headers.clone();
+        headers.extend(self.letter_headers(event, site, fault, tries));
+        let letter = self.stage_letter(&topic, event, headers.clone()).or_else(|_| {
+            headers.retain(|(name, _)| name != "kaspr.dlq.traceback");
+            self.stage_letter(&topic, event, headers)
+        });
+        match letter {
+            Ok(()) => self.shared.counters.borrow_mut().dead_letters += 1,
+            Err(fault) => {
+                error!(event = %event, topic = %topic, cause = fault.message, "the dead letter cannot be sent: the failure is only recorded");
+            }
+        }
+    }
+
+    fn stage_letter(&mut self, topic: &TopicName, event: &Rc<Event>, headers: Vec<Header>) -> Result<(), Fault> {
+        let (key, value) = (event.key.as_deref(), event.value.as_deref());
+        let partition = self.shared.directory.place(topic, None, key)?;
+        self.shared.directory.check_size(topic, key, value, &headers)?;
+        let frame = Frame::new(Unit::Event(event.clone()), Some(event.partition), None);
+        stage(&frame, topic, partition, self.shared.clock.wall_ms(), (key, value), headers);
+        self.effects.keep(&mut frame.scratch.borrow_mut());
+        Ok(())
+    }
+
+    fn letter_headers(&self, event: &Event, site: SiteId, fault: &Fault, tries: u32) -> Vec<Header> {
+        let site = self.site(site);
+        let trace = fault.trace.as_ref().map(|trace| trace.text()).unwrap_or_default();
+        let fields: [(&str, String); 11] = [
+            ("topic", event.topic.to_string()),
+            ("partition", event.partition.to_string()),
+            ("offset", event.offset.to_string()),
+            ("timestamp", event.timestamp_ms.to_string()),
+            ("agent", site.agent_name.to_string()),
+            ("operation", site.operation.clone()),
+            ("kind", fault.kind.clone()),
+            ("message", cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()),
+            ("traceback", cut_bytes(&trace, LETTER_TRACEBACK_MAX).to_owned()),
+            ("attempt", tries.to_string()),
+            ("plan", self.shared.revision.to_string()),
+        ];
+        fields.into_iter().map(|(name, value)| (format!("kaspr.dlq.{name}"), Some(Bytes::from(value)))).collect()
+    }
+
+    fn record(&self, event: &Event, site: SiteId, fault: &Fault) -> FailureRecord {
+        let site = self.site(site);
+        FailureRecord {
+            agent: site.agent_name.to_string(),
+            operation: site.operation.clone(),
+            topic: event.topic.to_string(),
+            partition: event.partition,
+            offset: event.offset,
+            kind: fault.kind.clone(),
+            message: cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned(),
+            at: fault.at.clone().unwrap_or_else(|| site.at.clone()),
+        }
+    }
+
+    fn log(&mut self, event: &Event, site: SiteId, fault: &Fault) {
+        let shows_trace = self.log.allows(site, self.shared.clock.now());
+        let trace = fault.trace.as_ref().filter(|_| shows_trace).map(|trace| trace.text());
+        let site = self.site(site);
+        let at = fault.at.as_deref().unwrap_or(&site.at);
+        let message = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
+        warn!(
+            "agent \"{}\": operation \"{}\" failed on {event}: {}: {message}  --> {at}{}",
+            site.agent_name,
+            site.operation,
+            fault.kind,
+            trace.map(|text| format!("\n{}", text.trim_end())).unwrap_or_default(),
+        );
+    }
+
+    fn log_try(&mut self, id: LaneId, site: SiteId, fault: &Fault, wait: Duration) {
+        let lane = &self.lanes[&id];
+        let event = &lane.queue[0].events()[0];
+        let site = self.site(site);
+        warn!(
+            "agent \"{}\": operation \"{}\" failed on {event}, try {}: {}: {}; again in {} ms",
+            site.agent_name,
+            site.operation,
+            lane.tries,
+            fault.kind,
+            cut(&fault.message, MESSAGE_CHARACTERS_MAX),
+            wait.as_millis(),
+        );
+    }
+}
+
+/// The policy when no further try is left.
+fn last_resort(policy: &OnError) -> &OnError {
+    match policy {
+        OnError::Retry { then, .. } => then,
+        other => other,
+    }
+}
+
+/// The wait after a failed try. The jitter comes from the event's offset, so that a run can be
+/// repeated, and events that failed together do not come back together.
+fn wait(backoff: &Backoff, tries: u32, offset: i64) -> Duration {
+    let grown = backoff.initial_ms as f64 * backoff.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX) - 1);
+    let spread = (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 40) as f64 / f64::from(1 << 23);
+    let wait = grown.min(backoff.max_ms as f64) * (1.0 + backoff.jitter * spread);
+    Duration::from_millis(wait.max(0.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { initial_ms: 1000, max_ms: 60_000, factor: 2.0, jitter: 0.2 };
+
+    #[test]
+    fn back_off_grows_to_its_bound_and_jitters_within_its_share() {
+        for (tries, middle) in [(1, 1000.0), (2, 2000.0), (7, 60_000.0), (1000, 60_000.0)] {
+            for offset in [0, 1, 17, i64::MAX] {
+                let ms = wait(&BACKOFF, tries, offset).as_millis() as f64;
+                assert!((middle * 0.79..=middle * 1.21).contains(&ms), "{tries} {offset} {ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn ten_tracebacks_a_minute() {
+        let mut limit = LogLimit::default();
+        let shown = (0..20).filter(|_| limit.allows(SiteId(0), Duration::ZERO)).count();
+        assert_eq!(shown, 10);
+        assert!(limit.allows(SiteId(1), Duration::ZERO) && limit.allows(SiteId(0), Duration::from_secs(60)));
+    }
+}

@@ -1,0 +1,50 @@
+//! A lane: the units of one partition (or of all, where batches mix them), in order.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::code::Ticket;
+use crate::frame::Unit;
+use crate::walk::Walk;
+
+/// Names a lane: the number of its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneId(pub usize);
+
+impl LaneId {
+    /// The lane of batches that mix partitions.
+    pub const MIXED: LaneId = LaneId(usize::MAX);
+}
+
+/// Units in order; only the first may be under way.
+#[derive(Debug)]
+pub struct Lane<V> {
+    /// Units that have not run, or that must run again.
+    pub queue: VecDeque<Unit>,
+    /// The unit whose await is pending.
+    pub running: Option<(Ticket, Walk<V>)>,
+    /// The track that the pending await occupies.
+    pub track: Option<(u32, Option<i32>)>,
+    /// The first unit of the queue is in back-off until then.
+    pub held_until: Option<Duration>,
+    /// Failed tries of the first unit.
+    pub tries: u32,
+}
+
+impl<V> Default for Lane<V> {
+    fn default() -> Lane<V> {
+        Lane { queue: VecDeque::new(), running: None, track: None, held_until: None, tries: 0 }
+    }
+}
+
+impl<V> Lane<V> {
+    /// Nothing is in it.
+    pub fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.running.is_none()
+    }
+
+    /// Its first unit could run now.
+    pub fn is_ready(&self) -> bool {
+        !self.queue.is_empty() && self.running.is_none() && self.held_until.is_none()
+    }
+}

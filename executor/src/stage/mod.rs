@@ -1,0 +1,425 @@
+//! A stage: all agents of a reader as one operator, one event at a time per track.
+//!
+//! Units (events or batches) queue in *lanes*, one per partition. What waits in a lane (queued, in
+//! back-off, in a pending await) holds its position and has no effects yet; so an epoch never
+//! stays open for it, and other lanes go on.
+
+mod failing;
+mod lane;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::{BatchScope, Plan, ReaderId, Track};
+
+use crate::code::{Code, Fault};
+use crate::effects::{Effects, Progress};
+use crate::failure::FailureRecord;
+use crate::frame::{Frame, Refused, Unit};
+use crate::message::Event;
+use crate::program::{Program, SiteId};
+use crate::shared::Shared;
+use crate::walk::{Machine, Outcome, Walk};
+use lane::{Lane, LaneId};
+
+/// One event in so many is timed.
+const SAMPLED: u64 = 64;
+
+/// The stage of a reader.
+pub struct Stage<C: Code> {
+    reader: ReaderId,
+    program: Rc<Program>,
+    track: Track,
+    /// Batches of this reader mix partitions: they share one lane.
+    mixed: bool,
+    shared: Shared<C>,
+    lanes: BTreeMap<LaneId, Lane<C::Value>>,
+    /// Lanes that have a unit to run now.
+    ready: VecDeque<LaneId>,
+    effects: Effects,
+    spare: Option<Walk<C::Value>>,
+    buffer: Vec<u8>,
+    units: u64,
+    log: failing::LogLimit,
+    halted: Option<FailureRecord>,
+}
+
+impl<C: Code> Stage<C> {
+    /// A stage with nothing in it. `scope` is the reader's batch scope, decided by the plan and the
+    /// app's settings.
+    pub fn new(
+        plan: &Plan,
+        reader: ReaderId,
+        program: Rc<Program>,
+        scope: Option<BatchScope>,
+        shared: Shared<C>,
+    ) -> Stage<C> {
+        Stage {
+            reader,
+            program,
+            track: plan[reader].track,
+            mixed: scope == Some(BatchScope::Mixed),
+            shared,
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+            effects: Effects::default(),
+            spare: None,
+            buffer: Vec::new(),
+            units: 0,
+            log: failing::LogLimit::default(),
+            halted: None,
+        }
+    }
+
+    /// Queues a unit behind those of its lane.
+    pub fn accept(&mut self, unit: Unit) {
+        let id = self.lane_of(&unit);
+        let lane = self.lanes.entry(id).or_default();
+        if lane.is_quiet() {
+            self.ready.push_back(id);
+        }
+        lane.queue.push_back(unit);
+    }
+
+    /// Runs what may run until the epoch ends. The effects of what completed can be taken with
+    /// [`Stage::take_effects`].
+    pub fn run(&mut self) {
+        self.finish_awaits();
+        self.wake_held();
+        let mut blocked = VecDeque::new();
+        while let Some(id) = self.ready.pop_front() {
+            if self.halted.is_some() {
+                break;
+            }
+            if !self.run_lane(id) {
+                blocked.push_back(id);
+            }
+            if self.shared.clock.now() >= self.shared.epoch_ends.get() {
+                break;
+            }
+        }
+        self.ready.append(&mut blocked);
+    }
+
+    /// Runs a lane's units until it is empty, waits or the epoch ends. False: it is still ready.
+    fn run_lane(&mut self, id: LaneId) -> bool {
+        loop {
+            if self.track_is_busy(id) {
+                return false;
+            }
+            let lane = self.lanes.get_mut(&id).expect("a ready lane exists");
+            let Some(unit) = lane.queue.pop_front() else {
+                return true;
+            };
+            self.begin(id, unit);
+            let lane = &self.lanes[&id];
+            if lane.running.is_some() || lane.held_until.is_some() || self.halted.is_some() {
+                return true;
+            }
+            if self.shared.clock.now() >= self.shared.epoch_ends.get() {
+                return lane.queue.is_empty();
+            }
+        }
+    }
+
+    /// Decodes a unit and walks it as far as it goes.
+    fn begin(&mut self, id: LaneId, unit: Unit) {
+        self.units += 1;
+        let (frame, value) = match self.decode(unit) {
+            Ok(decoded) => decoded,
+            Err((unit, fault)) => return self.fail(id, unit, self.program.decoding, fault),
+        };
+        let Some(value) = value else {
+            return self.complete(id, &frame);
+        };
+        let mut walk = match self.spare.take() {
+            Some(mut walk) => {
+                walk.restart(frame, value);
+                walk
+            }
+            None => Walk::new(frame, value),
+        };
+        let outcome = self.with_machine(|machine| walk.run(machine));
+        self.settle(id, walk, outcome);
+    }
+
+    /// The unit's frame and value; no value where nothing of a batch decodes.
+    #[allow(clippy::type_complexity, reason = "the unit comes back when it fails")]
+    fn decode(&mut self, unit: Unit) -> Result<(Rc<Frame>, Option<C::Value>), (Unit, Fault)> {
+        match unit {
+            Unit::Event(event) => match self.decode_event(&event) {
+                Ok(value) => Ok((self.frame(Unit::Event(event), None), Some(value))),
+                Err(fault) => Err((Unit::Event(event), fault)),
+            },
+            Unit::Batch(events) => self.decode_batch(events),
+        }
+    }
+
+    #[allow(clippy::type_complexity, reason = "the unit comes back when it fails")]
+    fn decode_batch(&mut self, events: Rc<[Rc<Event>]>) -> Result<(Rc<Frame>, Option<C::Value>), (Unit, Fault)> {
+        let (mut values, mut refused, mut decoded) = (Vec::with_capacity(events.len()), Vec::new(), Vec::new());
+        for event in events.iter() {
+            match self.decode_event(event) {
+                Ok(value) => {
+                    values.push(value);
+                    decoded.push(event.clone());
+                }
+                Err(fault) => refused.push((event.clone(), fault)),
+            }
+        }
+        if refused.is_empty() {
+            let list = self.shared.code.borrow_mut().list(values);
+            let list = list.map_err(|fault| (Unit::Batch(events.clone()), fault))?;
+            return Ok((self.frame(Unit::Batch(events), None), Some(list)));
+        }
+        let whole = Unit::Batch(events);
+        let list = match decoded.is_empty() {
+            true => None,
+            false => Some(self.shared.code.borrow_mut().list(values).map_err(|fault| (whole.clone(), fault))?),
+        };
+        Ok((self.frame(Unit::Batch(decoded.into()), Some(Refused { whole, events: refused })), list))
+    }
+
+    fn decode_event(&mut self, event: &Event) -> Result<C::Value, Fault> {
+        let mut code = self.shared.code.borrow_mut();
+        let program = &self.program;
+        if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some() {
+            code.validate(&program.key_codec, event.key.as_deref()).map_err(as_decode)?;
+        }
+        if program.needs_value {
+            return code.decode(&program.value_codec, event.value.as_deref()).map_err(as_decode);
+        }
+        code.validate(&program.value_codec, event.value.as_deref()).map_err(as_decode)?;
+        Ok(code.none())
+    }
+
+    fn frame(&self, unit: Unit, refused: Option<Refused>) -> Rc<Frame> {
+        let partition = match refused.as_ref().map_or(&unit, |refused| &refused.whole) {
+            Unit::Event(event) => Some(event.partition),
+            Unit::Batch(_) if self.mixed => None,
+            Unit::Batch(events) => events.first().map(|event| event.partition),
+        };
+        Rc::new(Frame::new(unit, partition, refused))
+    }
+
+    fn with_machine<R>(&mut self, with: impl FnOnce(&mut Machine<'_, C>) -> R) -> R {
+        let mut machine = Machine {
+            program: &self.program,
+            code: &mut *self.shared.code.borrow_mut(),
+            directory: &self.shared.directory,
+            counters: &mut self.shared.counters.borrow_mut(),
+            clock: self.shared.clock.as_ref(),
+            sample: if self.units % SAMPLED == 1 { SAMPLED as u32 } else { 0 },
+            buffer: &mut self.buffer,
+        };
+        with(&mut machine)
+    }
+
+    /// Takes up awaits that are finished.
+    fn finish_awaits(&mut self) {
+        let waiting: Vec<_> =
+            self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
+        for (id, ticket) in waiting {
+            let Some(called) = self.shared.code.borrow_mut().take(ticket) else {
+                continue;
+            };
+            let lane = self.lanes.get_mut(&id).expect("it was just found");
+            let (_, mut walk) = lane.running.take().expect("it was just found");
+            self.release_track(id);
+            let outcome = self.with_machine(|machine| walk.resume(machine, called));
+            self.settle(id, walk, outcome);
+            let lane = &self.lanes[&id];
+            if lane.is_ready() {
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    fn wake_held(&mut self) {
+        let now = self.shared.clock.now();
+        for (id, lane) in &mut self.lanes {
+            if lane.held_until.is_some_and(|until| until <= now) {
+                lane.held_until = None;
+                self.ready.push_back(*id);
+            }
+        }
+    }
+
+    fn settle(&mut self, id: LaneId, walk: Walk<C::Value>, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => {
+                walk.frame.closed.set(true);
+                let mut scratch = walk.frame.scratch.borrow_mut();
+                self.shared.tables.borrow_mut().stage(&scratch.writes);
+                self.effects.keep(&mut scratch);
+                drop(scratch);
+                self.complete(id, &walk.frame);
+                self.spare = Some(walk);
+            }
+            Outcome::Pending(ticket) => {
+                self.take_track(id, &walk.frame);
+                self.lanes.get_mut(&id).expect("it is running").running = Some((ticket, walk));
+            }
+            Outcome::Failed(site, fault) => {
+                walk.frame.closed.set(true);
+                let frame = walk.frame.clone();
+                self.spare = Some(walk);
+                self.fail(id, frame.whole().clone(), site, fault);
+            }
+        }
+    }
+
+    /// A frame whose events succeeded is accounted for, those that do not decode as failures.
+    fn complete(&mut self, id: LaneId, frame: &Frame) {
+        if let Some(refused) = &frame.refused {
+            for (event, fault) in &refused.events {
+                self.give_up(id, &Unit::Event(event.clone()), self.program.decoding, fault);
+            }
+        }
+        self.account(id, frame.whole());
+    }
+
+    /// The unit is accounted for: its positions move on.
+    fn account(&mut self, id: LaneId, unit: &Unit) {
+        let mut queued = self.shared.queued.borrow_mut();
+        let mut slots = self.shared.slots.borrow_mut();
+        for event in unit.events() {
+            let partition = slots.of(event);
+            queued[partition] = queued[partition].saturating_sub(event.size());
+            self.effects.advance(Progress { reader: self.reader, partition, done: event.offset + 1 });
+        }
+        self.shared.counters.borrow_mut().completed += unit.events().len() as u64;
+        self.lanes.get_mut(&id).expect("its unit ran").tries = 0;
+    }
+
+    fn lane_of(&self, unit: &Unit) -> LaneId {
+        match unit {
+            _ if self.mixed => LaneId::MIXED,
+            unit => LaneId(self.shared.slots.borrow_mut().of(&unit.events()[0])),
+        }
+    }
+
+    fn track_key(&self, partition: Option<i32>) -> (u32, Option<i32>) {
+        (self.track.group, if self.track.per_partition { partition } else { None })
+    }
+
+    fn track_is_busy(&self, id: LaneId) -> bool {
+        let tracks = self.shared.tracks.borrow();
+        if tracks.is_empty() {
+            return false;
+        }
+        let partition = (id != LaneId::MIXED).then(|| self.shared.slots.borrow().name(id.0).partition);
+        tracks.contains(&self.track_key(partition))
+    }
+
+    fn take_track(&mut self, id: LaneId, frame: &Frame) {
+        let key = self.track_key(frame.partition);
+        self.shared.tracks.borrow_mut().insert(key);
+        self.lanes.get_mut(&id).expect("its unit runs").track = Some(key);
+    }
+
+    fn release_track(&mut self, id: LaneId) {
+        if let Some(key) = self.lanes.get_mut(&id).and_then(|lane| lane.track.take()) {
+            self.shared.tracks.borrow_mut().remove(&key);
+        }
+    }
+
+    /// What completed since the last call.
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The failure for which the worker must stop.
+    pub fn halted(&self) -> Option<&FailureRecord> {
+        self.halted.as_ref()
+    }
+
+    /// Something could run if the stage were given a turn now. Lanes whose track is busy with
+    /// another's await are counted too: they run when it ends.
+    pub fn wants_turn(&self) -> bool {
+        let now = self.shared.clock.now();
+        !self.ready.is_empty()
+            || self
+                .lanes
+                .values()
+                .any(|lane| lane.running.is_some() || lane.held_until.is_some_and(|until| until <= now))
+    }
+
+    /// Something could run at once, without time passing or an await ending.
+    pub fn is_busy(&self) -> bool {
+        self.halted.is_none() && self.ready.iter().any(|id| !self.track_is_busy(*id))
+    }
+
+    /// When the next back-off ends.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.lanes.values().filter_map(|lane| lane.held_until).min()
+    }
+
+    /// A call is not finished.
+    pub fn awaits(&self) -> bool {
+        self.lanes.values().any(|lane| lane.running.is_some())
+    }
+
+    /// Nothing waits in the stage.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.values().all(|lane| lane.queue.is_empty() && lane.running.is_none() && lane.held_until.is_none())
+    }
+
+    /// Drops everything of the partitions for which `gone` holds, pending awaits included. Events
+    /// of other partitions in a mixed batch that ran go back to the front of the queue.
+    pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
+        let ids: Vec<_> = self.lanes.keys().copied().collect();
+        for id in ids {
+            if id == LaneId::MIXED || gone(id.0) {
+                self.cancel(id);
+            }
+            let slots = self.shared.slots.clone();
+            let lane = self.lanes.get_mut(&id).expect("it was just listed");
+            let mut kept = VecDeque::new();
+            for unit in lane.queue.drain(..) {
+                kept.extend(without(unit, &mut |event| gone(slots.borrow_mut().of(event))));
+            }
+            lane.queue = kept;
+            if lane.queue.is_empty() {
+                (lane.held_until, lane.tries) = (None, 0);
+            }
+            let ready = lane.is_ready();
+            self.ready.retain(|other| *other != id);
+            if ready {
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    /// Gives up a pending await: its unit goes back to the front of its lane.
+    fn cancel(&mut self, id: LaneId) {
+        self.release_track(id);
+        let lane = self.lanes.get_mut(&id).expect("the caller names a lane");
+        if let Some((ticket, walk)) = lane.running.take() {
+            walk.frame.closed.set(true);
+            lane.queue.push_front(walk.frame.whole().clone());
+            self.shared.code.borrow_mut().cancel(ticket);
+        }
+    }
+
+    /// The site's name for logs and failure records.
+    fn site(&self, site: SiteId) -> &crate::program::Site {
+        &self.program.sites[site.0]
+    }
+}
+
+/// The unit without the events that are gone; `None` when none is left.
+fn without(unit: Unit, gone: &mut dyn FnMut(&Event) -> bool) -> Option<Unit> {
+    match unit {
+        Unit::Event(event) => (!gone(&event)).then_some(Unit::Event(event)),
+        Unit::Batch(events) => {
+            let kept: Rc<[Rc<Event>]> = events.iter().filter(|event| !gone(event)).cloned().collect();
+            (!kept.is_empty()).then_some(Unit::Batch(kept))
+        }
+    }
+}
+
+fn as_decode(fault: Fault) -> Fault {
+    Fault { kind: "Decode".to_owned(), ..fault }
+}

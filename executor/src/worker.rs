@@ -1,0 +1,395 @@
+//! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
+//! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::{Plan, Topics};
+use timely::communication::Allocator;
+use tracing::info;
+
+use crate::assignment::Assignment;
+use crate::broker::{BrokerError, Change, Consumer, Producer, Subscription};
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::config::Config;
+use crate::counters::SharedCounters;
+use crate::dataflow::{Dataflow, Epoch, render};
+use crate::delivery::{Around, Delivery};
+use crate::directory::Directory;
+use crate::failure::FailureRecord;
+use crate::frame::Unit;
+use crate::message::{Event, TopicPartition};
+use crate::program::Defaults;
+use crate::shared::Shared;
+use crate::tables::Tables;
+
+/// Why a worker stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The outside world.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// An event failed where the policy is `halt`. What was complete before it is committed.
+    #[error(
+        "halted: agent \"{}\": operation \"{}\" failed on {}/{}@{}: {}: {}\n  --> {}",
+        .0.agent, .0.operation, .0.topic, .0.partition, .0.offset, .0.kind, .0.message, .0.at
+    )]
+    Halted(Box<FailureRecord>),
+}
+
+/// What a worker is made of.
+pub struct Parts<C: Code> {
+    /// What to run.
+    pub plan: Rc<Plan>,
+    /// How to run it.
+    pub config: Config,
+    /// User code, loaded.
+    pub code: Rc<RefCell<C>>,
+    /// Where events come from.
+    pub consumer: Box<dyn Consumer>,
+    /// Where records go to.
+    pub producer: Box<dyn Producer>,
+    /// Topics that are written; user code stages into them too.
+    pub directory: Directory,
+    /// Where tables live. User code has the same tables in its hands.
+    pub tables: Rc<RefCell<Tables>>,
+    /// Tells the time.
+    pub clock: Rc<dyn Clock>,
+    /// The table of counters.
+    pub counters: SharedCounters,
+}
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Events that came from the broker.
+    pub polled: usize,
+    /// Something was committed.
+    pub committed: bool,
+}
+
+/// One worker.
+pub struct Worker<C: Code> {
+    config: Config,
+    shared: Shared<C>,
+    consumer: Box<dyn Consumer>,
+    timely: timely::worker::Worker,
+    dataflow: Dataflow<C>,
+    assignment: Assignment,
+    delivery: Delivery,
+    epoch: Epoch,
+    polled: Vec<Event>,
+    /// Units on their way to each reader.
+    given: Vec<Vec<Unit>>,
+}
+
+impl<C: Code> Worker<C> {
+    /// Renders the plan and joins the group. The code is loaded already: what fails there fails
+    /// before anyone is disturbed.
+    pub fn start(parts: Parts<C>) -> Result<Worker<C>, Stopped> {
+        let Parts { plan, config, code, mut consumer, producer, directory, tables, clock, counters } = parts;
+        let revision = plan.revision.as_str().into();
+        let shared = Shared {
+            code,
+            directory,
+            counters,
+            clock,
+            tables,
+            slots: Rc::default(),
+            tracks: Rc::default(),
+            queued: Rc::default(),
+            epoch_ends: Rc::new(Cell::new(Duration::ZERO)),
+            revision,
+        };
+        let allocator = Allocator::Thread(Default::default());
+        let mut timely = timely::worker::Worker::new(timely::WorkerConfig::default(), allocator, None);
+        let defaults =
+            Defaults { on_error: config.on_error.clone(), dead_letter_topic: config.dead_letter_topic.clone() };
+        let dataflow = render(&mut timely, &plan, &defaults, config.bounds.window_bytes_max, &shared);
+        let given = dataflow.readers.iter().map(|_| Vec::new()).collect();
+        let assignment = Assignment::new(&plan, &config);
+        let delivery = Delivery::start(producer, &config)?;
+        consumer.subscribe(&subscriptions(&plan))?;
+        Ok(Worker {
+            config,
+            shared,
+            consumer,
+            timely,
+            dataflow,
+            assignment,
+            delivery,
+            epoch: 0,
+            polled: Vec::new(),
+            given,
+        })
+    }
+
+    /// One epoch. Waits for events at most `wait`, and less where something is due before.
+    pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
+        let change = self.poll(self.wait_until_due(wait))?;
+        let polled = self.polled.len();
+        if let Some(change) = change {
+            self.change(change)?;
+        }
+        self.give();
+        if polled > 0 || self.wants_epoch() {
+            self.run_epoch();
+        }
+        self.ease_pressure()?;
+        if let Some(failure) = self.halted() {
+            self.flush()?;
+            return Err(Stopped::Halted(Box::new(failure)));
+        }
+        let committed = self.deliver(false)?;
+        Ok(Turn { polled, committed })
+    }
+
+    /// How long the worker may sleep: nothing at all while it is busy.
+    fn wait_until_due(&self, wait: Duration) -> Duration {
+        let readers = &self.dataflow.readers;
+        if readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
+            return Duration::ZERO;
+        }
+        let now = self.shared.clock.now();
+        let mut wait = wait.min(self.config.bounds.idle_wait);
+        for reader in readers {
+            let window = reader.window.as_ref().and_then(|window| window.borrow().next_deadline());
+            let stage = reader.stage.borrow().next_deadline();
+            for deadline in window.into_iter().chain(stage) {
+                wait = wait.min(deadline.saturating_sub(now));
+            }
+        }
+        if self.delivery.is_sending() {
+            return wait.min(Duration::from_millis(1));
+        }
+        if !self.dataflow.staged.borrow().is_empty() {
+            wait = wait.min(self.delivery.next_commit().saturating_sub(now));
+        }
+        wait
+    }
+
+    /// The one place where a worker sleeps: in the broker's poll or, while coroutines wait, in
+    /// their event loop.
+    fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
+        let waits = self.shared.code.borrow().waits();
+        let wait = if waits {
+            self.shared.code.borrow_mut().turn(wait, self.consumer.wake_fd());
+            Duration::ZERO
+        } else {
+            wait
+        };
+        self.polled.clear();
+        let (max, consumer, polled) = (self.config.bounds.poll_events_max, &mut self.consumer, &mut self.polled);
+        if wait.is_zero() {
+            return Ok(consumer.poll(wait, max, polled)?);
+        }
+        let mut change = Ok(None);
+        self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
+        Ok(change?)
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), Stopped> {
+        match change {
+            Change::Assigned(names) => self.assign(&names),
+            Change::Revoked(names) => {
+                self.flush()?;
+                self.give_up(&names);
+                Ok(self.consumer.release(&names)?)
+            }
+            Change::Lost(names) => {
+                self.give_up(&names);
+                Ok(self.consumer.release(&names)?)
+            }
+        }
+    }
+
+    fn assign(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
+        let directory = self.shared.directory.clone();
+        let counts = |topic: &str| directory.ask(topic).ok().flatten().map_or(0, |info| info.partitions);
+        let mut slots = self.shared.slots.borrow_mut();
+        Ok(self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())?)
+    }
+
+    /// Drops queues, windows and awaits of partitions that are no longer ours.
+    fn give_up(&mut self, names: &[TopicPartition]) {
+        let numbers: Vec<usize> = {
+            let mut slots = self.shared.slots.borrow_mut();
+            names.iter().map(|name| slots.number(&name.topic, name.partition)).collect()
+        };
+        let gone = |number: usize| numbers.contains(&number);
+        for reader in &self.dataflow.readers {
+            if let Some(window) = &reader.window {
+                window.borrow_mut().drop_partitions(&gone);
+            }
+            reader.stage.borrow_mut().drop_partitions(&gone);
+        }
+        let mut queued = self.shared.queued.borrow_mut();
+        for &number in &numbers {
+            if let Some(bytes) = queued.get_mut(number) {
+                *bytes = 0;
+            }
+        }
+        self.assignment.remove(&numbers);
+    }
+
+    /// Gives what was polled to the readers that accept it.
+    fn give(&mut self) {
+        let mut slots = self.shared.slots.borrow_mut();
+        let mut queued = self.shared.queued.borrow_mut();
+        let mut accepted = 0;
+        for event in self.polled.drain(..) {
+            let number = slots.of(&event);
+            if queued.len() <= number {
+                queued.resize(number + 1, 0);
+            }
+            let (offset, size) = (event.offset, event.size());
+            let event = Rc::new(event);
+            self.assignment.take(number, offset, |reader| {
+                queued[number] += size;
+                accepted += 1;
+                self.given[reader].push(Unit::Event(event.clone()));
+            });
+        }
+        self.shared.counters.borrow_mut().events += accepted;
+        for (reader, units) in self.dataflow.readers.iter_mut().zip(&mut self.given) {
+            if !units.is_empty() {
+                reader.input.send_batch(units);
+                units.clear();
+            }
+        }
+    }
+
+    /// Something in a reader can go on though nothing came.
+    fn wants_epoch(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.dataflow.hand_over.get()
+            || self.dataflow.readers.iter().any(|reader| {
+                let due = |window: &Rc<RefCell<crate::window::Window<C>>>| {
+                    window.borrow().next_deadline().is_some_and(|due| due <= now)
+                };
+                reader.stage.borrow().wants_turn() || reader.window.as_ref().is_some_and(due)
+            })
+    }
+
+    /// Steps until the frontier has passed the epoch: all that was handed over in it has run.
+    fn run_epoch(&mut self) {
+        self.shared.epoch_ends.set(self.shared.clock.now() + self.config.bounds.epoch_budget);
+        self.epoch += 1;
+        for reader in &mut self.dataflow.readers {
+            reader.input.advance_to(self.epoch);
+        }
+        while self.dataflow.probe.less_than(&self.epoch) {
+            self.timely.step();
+        }
+        let passed = self.epoch - 1;
+        if let Some(effects) = self.dataflow.staged.borrow().get(&passed) {
+            for progress in effects.iter().flat_map(|effects| &effects.progress) {
+                self.assignment.complete(progress);
+            }
+        }
+    }
+
+    fn ease_pressure(&mut self) -> Result<(), Stopped> {
+        let bounds = &self.config.bounds;
+        let queued = self.shared.queued.borrow();
+        let (pause, resume) = self.assignment.back_pressure(&queued, bounds.queued_bytes_high, bounds.queued_bytes_low);
+        if !pause.is_empty() {
+            self.consumer.pause(&pause)?;
+        }
+        if !resume.is_empty() {
+            self.consumer.resume(&resume)?;
+        }
+        Ok(())
+    }
+
+    fn halted(&self) -> Option<FailureRecord> {
+        self.dataflow.readers.iter().find_map(|reader| reader.stage.borrow().halted().cloned())
+    }
+
+    fn deliver(&mut self, now_or_never: bool) -> Result<bool, Stopped> {
+        let (delivery, mut around) = self.around();
+        Ok(delivery.turn(&mut around, now_or_never)?)
+    }
+
+    /// Commits everything that is complete.
+    pub fn flush(&mut self) -> Result<(), Stopped> {
+        let (delivery, mut around) = self.around();
+        Ok(delivery.flush(&mut around)?)
+    }
+
+    fn around(&mut self) -> (&mut Delivery, Around<'_>) {
+        let around = Around {
+            staged: &self.dataflow.staged,
+            assignment: &mut self.assignment,
+            consumer: self.consumer.as_mut(),
+            tables: &self.shared.tables,
+            counters: &self.shared.counters,
+            now: self.shared.clock.now(),
+        };
+        (&mut self.delivery, around)
+    }
+
+    /// Lets open windows hand over what they hold, in an epoch of their own: the input has ended.
+    pub fn hand_over_windows(&mut self) -> Result<(), Stopped> {
+        self.dataflow.hand_over.set(true);
+        let turned = self.turn(Duration::ZERO);
+        self.dataflow.hand_over.set(false);
+        turned.map(drop)
+    }
+
+    /// Everything up to the ends of the partitions is complete and committed, but for open windows.
+    pub fn is_drained(&mut self) -> Result<bool, Stopped> {
+        let quiet = self.dataflow.readers.iter().all(|reader| reader.stage.borrow().is_empty())
+            && self.dataflow.staged.borrow().is_empty()
+            && self.delivery.is_idle();
+        Ok(quiet && self.assignment.is_polled(self.consumer.as_mut())?)
+    }
+
+    /// Some window holds events.
+    pub fn has_open_windows(&self) -> bool {
+        self.dataflow.readers.iter().any(|reader| reader.window.as_ref().is_some_and(|w| !w.borrow().is_empty()))
+    }
+
+    /// Commits what is complete, drops what waits (it comes again) and leaves the group.
+    pub fn close(mut self) -> Result<SharedCounters, Stopped> {
+        self.flush()?;
+        let names: Vec<_> = self.assignment.names().cloned().collect();
+        self.give_up(&names);
+        self.consumer.close()?;
+        info!("left the group");
+        Ok(self.shared.counters.clone())
+    }
+
+    /// An await is pending somewhere.
+    pub fn awaits(&self) -> bool {
+        self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits())
+    }
+
+    /// Failures whose records are committed since the last call.
+    pub fn take_failures(&mut self) -> Vec<FailureRecord> {
+        self.delivery.take_failures()
+    }
+
+    /// Where each reader is in each partition: next offset to take, next offset not complete.
+    pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
+        self.assignment.positions()
+    }
+}
+
+fn subscriptions(plan: &Plan) -> Vec<Subscription> {
+    let mut subscriptions: Vec<Subscription> = Vec::new();
+    for reader in &plan.readers {
+        let read: Vec<_> = match &reader.topics {
+            Topics::Names(names) => names.iter().map(|name| Subscription::Topic(name.as_str().into())).collect(),
+            Topics::Pattern(pattern) => vec![Subscription::Pattern(pattern.clone())],
+        };
+        for subscription in read {
+            if !subscriptions.contains(&subscription) {
+                subscriptions.push(subscription);
+            }
+        }
+    }
+    subscriptions
+}

@@ -1,0 +1,145 @@
+//! The app as a graph: what the compiler's rules work on and what is drawn.
+//!
+//! Nodes are typed; every edge has a contract that says what travels on it. One graph holds the
+//! whole app. Functions, blocks and tables stand beside it, named by number as in the plan.
+
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
+
+use crate::plan::{
+    AgentId, App, BatchWindow, Block, Channel, ChannelId, ChannelOutput, Codec, Function, Init, OnError, Place,
+    SinkOutput, Step, Table, Topic, TopicOutput, Topics,
+};
+
+/// Where events enter an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Which topics.
+    pub topics: Topics,
+    /// How keys are read.
+    pub key_codec: Codec,
+    /// How values are read.
+    pub value_codec: Codec,
+}
+
+/// Where values leave an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sink {
+    /// Kafka.
+    Topic(TopicOutput),
+    /// The user's own code.
+    Custom(SinkOutput),
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Events enter.
+    Source(Source),
+    /// Events wait for company.
+    BatchWindow(BatchWindow),
+    /// A function of the pipeline.
+    Operator(Step),
+    /// A named stream between agents; it belongs to none of them.
+    Channel(ChannelId),
+    /// Values leave.
+    Sink(Sink),
+}
+
+/// A node and the agent it belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// `None` for channels.
+    pub agent: Option<AgentId>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What travels on an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contract {
+    /// Single values.
+    Value,
+    /// Lists of values.
+    Batch,
+}
+
+/// From a node to one that comes after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edge {
+    /// What travels.
+    pub contract: Contract,
+    /// The place among the edges that leave the same node: outputs are served in list order.
+    pub order: u32,
+    /// How a channel output picks what it passes on.
+    pub via: Option<ChannelOutput>,
+}
+
+/// An agent, apart from its nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentInfo {
+    /// Its name.
+    pub name: String,
+    /// Text for plans and drawings.
+    pub description: Option<String>,
+    /// Where its document stands.
+    pub place: Place,
+    /// See the plan.
+    pub isolated_partitions: bool,
+    /// See the plan.
+    pub init: Option<Init>,
+    /// See the plan.
+    pub on_error: Option<OnError>,
+    /// See the plan.
+    pub timeout_ms: Option<u64>,
+}
+
+/// A whole app as a graph.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// Nodes and edges.
+    pub flow: StableDiGraph<Node, Edge>,
+    /// The app.
+    pub app: App,
+    /// Files of the specs.
+    pub files: Vec<String>,
+    /// Code blocks.
+    pub blocks: Vec<Block>,
+    /// Functions.
+    pub functions: Vec<Function>,
+    /// Tables, in name order.
+    pub tables: Vec<Table>,
+    /// Channels, in name order.
+    pub channels: Vec<Channel>,
+    /// Topics, in name order.
+    pub topics: Vec<Topic>,
+    /// Agents, in name order.
+    pub agents: Vec<AgentInfo>,
+}
+
+impl Graph {
+    /// Nodes that come after a node, in the order of their edges.
+    pub fn next(&self, from: NodeIndex) -> Vec<(NodeIndex, &Edge)> {
+        let mut next: Vec<_> = self.flow.edges(from).map(|edge| (edge.target(), edge.weight())).collect();
+        next.sort_by_key(|(target, edge)| (edge.order, *target));
+        next
+    }
+
+    /// Nodes of an agent, in the order in which they were made.
+    pub fn nodes_of(&self, agent: AgentId) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.flow
+            .node_indices()
+            .map(|index| (index, &self.flow[index]))
+            .filter(move |(_, node)| node.agent == Some(agent))
+    }
+
+    /// The node of a channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<NodeIndex> {
+        self.flow.node_indices().find(|index| self.flow[*index].kind == Kind::Channel(channel))
+    }
+
+    /// Agents by number.
+    pub fn agent_ids(&self) -> impl Iterator<Item = AgentId> + use<> {
+        (0..self.agents.len()).map(|number| AgentId(u32::try_from(number).expect("an app counts agents in u32")))
+    }
+}
