@@ -1,1 +1,118 @@
-//! Compiles KasprAgent specs.
+//! Compiles KasprAgent specs: text ⇒ YAML ⇒ AST ⇒ HIR ⇒ graph ⇒ rules ⇒ plan.
+//!
+//! Each arrow has one home. Parsing never fails, *check* alone may reject, everything after it is
+//! total. `compile` is a pure function: the same texts give the same bytes.
+
+#![deny(missing_docs)]
+
+pub mod ast;
+mod block;
+mod check;
+pub mod diagnostics;
+pub mod hir;
+pub mod load;
+mod lower;
+mod python;
+mod read;
+mod rules;
+mod schedule;
+pub mod source;
+mod yaml;
+
+use kaspr_ir::graph::Graph;
+use kaspr_ir::plan::Plan;
+
+pub use diagnostics::{Diagnostic, Severity, render};
+pub use source::SourceFile;
+
+use ast::Ast;
+use diagnostics::{Code, Sink};
+use hir::Hir;
+use source::At;
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The Python version whose syntax is accepted.
+    pub python_version: (u8, u8),
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { python_version: python::VERSION }
+    }
+}
+
+/// What came of a compile.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The plan; `None` where there are errors.
+    pub plan: Option<Plan>,
+    /// The graph, rules applied; `None` where there are errors.
+    pub graph: Option<Graph>,
+    /// The HIR, as a debug print; `None` where there are errors.
+    pub hir: Option<String>,
+    /// The AST, as a debug print.
+    pub ast: String,
+    /// All faults, in the order of their places.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Documents that are somebody else's.
+    pub notes: Vec<String>,
+}
+
+/// Compiles all files as one app. Pure and total: whatever the texts, there is an answer.
+pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
+    let mut sink = Sink::default();
+    // An app is the same whatever order its files are named in.
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by(|a, b| files[*a].name.cmp(&files[*b].name));
+    let texts: Vec<&str> = files.iter().enumerate().map(|(number, file)| text(number, file, &mut sink)).collect();
+    let mut ast = Ast::default();
+    let mut notes = Vec::new();
+    for number in order {
+        for document in yaml::parse(number, texts[number], &mut sink) {
+            notes.extend(
+                read::document(&document, &mut ast, &mut sink).map(|note| format!("{}: {note}", files[number].name)),
+            );
+        }
+    }
+    let printed = format!("{ast:#?}\n");
+    let is_empty = ast.agents.is_empty() && ast.tables.is_empty();
+    if is_empty && !sink.has_errors() {
+        let at = At { file: 0, start: 0, end: 0 };
+        let message = "the specs hold no KasprAgent";
+        if !files.is_empty() {
+            sink.push(Diagnostic::new(Code::K0005, message, at).hint("a document with kind: KasprAgent"));
+        }
+    }
+    let names = files.iter().map(|file| file.name.clone()).collect();
+    let hir: Hir = check::check(ast, names, &texts, options.python_version, &mut sink);
+    if sink.has_errors() {
+        return Compiled { plan: None, graph: None, hir: None, ast: printed, diagnostics: sink.into_sorted(), notes };
+    }
+    let hir_text = format!("{hir:#?}\n");
+    let graph = rules::apply(lower::lower(hir));
+    let plan = schedule::schedule(&graph);
+    Compiled {
+        plan: Some(plan),
+        graph: Some(graph),
+        hir: Some(hir_text),
+        ast: printed,
+        diagnostics: sink.into_sorted(),
+        notes,
+    }
+}
+
+/// The text of a file; a fault where it is not UTF-8.
+fn text<'a>(number: usize, file: &'a SourceFile, sink: &mut Sink) -> &'a str {
+    match std::str::from_utf8(&file.bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let line = file.bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let at = At { file: number, start: error.valid_up_to(), end: error.valid_up_to() };
+            let message = format!("the file is not UTF-8: line {line} holds other bytes");
+            sink.push(Diagnostic::new(Code::K0001, message, at).hint("save it as UTF-8"));
+            ""
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What was written: every field optional, every value with its place.
+//!
+//! Both forms of a spec become the same tree, so that nothing after this knows which was read.
+
+use crate::source::{At, Spanned};
+
+/// Text with its place.
+pub type Text = Spanned<String>;
+
+/// Everything that was written in all files.
+#[derive(Debug, Default)]
+pub struct Ast {
+    /// `KasprAgent`s, in the order written.
+    pub agents: Vec<Agent>,
+    /// `KasprTable`s.
+    pub tables: Vec<Table>,
+    /// `KasprApp`s.
+    pub apps: Vec<App>,
+}
+
+/// A `KasprApp`, as far as running needs it.
+#[derive(Debug)]
+pub struct App {
+    /// Its name.
+    pub name: Option<Text>,
+    /// `spec.config`: names and scalar values.
+    pub config: Vec<(Text, Text)>,
+}
+
+/// A `KasprAgent`.
+#[derive(Debug)]
+pub struct Agent {
+    /// The name's place, or the document's.
+    pub at: At,
+    /// Its name.
+    pub name: Option<Text>,
+    /// The label `kaspr.io/app`.
+    pub app: Option<Text>,
+    /// Text for plans.
+    pub description: Option<Text>,
+    /// `isolatedPartitions`.
+    pub isolated_partitions: Option<Spanned<bool>>,
+    /// `input`.
+    pub input: Option<Input>,
+    /// `output.topics`.
+    pub outputs: Vec<TopicOutput>,
+    /// `output.channels`.
+    pub channels: Vec<ChannelOutput>,
+    /// `output.sinks`.
+    pub sinks: Vec<SinkOutput>,
+    /// `processors.pipeline`.
+    pub pipeline: Vec<Text>,
+    /// `processors.init`.
+    pub init: Option<Code>,
+    /// `processors.operations`.
+    pub operations: Vec<Operation>,
+    /// `onError`.
+    pub on_error: Option<OnError>,
+    /// `timeout`.
+    pub timeout: Option<Text>,
+}
+
+/// `input`.
+#[derive(Debug)]
+pub struct Input {
+    /// Where it is written.
+    pub at: At,
+    /// `topic`.
+    pub topic: Option<InputTopic>,
+    /// `channel.name`.
+    pub channel: Option<Text>,
+    /// `take`.
+    pub take: Option<Take>,
+    /// `declare` beside the topic.
+    pub declare: Option<Spanned<bool>>,
+}
+
+/// `input.topic`.
+#[derive(Debug)]
+pub struct InputTopic {
+    /// Where it is written.
+    pub at: At,
+    /// One name, or several separated by commas.
+    pub name: Option<Text>,
+    /// A regular expression.
+    pub pattern: Option<Text>,
+    /// Serializers and settings.
+    pub settings: TopicSettings,
+}
+
+/// What is said of a topic, whether it is read or written.
+#[derive(Debug, Default)]
+pub struct TopicSettings {
+    /// `keySerializer`.
+    pub key_codec: Option<Text>,
+    /// `valueSerializer`.
+    pub value_codec: Option<Text>,
+    /// `declare`.
+    pub declare: Option<Spanned<bool>>,
+    /// `partitions`.
+    pub partitions: Option<Spanned<u32>>,
+    /// `replicas`.
+    pub replicas: Option<Spanned<u32>>,
+    /// `retention`, in seconds.
+    pub retention: Option<Spanned<u64>>,
+    /// `compacting`.
+    pub compacting: Option<Spanned<bool>>,
+    /// `deleting`.
+    pub deleting: Option<Spanned<bool>>,
+    /// `config`.
+    pub config: Vec<(Text, Text)>,
+}
+
+/// `input.take`.
+#[derive(Debug)]
+pub struct Take {
+    /// Where it is written.
+    pub at: At,
+    /// `max`.
+    pub max: Option<Spanned<i64>>,
+    /// `within`.
+    pub within: Option<Text>,
+}
+
+/// A code block.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// Where the Python stands.
+    pub at: At,
+    /// The Python text.
+    pub text: String,
+    /// It is a literal (`|`) block: its lines are lines of the file.
+    pub literal: bool,
+    /// The function to run.
+    pub entrypoint: Option<Text>,
+}
+
+/// One of `output.topics`, or `topicSend`.
+#[derive(Debug)]
+pub struct TopicOutput {
+    /// Where it is written.
+    pub at: At,
+    /// A fixed topic.
+    pub name: Option<Text>,
+    /// A topic by function.
+    pub name_selector: Option<Code>,
+    /// Serializers and settings.
+    pub settings: TopicSettings,
+    /// `keySelector`.
+    pub key_selector: Option<Code>,
+    /// `valueSelector`.
+    pub value_selector: Option<Code>,
+    /// `partitionSelector`.
+    pub partition_selector: Option<Code>,
+    /// `headersSelector`.
+    pub headers_selector: Option<Code>,
+    /// `predicate`.
+    pub predicate: Option<Code>,
+    /// `ack`.
+    pub ack: Option<Spanned<bool>>,
+    /// `passThrough`, of a `topicSend`.
+    pub pass_through: Option<Spanned<bool>>,
+}
+
+/// One of `output.channels`.
+#[derive(Debug)]
+pub struct ChannelOutput {
+    /// Where it is written.
+    pub at: At,
+    /// The channel.
+    pub name: Option<Text>,
+    /// `predicate`.
+    pub predicate: Option<Code>,
+    /// `keySelector`.
+    pub key_selector: Option<Code>,
+    /// `valueSelector`.
+    pub value_selector: Option<Code>,
+    /// `headersSelector`.
+    pub headers_selector: Option<Code>,
+}
+
+/// One of `output.sinks`.
+#[derive(Debug)]
+pub struct SinkOutput {
+    /// Where it is written.
+    pub at: At,
+    /// Its name.
+    pub name: Option<Text>,
+    /// What is called.
+    pub code: Option<Code>,
+    /// `predicate`.
+    pub predicate: Option<Code>,
+    /// `valueSelector`.
+    pub value_selector: Option<Code>,
+}
+
+/// One of `processors.operations`.
+#[derive(Debug)]
+pub struct Operation {
+    /// Where it is written.
+    pub at: At,
+    /// Its name.
+    pub name: Option<Text>,
+    /// `map`.
+    pub map: Option<Code>,
+    /// `filter`.
+    pub filter: Option<Code>,
+    /// `topicSend`.
+    pub send: Option<TopicOutput>,
+    /// `tables`.
+    pub tables: Vec<TableParameter>,
+    /// `onError`.
+    pub on_error: Option<OnError>,
+    /// `timeout`.
+    pub timeout: Option<Text>,
+}
+
+/// One of an operation's `tables`.
+#[derive(Debug)]
+pub struct TableParameter {
+    /// Where it is written.
+    pub at: At,
+    /// The table.
+    pub name: Option<Text>,
+    /// The keyword.
+    pub parameter: Option<Text>,
+}
+
+/// `onError`.
+#[derive(Debug)]
+pub struct OnError {
+    /// Where it is written.
+    pub at: At,
+    /// `action`.
+    pub action: Option<Text>,
+    /// `topic`.
+    pub topic: Option<Text>,
+    /// `attempts`.
+    pub attempts: Option<Spanned<u32>>,
+    /// `then`.
+    pub then: Option<Text>,
+    /// `backoff.initial`.
+    pub initial: Option<Text>,
+    /// `backoff.max`.
+    pub max: Option<Text>,
+    /// `backoff.factor`.
+    pub factor: Option<Spanned<f64>>,
+    /// `backoff.jitter`.
+    pub jitter: Option<Spanned<f64>>,
+}
+
+/// A `KasprTable`.
+#[derive(Debug)]
+pub struct Table {
+    /// The name's place, or the document's.
+    pub at: At,
+    /// Its name.
+    pub name: Option<Text>,
+    /// Text for plans.
+    pub description: Option<Text>,
+    /// `global`.
+    pub global: Option<Spanned<bool>>,
+    /// `keySerializer`.
+    pub key_codec: Option<Text>,
+    /// `valueSerializer`.
+    pub value_codec: Option<Text>,
+    /// `defaultSelector`.
+    pub default: Option<Code>,
+    /// `partitions`.
+    pub partitions: Option<Spanned<u32>>,
+    /// `extraTopicConfigs`.
+    pub config: Vec<(Text, Text)>,
+    /// `window`, which is not read further yet.
+    pub window: Option<At>,
+}

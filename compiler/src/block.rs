@@ -1,0 +1,72 @@
+//! Code blocks in their files: from places in the Python to places in the YAML.
+
+use kaspr_ir::plan::LineMap;
+
+use crate::ast::Code;
+use crate::source::{At, line_column};
+
+/// Where a byte of a block's Python stands in the file.
+pub fn place(code: &Code, file: &str, byte: usize) -> usize {
+    let Some(starts) = line_starts(code, file) else { return code.at.start };
+    let byte = byte.min(code.text.len());
+    let before = &code.text.as_bytes()[..byte];
+    let row = before.iter().filter(|&&b| b == b'\n').count();
+    let column = byte - before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let Some(&start) = starts.get(row) else { return code.at.end };
+    let line_end = file[start..].find('\n').map_or(file.len(), |end| start + end);
+    (start + column).min(line_end)
+}
+
+/// The stretch of the file that a range of a block's Python stands in.
+pub fn at(code: &Code, file: &str, range: &std::ops::Range<usize>) -> At {
+    let start = place(code, file, range.start);
+    let end = place(code, file, range.end).max(start);
+    At { file: code.at.file, start, end }
+}
+
+/// The lines of a block for the plan.
+pub fn line_map(code: &Code, file: &str) -> LineMap {
+    if code.literal {
+        let (line, column) = line_column(file, code.at.start);
+        return LineMap::Literal { line, column };
+    }
+    let starts = line_starts(code, file).unwrap_or_default();
+    let count = code.text.lines().count().max(1);
+    let place = |row: usize| line_column(file, starts.get(row).copied().unwrap_or(code.at.start));
+    LineMap::Each((0..count).map(place).collect())
+}
+
+/// Where each line of the Python starts in the file, if its lines can be followed there.
+fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
+    if !code.literal {
+        return Some(follow(code, file));
+    }
+    let indent = code.at.start - file[..code.at.start].rfind('\n').map_or(0, |at| at + 1);
+    let mut starts = Vec::new();
+    let mut line = code.at.start - indent;
+    for _ in code.text.split('\n') {
+        let rest = &file[line.min(file.len())..];
+        let length = rest.find('\n').unwrap_or(rest.len());
+        starts.push(line + indent.min(length));
+        line += length + 1;
+    }
+    Some(starts)
+}
+
+/// Folded and quoted scalars: each line is looked for behind the one before it.
+fn follow(code: &Code, file: &str) -> Vec<usize> {
+    let end = code.at.end.min(file.len());
+    let mut from = code.at.start.min(end);
+    let mut starts = Vec::new();
+    for line in code.text.split('\n') {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        if let (false, Some(found)) = (word.is_empty(), file[from..end].find(word)) {
+            let indent = line.len() - line.trim_start().len();
+            starts.push((from + found).saturating_sub(indent).max(code.at.start));
+            from += found + word.len();
+        } else {
+            starts.push(from);
+        }
+    }
+    starts
+}

@@ -1,0 +1,322 @@
+//! An agent: its input, operations and pipeline.
+
+use kaspr_ir::graph::{AgentInfo, Source};
+use kaspr_ir::plan::{Action, BatchScope, BatchWindow, ChannelId, Codec, Step, TableId, TableParameter, Topics};
+
+use super::Checker;
+use super::blocks::{Call, Purpose, Scope};
+use crate::ast::{self, Code as Written};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::hir::{Agent, Input};
+use crate::source::At;
+
+impl Checker<'_> {
+    pub(super) fn agent(&mut self, agent: &ast::Agent) -> Agent {
+        let name = agent.name.as_ref().map_or("", |name| &name.value).to_owned();
+        let mut scope = Scope { owner: format!("agent \"{name}\""), init: None };
+        let init = agent.init.as_ref().map(|code| self.init(&mut scope, code));
+        let input = self.input(agent);
+        let batches = matches!(&input, Some(Input::Topic(_, Some(_))));
+        self.check_unique_operations(agent);
+        let pipeline = self.pipeline(agent);
+        let last = pipeline.last().copied();
+        let mut operations = Vec::new();
+        let mut numbers = vec![None; agent.operations.len()];
+        for (number, operation) in agent.operations.iter().enumerate() {
+            let first_and_last = batches && pipeline.first() == Some(&number) && last == Some(number);
+            let batch_to_topic = first_and_last && !agent.outputs.is_empty();
+            if let Some(step) = self.operation(&scope, operation, batch_to_topic) {
+                numbers[number] = Some(operations.len());
+                operations.push(step);
+            }
+            if !pipeline.contains(&number) {
+                self.warn_unused(operation);
+            }
+        }
+        let outputs: Vec<_> =
+            agent.outputs.iter().filter_map(|output| self.topic_output(&scope, output, "output")).collect();
+        let channels = agent.channels.iter().filter_map(|output| self.channel_output(&scope, output)).collect();
+        let sinks = agent.sinks.iter().filter_map(|sink| self.sink_output(&scope, sink)).collect();
+        self.warn_own_topic(agent, input.as_ref());
+        let info = AgentInfo {
+            name,
+            description: agent.description.as_ref().map(|text| text.value.clone()),
+            place: self.place(&agent.at),
+            isolated_partitions: agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value),
+            init,
+            on_error: self.on_error(&agent.on_error),
+            timeout_ms: self.timeout(&agent.timeout),
+        };
+        let nowhere = || Source { topics: Topics::Names(Vec::new()), key_codec: Codec::Raw, value_codec: Codec::Json };
+        Agent {
+            info,
+            input: input.unwrap_or_else(|| Input::Topic(nowhere(), None)),
+            pipeline: pipeline.into_iter().filter_map(|number| numbers[number]).collect(),
+            operations,
+            outputs,
+            channels,
+            sinks,
+        }
+    }
+
+    /// Where events come from; `None` where that is faulty.
+    fn input(&mut self, agent: &ast::Agent) -> Option<Input> {
+        let Some(input) = &agent.input else {
+            let diagnostic =
+                Diagnostic::new(Code::K0101, "the input names neither a topic nor a channel", agent.at.clone());
+            self.fault(diagnostic.hint("spec.input.topic.name: the topic to read"));
+            return None;
+        };
+        match (&input.topic, &input.channel) {
+            (Some(topic), Some(channel)) => {
+                let diagnostic =
+                    Diagnostic::new(Code::K0102, "the input names both a topic and a channel", channel.at.clone());
+                self.fault(diagnostic.label(topic.at.head(), "the topic"));
+                None
+            }
+            (None, None) => {
+                self.fault(Diagnostic::new(
+                    Code::K0101,
+                    "the input names neither a topic nor a channel",
+                    input.at.head(),
+                ));
+                None
+            }
+            (Some(topic), None) => self.topic_input(input, topic),
+            (None, Some(channel)) => self.channel_input(input, channel),
+        }
+    }
+
+    fn channel_input(&mut self, input: &ast::Input, channel: &ast::Text) -> Option<Input> {
+        if let Some(take) = &input.take {
+            self.fault(
+                Diagnostic::new(Code::K0110, "\"take\" on a channel input is not supported yet", take.at.head())
+                    .hint("take where the channel is fed, or put a topic between"),
+            );
+        }
+        let number = self.channels.iter().position(|known| known.name == channel.value);
+        if number.is_none() {
+            let names: Vec<_> = self.channels.iter().map(|known| known.name.clone()).collect();
+            let message = format!("no agent of the app writes the channel \"{}\"", channel.value);
+            let mut diagnostic = Diagnostic::new(Code::K0108, message, channel.at.clone());
+            diagnostic = diagnostic.near(&channel.value, names.iter().map(String::as_str));
+            if !names.is_empty() {
+                diagnostic = diagnostic.hint(format!("the channels that are written: {}", names.join(", ")));
+            }
+            self.fault(diagnostic);
+        }
+        number.map(|number| Input::Channel(ChannelId(u32::try_from(number).expect("channels are counted in u32"))))
+    }
+
+    fn topic_input(&mut self, input: &ast::Input, topic: &ast::InputTopic) -> Option<Input> {
+        let topics = match (&topic.name, &topic.pattern) {
+            (Some(name), Some(pattern)) => {
+                let diagnostic =
+                    Diagnostic::new(Code::K0103, "the input topic has both a name and a pattern", pattern.at.clone());
+                self.fault(diagnostic.label(name.at.clone(), "the name"));
+                return None;
+            }
+            (None, None) => {
+                self.fault(Diagnostic::new(
+                    Code::K0101,
+                    "the input names neither a topic nor a channel",
+                    topic.at.head(),
+                ));
+                return None;
+            }
+            (Some(name), None) => self.topic_names(name, input, topic),
+            (None, Some(pattern)) => {
+                if let Err(error) = regex::Regex::new(&pattern.value) {
+                    let reason = error.to_string();
+                    let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    let message = format!("the pattern is not a regular expression: {reason}");
+                    self.fault(Diagnostic::new(Code::K0107, message, pattern.at.clone()));
+                }
+                Topics::Pattern(pattern.value.clone())
+            }
+        };
+        let key_codec = self.codec(&topic.settings.key_codec, Codec::Raw);
+        let value_codec = self.codec(&topic.settings.value_codec, Codec::Json);
+        for (codec, text) in [(&key_codec, &topic.settings.key_codec), (&value_codec, &topic.settings.value_codec)] {
+            if let (Codec::Pickle, Some(text)) = (codec, text) {
+                self.app_should_say(
+                    Diagnostic::new(Code::K0403, "pickle runs code from messages", text.at.clone())
+                        .hint("use json, or let the app set allowPickle where every producer is trusted"),
+                );
+            }
+        }
+        let window = input.take.as_ref().and_then(|take| self.take(take));
+        Some(Input::Topic(Source { topics, key_codec, value_codec }, window))
+    }
+
+    fn topic_names(&mut self, name: &ast::Text, input: &ast::Input, topic: &ast::InputTopic) -> Topics {
+        let declare = input.declare.as_ref().is_some_and(|declare| declare.value);
+        let mut names: Vec<String> = Vec::new();
+        for one in name.value.split(',').map(str::trim) {
+            self.check_topic_name(one, &name.at);
+            self.note_topic(one, Some(&topic.settings), declare);
+            if !names.iter().any(|known| known == one) {
+                names.push(one.to_owned());
+            }
+        }
+        Topics::Names(names)
+    }
+
+    fn take(&mut self, take: &ast::Take) -> Option<BatchWindow> {
+        for (field, missing) in [("max", take.max.is_none()), ("within", take.within.is_none())] {
+            if missing {
+                let diagnostic = Diagnostic::new(Code::K0111, format!("\"take.{field}\" is missing"), take.at.head());
+                self.fault(
+                    diagnostic
+                        .hint("a batch without \"within\" might wait for ever, one without \"max\" grow for ever"),
+                );
+            }
+        }
+        let within_ms = take.within.as_ref().and_then(|within| self.duration(within));
+        let max = take.max.as_ref()?;
+        let Some(count) = u32::try_from(max.value).ok().filter(|count| *count >= 1) else {
+            self.fault(Diagnostic::new(Code::K0104, "\"take.max\" must be at least 1", max.at.clone()));
+            return None;
+        };
+        // Which events may share a batch is decided by a rule.
+        Some(BatchWindow { max: count, within_ms: within_ms?, scope: BatchScope::Mixed })
+    }
+
+    fn check_unique_operations(&mut self, agent: &ast::Agent) {
+        let mut seen: Vec<&ast::Text> = Vec::new();
+        for name in agent.operations.iter().filter_map(|operation| operation.name.as_ref()) {
+            match seen.iter().find(|first| first.value == name.value) {
+                Some(first) => {
+                    let message = format!("the operation \"{}\" is defined twice", name.value);
+                    let diagnostic = Diagnostic::new(Code::K0202, message, name.at.clone());
+                    self.sink.push(diagnostic.label(first.at.clone(), "first here"));
+                }
+                None => seen.push(name),
+            }
+        }
+    }
+
+    /// Operations by number, in the order of the pipeline.
+    fn pipeline(&mut self, agent: &ast::Agent) -> Vec<usize> {
+        let names: Vec<_> =
+            agent.operations.iter().map(|operation| operation.name.as_ref().map(|n| n.value.as_str())).collect();
+        let mut pipeline = Vec::new();
+        for name in &agent.pipeline {
+            match names.iter().position(|known| *known == Some(name.value.as_str())) {
+                Some(number) => pipeline.push(number),
+                None => {
+                    let message = format!("the pipeline names an operation \"{}\" that is not defined", name.value);
+                    let mut diagnostic = Diagnostic::new(Code::K0201, message, name.at.clone());
+                    diagnostic = diagnostic.near(&name.value, names.iter().flatten().copied());
+                    let known: Vec<_> = names.iter().flatten().copied().collect();
+                    if !known.is_empty() {
+                        diagnostic = diagnostic.hint(format!("the operations that are: {}", known.join(", ")));
+                    }
+                    self.sink.push(diagnostic);
+                }
+            }
+        }
+        pipeline
+    }
+
+    fn warn_unused(&mut self, operation: &ast::Operation) {
+        if let Some(name) = &operation.name {
+            let message = format!("the operation \"{}\" is in no pipeline", name.value);
+            self.fault(
+                Diagnostic::new(Code::K0205, message, name.at.clone()).hint("add it to spec.processors.pipeline"),
+            );
+        }
+    }
+
+    fn operation(&mut self, scope: &Scope, operation: &ast::Operation, batch_to_topic: bool) -> Option<Step> {
+        let name = self.required(&operation.name, "operations[].name", &operation.at)?.clone();
+        let tables = self.table_parameters(operation);
+        let parameters: Vec<(&str, At)> = operation
+            .tables
+            .iter()
+            .filter_map(|table| table.parameter.as_ref())
+            .map(|parameter| (parameter.value.as_str(), parameter.at.clone()))
+            .collect();
+        let function = |checker: &mut Self, code: &Written, purpose| {
+            let call = Call { role: format!("operation \"{}\"", name.value), tables: parameters.clone(), purpose };
+            checker.call(scope, code, &call)
+        };
+        let action = match (&operation.map, &operation.filter, &operation.send) {
+            (Some(map), None, None) => function(self, map, Purpose::Map { batch_to_topic }).map(Action::Map),
+            (None, Some(filter), None) => function(self, filter, Purpose::Filter).map(Action::Filter),
+            (None, None, Some(send)) => self.topic_send(scope, &name.value, send),
+            (None, None, None) => {
+                let message = format!("the operation \"{}\" has none of map, filter, topicSend", name.value);
+                self.fault(Diagnostic::new(Code::K0203, message, name.at.clone()));
+                None
+            }
+            _ => {
+                let message = format!("the operation \"{}\" has more than one of map, filter, topicSend", name.value);
+                self.fault(Diagnostic::new(Code::K0204, message, name.at.clone()).hint("make an operation of each"));
+                None
+            }
+        };
+        let on_error = self.on_error(&operation.on_error);
+        let timeout_ms = self.timeout(&operation.timeout);
+        let place = self.place(&name.at);
+        Some(Step { operation: name.value, place, action: action?, tables, on_error, timeout_ms })
+    }
+
+    fn topic_send(&mut self, scope: &Scope, name: &str, send: &ast::TopicOutput) -> Option<Action> {
+        let output = self.topic_output(scope, send, &format!("operation \"{name}\" topicSend"))?;
+        let pass_through = send.pass_through.as_ref().is_some_and(|pass| pass.value);
+        if let (false, true, Some(ack)) = (pass_through, output.ack, &send.ack) {
+            self.fault(
+                Diagnostic::new(Code::K0405, "the metadata of \"topicSend\" holds no offset", ack.at.clone())
+                    .hint("the record is sent in the transaction, after the code has run: \"offset\" is -1"),
+            );
+        }
+        Some(Action::TopicSend { output: Box::new(output), pass_through })
+    }
+
+    fn table_parameters(&mut self, operation: &ast::Operation) -> Vec<TableParameter> {
+        let mut parameters: Vec<TableParameter> = Vec::new();
+        for table in &operation.tables {
+            let name = self.required(&table.name, "tables[].name", &table.at);
+            let parameter = self.required(&table.parameter, "tables[].paramName", &table.at);
+            let (Some(name), Some(parameter)) = (name, parameter) else { continue };
+            if parameters.iter().any(|known| known.parameter == parameter.value) {
+                let operation = operation.name.as_ref().map_or("", |name| &name.value);
+                let message = format!("two tables of \"{operation}\" share the parameter \"{}\"", parameter.value);
+                self.fault(Diagnostic::new(Code::K0302, message, parameter.at.clone()));
+                continue;
+            }
+            match self.tables.iter().position(|known| known.name == name.value) {
+                Some(number) => {
+                    let table = TableId(u32::try_from(number).expect("tables are counted in u32"));
+                    parameters.push(TableParameter { parameter: parameter.value.clone(), table });
+                }
+                None => self.undeclared_table(name),
+            }
+        }
+        parameters
+    }
+
+    fn undeclared_table(&mut self, name: &ast::Text) {
+        let names: Vec<_> = self.tables.iter().map(|table| table.name.clone()).collect();
+        let message = format!("the table \"{}\" is not declared", name.value);
+        let diagnostic = Diagnostic::new(Code::K0301, message, name.at.clone());
+        let diagnostic = diagnostic.near(&name.value, names.iter().map(String::as_str));
+        self.fault(
+            diagnostic.hint(format!("declare it: a document of kind KasprTable with metadata.name {}", name.value)),
+        );
+    }
+
+    fn warn_own_topic(&mut self, agent: &ast::Agent, input: Option<&Input>) {
+        let Some(Input::Topic(Source { topics: Topics::Names(read), .. }, _)) = input else { return };
+        for name in agent.outputs.iter().filter_map(|output| output.name.as_ref()) {
+            if read.contains(&name.value) {
+                let message = format!("the agent writes the topic \"{}\" that it reads", name.value);
+                self.fault(
+                    Diagnostic::new(Code::K0404, message, name.at.clone())
+                        .hint("every event would come again for ever, unless a predicate ends it"),
+                );
+            }
+        }
+    }
+}

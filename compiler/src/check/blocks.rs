@@ -1,0 +1,256 @@
+//! Code blocks: which function runs, and whether it can be called as it will be.
+
+use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, Init, Place, Shape};
+
+use super::Checker;
+use crate::ast::Code as Written;
+use crate::block::{at, line_map};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::python::{Defined, Module, Refusal, read};
+
+/// Blocks and functions in the order in which they are used.
+#[derive(Default)]
+pub struct Blocks {
+    blocks: Vec<Block>,
+    functions: Vec<Function>,
+}
+
+impl Blocks {
+    /// The lists of the plan.
+    pub fn into_parts(self) -> (Vec<Block>, Vec<Function>) {
+        (self.blocks, self.functions)
+    }
+
+    fn add_function(&mut self, function: Function) -> FunctionId {
+        self.functions.push(function);
+        FunctionId(u32::try_from(self.functions.len() - 1).expect("functions are counted in u32"))
+    }
+}
+
+/// Whose blocks are checked: an agent, and its init block.
+pub struct Scope {
+    /// `agent "echo-agent"`.
+    pub owner: String,
+    /// The init block, and what it defines.
+    pub init: Option<(BlockId, Module)>,
+}
+
+/// What a function is called with, and what for.
+pub struct Call<'a> {
+    /// `operation "echo"`.
+    pub role: String,
+    /// Parameters that tables are given to, and where they are named.
+    pub tables: Vec<(&'a str, crate::source::At)>,
+    /// What its result is for.
+    pub purpose: Purpose,
+}
+
+/// What a function's result is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It goes on.
+    Map {
+        /// The value is a batch and the result goes straight to a topic.
+        batch_to_topic: bool,
+    },
+    /// Its truth keeps the value.
+    Filter,
+    /// Its truth lets an output send.
+    Predicate,
+    /// Anything else.
+    Other,
+}
+
+impl Checker<'_> {
+    /// Adds a block; reports what does not parse.
+    fn block(&mut self, scope: &Scope, role: &str, code: &Written) -> (BlockId, Module) {
+        let text = self.texts[code.at.file];
+        let module = read(&code.text, self.python_version);
+        for (range, reason) in &module.faults {
+            let reason = reason.strip_prefix("Syntax Error: ").unwrap_or(reason);
+            let mut reason = reason.to_owned();
+            if let Some(first) = reason.get(..1).map(str::to_lowercase) {
+                reason.replace_range(..1, &first);
+            }
+            self.fault(Diagnostic::new(
+                Code::K0501,
+                format!("the Python does not parse: {reason}"),
+                at(code, text, range),
+            ));
+        }
+        self.blocks.blocks.push(Block {
+            owner: scope.owner.clone(),
+            role: role.to_owned(),
+            init: scope.init.as_ref().map(|(id, _)| *id),
+            file: self.place(&code.at).file,
+            lines: line_map(code, text),
+            code: code.text.clone(),
+        });
+        (BlockId(u32::try_from(self.blocks.blocks.len() - 1).expect("blocks are counted in u32")), module)
+    }
+
+    /// The init block of an agent: what runs, and which function is called then.
+    pub(super) fn init(&mut self, scope: &mut Scope, code: &Written) -> Init {
+        let (block, module) = self.block(scope, "init", code);
+        let named = code.entrypoint.as_ref();
+        if let Some(entrypoint) = named {
+            self.entrypoint_exists(entrypoint, &module, None);
+        }
+        let called = match named {
+            Some(entrypoint) => Some(entrypoint.value.clone()),
+            None => {
+                let init = module.functions.iter().rev().find(|found| found.name == "init");
+                let callable = |found: &&Defined| found.parameters.as_ref().is_none_or(|p| p.refuses(0, &[]).is_none());
+                init.filter(callable).map(|found| found.name.clone())
+            }
+        };
+        let function = called.map(|name| {
+            let function = self.function(block, name, &module, code);
+            self.blocks.add_function(function)
+        });
+        scope.init = Some((block, module));
+        Init { block, function }
+    }
+
+    /// The function of a block that is called, checked against how.
+    pub(super) fn call(&mut self, scope: &Scope, code: &Written, call: &Call<'_>) -> Option<FunctionId> {
+        let (block, module) = self.block(scope, &call.role, code);
+        if !module.faults.is_empty() {
+            return None;
+        }
+        let name = self.choose(scope, code, &module)?;
+        if let Some(found) = module.functions.iter().rev().find(|found| found.name == name) {
+            self.check_call(code, found, call);
+        }
+        let function = self.function(block, name, &module, code);
+        Some(self.blocks.add_function(function))
+    }
+
+    /// What gives a table's missing values.
+    pub(super) fn default_selector(&mut self, owner: &str, code: &Written) -> Option<FunctionId> {
+        let scope = Scope { owner: owner.to_owned(), init: None };
+        let (block, module) = self.block(&scope, "defaultSelector", code);
+        if !module.faults.is_empty() {
+            return None;
+        }
+        let name = self.choose(&scope, code, &module)?;
+        let function = self.function(block, name, &module, code);
+        Some(self.blocks.add_function(function))
+    }
+
+    /// The entrypoint, else the first function defined in the block.
+    fn choose(&mut self, scope: &Scope, code: &Written, module: &Module) -> Option<String> {
+        if let Some(entrypoint) = &code.entrypoint {
+            let init = scope.init.as_ref().map(|(_, init)| init);
+            return self.entrypoint_exists(entrypoint, module, init).then(|| entrypoint.value.clone());
+        }
+        let text = self.texts[code.at.file];
+        match module.functions.as_slice() {
+            [] => {
+                let whole = 0..code.text.lines().next().map_or(0, str::len);
+                self.fault(
+                    Diagnostic::new(Code::K0503, "the block defines no function", at(code, text, &whole))
+                        .hint("define one with def, or name one of init's with entrypoint"),
+                );
+                None
+            }
+            [first, rest @ ..] => {
+                if let Some(second) = rest.iter().find(|other| other.name != first.name) {
+                    let message = format!("several functions and no entrypoint: \"{}\" runs", first.name);
+                    self.fault(
+                        Diagnostic::new(Code::K0504, message, at(code, text, &first.at))
+                            .under("the first one")
+                            .label(at(code, text, &second.at), "not this one")
+                            .hint(format!("name it: entrypoint: {}", first.name)),
+                    );
+                }
+                Some(first.name.clone())
+            }
+        }
+    }
+
+    fn entrypoint_exists(&mut self, entrypoint: &crate::ast::Text, module: &Module, init: Option<&Module>) -> bool {
+        let known = |module: &Module| module.is_opaque || module.names.contains(&entrypoint.value);
+        if known(module) || init.is_some_and(known) {
+            return true;
+        }
+        let message = match init {
+            Some(_) => format!("the entrypoint \"{}\" is not defined in this block or in init", entrypoint.value),
+            None => format!("the entrypoint \"{}\" is not defined in this block", entrypoint.value),
+        };
+        let functions = module.functions.iter().chain(init.into_iter().flat_map(|init| &init.functions));
+        let names: Vec<_> = functions.map(|found| found.name.as_str()).collect();
+        let mut diagnostic = Diagnostic::new(Code::K0502, message, entrypoint.at.clone());
+        diagnostic = diagnostic.near(&entrypoint.value, names.iter().copied());
+        if !names.is_empty() {
+            diagnostic = diagnostic.hint(format!("the functions that are: {}", names.join(", ")));
+        }
+        self.fault(diagnostic);
+        false
+    }
+
+    fn check_call(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
+        let text = self.texts[code.at.file];
+        let place = at(code, text, &found.at);
+        let name = &found.name;
+        let tables: Vec<_> = call.tables.iter().map(|(parameter, _)| *parameter).collect();
+        match found.parameters.as_ref().and_then(|parameters| parameters.refuses(1, &tables)) {
+            Some(Refusal::Keyword(parameter)) => {
+                let message = format!("the function does not take the table parameter \"{parameter}\"");
+                let named = call.tables.iter().find(|(other, _)| **other == parameter).map(|(_, at)| at.clone());
+                let mut diagnostic = Diagnostic::new(Code::K0303, message, place);
+                if let Some(named) = named {
+                    diagnostic = diagnostic.label(named, "given here");
+                }
+                let all = std::iter::once("value").chain(tables.iter().copied()).collect::<Vec<_>>().join(", ");
+                self.fault(diagnostic.hint(format!("def {name}({all}):")));
+            }
+            Some(Refusal::Count(takes)) => {
+                let plural = if takes == 1 { "" } else { "s" };
+                let message = format!("the function \"{name}\" takes {takes} value{plural}, 1 is passed");
+                self.fault(Diagnostic::new(Code::K0505, message, place).hint("further parameters need defaults"));
+            }
+            None => self.check_purpose(found, place, call.purpose),
+        }
+    }
+
+    fn check_purpose(&mut self, found: &Defined, place: crate::source::At, purpose: Purpose) {
+        let name = &found.name;
+        let yields = matches!(found.shape, Shape::Generator | Shape::AsyncGenerator);
+        match purpose {
+            Purpose::Filter if yields => {
+                let message = format!("the filter \"{name}\" is a generator: it is always true");
+                self.fault(Diagnostic::new(Code::K0511, message, place).hint("return True or False"));
+            }
+            Purpose::Predicate if !found.gives_value && found.shape != Shape::Unknown => {
+                let message = format!("the predicate \"{name}\" never returns a value");
+                self.fault(Diagnostic::new(Code::K0507, message, place).hint("without a value nothing is sent"));
+            }
+            Purpose::Map { batch_to_topic: true } if found.returns_list => {
+                let message = format!("the batch function \"{name}\" returns a list: it is sent as one message");
+                self.fault(
+                    Diagnostic::new(Code::K0508, message, place).hint("use yield to send one message per event"),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// The function for the plan. Whether it reads `context` is settled by a rule, with its init.
+    fn function(&self, block: BlockId, name: String, module: &Module, code: &Written) -> Function {
+        let text = self.texts[code.at.file];
+        let found = module.functions.iter().rev().find(|found| found.name == name);
+        let place: Place = match found {
+            Some(found) => self.place(&at(code, text, &found.at)),
+            None => self.place(&code.at),
+        };
+        Function {
+            block,
+            name,
+            place,
+            shape: found.map_or(Shape::Unknown, |found| found.shape),
+            reads_context: module.mentions_context,
+            only_reads: found.is_some_and(|found| found.only_reads),
+        }
+    }
+}

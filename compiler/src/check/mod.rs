@@ -1,0 +1,212 @@
+//! AST to HIR: the only stage that may reject. All faults are found in one run.
+
+mod agent;
+mod blocks;
+mod outputs;
+mod values;
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::{App, Assignor, Channel, Codec, Place, Table, Topic};
+
+use crate::ast::{self, Ast};
+use crate::diagnostics::{Code, Diagnostic, Severity, Sink};
+use crate::hir::Hir;
+use crate::source::{At, Spanned, line_column};
+use blocks::Blocks;
+
+/// What all checks work with.
+pub struct Checker<'a> {
+    /// Texts of the files, by number.
+    texts: &'a [&'a str],
+    /// Where faults go.
+    sink: &'a mut Sink,
+    /// Blocks and functions so far.
+    blocks: Blocks,
+    /// Tables by name, and where they are declared.
+    tables: Vec<Table>,
+    /// Channels by name.
+    channels: Vec<Channel>,
+    /// Topics so far.
+    topics: BTreeMap<String, Topic>,
+    python_version: (u8, u8),
+    has_app: bool,
+}
+
+/// Checks everything. The HIR is whole only if no fault was an error.
+pub fn check(ast: Ast, files: Vec<String>, texts: &[&str], python_version: (u8, u8), sink: &mut Sink) -> Hir {
+    let mut checker = Checker {
+        texts,
+        sink,
+        blocks: Blocks::default(),
+        tables: Vec::new(),
+        channels: Vec::new(),
+        topics: BTreeMap::new(),
+        python_version,
+        has_app: !ast.apps.is_empty(),
+    };
+    let Ast { mut agents, mut tables, apps } = ast;
+    agents.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
+    tables.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
+    checker.unique(agents.iter().map(|agent| &agent.name));
+    checker.unique(tables.iter().map(|table| &table.name));
+    let app = checker.app(&apps, &agents);
+    checker.tables(&tables);
+    checker.collect_channels(&agents);
+    let agents = agents.iter().map(|agent| checker.agent(agent)).collect();
+    let Checker { blocks, tables, channels, topics, .. } = checker;
+    let (blocks, functions) = blocks.into_parts();
+    Hir { app, files, blocks, functions, tables, channels, topics: topics.into_values().collect(), agents }
+}
+
+fn name(name: &Option<ast::Text>) -> &str {
+    name.as_ref().map_or("", |name| &name.value)
+}
+
+impl Checker<'_> {
+    fn fault(&mut self, diagnostic: Diagnostic) {
+        self.sink.push(diagnostic);
+    }
+
+    fn place(&self, at: &At) -> Place {
+        let (line, column) = line_column(self.texts[at.file], at.start);
+        Place { file: kaspr_ir::plan::FileId(u32::try_from(at.file).expect("files are counted in u32")), line, column }
+    }
+
+    /// Names of components of one kind, which are sorted.
+    fn unique<'b>(&mut self, names: impl Iterator<Item = &'b Option<ast::Text>>) {
+        let mut before: Option<&ast::Text> = None;
+        for name in names.flatten() {
+            match before {
+                Some(first) if first.value == name.value => {
+                    let message = format!("two components of the app are named \"{}\"", name.value);
+                    let diagnostic = Diagnostic::new(Code::K0008, message, name.at.clone());
+                    self.fault(diagnostic.label(first.at.clone(), "first here"));
+                }
+                _ => before = Some(name),
+            }
+        }
+    }
+
+    fn app(&mut self, apps: &[ast::App], agents: &[ast::Agent]) -> App {
+        if let [first, second, ..] = apps {
+            if let (Some(a), Some(b)) = (&first.name, &second.name) {
+                let diagnostic = Diagnostic::new(Code::K0008, "the specs hold more than one KasprApp", b.at.clone());
+                self.fault(diagnostic.label(a.at.clone(), "first here"));
+            }
+        }
+        let labels: std::collections::BTreeSet<_> =
+            agents.iter().filter_map(|agent| agent.app.as_ref()).map(|l| &l.value).collect();
+        let label = labels.first().filter(|_| labels.len() == 1).map(|label| format!("{label}-app"));
+        let only = match agents {
+            [agent] => agent.name.as_ref().map(|name| name.value.clone()),
+            _ => None,
+        };
+        let named = apps.first().and_then(|app| app.name.as_ref()).map(|name| format!("{}-app", name.value));
+        let settings = apps.first().into_iter().flat_map(|app| &app.config);
+        App {
+            name: named.or(label).or(only.filter(|_| labels.is_empty())),
+            settings: settings.map(|(name, value)| (name.value.clone(), value.value.clone().into())).collect(),
+            assignor: Assignor::default(),
+        }
+    }
+
+    fn tables(&mut self, tables: &[ast::Table]) {
+        for table in tables {
+            let place = self.place(&table.at);
+            let owner = format!("table \"{}\"", name(&table.name));
+            let default = table.default.as_ref().and_then(|code| self.default_selector(&owner, code));
+            if let Some(window) = &table.window {
+                self.fault(
+                    Diagnostic::new(Code::K0601, "windowed tables are not supported yet", window.head())
+                        .hint("keep the window in the key, for example (key, minute)"),
+                );
+            }
+            let checked = Table {
+                name: name(&table.name).to_owned(),
+                description: table.description.as_ref().map(|text| text.value.clone()),
+                place,
+                global: table.global.as_ref().is_some_and(|global| global.value),
+                key_codec: self.codec(&table.key_codec, Codec::Json),
+                value_codec: self.codec(&table.value_codec, Codec::Json),
+                default,
+                partitions: table.partitions.as_ref().map(|partitions| partitions.value),
+                topic_config: table
+                    .config
+                    .iter()
+                    .map(|(name, value)| (name.value.clone(), value.value.clone()))
+                    .collect(),
+                window: None,
+            };
+            self.tables.push(checked);
+        }
+    }
+
+    /// Channels are those that some agent writes.
+    fn collect_channels(&mut self, agents: &[ast::Agent]) {
+        let written = agents.iter().flat_map(|agent| &agent.channels).filter_map(|output| output.name.as_ref());
+        let mut names: Vec<_> = written.map(|name| name.value.clone()).collect();
+        names.sort();
+        names.dedup();
+        let reads = |agent: &ast::Agent, channel: &str| {
+            let input = agent.input.as_ref().and_then(|input| input.channel.as_ref());
+            input.is_some_and(|name| name.value == channel)
+        };
+        for name in names {
+            let readers = agents.iter().enumerate().filter(|(_, agent)| reads(agent, &name));
+            let readers = readers.map(|(number, _)| agent_id(number)).collect();
+            self.channels.push(Channel { name, readers });
+        }
+        self.check_loops(agents);
+    }
+
+    fn check_loops(&mut self, agents: &[ast::Agent]) {
+        for (number, agent) in agents.iter().enumerate() {
+            let mut path = vec![number];
+            let mut seen = vec![false; agents.len()];
+            if self.reaches(agents, number, number, &mut path, &mut seen) {
+                let names: Vec<_> = path.iter().map(|agent| name(&agents[*agent].name)).collect();
+                let message = format!("channels form a loop: {}", names.join(" → "));
+                let diagnostic = Diagnostic::new(Code::K0206, message, agent.at.clone());
+                self.fault(diagnostic.hint("put a topic in the place of one of the channels"));
+                return;
+            }
+        }
+    }
+
+    fn reaches(&self, agents: &[ast::Agent], from: usize, to: usize, path: &mut Vec<usize>, seen: &mut [bool]) -> bool {
+        for output in agents[from].channels.iter().filter_map(|output| output.name.as_ref()) {
+            let channel = self.channels.iter().find(|channel| channel.name == output.value);
+            for reader in channel.into_iter().flat_map(|channel| &channel.readers) {
+                let next = reader.index();
+                path.push(next);
+                if next == to {
+                    return true;
+                }
+                if !std::mem::replace(&mut seen[next], true) && self.reaches(agents, next, to, path, seen) {
+                    return true;
+                }
+                path.pop();
+            }
+        }
+        false
+    }
+
+    /// What a field without which nothing goes says; a fault where it is missing.
+    fn required<'b>(&mut self, field: &'b Option<ast::Text>, what: &str, at: &At) -> Option<&'b Spanned<String>> {
+        if field.is_none() {
+            self.fault(Diagnostic::new(Code::K0005, format!("required field \"{what}\" is missing"), at.head()));
+        }
+        field.as_ref()
+    }
+
+    /// A warning, or an error where the specs hold the app and so could have said it.
+    fn app_should_say(&mut self, diagnostic: Diagnostic) {
+        let severity = if self.has_app { Severity::Error } else { Severity::Warning };
+        self.fault(diagnostic.with_severity(severity));
+    }
+}
+
+fn agent_id(number: usize) -> kaspr_ir::plan::AgentId {
+    kaspr_ir::plan::AgentId(u32::try_from(number).expect("agents are counted in u32"))
+}

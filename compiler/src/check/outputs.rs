@@ -1,0 +1,104 @@
+//! Outputs: topics, channels and custom sinks.
+
+use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
+
+use super::Checker;
+use super::blocks::{Call, Purpose, Scope};
+use crate::ast::{self, Code as Written};
+use crate::diagnostics::{Code, Diagnostic};
+
+impl Checker<'_> {
+    fn selector(&mut self, scope: &Scope, owner: &str, name: &str, code: &Option<Written>) -> Option<FunctionId> {
+        let purpose = if name == "predicate" { Purpose::Predicate } else { Purpose::Other };
+        let call = Call { role: format!("{owner} {name}"), tables: Vec::new(), purpose };
+        code.as_ref().and_then(|code| self.call(scope, code, &call))
+    }
+
+    /// An output to a topic. `prefix` is `output` or the operation that sends.
+    pub(super) fn topic_output(
+        &mut self,
+        scope: &Scope,
+        output: &ast::TopicOutput,
+        prefix: &str,
+    ) -> Option<TopicOutput> {
+        let role = match &output.name {
+            Some(name) => format!("{prefix}:{}", name.value),
+            None => format!("{prefix}:nameSelector"),
+        };
+        let topic = match (&output.name, &output.name_selector) {
+            (Some(name), Some(selector)) => {
+                let diagnostic =
+                    Diagnostic::new(Code::K0401, "the output has both name and nameSelector", selector.at.head());
+                self.fault(diagnostic.label(name.at.clone(), "the name").hint("take one of them away"));
+                None
+            }
+            (None, None) => {
+                let diagnostic =
+                    Diagnostic::new(Code::K0402, "the output has neither name nor nameSelector", output.at.head());
+                self.fault(diagnostic.hint("name: the topic, or nameSelector: a function that returns it"));
+                None
+            }
+            (Some(name), None) => {
+                self.check_topic_name(&name.value, &name.at);
+                self.note_topic(&name.value, Some(&output.settings), false);
+                Some(TopicChoice::Name(name.value.clone()))
+            }
+            (None, selector) => self.selector(scope, &role, "nameSelector", selector).map(TopicChoice::Selector),
+        };
+        let key_codec = self.codec(&output.settings.key_codec, Codec::Raw);
+        let value_codec = self.codec(&output.settings.value_codec, Codec::Json);
+        let predicate = self.selector(scope, &role, "predicate", &output.predicate);
+        let key_selector = self.selector(scope, &role, "keySelector", &output.key_selector);
+        let value_selector = self.selector(scope, &role, "valueSelector", &output.value_selector);
+        let partition_selector = self.selector(scope, &role, "partitionSelector", &output.partition_selector);
+        let headers_selector = self.selector(scope, &role, "headersSelector", &output.headers_selector);
+        Some(TopicOutput {
+            place: self.place(&output.at),
+            topic: topic?,
+            key_codec,
+            value_codec,
+            predicate,
+            key_selector,
+            value_selector,
+            partition_selector,
+            headers_selector,
+            ack: output.ack.as_ref().is_some_and(|ack| ack.value),
+            forwards: false,
+        })
+    }
+
+    /// An output to a channel.
+    pub(super) fn channel_output(&mut self, scope: &Scope, output: &ast::ChannelOutput) -> Option<ChannelOutput> {
+        let name = self.required(&output.name, "output.channels[].name", &output.at)?;
+        let number = self.channels.iter().position(|channel| channel.name == name.value)?;
+        let role = format!("channel:{}", name.value);
+        Some(ChannelOutput {
+            place: self.place(&output.at),
+            channel: ChannelId(u32::try_from(number).expect("channels are counted in u32")),
+            predicate: self.selector(scope, &role, "predicate", &output.predicate),
+            key_selector: self.selector(scope, &role, "keySelector", &output.key_selector),
+            value_selector: self.selector(scope, &role, "valueSelector", &output.value_selector),
+            headers_selector: self.selector(scope, &role, "headersSelector", &output.headers_selector),
+        })
+    }
+
+    /// A custom sink.
+    pub(super) fn sink_output(&mut self, scope: &Scope, sink: &ast::SinkOutput) -> Option<SinkOutput> {
+        let name = self.required(&sink.name, "output.sinks[].name", &sink.at)?;
+        let role = format!("sink:{}", name.value);
+        let message = format!("the custom sink \"{}\" is outside the transaction", name.value);
+        let warning = Diagnostic::new(Code::K0409, message, name.at.clone());
+        self.fault(warning.hint("it may run again after a crash: let it bear that"));
+        let call = Call { role: role.clone(), tables: Vec::new(), purpose: Purpose::Other };
+        let predicate = self.selector(scope, &role, "predicate", &sink.predicate);
+        let value_selector = self.selector(scope, &role, "valueSelector", &sink.value_selector);
+        let function = sink.code.as_ref().and_then(|code| self.call(scope, code, &call));
+        Some(SinkOutput {
+            name: name.value.clone(),
+            place: self.place(&sink.at),
+            function: function?,
+            predicate,
+            value_selector,
+        })
+    }
+}

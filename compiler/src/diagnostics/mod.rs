@@ -1,0 +1,106 @@
+//! Faults of specs: what is wrong, where it is written and what to do.
+
+mod code;
+mod draw;
+mod json;
+mod near;
+
+pub use code::Code;
+pub use draw::render;
+pub use json::to_json;
+pub use near::nearest;
+
+use crate::source::At;
+
+/// Whether a fault stops the compile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// No plan comes out.
+    Error,
+    /// Someone should look.
+    Warning,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnostic {
+    /// Its stable code.
+    pub code: Code,
+    /// Whether it stops the compile.
+    pub severity: Severity,
+    /// What is wrong, in lower case, naming the thing in the user's words.
+    pub message: String,
+    /// Where it is written.
+    pub at: At,
+    /// Text under that place.
+    pub under: Option<String>,
+    /// Further places.
+    pub labels: Vec<(At, String)>,
+    /// What to do.
+    pub hints: Vec<String>,
+}
+
+impl Diagnostic {
+    /// A fault at a place, as severe as its code says.
+    pub fn new(code: Code, message: impl Into<String>, at: At) -> Diagnostic {
+        let severity = code.severity();
+        Diagnostic { code, severity, message: message.into(), at, under: None, labels: Vec::new(), hints: Vec::new() }
+    }
+
+    /// With a text under its place.
+    pub fn under(mut self, text: impl Into<String>) -> Diagnostic {
+        self.under = Some(text.into());
+        self
+    }
+
+    /// With a further place.
+    pub fn label(mut self, at: At, text: impl Into<String>) -> Diagnostic {
+        self.labels.push((at, text.into()));
+        self
+    }
+
+    /// With what to do.
+    pub fn hint(mut self, text: impl Into<String>) -> Diagnostic {
+        self.hints.push(text.into());
+        self
+    }
+
+    /// With "did you mean", where a name is close.
+    pub fn near<'a>(self, name: &str, names: impl IntoIterator<Item = &'a str>) -> Diagnostic {
+        match nearest(name, names) {
+            Some(near) => self.hint(format!("did you mean \"{near}\"?")),
+            None => self,
+        }
+    }
+
+    /// As severe as `severity` whatever its code says.
+    pub fn with_severity(mut self, severity: Severity) -> Diagnostic {
+        self.severity = severity;
+        self
+    }
+}
+
+/// Collects faults: all of them, in a stable order at the end.
+#[derive(Debug, Default)]
+pub struct Sink {
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Sink {
+    /// Notes a fault.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// A fault that stops the compile was noted.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// All faults, in the order of their places; each once.
+    pub fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
+        self.diagnostics.dedup();
+        self.diagnostics
+    }
+}

@@ -1,0 +1,44 @@
+//! "Did you mean": the name that is closest to what was written.
+
+/// The closest of `names`, if it is close enough to be meant.
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = match name.chars().count() {
+        0..=2 => 1,
+        3..=5 => 2,
+        _ => 3,
+    };
+    let by_distance = names.into_iter().map(|other| (distance(name, other), other));
+    by_distance.filter(|(distance, _)| *distance <= limit).min().map(|(_, other)| other)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) from one name to another, case aside.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<_>, Vec<_>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_close_names_are_meant() {
+        let names = ["validate", "enrich", "map"];
+        assert_eq!(nearest("valdiate", names), Some("validate"));
+        assert_eq!(nearest("Enrich", names), Some("enrich"));
+        assert_eq!(nearest("send", names), None);
+    }
+}

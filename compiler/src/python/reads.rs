@@ -1,0 +1,78 @@
+//! A proof that a function only reads its value: conservative, a doubt is a no.
+//!
+//! Statements may be a docstring, `if`, `pass` and `return`; expressions may read fields, compare,
+//! combine and call a short list of functions and methods that change nothing. Everything that
+//! could let the value escape (an assignment, another call, a loop) denies the proof.
+
+use ruff_python_ast::{Expr, Stmt};
+
+/// Methods that change nothing, of every type that JSON gives.
+const METHODS: [&str; 14] = [
+    "get",
+    "startswith",
+    "endswith",
+    "lower",
+    "upper",
+    "strip",
+    "lstrip",
+    "rstrip",
+    "isdigit",
+    "isalpha",
+    "count",
+    "find",
+    "casefold",
+    "title",
+];
+/// Builtins that change nothing and keep nothing.
+const BUILTINS: [&str; 10] = ["len", "isinstance", "str", "int", "float", "bool", "abs", "round", "min", "max"];
+
+/// Whether statements only read the value of this name.
+pub fn body(value: &str, body: &[Stmt]) -> bool {
+    body.iter().all(|stmt| match stmt {
+        Stmt::Pass(_) => true,
+        Stmt::Expr(stmt) => matches!(*stmt.value, Expr::StringLiteral(_)),
+        Stmt::Return(stmt) => stmt.value.as_deref().is_none_or(|expr| expression(value, expr)),
+        Stmt::If(stmt) => {
+            let rest = stmt.elif_else_clauses.iter();
+            expression(value, &stmt.test)
+                && self::body(value, &stmt.body)
+                && rest.into_iter().all(|clause| {
+                    clause.test.as_ref().is_none_or(|test| expression(value, test)) && self::body(value, &clause.body)
+                })
+        }
+        _ => false,
+    })
+}
+
+/// Whether an expression only reads the value of this name.
+pub fn expression(value: &str, expr: &Expr) -> bool {
+    let all = |exprs: &[Expr]| exprs.iter().all(|expr| expression(value, expr));
+    match expr {
+        Expr::Name(_)
+        | Expr::NumberLiteral(_)
+        | Expr::StringLiteral(_)
+        | Expr::BytesLiteral(_)
+        | Expr::BooleanLiteral(_)
+        | Expr::NoneLiteral(_) => true,
+        Expr::BoolOp(op) => all(&op.values),
+        Expr::UnaryOp(op) => expression(value, &op.operand),
+        Expr::BinOp(op) => expression(value, &op.left) && expression(value, &op.right),
+        Expr::Compare(compare) => expression(value, &compare.left) && all(&compare.comparators),
+        Expr::If(choice) => {
+            expression(value, &choice.test) && expression(value, &choice.body) && expression(value, &choice.orelse)
+        }
+        Expr::Subscript(subscript) => expression(value, &subscript.value) && expression(value, &subscript.slice),
+        Expr::Tuple(tuple) => all(&tuple.elts),
+        Expr::Call(call) => {
+            let callee = match &*call.func {
+                Expr::Attribute(attribute) => {
+                    METHODS.contains(&attribute.attr.as_str()) && expression(value, &attribute.value)
+                }
+                Expr::Name(name) => BUILTINS.contains(&name.id.as_str()),
+                _ => false,
+            };
+            callee && call.arguments.keywords.is_empty() && all(&call.arguments.args)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,176 @@
+//! A `KasprAgent`'s spec to its AST.
+
+use super::fields::Fields;
+use crate::ast::{
+    Agent, ChannelOutput, Input, InputTopic, OnError, Operation, SinkOutput, TableParameter, Take, Text, TopicOutput,
+    TopicSettings,
+};
+use crate::source::At;
+
+/// Reads an agent.
+pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>) -> Agent {
+    let mut agent = Agent {
+        at,
+        name,
+        app,
+        description: spec.text("description"),
+        isolated_partitions: spec.boolean("isolatedPartitions"),
+        input: spec.map("input").map(input),
+        outputs: Vec::new(),
+        channels: Vec::new(),
+        sinks: Vec::new(),
+        pipeline: Vec::new(),
+        init: None,
+        operations: Vec::new(),
+        on_error: spec.map("onError").map(on_error),
+        timeout: spec.text("timeout"),
+    };
+    if let Some(mut output) = spec.map("output") {
+        agent.outputs = output.each("topics", topic_output);
+        agent.channels = output.each("channels", channel_output);
+        agent.sinks = output.each("sinks", sink_output);
+        output.finish();
+    }
+    if let Some(mut processors) = spec.map("processors") {
+        agent.pipeline = processors.texts("pipeline");
+        agent.init = processors.code("init");
+        agent.operations = processors.each("operations", operation);
+        processors.finish();
+    }
+    spec.known(&["name"]);
+    spec.finish();
+    agent
+}
+
+fn input(mut fields: Fields<'_>) -> Input {
+    let at = fields.at();
+    let topic = fields.map("topic").map(|mut topic| {
+        let at = topic.at();
+        let read =
+            InputTopic { at, name: topic.text("name"), pattern: topic.text("pattern"), settings: settings(&mut topic) };
+        topic.finish();
+        read
+    });
+    let channel = fields.map("channel").and_then(|mut channel| {
+        let name = channel.text("name");
+        channel.finish();
+        name
+    });
+    let take = fields.map("take").map(|mut take| {
+        let read = Take { at: take.at(), max: take.number("max"), within: take.text("within") };
+        take.finish();
+        read
+    });
+    let read = Input { at, topic, channel, take, declare: fields.boolean("declare") };
+    fields.finish();
+    read
+}
+
+fn settings(fields: &mut Fields<'_>) -> TopicSettings {
+    TopicSettings {
+        key_codec: fields.text("keySerializer"),
+        value_codec: fields.text("valueSerializer"),
+        declare: fields.boolean("declare"),
+        partitions: fields.number("partitions"),
+        replicas: fields.number("replicas"),
+        retention: fields.number("retention"),
+        compacting: fields.boolean("compacting"),
+        deleting: fields.boolean("deleting"),
+        config: fields.pairs("config"),
+    }
+}
+
+fn topic_output(mut fields: Fields<'_>) -> TopicOutput {
+    let output = topic_output_fields(&mut fields);
+    fields.finish();
+    output
+}
+
+fn topic_output_fields(fields: &mut Fields<'_>) -> TopicOutput {
+    TopicOutput {
+        at: fields.at(),
+        name: fields.text("name"),
+        name_selector: fields.code("nameSelector"),
+        settings: settings(fields),
+        key_selector: fields.code("keySelector"),
+        value_selector: fields.code("valueSelector"),
+        partition_selector: fields.code("partitionSelector"),
+        headers_selector: fields.code("headersSelector"),
+        predicate: fields.code("predicate"),
+        ack: fields.boolean("ack"),
+        pass_through: None,
+    }
+}
+
+fn channel_output(mut fields: Fields<'_>) -> ChannelOutput {
+    let output = ChannelOutput {
+        at: fields.at(),
+        name: fields.text("name"),
+        predicate: fields.code("predicate"),
+        key_selector: fields.code("keySelector"),
+        value_selector: fields.code("valueSelector"),
+        headers_selector: fields.code("headersSelector"),
+    };
+    fields.finish();
+    output
+}
+
+fn sink_output(mut fields: Fields<'_>) -> SinkOutput {
+    let sink = SinkOutput {
+        at: fields.at(),
+        name: fields.text("name"),
+        code: fields.code_here(),
+        predicate: fields.code("predicate"),
+        value_selector: fields.code("valueSelector"),
+    };
+    fields.finish();
+    sink
+}
+
+fn operation(mut fields: Fields<'_>) -> Operation {
+    let send = fields.map("topicSend").map(|mut send| {
+        let mut output = topic_output_fields(&mut send);
+        output.pass_through = send.boolean("passThrough");
+        send.finish();
+        output
+    });
+    let operation = Operation {
+        at: fields.at(),
+        name: fields.text("name"),
+        map: fields.code("map"),
+        filter: fields.code("filter"),
+        send,
+        tables: fields.each("tables", |mut table| {
+            let read = TableParameter { at: table.at(), name: table.text("name"), parameter: table.text("paramName") };
+            table.finish();
+            read
+        }),
+        on_error: fields.map("onError").map(on_error),
+        timeout: fields.text("timeout"),
+    };
+    fields.finish();
+    operation
+}
+
+fn on_error(mut fields: Fields<'_>) -> OnError {
+    let mut read = OnError {
+        at: fields.at(),
+        action: fields.text("action"),
+        topic: fields.text("topic"),
+        attempts: fields.number("attempts"),
+        then: fields.text("then"),
+        initial: None,
+        max: None,
+        factor: None,
+        jitter: None,
+    };
+    if let Some(mut backoff) = fields.map("backoff") {
+        read.initial = backoff.text("initial");
+        read.max = backoff.text("max");
+        read.factor = backoff.number("factor");
+        read.jitter = backoff.number("jitter");
+        backoff.finish();
+    }
+    fields.finish();
+    read
+}

@@ -1,0 +1,238 @@
+//! The fields of a mapping, taken by name: what is left over is unknown.
+
+use std::str::FromStr;
+
+use crate::ast::Code as Block;
+use crate::diagnostics::{Code, Diagnostic, Sink};
+use crate::source::Spanned;
+use crate::yaml::{Kind, Node, Style, boolean};
+
+/// How a spec is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A Kubernetes resource: camelCase, unknown fields are faults.
+    Kubernetes,
+    /// What the operator mounts: snake_case, unknown fields are ignored, null means absent.
+    Definition,
+}
+
+/// The fields of one mapping.
+pub struct Fields<'a> {
+    node: &'a Node,
+    /// `spec.input.`: what comes before a field's name in messages.
+    path: String,
+    form: Form,
+    known: Vec<String>,
+    /// Where faults go.
+    pub sink: &'a mut Sink,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of a node, which is a mapping.
+    pub fn of<'b>(node: &'b Node, path: &str, form: Form, sink: &'b mut Sink) -> Fields<'b> {
+        Fields { node, path: path.to_owned(), form, known: Vec::new(), sink }
+    }
+
+    /// Where the mapping stands.
+    pub fn at(&self) -> crate::source::At {
+        self.node.at.clone()
+    }
+
+    /// Fields that may be there and are read elsewhere, or not at all.
+    pub fn known(&mut self, names: &[&str]) {
+        for name in names {
+            let written = self.written(name);
+            self.known.push(written);
+        }
+    }
+
+    /// The name as this form writes it.
+    fn written(&self, name: &str) -> String {
+        if self.form == Form::Kubernetes {
+            return name.to_owned();
+        }
+        let mut snake = String::new();
+        for character in name.chars() {
+            if character.is_ascii_uppercase() {
+                snake.push('_');
+            }
+            snake.push(character.to_ascii_lowercase());
+        }
+        snake
+    }
+
+    /// A field as it stands; null counts as absent.
+    pub fn node(&mut self, name: &str) -> Option<&'a Node> {
+        let written = self.written(name);
+        let found = self.node.get(&written);
+        self.known.push(written);
+        found.filter(|node| !node.is_null())
+    }
+
+    fn wrong(&mut self, name: &str, needed: &str, node: &Node) {
+        let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.written(name), node.what());
+        let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
+        self.sink.push(Diagnostic::new(Code::K0003, message, at));
+    }
+
+    /// A mapping.
+    pub fn map(&mut self, name: &str) -> Option<Fields<'_>> {
+        let node = self.node(name)?;
+        if !matches!(node.kind, Kind::Map(_)) {
+            self.wrong(name, "a mapping", node);
+            return None;
+        }
+        let path = format!("{}{}.", self.path, self.written(name));
+        Some(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink })
+    }
+
+    /// A list's nodes; each must be a mapping to be read further.
+    pub fn list(&mut self, name: &str) -> Vec<&'a Node> {
+        let Some(node) = self.node(name) else { return Vec::new() };
+        match &node.kind {
+            Kind::List(nodes) => nodes.iter().collect(),
+            _ => {
+                self.wrong(name, "a list", node);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A list of mappings, each read by `read`.
+    pub fn each<T>(&mut self, name: &str, mut read: impl FnMut(Fields<'_>) -> T) -> Vec<T> {
+        let mut all = Vec::new();
+        for (number, node) in self.list(name).into_iter().enumerate() {
+            let path = format!("{}{}[{number}].", self.path, self.written(name));
+            if matches!(node.kind, Kind::Map(_)) {
+                all.push(read(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink }));
+            } else {
+                self.wrong(&format!("{name}[{number}]"), "a mapping", node);
+            }
+        }
+        all
+    }
+
+    /// A string; numbers and booleans are taken as they are written.
+    pub fn text(&mut self, name: &str) -> Option<Spanned<String>> {
+        let node = self.node(name)?;
+        match node.text() {
+            Some(text) => Some(Spanned { value: text.to_owned(), at: node.at.clone() }),
+            None => {
+                self.wrong(name, "a string", node);
+                None
+            }
+        }
+    }
+
+    /// A list of strings.
+    pub fn texts(&mut self, name: &str) -> Vec<Spanned<String>> {
+        let mut texts = Vec::new();
+        for (number, node) in self.list(name).into_iter().enumerate() {
+            match node.text() {
+                Some(text) if !node.is_null() => texts.push(Spanned { value: text.to_owned(), at: node.at.clone() }),
+                _ => self.wrong(&format!("{name}[{number}]"), "a string", node),
+            }
+        }
+        texts
+    }
+
+    /// A boolean.
+    pub fn boolean(&mut self, name: &str) -> Option<Spanned<bool>> {
+        let node = self.node(name)?;
+        let value = match &node.kind {
+            Kind::Scalar(scalar) if scalar.style == Style::Plain => boolean(&scalar.text),
+            _ => None,
+        };
+        match value {
+            Some(value) => Some(Spanned { value, at: node.at.clone() }),
+            None => {
+                self.wrong(name, "true or false", node);
+                None
+            }
+        }
+    }
+
+    /// A number.
+    pub fn number<T: FromStr>(&mut self, name: &str) -> Option<Spanned<T>> {
+        let node = self.node(name)?;
+        let value = match &node.kind {
+            Kind::Scalar(scalar) if scalar.style == Style::Plain => scalar.text.replace('_', "").parse().ok(),
+            _ => None,
+        };
+        match value {
+            Some(value) => Some(Spanned { value, at: node.at.clone() }),
+            None => {
+                self.wrong(name, "a number", node);
+                None
+            }
+        }
+    }
+
+    /// Names and scalar values.
+    pub fn pairs(&mut self, name: &str) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let Some(node) = self.node(name) else { return Vec::new() };
+        let Kind::Map(pairs) = &node.kind else {
+            self.wrong(name, "a mapping", node);
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for (key, value) in pairs {
+            let spanned = |node: &Node| node.text().map(|text| Spanned { value: text.to_owned(), at: node.at.clone() });
+            match (spanned(key), spanned(value)) {
+                (Some(key), Some(value)) => texts.push((key, value)),
+                _ => self.wrong(name, "a mapping of names to scalars", value),
+            }
+        }
+        texts
+    }
+
+    /// A code block.
+    pub fn code(&mut self, name: &str) -> Option<Block> {
+        let mut fields = self.map(name)?;
+        let block = fields.code_here();
+        fields.finish();
+        block
+    }
+
+    /// The code block that this mapping is.
+    pub fn code_here(&mut self) -> Option<Block> {
+        let entrypoint = self.text("entrypoint");
+        let Some(python) = self.node("python") else {
+            let path = self.path.trim_end_matches('.').to_owned();
+            let message = format!("required field \"{path}.python\" is missing");
+            self.sink.push(Diagnostic::new(Code::K0005, message, self.node.at.head()));
+            return None;
+        };
+        match &python.kind {
+            Kind::Scalar(scalar) => Some(Block {
+                at: python.at.clone(),
+                text: scalar.text.clone(),
+                literal: scalar.style == Style::Literal,
+                entrypoint,
+            }),
+            _ => {
+                self.wrong("python", "a string", python);
+                None
+            }
+        }
+    }
+
+    /// Whatever else is there is none of our business.
+    pub fn ignore_rest(self) {}
+
+    /// Whatever else is there is unknown.
+    pub fn finish(self) {
+        let Kind::Map(pairs) = &self.node.kind else { return };
+        if self.form == Form::Definition {
+            return;
+        }
+        for (key, _) in pairs {
+            let name = key.text().unwrap_or_default();
+            if !self.known.iter().any(|known| known == name) {
+                let message = format!("unknown field \"{}{name}\"", self.path);
+                let diagnostic = Diagnostic::new(Code::K0002, message, key.at.clone());
+                self.sink.push(diagnostic.near(name, self.known.iter().map(String::as_str)));
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! YAML to AST. Reading never fails: what does not fit is reported and left out.
+
+mod agent;
+mod fields;
+
+use crate::ast::{App, Ast, Table};
+use crate::diagnostics::{Code, Diagnostic, Sink};
+use crate::source::{At, Spanned};
+use crate::yaml::{Kind, Node};
+use fields::{Fields, Form};
+
+/// Kinds that are known and not built yet.
+const LATER: [&str; 3] = ["KasprJoin", "KasprTask", "KasprWebView"];
+/// Kinds that can be loaded.
+const KINDS: [&str; 3] = ["KasprAgent", "KasprTable", "KasprApp"];
+
+/// Reads one document into the AST. Gives a note where the document is somebody else's.
+pub fn document(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
+    if node.is_null() {
+        return None;
+    }
+    if !matches!(node.kind, Kind::Map(_)) {
+        let message = format!("a document must be a mapping, found {}", node.what());
+        sink.push(Diagnostic::new(Code::K0003, message, node.at.head()));
+        return None;
+    }
+    if node.get("kind").is_none()
+        && ["agents", "tables", "joins", "tasks", "webviews"].iter().any(|k| node.get(k).is_some())
+    {
+        definitions(node, ast, sink);
+        return None;
+    }
+    kubernetes(node, ast, sink)
+}
+
+/// The form that the operator mounts: lists of components in snake_case.
+fn definitions(node: &Node, ast: &mut Ast, sink: &mut Sink) {
+    let mut fields = Fields::of(node, "", Form::Definition, sink);
+    for agent in fields.list("agents") {
+        let name = agent.get("name").and_then(|name| text(name, fields.sink));
+        let body = Fields::of(agent, "", Form::Definition, fields.sink);
+        ast.agents.push(agent::agent(body, agent.at.clone(), name, None));
+    }
+    for node in fields.list("tables") {
+        let name = node.get("name").and_then(|name| text(name, fields.sink));
+        let body = Fields::of(node, "", Form::Definition, fields.sink);
+        ast.tables.push(table(body, node.at.clone(), name));
+    }
+    for later in ["joins", "tasks", "webviews"] {
+        if let Some(first) = fields.list(later).first() {
+            let message = format!("\"{later}\" is not supported yet");
+            fields.sink.push(Diagnostic::new(Code::K0601, message, first.at.head()));
+        }
+    }
+}
+
+fn kubernetes(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
+    let kind = node.get("kind").and_then(|kind| text(kind, sink));
+    let group = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
+    let Some(kind) = kind else {
+        let message = "required field \"kind\" is missing";
+        sink.push(
+            Diagnostic::new(Code::K0005, message, first_line(node))
+                .hint("the kinds that exist: KasprAgent, KasprTable, KasprApp"),
+        );
+        return None;
+    };
+    if !group.starts_with("kaspr.io/") && !kind.value.starts_with("Kaspr") {
+        return Some(format!("skipped {} ({group})", kind.value));
+    }
+    if LATER.contains(&kind.value.as_str()) {
+        let message = format!("the kind \"{}\" is not supported yet", kind.value);
+        sink.push(
+            Diagnostic::new(Code::K0601, message, kind.at).hint("take the document out of the folder until it is"),
+        );
+        return None;
+    }
+    if !KINDS.contains(&kind.value.as_str()) {
+        let diagnostic = Diagnostic::new(Code::K0004, format!("unknown kind \"{}\"", kind.value), kind.at);
+        sink.push(diagnostic.near(&kind.value, KINDS).hint("the kinds that exist: KasprAgent, KasprTable, KasprApp"));
+        return None;
+    }
+    check_group(node, group, sink);
+    component(node, &kind.value, ast, sink);
+    None
+}
+
+fn check_group(node: &Node, group: &str, sink: &mut Sink) {
+    let Some(version) = node.get("apiVersion") else {
+        sink.push(
+            Diagnostic::new(Code::K0005, "required field \"apiVersion\" is missing", first_line(node))
+                .hint("apiVersion: kaspr.io/v1alpha1"),
+        );
+        return;
+    };
+    if group != "kaspr.io/v1alpha1" {
+        let message = format!("unknown apiVersion \"{group}\"");
+        sink.push(Diagnostic::new(Code::K0004, message, version.at.clone()).hint("apiVersion: kaspr.io/v1alpha1"));
+    }
+}
+
+fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
+    let mut fields = Fields::of(node, "", Form::Kubernetes, sink);
+    fields.known(&["apiVersion", "kind", "status"]);
+    let (mut name, mut app) = (None, None);
+    if let Some(mut metadata) = fields.map("metadata") {
+        name = metadata.text("name");
+        app = metadata
+            .node("labels")
+            .and_then(|labels| labels.get("kaspr.io/app"))
+            .and_then(|app| text(app, metadata.sink));
+        metadata.ignore_rest();
+    }
+    if name.is_none() {
+        let message = "required field \"metadata.name\" is missing";
+        fields.sink.push(Diagnostic::new(Code::K0005, message, first_line(node)));
+    }
+    let Some(mut spec) = fields.map("spec") else {
+        if kind == "KasprAgent" {
+            fields.sink.push(Diagnostic::new(Code::K0005, "required field \"spec\" is missing", first_line(node)));
+        }
+        return fields.finish();
+    };
+    if let (Some(given), Some(name)) = (spec.text("name"), &name) {
+        if given.value != name.value {
+            let message = format!("\"spec.name\" says \"{}\", \"metadata.name\" says \"{}\"", given.value, name.value);
+            spec.sink
+                .push(Diagnostic::new(Code::K0003, message, given.at).label(name.at.clone(), "the component's name"));
+        }
+    }
+    let at = name.as_ref().map_or_else(|| first_line(node), |name| name.at.clone());
+    match kind {
+        "KasprAgent" => ast.agents.push(agent::agent(spec, at, name, app)),
+        "KasprTable" => ast.tables.push(table(spec, at, name)),
+        _ => {
+            let config = spec.pairs("config");
+            spec.ignore_rest();
+            ast.apps.push(App { name, config });
+        }
+    }
+    fields.finish();
+}
+
+fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
+    let table = Table {
+        at,
+        name,
+        description: spec.text("description"),
+        global: spec.boolean("global"),
+        key_codec: spec.text("keySerializer"),
+        value_codec: spec.text("valueSerializer"),
+        default: spec.code("defaultSelector"),
+        partitions: spec.number("partitions"),
+        config: spec.pairs("extraTopicConfigs"),
+        window: spec.node("window").filter(|window| !window.is_null()).map(|window| window.at.clone()),
+    };
+    spec.known(&["name", "options"]);
+    spec.finish();
+    table
+}
+
+/// A scalar's text.
+fn text(node: &Node, sink: &mut Sink) -> Option<Spanned<String>> {
+    match node.text() {
+        Some(text) if !node.is_null() => Some(Spanned { value: text.to_owned(), at: node.at.clone() }),
+        Some(_) => None,
+        None => {
+            sink.push(Diagnostic::new(
+                Code::K0003,
+                format!("a string is needed, found {}", node.what()),
+                node.at.head(),
+            ));
+            None
+        }
+    }
+}
+
+/// The first key of a document, for faults of the document as a whole.
+fn first_line(node: &Node) -> At {
+    match &node.kind {
+        Kind::Map(pairs) => pairs.first().map_or_else(|| node.at.head(), |(key, _)| key.at.clone()),
+        _ => node.at.head(),
+    }
+}

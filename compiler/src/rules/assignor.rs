@@ -1,0 +1,68 @@
+//! Chooses how partitions are divided: together where topics share a table.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::graph::{Graph, Kind};
+use kaspr_ir::plan::{AgentId, Assignor, TableId, Topics};
+use petgraph::visit::Bfs;
+
+/// Applies the rule.
+pub fn apply(graph: &mut Graph) {
+    let mut topics: BTreeMap<TableId, Vec<Topics>> = BTreeMap::new();
+    for (source, read) in sources(graph) {
+        for table in tables_behind(graph, source) {
+            let known = topics.entry(table).or_default();
+            if !known.contains(&read) {
+                known.push(read.clone());
+            }
+        }
+    }
+    let shares = |(table, topics): (&TableId, &Vec<Topics>)| {
+        let several =
+            topics.len() > 1 || topics.iter().any(|topics| matches!(topics, Topics::Names(names) if names.len() > 1));
+        several && !graph.tables[table.index()].global
+    };
+    graph.app.assignor = if topics.iter().any(shares) { Assignor::Range } else { Assignor::CooperativeSticky };
+}
+
+/// Source nodes, and what they read.
+fn sources(graph: &Graph) -> Vec<(petgraph::stable_graph::NodeIndex, Topics)> {
+    let nodes = graph.flow.node_indices();
+    nodes
+        .filter_map(|index| match &graph.flow[index].kind {
+            Kind::Source(source) => Some((index, source.topics.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Tables that an event of this source may touch.
+pub fn tables_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -> Vec<TableId> {
+    let mut tables = Vec::new();
+    let mut search = Bfs::new(&graph.flow, source);
+    while let Some(index) = search.next(&graph.flow) {
+        if let Kind::Operator(step) = &graph.flow[index].kind {
+            tables.extend(step.tables.iter().map(|table| table.table));
+        }
+    }
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
+/// Agents that an event of this source may reach, the source's own first, the others by name.
+pub fn agents_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -> Vec<AgentId> {
+    let own = graph.flow[source].agent.expect("a source belongs to an agent");
+    let mut agents = Vec::new();
+    let mut search = Bfs::new(&graph.flow, source);
+    while let Some(index) = search.next(&graph.flow) {
+        if let Kind::Channel(channel) = graph.flow[index].kind {
+            agents.extend(graph.channels[channel.index()].readers.iter().copied());
+        }
+    }
+    agents.sort();
+    agents.dedup();
+    agents.retain(|agent| *agent != own);
+    agents.insert(0, own);
+    agents
+}

@@ -1,0 +1,57 @@
+//! Rules: graph in, graph out, one file each. The driver asserts what every rule must keep.
+
+mod assignor;
+mod context;
+mod forward;
+mod prune;
+mod scope;
+
+use kaspr_ir::graph::{Graph, Kind, Node};
+use petgraph::visit::{EdgeRef, IntoEdgeReferences};
+
+pub use assignor::{agents_behind, tables_behind};
+
+/// A rule: a name, and what it does to the graph.
+type Rule = (&'static str, fn(&mut Graph));
+
+/// In the order in which they are applied.
+const RULES: [Rule; 5] = [
+    ("prune", prune::apply),
+    ("batch scope", scope::apply),
+    ("group assignor", assignor::apply),
+    ("context use", context::apply),
+    ("forward", forward::apply),
+];
+
+/// Applies all rules.
+pub fn apply(mut graph: Graph) -> Graph {
+    for (name, rule) in RULES {
+        let before = skeleton(&graph);
+        rule(&mut graph);
+        assert_eq!(before, skeleton(&graph), "the rule \"{name}\" keeps sources, sinks and the order on every path");
+    }
+    graph
+}
+
+/// What every rule keeps: nodes that something flows through, by name, and the edges between them.
+fn skeleton(graph: &Graph) -> (Vec<String>, Vec<(usize, usize, u32)>) {
+    let flows = |index: &petgraph::stable_graph::NodeIndex| {
+        matches!(graph.flow[*index].kind, Kind::Source(_) | Kind::Channel(_))
+            || graph.flow.neighbors_directed(*index, petgraph::Direction::Incoming).next().is_some()
+    };
+    let nodes = graph.flow.node_indices().filter(flows).map(|index| name(&graph.flow[index])).collect();
+    let edges = (&graph.flow).edge_references();
+    let edges = edges.map(|edge| (edge.source().index(), edge.target().index(), edge.weight().order)).collect();
+    (nodes, edges)
+}
+
+fn name(node: &Node) -> String {
+    match &node.kind {
+        Kind::Source(source) => format!("source {:?}", source.topics),
+        Kind::BatchWindow(window) => format!("window {} {}", window.max, window.within_ms),
+        Kind::Operator(step) => format!("operator {}", step.operation),
+        Kind::Channel(channel) => format!("channel {}", channel.0),
+        Kind::Sink(kaspr_ir::graph::Sink::Topic(output)) => format!("topic {:?}", output.topic),
+        Kind::Sink(kaspr_ir::graph::Sink::Custom(sink)) => format!("sink {}", sink.name),
+    }
+}

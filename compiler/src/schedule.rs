@@ -1,0 +1,127 @@
+//! Graph to plan: flat, in dependency order. Total.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::graph::{Graph, Kind, Sink};
+use kaspr_ir::plan::{
+    Agent, AgentId, BatchWindow, Input, PLAN_VERSION, Plan, Reader, ReaderId, TableId, Topics, Track,
+};
+use petgraph::stable_graph::NodeIndex;
+
+use crate::rules::{agents_behind, tables_behind};
+
+/// The plan of a graph to which the rules have been applied.
+pub fn schedule(graph: &Graph) -> Plan {
+    let readers: Vec<(NodeIndex, AgentId)> = graph
+        .agent_ids()
+        .filter_map(|agent| graph.nodes_of(agent).find(|(_, node)| reads_topic(node)).map(|(index, _)| (index, agent)))
+        .collect();
+    let plan = Plan {
+        plan_version: PLAN_VERSION,
+        revision: String::new(),
+        app: graph.app.clone(),
+        files: graph.files.clone(),
+        blocks: graph.blocks.clone(),
+        functions: graph.functions.clone(),
+        tables: graph.tables.clone(),
+        channels: graph.channels.clone(),
+        topics: graph.topics.clone(),
+        agents: graph.agent_ids().map(|agent| self::agent(graph, agent, &readers)).collect(),
+        readers: readers.iter().map(|(source, agent)| reader(graph, *source, *agent)).collect(),
+    };
+    with_tracks(plan, graph, &readers).seal()
+}
+
+/// A node where events of topics enter (the entry of an agent behind a channel names none).
+fn reads_topic(node: &kaspr_ir::graph::Node) -> bool {
+    match &node.kind {
+        Kind::Source(source) => source.topics != Topics::Names(Vec::new()),
+        _ => false,
+    }
+}
+
+fn agent(graph: &Graph, id: AgentId, readers: &[(NodeIndex, AgentId)]) -> Agent {
+    let info = &graph.agents[id.index()];
+    let reader = readers.iter().position(|(_, agent)| *agent == id);
+    let input = match reader {
+        Some(number) => Input::Topic(ReaderId(u32::try_from(number).expect("readers are counted in u32"))),
+        None => {
+            let channel = graph.channels.iter().position(|channel| channel.readers.contains(&id));
+            let number = channel.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+            Input::Channel(kaspr_ir::plan::ChannelId(number))
+        }
+    };
+    let mut agent = Agent {
+        name: info.name.clone(),
+        description: info.description.clone(),
+        place: info.place,
+        input,
+        isolated_partitions: info.isolated_partitions,
+        init: info.init.clone(),
+        steps: Vec::new(),
+        outputs: Vec::new(),
+        channel_outputs: Vec::new(),
+        sinks: Vec::new(),
+        on_error: info.on_error.clone(),
+        timeout_ms: info.timeout_ms,
+    };
+    // Nodes of an agent were made in the order of its pipeline and outputs.
+    for (index, node) in graph.nodes_of(id) {
+        match &node.kind {
+            Kind::Operator(step) => agent.steps.push(step.clone()),
+            Kind::Sink(Sink::Topic(output)) => agent.outputs.push(output.clone()),
+            Kind::Sink(Sink::Custom(sink)) => agent.sinks.push(sink.clone()),
+            _ => {}
+        }
+        let channels = graph.next(index).into_iter().filter_map(|(_, edge)| edge.via.clone());
+        agent.channel_outputs.extend(channels);
+    }
+    agent
+}
+
+fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
+    let Kind::Source(source) = &graph.flow[index].kind else { unreachable!("readers are found by their sources") };
+    Reader {
+        agents: agents_behind(graph, index),
+        topics: source.topics.clone(),
+        key_codec: source.key_codec.clone(),
+        value_codec: source.value_codec.clone(),
+        window: graph.next(index).first().and_then(|(next, _)| window(graph, *next)),
+        track: Track { group: 0, per_partition: false },
+    }
+}
+
+fn window(graph: &Graph, index: NodeIndex) -> Option<BatchWindow> {
+    match &graph.flow[index].kind {
+        Kind::BatchWindow(window) => Some(window.clone()),
+        _ => None,
+    }
+}
+
+/// Readers that use a common table are one track together (semantics, section 3): per partition
+/// where all of them isolate theirs and none of the tables is global.
+fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Plan {
+    let mut group_of: Vec<usize> = (0..readers.len()).collect();
+    let mut first_user: BTreeMap<TableId, usize> = BTreeMap::new();
+    let mut shares_global = vec![false; readers.len()];
+    for (number, (source, _)) in readers.iter().enumerate() {
+        for table in tables_behind(graph, *source) {
+            shares_global[number] |= graph.tables[table.index()].global;
+            let (from, to) = (group_of[number], group_of[*first_user.entry(table).or_insert(number)]);
+            group_of.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
+        }
+    }
+    let isolated: Vec<bool> = plan
+        .readers
+        .iter()
+        .zip(&shares_global)
+        .map(|(reader, global)| !global && reader.agents.iter().all(|agent| plan[*agent].isolated_partitions))
+        .collect();
+    for (number, reader) in plan.readers.iter_mut().enumerate() {
+        let group = group_of[number];
+        let all_isolated = (0..group_of.len()).filter(|other| group_of[*other] == group).all(|other| isolated[other]);
+        reader.track =
+            Track { group: u32::try_from(group).expect("readers are counted in u32"), per_partition: all_isolated };
+    }
+    plan
+}
