@@ -7,6 +7,8 @@
 
 pub mod assignment;
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod code;
 pub mod config;
@@ -18,6 +20,7 @@ pub mod effects;
 pub mod failure;
 pub mod frame;
 pub mod ledger;
+pub mod local;
 pub mod log;
 pub mod message;
 pub mod partitioner;
@@ -25,10 +28,12 @@ pub mod position;
 pub mod program;
 pub mod python;
 pub mod record;
+pub mod settings;
 pub mod shared;
 pub mod stage;
 pub mod store;
 pub mod tables;
+pub mod unsupported;
 pub mod walk;
 pub mod window;
 pub mod worker;

@@ -152,19 +152,33 @@ pub fn write_failure(failure: &FailureRecord, out: &mut Vec<u8>) {
     serde_json::to_writer(out, &Line { failure }).expect("a failure is plain text");
 }
 
+/// Appends a table's pair as a line, without its end: `{"partition","key","value"}`, keys and
+/// values as the record format writes values.
+pub fn write_pair(partition: i32, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"partition\":{partition}").as_bytes());
+    write_named("key", key, out);
+    write_named("value", value, out);
+    out.push(b'}');
+}
+
 fn write_value(value: &[u8], out: &mut Vec<u8>) {
+    write_named("value", value, out);
+}
+
+/// `name`, `nameText` or `nameBase64`, whichever fits the bytes.
+fn write_named(name: &str, value: &[u8], out: &mut Vec<u8>) {
     match std::str::from_utf8(value) {
         // A record is one line, so JSON over several is written as text.
         Ok(text) if !text.contains(['\n', '\r']) && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-            out.extend_from_slice(b",\"value\":");
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
             out.extend_from_slice(text.as_bytes());
         }
         Ok(text) => {
-            out.extend_from_slice(b",\"valueText\":");
+            out.extend_from_slice(format!(",\"{name}Text\":").as_bytes());
             write_text(text, out);
         }
         Err(_) => {
-            out.extend_from_slice(b",\"valueBase64\":");
+            out.extend_from_slice(format!(",\"{name}Base64\":").as_bytes());
             write_text(&STANDARD.encode(value), out);
         }
     }

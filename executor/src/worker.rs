@@ -341,10 +341,13 @@ impl<C: Code> Worker<C> {
 
     /// Everything up to the ends of the partitions is complete and committed, but for open windows.
     pub fn is_drained(&mut self) -> Result<bool, Stopped> {
-        let quiet = self.dataflow.readers.iter().all(|reader| reader.stage.borrow().is_empty())
-            && self.dataflow.staged.borrow().is_empty()
-            && self.delivery.is_idle();
+        let quiet = self.is_settled() && self.dataflow.staged.borrow().is_empty() && self.delivery.is_idle();
         Ok(quiet && self.assignment.is_polled(self.consumer.as_mut())?)
+    }
+
+    /// Nothing waits in any stage, and nothing is staged.
+    pub fn is_settled(&self) -> bool {
+        self.dataflow.readers.iter().all(|reader| reader.stage.borrow().is_empty())
     }
 
     /// Some window holds events.

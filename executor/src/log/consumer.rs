@@ -94,12 +94,11 @@ impl Consumer for LogConsumer {
         if let Some(change) = self.step() {
             return Ok(Some(change));
         }
-        if let Some(feed) = &mut self.feed {
-            feed.pump(&self.log, Duration::ZERO)?;
-        }
+        // The feed brings no more than is read: what is ahead stays where it is.
         self.read(max, into);
-        if into.is_empty() && !wait.is_zero() {
+        if into.len() < max {
             if let Some(feed) = &mut self.feed {
+                let wait = if into.is_empty() { wait } else { Duration::ZERO };
                 feed.pump(&self.log, wait)?;
                 self.read(max, into);
             }

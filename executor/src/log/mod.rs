@@ -130,7 +130,7 @@ impl Log {
                 "the topic \"{topic}\" has no partition {partition}: it has {partitions}"
             )));
         }
-        let offset = stored.append(partition, Stored::record(record, None));
+        let offset = stored.append(partition, Stored::appended(record));
         Ok((partition, offset))
     }
 
@@ -140,6 +140,17 @@ impl Log {
         let mut events = Vec::new();
         let next = match state.topics.get(topic) {
             Some(stored) => stored.read(topic, partition, from, max, &mut events),
+            None => from,
+        };
+        (events, next)
+    }
+
+    /// As [`Log::read`], but only records that producers sent, none that were appended.
+    pub fn read_sent(&self, topic: &TopicName, partition: i32, from: i64, max: usize) -> (Vec<Event>, i64) {
+        let state = self.state.borrow();
+        let mut events = Vec::new();
+        let next = match state.topics.get(topic) {
+            Some(stored) => stored.read_if(topic, partition, from, max, Stored::is_sent, &mut events),
             None => from,
         };
         (events, next)

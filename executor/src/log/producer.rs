@@ -99,7 +99,7 @@ impl Producer for LogProducer {
             value: record.value.map(Bytes::copy_from_slice),
             headers: record.headers.to_vec(),
         };
-        topic.append(record.partition, Stored::record(stored, transaction));
+        topic.append(record.partition, Stored::sent(stored, transaction));
         Ok(Taken::Yes)
     }
 

@@ -28,12 +28,24 @@ enum Fate {
 pub struct Stored {
     record: NewRecord,
     fate: Fate,
+    /// A producer sent it; else it came from outside.
+    sent: bool,
 }
 
 impl Stored {
-    /// A record, in a transaction or not.
-    pub fn record(record: NewRecord, transaction: Option<TransactionId>) -> Stored {
-        Stored { record, fate: transaction.map_or(Fate::Committed, Fate::Open) }
+    /// A record from outside.
+    pub fn appended(record: NewRecord) -> Stored {
+        Stored { record, fate: Fate::Committed, sent: false }
+    }
+
+    /// A producer's record, in a transaction or not.
+    pub fn sent(record: NewRecord, transaction: Option<TransactionId>) -> Stored {
+        Stored { record, fate: transaction.map_or(Fate::Committed, Fate::Open), sent: true }
+    }
+
+    /// Whether a producer sent it.
+    pub fn is_sent(&self) -> bool {
+        self.sent
     }
 }
 
@@ -113,7 +125,7 @@ impl Topic {
                 }
             }
             if touched {
-                partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker });
+                partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker, sent: false });
             }
         }
     }
@@ -133,6 +145,19 @@ impl Topic {
 
     /// Appends up to `max` committed records to `into`; gives the offset to read next.
     pub fn read(&self, name: &TopicName, number: i32, from: i64, max: usize, into: &mut Vec<Event>) -> i64 {
+        self.read_if(name, number, from, max, |_| true, into)
+    }
+
+    /// As [`Topic::read`], but only records for which `wanted` holds.
+    pub fn read_if(
+        &self,
+        name: &TopicName,
+        number: i32,
+        from: i64,
+        max: usize,
+        wanted: impl Fn(&Stored) -> bool,
+        into: &mut Vec<Event>,
+    ) -> i64 {
         let Some(partition) = self.at(number) else {
             return from;
         };
@@ -142,7 +167,7 @@ impl Topic {
         while next < stable && taken < max {
             let index = usize::try_from(next - partition.first).expect("it is past the first");
             let stored = &partition.entries[index];
-            if stored.fate == Fate::Committed {
+            if stored.fate == Fate::Committed && wanted(stored) {
                 into.push(event(name, number, next, &stored.record));
                 taken += 1;
             }

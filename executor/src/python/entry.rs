@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use kaspr_ir::plan::Codec;
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::codec;
 use super::runtime::{Running, Runtime};
-use super::table::TableView;
 use crate::clock::Clock;
 use crate::code::{Encoded, Fault};
 use crate::directory::Directory;
@@ -224,12 +223,21 @@ pub struct Finished {
 
 #[pymethods]
 impl Finished {
-    fn __await__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let sent = (slf.borrow().topic.clone(), slf.borrow().partition);
-        let empty = PyTuple::empty(py).try_iter()?;
-        let _ = sent;
-        Ok(empty.into_any())
+    fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    /// It never waits: the first step ends it, with where the record goes.
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let sent = PyDict::new(py);
+        sent.set_item("topic", &self.topic)?;
+        sent.set_item("partition", self.partition)?;
+        sent.set_item("offset", -1)?;
+        Err(PyStopIteration::new_err(sent.unbind()))
     }
 }
 
@@ -241,13 +249,4 @@ pub fn bytes_or_none(py: Python<'_>, bytes: Option<&Bytes>) -> Py<PyAny> {
 /// A fault as the exception that user code sees.
 pub fn raise(fault: Fault) -> PyErr {
     PyTypeError::new_err(fault.message)
-}
-
-/// Tables by name, for `context["app"].tables`.
-pub fn tables_by_name<'py>(py: Python<'py>, tables: &[(String, Py<TableView>)]) -> PyResult<Bound<'py, PyDict>> {
-    let by_name = PyDict::new(py);
-    for (name, table) in tables {
-        by_name.set_item(name, table)?;
-    }
-    Ok(by_name)
 }

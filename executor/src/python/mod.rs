@@ -8,6 +8,7 @@
 mod codec;
 mod entry;
 mod fault;
+mod interpreter;
 pub mod json;
 mod load;
 mod runtime;
@@ -32,6 +33,7 @@ use crate::directory::Directory;
 use crate::message::{Header, TopicName};
 use crate::tables::Tables;
 use entry::{AppView, Context, Entry};
+pub use interpreter::{Interpreter, exit, prefix, version};
 use json::Decoder;
 pub use load::LoadError;
 use load::Loader;

@@ -1,0 +1,147 @@
+//! What was typed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::local::feed::{Format, Input};
+use crate::settings::SETTINGS;
+
+/// Runs KasprAgents: exactly once, on timely dataflow, with your Python inside.
+#[derive(Debug, Parser)]
+#[command(version, long_version = long_version(), propagate_version = true, after_long_help = settings_help(), after_help = "\
+Example:
+  echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
+
+Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 shutdown deadline.")]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run agents.
+    Run(Box<RunArguments>),
+}
+
+/// `kaspr-exec run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArguments {
+    /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Run on the embedded in-memory log: no Kafka needed.
+    #[arg(long)]
+    pub local: bool,
+    /// Feed a topic with the lines of a file; - is standard input. May be given more than once.
+    #[arg(long, value_name = "TOPIC=FILE")]
+    pub input: Vec<Input>,
+    /// What a line is: json = a value's bytes as they stand; record = a record with key and headers.
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub input_format: InputFormat,
+    /// Write every topic to DIR/{topic}.jsonl and every table to DIR/tables/ instead of standard output.
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Record events that failed in FILE, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub failures: Option<PathBuf>,
+    /// Partitions of topics whose spec names none.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000))]
+    pub partitions: i32,
+    /// The app's name [settings: app].
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+    /// This instance's name [settings: instance].
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// What happens to events that fail where a spec does not say [settings: onError].
+    #[arg(long, value_name = "ACTION")]
+    pub on_error: Option<String>,
+    /// The topic of deadLetter where a spec names none [settings: deadLetterTopic].
+    #[arg(long, value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Longest time from an event's completion to its commit [settings: commitInterval].
+    #[arg(long, value_name = "DURATION")]
+    pub commit_interval: Option<String>,
+    /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
+    #[arg(long, value_name = "DIR")]
+    pub python_path: Vec<PathBuf>,
+    /// How the log is written to standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+    /// No summary and no progress bar.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What a line of an input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// A value's bytes as they stand.
+    Json,
+    /// A record.
+    Record,
+}
+
+impl From<InputFormat> for Format {
+    fn from(format: InputFormat) -> Format {
+        match format {
+            InputFormat::Json => Format::Json,
+            InputFormat::Record => Format::Record,
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl RunArguments {
+    /// Settings that were given as flags.
+    pub fn flags(&self) -> BTreeMap<&'static str, String> {
+        let given = [
+            ("app", &self.app),
+            ("instance", &self.instance),
+            ("onError", &self.on_error),
+            ("deadLetterTopic", &self.dead_letter_topic),
+            ("commitInterval", &self.commit_interval),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// The table of settings, for `--help`.
+fn settings_help() -> String {
+    let mut text =
+        "Settings, from the strongest source: flag, KASPR_*, K_*, KasprApp spec.config, default.\n".to_owned();
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        text.push_str(&format!(
+            "  {:<16} KASPR_{:<27} {} (default: {default})\n",
+            setting.name, setting.variable, setting.help
+        ));
+    }
+    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 shutdown deadline.");
+    text
+}
+
+fn long_version() -> String {
+    format!(
+        "{}\nplan version {}\nCPython {}",
+        env!("CARGO_PKG_VERSION"),
+        kaspr_ir::plan::PLAN_VERSION,
+        crate::python::version()
+    )
+}

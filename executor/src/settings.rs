@@ -1,0 +1,213 @@
+//! Where settings come from: one table, from the strongest source to the weakest.
+//!
+//! Flag, then `KASPR_*`, then `K_*` (what the operator sets in pods), then the `KasprApp`'s config,
+//! then the default.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kaspr_ir::plan::{Backoff, OnError, Plan};
+
+use crate::config::Config;
+
+/// A setting: its names, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// As in `KasprApp.spec.config`.
+    pub name: &'static str,
+    /// As a variable behind `KASPR_` and `K_`.
+    pub variable: &'static str,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+/// All settings. `--help` and the docs print this table.
+pub const SETTINGS: [Setting; 5] = [
+    Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
+    Setting {
+        name: "instance",
+        variable: "CONSUMER_GROUP_INSTANCE_ID",
+        default: "",
+        help: "this instance's lasting name; random where none is given",
+    },
+    Setting {
+        name: "onError",
+        variable: "ON_ERROR",
+        default: "skip",
+        help: "what happens to events that fail where a spec does not say: skip, deadLetter, retry, halt, or the mapping as JSON",
+    },
+    Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
+    Setting {
+        name: "commitInterval",
+        variable: "COMMIT_INTERVAL",
+        default: "100ms",
+        help: "longest time from an event's completion to its commit",
+    },
+];
+
+/// A setting has a value that makes no sense.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the setting \"{name}\" is \"{value}\": {why}")]
+pub struct SettingError {
+    /// Which.
+    pub name: String,
+    /// What it is set to.
+    pub value: String,
+    /// Why that does not do.
+    pub why: String,
+}
+
+/// Values by name.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Settings {
+    /// Resolves every setting. `flags` are by name; `variable` reads the environment.
+    pub fn resolve(
+        flags: &BTreeMap<&'static str, String>,
+        variable: &dyn Fn(&str) -> Option<String>,
+        plan: &Plan,
+    ) -> Settings {
+        let mut values = BTreeMap::new();
+        for setting in SETTINGS {
+            let from_app = || {
+                plan.app.settings.get(setting.name).map(|value| match value {
+                    serde_json::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                })
+            };
+            let value = flags
+                .get(setting.name)
+                .cloned()
+                .or_else(|| variable(&format!("KASPR_{}", setting.variable)))
+                .or_else(|| variable(&format!("K_{}", setting.variable)))
+                .or_else(from_app)
+                .unwrap_or_else(|| setting.default.to_owned());
+            if !value.is_empty() {
+                values.insert(setting.name, value);
+            }
+        }
+        Settings { values }
+    }
+
+    /// A setting's value, if it has one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// The worker's configuration. An app without a name is called `local` in local runs.
+    pub fn config(&self, plan: &Plan, worker: u32) -> Result<Config, SettingError> {
+        let app = self.get("app").or(plan.app.name.as_deref()).unwrap_or("local");
+        let mut config = Config::new(app, self.get("instance").unwrap_or("local"), worker);
+        config.dead_letter_topic = self.get("deadLetterTopic").map(str::to_owned);
+        if let Some(text) = self.get("onError") {
+            config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;
+        }
+        if let Some(text) = self.get("commitInterval") {
+            config.commit_interval = duration(text)
+                .ok_or_else(|| error("commitInterval", text, "a duration is a number and one of ms, s, m: 100ms"))?;
+        }
+        Ok(config)
+    }
+
+    /// For `context["app"].conf`: names as Python writes them.
+    pub fn for_python(&self, config: &Config) -> BTreeMap<String, String> {
+        let mut values: BTreeMap<String, String> =
+            self.values.iter().map(|(name, value)| (snake(name), value.clone())).collect();
+        values.insert("app".to_owned(), config.app.clone());
+        values.insert("name".to_owned(), config.app.clone());
+        values
+    }
+}
+
+fn error(name: &str, value: &str, why: &str) -> SettingError {
+    SettingError { name: name.to_owned(), value: value.to_owned(), why: why.to_owned() }
+}
+
+fn snake(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() {
+            text.push('_');
+        }
+        text.push(character.to_ascii_lowercase());
+    }
+    text
+}
+
+/// An action's name, or the mapping as JSON.
+fn on_error(text: &str) -> Result<OnError, String> {
+    let value: serde_json::Value = match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(text).map_err(|error| error.to_string())?,
+        false => serde_json::json!({ "action": text }),
+    };
+    policy(&value, "action")
+}
+
+fn policy(value: &serde_json::Value, field: &str) -> Result<OnError, String> {
+    let topic = value.get("topic").and_then(serde_json::Value::as_str).map(str::to_owned);
+    match value.get(field).and_then(serde_json::Value::as_str) {
+        Some("skip") => Ok(OnError::Skip),
+        Some("halt") => Ok(OnError::Halt),
+        Some("deadLetter") => Ok(OnError::DeadLetter { topic }),
+        Some("retry") if field == "action" => {
+            let backoff = value.get("backoff");
+            let ms = |name: &str, default: u64| -> Result<u64, String> {
+                let Some(text) = backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_str) else {
+                    return Ok(default);
+                };
+                let wait = duration(text).ok_or(format!("\"backoff.{name}\" is no duration"))?;
+                Ok(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+            };
+            let number = |name: &str, default: f64| {
+                backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_f64).unwrap_or(default)
+            };
+            let attempts = value.get("attempts").and_then(serde_json::Value::as_u64).unwrap_or(3).max(1);
+            Ok(OnError::Retry {
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                backoff: Backoff {
+                    initial_ms: ms("initial", 1000)?,
+                    max_ms: ms("max", 60_000)?,
+                    factor: number("factor", 2.0),
+                    jitter: number("jitter", 0.2),
+                },
+                then: Box::new(if value.get("then").is_some() { policy(value, "then")? } else { OnError::Skip }),
+            })
+        }
+        Some(other) => Err(format!("\"{other}\" is none of skip, retry, deadLetter, halt")),
+        None => Err("it names no action: skip, retry, deadLetter or halt".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..split].parse().ok()?;
+    match text[split..].trim() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_names_or_mappings() {
+        assert_eq!(on_error("halt"), Ok(OnError::Halt));
+        assert_eq!(
+            on_error(r#"{"action": "deadLetter", "topic": "t"}"#),
+            Ok(OnError::DeadLetter { topic: Some("t".into()) })
+        );
+        let retry = on_error(r#"{"action":"retry","attempts":5,"backoff":{"initial":"10ms"},"then":"halt"}"#);
+        let Ok(OnError::Retry { attempts: 5, backoff, then }) = retry else { panic!("{retry:?}") };
+        assert_eq!((backoff.initial_ms, *then), (10, OnError::Halt));
+        assert!(on_error("ignore").is_err() && on_error("{}").is_err());
+    }
+}
