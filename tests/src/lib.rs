@@ -1,1 +1,27 @@
-//! Placeholder until the first test.
+//! What the tests share: the programs as they are built, runs of them, and comparisons.
+
+pub mod compare;
+pub mod program;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the project.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package stands in the project").to_owned()
+}
+
+/// The golden specs: folders of `specs/` with a spec, sorted.
+pub fn golden_specs() -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(root().join("specs")).expect("specs/ can be read");
+    let mut folders: Vec<_> = folders
+        .map(|entry| entry.expect("specs/ can be read").path())
+        .filter(|path| path.is_dir() && !path.ends_with("errors"))
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// `UPDATE_EXPECT=1` rewrites golden files instead of comparing.
+pub fn updates() -> bool {
+    std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1")
+}

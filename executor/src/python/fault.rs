@@ -31,7 +31,8 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Rc<Runtime>) -> Fault {
         .str()
         .map_or_else(|_| "the exception cannot be printed".to_owned(), |text| text.to_string_lossy().into_owned());
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
-    let trace = Raised { error: value.clone().into_any().unbind(), runtime: runtime.clone() };
+    // Taken as a value, the exception carries its traceback.
+    let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
     Fault { kind, message, at, trace: Some(Rc::new(trace)) }
 }
 

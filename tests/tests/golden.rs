@@ -1,0 +1,130 @@
+//! The golden specs: each compiles to its plan and drawing, and makes of its events what it says.
+
+use std::path::Path;
+
+use kaspr_tests::compare::{difference, group};
+use kaspr_tests::program::{command, run, stderr, stdout};
+use kaspr_tests::{golden_specs, root, updates};
+
+/// `specs/echo-agent`.
+fn relative(folder: &Path) -> String {
+    folder.strip_prefix(root()).expect("a spec stands in the project").display().to_string()
+}
+
+fn report(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}\n(UPDATE_EXPECT=1 rewrites plans and drawings)", faults.join("\n\n"));
+}
+
+#[test]
+fn specs_compile_to_their_plans_and_drawings() {
+    let mut faults = Vec::new();
+    for folder in golden_specs() {
+        let path = relative(&folder);
+        for (emit, file) in [("plan", "plan.txt"), ("dot", "plan.dot")] {
+            let output = run("kasprc", &["compile", &path, "--emit", emit], "");
+            if !output.status.success() {
+                faults.push(format!("{path} does not compile:\n{}", stderr(&output)));
+                continue;
+            }
+            let came = stdout(&output);
+            if updates() {
+                std::fs::write(folder.join(file), &came).expect("a golden file can be written");
+            }
+            let expected = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+            if expected != came {
+                faults.push(format!("{path}/{file} differs; it is now:\n{came}"));
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn drawings_are_drawn_by_graphviz() {
+    for folder in golden_specs() {
+        let dot = folder.join("plan.dot");
+        let output = std::process::Command::new("dot").arg("-Tsvg").arg(&dot).output().expect("graphviz is installed");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}: {}", dot.display(), stderr(&output));
+        assert!(stdout(&output).contains("</svg>"), "{}", dot.display());
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+}
+
+/// Runs a spec on its events; gives all lines that came.
+fn run_spec(folder: &Path) -> Result<Vec<String>, String> {
+    let path = relative(folder);
+    let out = tempfile::tempdir().expect("a folder is made");
+    let mut inputs = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for line in lines(&folder.join("events.in.jsonl")) {
+        let value: serde_json::Value = serde_json::from_str(&line).expect("an event is JSON");
+        let topic = value["topic"].as_str().expect("an event names its topic").to_owned();
+        inputs.entry(topic).or_default().push(line);
+    }
+    let mut arguments = vec!["run".to_owned(), path, "--local".into(), "--input-format".into(), "record".into()];
+    for (topic, lines) in inputs {
+        let file = out.path().join(format!("in-{topic}"));
+        std::fs::write(&file, lines.join("\n")).expect("an input can be written");
+        arguments.extend(["--input".into(), format!("{topic}={}", file.display())]);
+    }
+    let (output_dir, failures) = (out.path().join("out"), out.path().join("failures.jsonl"));
+    arguments.extend(["--output-dir".into(), output_dir.display().to_string()]);
+    arguments.extend(["--failures".into(), failures.display().to_string()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut command = command("kaspr-exec", &arguments);
+    for line in lines(&folder.join("env")) {
+        let (name, value) = line.split_once('=').expect("env holds NAME=VALUE lines");
+        command.env(name, value);
+    }
+    let output = command.output().expect("kaspr-exec starts");
+    if !output.status.success() {
+        return Err(format!("exit status {:?}\n{}", output.status.code(), stderr(&output)));
+    }
+    let mut came = Vec::new();
+    for file in sorted(&output_dir) {
+        came.extend(lines(&file));
+    }
+    for file in sorted(&output_dir.join("tables")) {
+        let table = file.file_stem().expect("a table's file has a name").to_string_lossy().into_owned();
+        let named = |line: String| format!("{{\"table\":\"{table}\",{}", &line[1..]);
+        came.extend(lines(&file).into_iter().map(named));
+    }
+    came.extend(lines(&failures));
+    Ok(came)
+}
+
+fn sorted(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .map(|entries| entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
+        .unwrap_or_default();
+    files.retain(|file: &std::path::PathBuf| file.is_file());
+    files.sort();
+    files
+}
+
+#[test]
+fn specs_make_of_their_events_what_they_say() {
+    let mut faults = Vec::new();
+    for folder in golden_specs() {
+        if !folder.join("events.in.jsonl").exists() {
+            continue;
+        }
+        match run_spec(&folder) {
+            Err(fault) => faults.push(format!("{}: {fault}", relative(&folder))),
+            Ok(came) => {
+                let expected = lines(&folder.join("events.out.jsonl"));
+                // Tables are compared where the golden file speaks of one.
+                let speaks = |line: &String| expected.iter().any(|other| group(other) == group(line));
+                let came: Vec<_> =
+                    came.into_iter().filter(|line| !group(line).starts_with("table ") || speaks(line)).collect();
+                if let Some(difference) = difference(&expected, &came) {
+                    faults.push(format!("{}: {difference}", relative(&folder)));
+                }
+            }
+        }
+    }
+    report(&faults);
+}

@@ -1,0 +1,267 @@
+//! Both programs from the outside: what they print, how they end, what they cost when idle.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use kaspr_tests::program::{command, run, stderr, stdout};
+
+const ECHO: &str = "specs/echo-agent/agent.yaml";
+
+fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("a spec can be written");
+    path.display().to_string()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder is made")
+}
+
+/// The echo agent with another pipeline and other Python.
+fn spec(pipeline: &str, python: &str) -> String {
+    let text = std::fs::read_to_string(kaspr_tests::root().join(ECHO)).expect("the spec can be read");
+    let text = text.replace("      - echo\n    operations", &format!("      - {pipeline}\n    operations"));
+    let start = text.find("            def echo").expect("the spec defines echo");
+    let python: String = python.lines().map(|line| format!("            {line}\n")).collect();
+    format!("{}{python}", &text[..start])
+}
+
+#[test]
+fn echo_prints_exactly_its_record() {
+    let output = run("kaspr-exec", &["run", ECHO, "--local", "--input", "demo-input=-"], "{\"id\":1}\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let line = stdout(&output);
+    let (before, after) = line.split_once("\"timestamp\":").expect("a record has a timestamp");
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    assert_eq!(before, "{\"topic\":\"demo-output\",\"partition\":0,\"offset\":0,");
+    assert_eq!(after, ",\"key\":null,\"value\":{\"id\": 1},\"headers\":[]}\n");
+    assert!(stderr(&output).contains("1 events in, 1 records out, 0 failed"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_unknown_operation_is_refused_at_its_place() {
+    let folder = folder();
+    let path = write(&folder, "agent.yaml", &spec("ecko", "def echo(value):\n    return value"));
+    for (program, arguments, code) in [
+        ("kasprc", vec!["compile", path.as_str()], 1),
+        ("kaspr-exec", vec!["run", path.as_str(), "--local", "--input", "demo-input=-"], 2),
+    ] {
+        let output = run(program, &arguments, "");
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains("error[K0201]: the pipeline names an operation \"ecko\" that is not defined"), "{text}");
+        assert!(text.contains("agent.yaml:14:9") && text.contains("did you mean \"echo\"?"), "{text}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn broken_python_is_refused_at_its_place() {
+    let folder = folder();
+    let path = write(&folder, "agent.yaml", &spec("echo", "def echo(value)\n    return value"));
+    let output = run("kaspr-exec", &["run", &path, "--local", "--input", "demo-input=-"], "");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("error[K0501]: the Python does not parse") && text.contains("agent.yaml:19:28"), "{text}");
+}
+
+#[test]
+fn a_failing_event_leaves_its_record_and_no_output() {
+    let folder = folder();
+    let path = write(&folder, "agent.yaml", &spec("echo", "def echo(value):\n    return 1 // value"));
+    let failures = folder.path().join("failures.jsonl");
+    let arguments = ["run", &path, "--local", "--input", "demo-input=-", "--failures", &failures.display().to_string()];
+    let output = run("kaspr-exec", &arguments, "1\n0\n1\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    let failures = std::fs::read_to_string(failures).expect("failures are written");
+    let failure: serde_json::Value = serde_json::from_str(&failures).expect("one failure, as JSON");
+    let failure = &failure["failure"];
+    assert_eq!(failure["kind"], "ZeroDivisionError");
+    assert_eq!((&failure["operation"], &failure["offset"]), (&"echo".into(), &1.into()));
+    assert_eq!(failure["at"], format!("{path}:20"));
+    let text = stderr(&output);
+    assert!(text.contains(&format!("File \"{path}\", line 20, in echo")), "the traceback points into the YAML: {text}");
+    assert!(text.contains("return 1 // value"), "and shows its line: {text}");
+}
+
+#[test]
+fn halt_commits_what_came_before_and_stops() {
+    let folder = folder();
+    let path = write(&folder, "agent.yaml", &spec("echo", "def echo(value):\n    return 1 // value"));
+    let arguments = ["run", &path, "--local", "--input", "demo-input=-", "--on-error", "halt"];
+    let output = run("kaspr-exec", &arguments, "1\n1\n0\n1\n");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    assert!(stderr(&output).contains("halted: agent \"echo-agent\": operation \"echo\" failed on demo-input/0@2"));
+}
+
+#[test]
+fn wrong_use_is_named_and_ends_with_2() {
+    let folder = folder();
+    let unread = write(&folder, "in.jsonl", "{\"vaule\":1}\n");
+    let input = format!("demo-input={unread}");
+    for (arguments, why) in [
+        (vec!["run", "no-such.yaml", "--local", "--input", "demo-input=-"], "cannot read \"no-such.yaml\""),
+        (vec!["run", ECHO, "--local", "--input", "demo-imput=-"], "Did you mean \"demo-input\"?"),
+        (
+            vec!["run", ECHO, "--local", "--input", "demo-input=missing.jsonl"],
+            "cannot read the input \"missing.jsonl\"",
+        ),
+        (vec!["run", ECHO, "--local"], "name an input with --input TOPIC=FILE"),
+        (vec!["run", ECHO], "--local"),
+        (vec!["run", ECHO, "--local", "--input", "demo-input"], "is not TOPIC=FILE"),
+        (
+            vec!["run", ECHO, "--local", "--input-format", "record", "--input", &input],
+            "in.jsonl:1: the line is no record",
+        ),
+        (vec!["run", ECHO, "--local", "--input", "demo-input=-", "--on-error", "ignore"], "none of skip, retry"),
+    ] {
+        let output = run("kaspr-exec", &arguments, "");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_cannot_be_run_yet_is_refused_by_name() {
+    let folder = folder();
+    let text = spec("echo", "def echo(value):\n    return value");
+    let path = write(&folder, "agent.yaml", &text.replace("spec:\n", "spec:\n  timeout: 5s\n"));
+    let output = run("kaspr-exec", &["run", &path, "--local", "--input", "demo-input=-"], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("\"timeout\" is not supported yet"), "{}", stderr(&output));
+}
+
+#[test]
+fn init_that_raises_stops_the_start() {
+    let arguments = ["run", "specs/init-with-environment", "--local", "--input", "orders=-"];
+    let output = run("kaspr-exec", &arguments, "1\n");
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("RuntimeError: Missing MY_VAR"), "{text}");
+    assert!(text.contains("specs/init-with-environment/agent.yaml:19"), "{text}");
+}
+
+#[test]
+fn a_plan_runs_as_its_specs_do() {
+    let folder = folder();
+    let plan = folder.path().join("plan.json").display().to_string();
+    assert!(run("kasprc", &["compile", ECHO, "-o", &plan], "").status.success());
+    let arguments = ["run", &plan, "--local", "--input", "demo-input=-"];
+    assert!(stdout(&run("kaspr-exec", &arguments, "7\n")).contains("\"value\":7"));
+    let changed = std::fs::read_to_string(&plan).expect("it is there").replace("return value", "return 5");
+    std::fs::write(&plan, changed).expect("it can be written");
+    let output = run("kaspr-exec", &arguments, "7\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("the plan was changed after it was compiled"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_closed_output_ends_quietly() {
+    let mut child = command("kaspr-exec", &["run", ECHO, "--local", "--input", "demo-input=-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().expect("it is piped");
+    // The reader may be gone before everything is written.
+    let _ = input.write_all("{\"id\":1}\n".repeat(10_000).as_bytes());
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+/// A running echo agent whose standard input stays open.
+fn running(spec: &str) -> (Child, std::process::ChildStdin, BufReader<std::process::ChildStdout>) {
+    let mut child = command("kaspr-exec", &["run", spec, "--local", "--input", "demo-input=-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let input = child.stdin.take().expect("it is piped");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    (child, input, output)
+}
+
+fn next_line(output: &mut BufReader<std::process::ChildStdout>) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line comes");
+    line
+}
+
+#[test]
+fn a_typed_line_comes_out_while_the_input_stays_open_and_sigterm_drains() {
+    let (mut child, mut input, mut output) = running(ECHO);
+    input.write_all(b"{\"id\":1}\n").expect("it listens");
+    assert!(next_line(&mut output).contains("{\"id\": 1}"));
+    input.write_all(b"{\"id\":2}\n").expect("it listens");
+    assert!(next_line(&mut output).contains("{\"id\": 2}"));
+    let pid = i32::try_from(child.id()).expect("a process id fits");
+    // SAFETY: the process is our child and has not been waited for.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+/// Seconds of CPU time that all threads of a process have used.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("stat has fields").split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    // SAFETY: sysconf only reads a constant.
+    ticks as f64 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
+}
+
+#[test]
+fn an_idle_process_costs_nothing() {
+    let folder = folder();
+    let python = "import asyncio\nasync def echo(value):\n    await asyncio.sleep(0.001)\n    return value";
+    let path = write(&folder, "agent.yaml", &spec("echo", python));
+    let (mut child, mut input, mut output) = running(&path);
+    input.write_all(b"1\n").expect("it listens");
+    next_line(&mut output);
+    let before = cpu_seconds(child.id());
+    // Real time is what is measured here.
+    #[allow(clippy::disallowed_methods, reason = "idle CPU is a matter of real time")]
+    std::thread::sleep(Duration::from_secs(10));
+    let used = cpu_seconds(child.id()) - before;
+    assert!(used < 0.1, "an idle process used {used} s of CPU in 10 s");
+    drop(input);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn user_code_cannot_end_the_process() {
+    let folder = folder();
+    let python = "import sys\ndef recurse(): return recurse()\n\
+                  def echo(value):\n    if value == 1: sys.exit(3)\n    if value == 2: raise KeyboardInterrupt\n    \
+                  if value == 3: recurse()\n    if value == 4: return {1, object()}\n    return value";
+    let path =
+        write(&folder, "agent.yaml", &spec("echo", python).replace("map:\n", "map:\n          entrypoint: echo\n"));
+    let output = run("kaspr-exec", &["run", &path, "--local", "--input", "demo-input=-"], "1\n2\n3\n4\n5\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 1);
+    for kind in ["SystemExit", "KeyboardInterrupt", "RecursionError", "Encode"] {
+        assert!(stderr(&output).contains(kind), "{kind}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn kasprc_prints_every_stage() {
+    for (emit, part) in [
+        ("plan", "reader echo-agent"),
+        ("json", "\"planVersion\": 1"),
+        ("dot", "digraph \"echo-agent\""),
+        ("ast", "Ast {"),
+        ("hir", "Hir {"),
+        ("graph", "Graph {"),
+    ] {
+        let output = run("kasprc", &["compile", ECHO, "--emit", emit], "");
+        assert!(output.status.success() && stdout(&output).contains(part), "{emit}: {}", stderr(&output));
+    }
+}
