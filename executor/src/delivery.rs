@@ -130,7 +130,7 @@ impl Delivery {
         }
         let offsets = around.assignment.offsets();
         if self.open.effects.is_empty() && offsets.is_empty() {
-            self.last_commit = around.now;
+            // The first event after a quiet time does not wait for an interval.
             return Ok(());
         }
         if self.guarantee == Guarantee::ExactlyOnce {

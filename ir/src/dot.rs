@@ -110,10 +110,12 @@ impl Dot<'_> {
             Kind::BatchWindow(window) => {
                 let scope = if window.scope == BatchScope::Partition { "\\nper partition" } else { "" };
                 let label = format!("take {}\\nwithin {}{scope}", window.max, duration(window.within_ms));
-                self.raw_node(&name, "component", WINDOW, &label, "");
+                self.node(&name, "component", WINDOW, &label, "");
             }
             Kind::Operator(step) => self.operator(&name, step),
-            Kind::Sink(Sink::Custom(sink)) => self.node(&name, "cds", CUSTOM, &sink.name, ""),
+            Kind::Sink(Sink::Custom(sink)) => {
+                self.node(&name, "house", CUSTOM, &format!("sink\\n{}", escape(&sink.name)), " margin=\"0.05,0.0\"")
+            }
             Kind::Source(_) | Kind::Sink(Sink::Topic(_)) | Kind::Channel(_) => {}
         }
     }
@@ -124,8 +126,12 @@ impl Dot<'_> {
             Action::Filter(_) => ("hexagon", FILTER, "filter"),
             Action::TopicSend { .. } => ("rarrow", SEND, "send"),
         };
-        let style = if shape == "box" { " style=\"filled,rounded\"" } else { "" };
-        self.raw_node(name, shape, colours, &format!("{verb}\\n{}", escape(&step.operation)), style);
+        let style = match shape {
+            "box" => " style=\"filled,rounded\"",
+            "hexagon" => " margin=\"0.02,0.0\"",
+            _ => "",
+        };
+        self.node(name, shape, colours, &format!("{verb}\\n{}", escape(&step.operation)), style);
     }
 
     /// Edges of a node, and what it touches outside its agent's box.
@@ -228,7 +234,13 @@ impl Dot<'_> {
     fn channels(&mut self) {
         for channel in &self.graph.channels.clone() {
             let own = format!("channel {}", channel.name);
-            self.raw_node(&own, "larrow", CHANNEL, &format!("channel\\n{}", escape(&channel.name)), "");
+            self.node(
+                &own,
+                "parallelogram",
+                CHANNEL,
+                &format!("channel\\n{}", escape(&channel.name)),
+                " margin=\"0.0,0.0\"",
+            );
             for reader in &channel.readers {
                 let first = self.graph.nodes_of(*reader).map(|(index, _)| index).find(|index| self.is_inside(*index));
                 let to = first.map_or_else(|| pass(*reader), name);
@@ -252,7 +264,7 @@ impl Dot<'_> {
             let kind = if table.global { "global table" } else { "table" };
             let unused = if used.contains(&number) { "" } else { "\\n(unused)" };
             let label = format!("{kind}\\n{}{unused}", escape(&table.name));
-            self.raw_node(&format!("table {}", table.name), "cylinder", TABLE, &label, "");
+            self.node(&format!("table {}", table.name), "cylinder", TABLE, &label, "");
         }
     }
 
@@ -272,16 +284,12 @@ impl Dot<'_> {
             };
             let kind = if topic.starts_with('/') { "topics matching" } else { "topic" };
             let label = format!("{kind}\\n{}", escape(&topic));
-            let line = if used.declared { " peripheries=2" } else { "" };
-            self.raw_node(&topic_name(&topic), "cds", colours, &label, line);
+            let line = if used.declared { " margin=\"0.3,0.16\" peripheries=2" } else { " margin=\"0.3,0.16\"" };
+            self.node(&topic_name(&topic), "cds", colours, &label, line);
         }
     }
 
-    fn node(&mut self, name: &str, shape: &str, colours: (&str, &str), label: &str, more: &str) {
-        self.raw_node(name, shape, colours, &escape(label), more);
-    }
-
-    fn raw_node(&mut self, name: &str, shape: &str, (fill, line): (&str, &str), label: &str, more: &str) {
+    fn node(&mut self, name: &str, shape: &str, (fill, line): (&str, &str), label: &str, more: &str) {
         let name = quote(name);
         let text = format!("    {name} [label=\"{label}\" shape={shape} fillcolor=\"{fill}\" color=\"{line}\"{more}];");
         self.line(&text);

@@ -1,0 +1,290 @@
+//! The worker over the in-memory log, under a simulated clock and with code that is a stub in Rust.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kaspr_exec::clock::{Clock, SimulatedClock};
+use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
+use kaspr_exec::config::Config;
+use kaspr_exec::directory::Directory;
+use kaspr_exec::log::{Log, NewRecord};
+use kaspr_exec::message::{Header, TopicName, TopicPartition};
+use kaspr_exec::position::{Metadata, NameHash};
+use kaspr_exec::store::MemoryStore;
+use kaspr_exec::tables::Tables;
+use kaspr_exec::worker::{Parts, Stopped, Worker};
+use kaspr_ir::plan::{Codec, FunctionId, Plan};
+
+/// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever.
+struct Stub;
+
+impl Code for Stub {
+    type Value = String;
+
+    fn decode(&mut self, _: &Codec, bytes: Option<&[u8]>) -> Result<String, Fault> {
+        Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+    }
+
+    fn validate(&mut self, _: &Codec, _: Option<&[u8]>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn encode(&mut self, _: &Codec, value: &String, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+        out.extend_from_slice(value.as_bytes());
+        Ok(Encoded::Bytes)
+    }
+
+    fn list(&mut self, values: Vec<String>) -> Result<String, Fault> {
+        Ok(values.join("+"))
+    }
+
+    fn none(&self) -> String {
+        "none".to_owned()
+    }
+
+    fn sent(&mut self, topic: &str, _: i32, _: i64) -> Result<String, Fault> {
+        Ok(topic.to_owned())
+    }
+
+    fn call(&mut self, _: FunctionId, value: &String, _: With<'_>) -> Called<String> {
+        match value.as_str() {
+            "fail" => Called::Failed(Fault::new("Stub", "told to fail")),
+            "wait" => Called::Pending(Ticket(1)),
+            _ => Called::Value(value.clone()),
+        }
+    }
+
+    fn next(&mut self, _: &String, _: With<'_>) -> Called<String> {
+        Called::End
+    }
+
+    fn take(&mut self, _: Ticket) -> Option<Called<String>> {
+        None
+    }
+
+    fn cancel(&mut self, _: Ticket) {}
+
+    fn truth(&mut self, _: &String) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
+    fn topic(&mut self, value: &String) -> Result<TopicName, Fault> {
+        Ok(value.as_str().into())
+    }
+
+    fn partition(&mut self, _: &String) -> Result<Option<i32>, Fault> {
+        Ok(None)
+    }
+
+    fn headers(&mut self, _: &String) -> Result<Vec<Header>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn waits(&self) -> bool {
+        false
+    }
+
+    fn turn(&mut self, _: Duration, _: Option<RawFd>) {}
+}
+
+fn agent(name: &str, input: &str, take: &str, output: &str) -> String {
+    format!(
+        "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: {name}}}\nspec:\n  input:\n    topic: {{name: {input}}}\n{take}  \
+         output:\n    topics: [{{name: {output}}}]\n  processors:\n    pipeline: [same]\n    operations:\n      - name: same\n        \
+         map: {{python: \"def same(value): return value\"}}\n---\n"
+    )
+}
+
+fn compile(text: &str) -> Rc<Plan> {
+    let file = kasprc::SourceFile { name: "agents.yaml".to_owned(), bytes: text.as_bytes().to_vec() };
+    let compiled = kasprc::compile(&[file], &kasprc::Options::default());
+    Rc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)))
+}
+
+fn start(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock) -> Worker<Stub> {
+    start_with(log, plan, clock, Config::new("app", "test", 0))
+}
+
+fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config) -> Worker<Stub> {
+    let mut worker = Worker::start(Parts {
+        plan: plan.clone(),
+        consumer: Box::new(log.consumer(&config.app, None)),
+        producer: Box::new(log.producer(Some(&config.transactional_id))),
+        directory: Directory::new(Box::new(log.admin())),
+        config,
+        code: Rc::new(RefCell::new(Stub)),
+        tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
+        clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
+        counters: Rc::default(),
+    })
+    .expect("the worker starts");
+    // It takes its partitions and commits where it starts; the next interval begins.
+    turns(&mut worker, 2);
+    clock.advance(Duration::from_millis(100));
+    worker
+}
+
+fn send(log: &Log, topic: &str, value: &str) {
+    let record = NewRecord { value: Some(Bytes::copy_from_slice(value.as_bytes())), ..NewRecord::default() };
+    log.append(&topic.into(), record).expect("it is appended");
+}
+
+fn values(log: &Log, topic: &str) -> Vec<String> {
+    let (events, _) = log.read(&topic.into(), 0, 0, 1_000_000);
+    events
+        .iter()
+        .map(|event| String::from_utf8_lossy(event.value.as_deref().unwrap_or_default()).into_owned())
+        .collect()
+}
+
+/// Where a reader is in the group's committed offset: what a successor would start from.
+fn committed(log: &Log, topic: &str, reader: &str) -> Option<i64> {
+    let committed = log.committed("app", &TopicPartition::new(topic, 0))?;
+    let metadata = Metadata::decode(&committed.metadata).expect("it is ours");
+    Some(committed.offset + metadata.ahead.get(&NameHash::of(reader)).copied().unwrap_or(0))
+}
+
+fn turns(worker: &mut Worker<Stub>, count: usize) {
+    for _ in 0..count {
+        worker.turn(Duration::ZERO).expect("it turns");
+    }
+}
+
+const WINDOW: &str = "    take: {max: 100000, within: 10m}\n";
+
+#[test]
+fn an_open_window_holds_back_nobody_else_and_comes_again_after_a_restart() {
+    let text = agent("batcher", "readings", WINDOW, "batches") + &agent("echo", "readings", "", "echoes");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    for number in 0..50 {
+        send(&log, "readings", &number.to_string());
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 3);
+        assert_eq!(committed(&log, "readings", "echo"), Some(number + 1), "committed at every commit interval");
+        assert_eq!(committed(&log, "readings", "batcher"), Some(0), "the window holds its position");
+    }
+    assert_eq!(values(&log, "echoes").len(), 50);
+    assert_eq!(values(&log, "batches"), Vec::<String>::new());
+
+    // The worker dies with the window open.
+    drop(worker);
+    let mut worker = start(&log, &plan, &clock);
+    turns(&mut worker, 3);
+    clock.advance(Duration::from_secs(601));
+    turns(&mut worker, 3);
+    clock.advance(Duration::from_millis(100));
+    turns(&mut worker, 3);
+    let batch: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    assert_eq!(values(&log, "batches"), [batch.join("+")], "the window's own events come again");
+    assert_eq!(values(&log, "echoes").len(), 50, "the other's do not");
+    assert_eq!(committed(&log, "readings", "batcher"), Some(50));
+}
+
+#[test]
+fn a_pending_await_holds_its_own_reader_only() {
+    let text = agent("slow", "readings", "", "slowly") + &agent("quick", "readings", "", "quickly");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    send(&log, "readings", "1");
+    clock.advance(Duration::from_millis(100));
+    turns(&mut worker, 4);
+    assert_eq!(committed(&log, "readings", "slow"), Some(1));
+    // Both call the same stub, so both wait; a reader of another topic goes on.
+    send(&log, "readings", "wait");
+    send(&log, "readings", "3");
+    clock.advance(Duration::from_millis(100));
+    turns(&mut worker, 4);
+    assert!(worker.awaits());
+    assert_eq!(committed(&log, "readings", "quick"), Some(1), "what waits holds its position");
+    assert_eq!(values(&log, "quickly"), ["1"]);
+}
+
+#[test]
+fn a_failure_leaves_no_effect_and_its_position_moves_on() {
+    let text = agent("echo", "readings", "", "echoes");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    for value in ["a", "fail", "b"] {
+        send(&log, "readings", value);
+    }
+    clock.advance(Duration::from_millis(100));
+    turns(&mut worker, 4);
+    assert_eq!(values(&log, "echoes"), ["a", "b"]);
+    let failures = worker.take_failures();
+    assert_eq!(failures.iter().map(|failure| failure.offset).collect::<Vec<_>>(), [1]);
+    assert_eq!(committed(&log, "readings", "echo"), Some(3));
+}
+
+#[test]
+fn halt_stops_before_the_event() {
+    let text = agent("echo", "readings", "", "echoes");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let config = Config { on_error: kaspr_ir::plan::OnError::Halt, ..Config::new("app", "test", 0) };
+    let mut worker = start_with(&log, &plan, &clock, config);
+    for value in ["a", "fail", "b"] {
+        send(&log, "readings", value);
+    }
+    let stopped = (0..5).find_map(|_| worker.turn(Duration::ZERO).err());
+    let Some(Stopped::Halted(failure)) = stopped else { panic!("it halts: {stopped:?}") };
+    assert_eq!(failure.offset, 1);
+    assert_eq!(committed(&log, "readings", "echo"), Some(1), "what came before is committed, the event is not");
+    assert_eq!(values(&log, "echoes"), ["a"]);
+}
+
+#[test]
+fn chains_flow_and_leave_no_lag() {
+    let text = agent("first", "a", "", "b") + &agent("second", "b", "", "c");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    for number in 0..10 {
+        send(&log, "a", &number.to_string());
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 4);
+    }
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 3);
+    }
+    assert_eq!(values(&log, "c").len(), 10);
+    let (_, end) = log.read(&"b".into(), 0, 0, 1000);
+    assert_eq!(committed(&log, "b", "second"), Some(end), "markers leave no lag");
+}
+
+#[test]
+fn two_workers_share_the_partitions_and_one_inherits_them() {
+    let text = agent("echo", "readings", "", "echoes");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    log.create("readings", 4);
+    log.create("echoes", 1);
+    let mut first = start(&log, &plan, &clock);
+    turns(&mut first, 3);
+    let mut second = start_with(&log, &plan, &clock, Config::new("app", "test", 1));
+    let mut sent = 0;
+    let mut both = |first: &mut Worker<Stub>, second: Option<&mut Worker<Stub>>| {
+        for _ in 0..8 {
+            send(&log, "readings", &sent.to_string());
+            sent += 1;
+        }
+        clock.advance(Duration::from_millis(100));
+        turns(first, 4);
+        if let Some(second) = second {
+            turns(second, 4);
+        }
+    };
+    for _ in 0..5 {
+        both(&mut first, Some(&mut second));
+    }
+    assert_eq!((first.positions().len(), second.positions().len()), (2, 2));
+    second.close().expect("it leaves");
+    for _ in 0..5 {
+        both(&mut first, None);
+    }
+    assert_eq!(first.positions().len(), 4);
+    let mut came: Vec<i32> = values(&log, "echoes").iter().map(|value| value.parse().expect("a number")).collect();
+    came.sort_unstable();
+    assert_eq!(came, (0..80).collect::<Vec<_>>(), "each event once, none lost");
+}
