@@ -77,10 +77,11 @@ pub struct Slots {
 impl Slots {
     /// The number of a partition; it is kept for the worker's life.
     pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
-        if let Some(name) = self.names.get(self.last) {
-            if name.partition == partition && (std::rc::Rc::ptr_eq(&name.topic, topic) || name.topic == *topic) {
-                return self.last;
-            }
+        if let Some(name) = self.names.get(self.last)
+            && name.partition == partition
+            && (std::rc::Rc::ptr_eq(&name.topic, topic) || name.topic == *topic)
+        {
+            return self.last;
         }
         let name = TopicPartition { topic: topic.clone(), partition };
         self.last = match self.numbers.get(&name) {

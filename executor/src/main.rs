@@ -117,14 +117,12 @@ fn stopped(error: &LocalError) -> Stop {
 
 /// The plan of the paths: one plan.json, or specs that are compiled here.
 fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
-    if let [path] = paths {
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let read =
-                |error: std::io::Error| Stop(REFUSED, format!("error: cannot read \"{}\": {error}", path.display()));
-            let text = std::fs::read_to_string(path).map_err(read)?;
-            return Plan::from_json(&text)
-                .map_err(|error| Stop(REFUSED, format!("error: {}: {error}", path.display())));
-        }
+    if let [path] = paths
+        && path.extension().is_some_and(|extension| extension == "json")
+    {
+        let read = |error: std::io::Error| Stop(REFUSED, format!("error: cannot read \"{}\": {error}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        return Plan::from_json(&text).map_err(|error| Stop(REFUSED, format!("error: {}: {error}", path.display())));
     }
     let files = kasprc::load::files(paths).map_err(|error| Stop(REFUSED, format!("error: {error}")))?;
     let compiled = kasprc::compile(&files, &kasprc::Options::default());

@@ -114,7 +114,7 @@ impl Dot<'_> {
             }
             Kind::Operator(step) => self.operator(&name, step),
             Kind::Sink(Sink::Custom(sink)) => {
-                self.node(&name, "house", CUSTOM, &format!("sink\\n{}", escape(&sink.name)), " margin=\"0.05,0.0\"")
+                self.node(&name, "house", CUSTOM, &format!("sink\\n{}", escape(&sink.name)), " margin=\"0.05,0.0\"");
             }
             Kind::Source(_) | Kind::Sink(Sink::Topic(_)) | Kind::Channel(_) => {}
         }
@@ -157,10 +157,10 @@ impl Dot<'_> {
                     self.edges.push(format!("{} -> {}{style};", quote(&own), quote(&format!("table {table}"))));
                 }
                 if let Action::TopicSend { output, .. } = &step.action {
-                    self.to_topic(&own, output);
+                    self.topic_edge(&own, output);
                 }
                 if let Some(topic) = step.on_error.as_ref().and_then(letters_topic) {
-                    self.to_letters(&own, topic);
+                    self.letters_edge(&own, topic);
                 }
             }
             _ => {}
@@ -169,7 +169,7 @@ impl Dot<'_> {
         for (target, edge) in next {
             let batch = if edge.contract == Contract::Batch { "batch" } else { "" };
             match &self.graph.flow[target].kind {
-                Kind::Sink(Sink::Topic(output)) => self.to_topic(&own, &output.clone()),
+                Kind::Sink(Sink::Topic(output)) => self.topic_edge(&own, &output.clone()),
                 Kind::Channel(channel) => {
                     let label = edge
                         .via
@@ -193,7 +193,7 @@ impl Dot<'_> {
         matches!(self.graph.flow[index].kind, Kind::BatchWindow(_) | Kind::Operator(_) | Kind::Sink(Sink::Custom(_)))
     }
 
-    fn to_topic(&mut self, from: &str, output: &TopicOutput) {
+    fn topic_edge(&mut self, from: &str, output: &TopicOutput) {
         let label = self.labels(&[
             ("if", output.predicate),
             ("key", output.key_selector),
@@ -222,10 +222,10 @@ impl Dot<'_> {
     fn letters(&mut self, agent: AgentId, topic: &str, nodes: &[(NodeIndex, Node)], has_body: bool) {
         let last = nodes.iter().rev().find(|(index, _)| self.is_inside(*index)).map(|(index, _)| name(*index));
         let from = last.filter(|_| has_body).unwrap_or_else(|| pass(agent));
-        self.to_letters(&from, topic);
+        self.letters_edge(&from, topic);
     }
 
-    fn to_letters(&mut self, from: &str, topic: &str) {
+    fn letters_edge(&mut self, from: &str, topic: &str) {
         self.topics.entry(topic.to_owned()).or_default().letters = true;
         let style = " [style=dashed color=\"#B3362C\" fontcolor=\"#B3362C\" label=\"failed events\"]";
         self.edges.push(format!("{} -> {}{style};", quote(from), quote(&topic_name(topic))));

@@ -89,11 +89,11 @@ impl Checker<'_> {
     }
 
     fn app(&mut self, apps: &[ast::App], agents: &[ast::Agent]) -> App {
-        if let [first, second, ..] = apps {
-            if let (Some(a), Some(b)) = (&first.name, &second.name) {
-                let diagnostic = Diagnostic::new(Code::K0008, "the specs hold more than one KasprApp", b.at.clone());
-                self.fault(diagnostic.label(a.at.clone(), "first here"));
-            }
+        if let [first, second, ..] = apps
+            && let (Some(a), Some(b)) = (&first.name, &second.name)
+        {
+            let diagnostic = Diagnostic::new(Code::K0008, "the specs hold more than one KasprApp", b.at.clone());
+            self.fault(diagnostic.label(a.at.clone(), "first here"));
         }
         let labels: std::collections::BTreeSet<_> =
             agents.iter().filter_map(|agent| agent.app.as_ref()).map(|l| &l.value).collect();

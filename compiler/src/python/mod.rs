@@ -171,6 +171,7 @@ mod tests {
             "def f(v): return (v.update({}), 1)",
             "def f(v): return [x for x in v]",
             "async def f(v): return v['a']",
+            "def f(v): return len(v)\ndef len(v): return v.pop()",
         ] {
             assert!(!only_reads(writes), "{writes}");
         }

@@ -32,6 +32,9 @@ pub fn read(text: &str, (major, minor): (u8, u8)) -> Module {
         }
         module = reader.module;
     }
+    if only_reads::BUILTINS.iter().any(|name| module.names.contains(*name)) {
+        module.functions.iter_mut().for_each(|function| function.only_reads = false);
+    }
     module
 }
 
@@ -76,9 +79,7 @@ impl Reader {
                 at: range(name.range()),
                 shape: Shape::Plain,
                 parameters: Some(parameters.map(self::parameters).unwrap_or_default()),
-                only_reads: parameters
-                    .and_then(first_name)
-                    .is_some_and(|name| only_reads::expression(&name, &lambda.body)),
+                only_reads: parameters.and_then(first_name).is_some_and(|_| only_reads::expression(&lambda.body)),
                 gives_value: true,
                 returns_list: matches!(*lambda.body, Expr::List(_) | Expr::ListComp(_)),
             });
@@ -97,10 +98,11 @@ impl<'a> Visitor<'a> for Reader {
                     self.module.names.insert(class.name.to_string());
                 }
                 Stmt::Assign(assign) => assign.targets.iter().for_each(|target| self.assign(target, &assign.value)),
-                Stmt::AnnAssign(assign) => match &assign.value {
-                    Some(value) => self.assign(&assign.target, value),
-                    None => {}
-                },
+                Stmt::AnnAssign(assign) => {
+                    if let Some(value) = &assign.value {
+                        self.assign(&assign.target, value);
+                    }
+                }
                 Stmt::AugAssign(assign) => self.bind(&assign.target),
                 Stmt::For(stmt) => self.bind(&stmt.target),
                 Stmt::With(with) => {
@@ -162,8 +164,8 @@ fn defined(function: &ruff_python_ast::StmtFunctionDef) -> Defined {
         (true, false, true) => Shape::Generator,
         (true, false, false) => Shape::Plain,
     };
-    let reads = shape == Shape::Plain
-        && first_name(&function.parameters).is_some_and(|name| only_reads::body(&name, &function.body));
+    let reads =
+        shape == Shape::Plain && first_name(&function.parameters).is_some_and(|_| only_reads::body(&function.body));
     Defined {
         name: function.name.to_string(),
         at: range(function.name.range()),

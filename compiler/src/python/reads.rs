@@ -23,30 +23,30 @@ const METHODS: [&str; 14] = [
     "casefold",
     "title",
 ];
-/// Builtins that change nothing and keep nothing.
-const BUILTINS: [&str; 10] = ["len", "isinstance", "str", "int", "float", "bool", "abs", "round", "min", "max"];
+/// Builtins that change nothing and keep nothing, as long as the block binds none of these names itself.
+pub const BUILTINS: [&str; 10] = ["len", "isinstance", "str", "int", "float", "bool", "abs", "round", "min", "max"];
 
-/// Whether statements only read the value of this name.
-pub fn body(value: &str, body: &[Stmt]) -> bool {
+/// Whether statements only read the values they see.
+pub fn body(body: &[Stmt]) -> bool {
     body.iter().all(|stmt| match stmt {
         Stmt::Pass(_) => true,
         Stmt::Expr(stmt) => matches!(*stmt.value, Expr::StringLiteral(_)),
-        Stmt::Return(stmt) => stmt.value.as_deref().is_none_or(|expr| expression(value, expr)),
+        Stmt::Return(stmt) => stmt.value.as_deref().is_none_or(expression),
         Stmt::If(stmt) => {
             let rest = stmt.elif_else_clauses.iter();
-            expression(value, &stmt.test)
-                && self::body(value, &stmt.body)
-                && rest.into_iter().all(|clause| {
-                    clause.test.as_ref().is_none_or(|test| expression(value, test)) && self::body(value, &clause.body)
-                })
+            expression(&stmt.test)
+                && self::body(&stmt.body)
+                && rest
+                    .into_iter()
+                    .all(|clause| clause.test.as_ref().is_none_or(expression) && self::body(&clause.body))
         }
         _ => false,
     })
 }
 
-/// Whether an expression only reads the value of this name.
-pub fn expression(value: &str, expr: &Expr) -> bool {
-    let all = |exprs: &[Expr]| exprs.iter().all(|expr| expression(value, expr));
+/// Whether an expression only reads the values it sees.
+pub fn expression(expr: &Expr) -> bool {
+    let all = |exprs: &[Expr]| exprs.iter().all(expression);
     match expr {
         Expr::Name(_)
         | Expr::NumberLiteral(_)
@@ -55,18 +55,16 @@ pub fn expression(value: &str, expr: &Expr) -> bool {
         | Expr::BooleanLiteral(_)
         | Expr::NoneLiteral(_) => true,
         Expr::BoolOp(op) => all(&op.values),
-        Expr::UnaryOp(op) => expression(value, &op.operand),
-        Expr::BinOp(op) => expression(value, &op.left) && expression(value, &op.right),
-        Expr::Compare(compare) => expression(value, &compare.left) && all(&compare.comparators),
-        Expr::If(choice) => {
-            expression(value, &choice.test) && expression(value, &choice.body) && expression(value, &choice.orelse)
-        }
-        Expr::Subscript(subscript) => expression(value, &subscript.value) && expression(value, &subscript.slice),
+        Expr::UnaryOp(op) => expression(&op.operand),
+        Expr::BinOp(op) => expression(&op.left) && expression(&op.right),
+        Expr::Compare(compare) => expression(&compare.left) && all(&compare.comparators),
+        Expr::If(choice) => expression(&choice.test) && expression(&choice.body) && expression(&choice.orelse),
+        Expr::Subscript(subscript) => expression(&subscript.value) && expression(&subscript.slice),
         Expr::Tuple(tuple) => all(&tuple.elts),
         Expr::Call(call) => {
             let callee = match &*call.func {
                 Expr::Attribute(attribute) => {
-                    METHODS.contains(&attribute.attr.as_str()) && expression(value, &attribute.value)
+                    METHODS.contains(&attribute.attr.as_str()) && expression(&attribute.value)
                 }
                 Expr::Name(name) => BUILTINS.contains(&name.id.as_str()),
                 _ => false,

@@ -121,12 +121,11 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         }
         return fields.finish();
     };
-    if let (Some(given), Some(name)) = (spec.text("name"), &name) {
-        if given.value != name.value {
-            let message = format!("\"spec.name\" says \"{}\", \"metadata.name\" says \"{}\"", given.value, name.value);
-            spec.sink
-                .push(Diagnostic::new(Code::K0003, message, given.at).label(name.at.clone(), "the component's name"));
-        }
+    if let (Some(given), Some(name)) = (spec.text("name"), &name)
+        && given.value != name.value
+    {
+        let message = format!("\"spec.name\" says \"{}\", \"metadata.name\" says \"{}\"", given.value, name.value);
+        spec.sink.push(Diagnostic::new(Code::K0003, message, given.at).label(name.at.clone(), "the component's name"));
     }
     let at = name.as_ref().map_or_else(|| first_line(node), |name| name.at.clone());
     match kind {

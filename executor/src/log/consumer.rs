@@ -96,12 +96,12 @@ impl Consumer for LogConsumer {
         }
         // The feed brings no more than is read: what is ahead stays where it is.
         self.read(max, into);
-        if into.len() < max {
-            if let Some(feed) = &mut self.feed {
-                let wait = if into.is_empty() { wait } else { Duration::ZERO };
-                feed.pump(&self.log, wait)?;
-                self.read(max, into);
-            }
+        if into.len() < max
+            && let Some(feed) = &mut self.feed
+        {
+            let wait = if into.is_empty() { wait } else { Duration::ZERO };
+            feed.pump(&self.log, wait)?;
+            self.read(max, into);
         }
         Ok(None)
     }

@@ -64,7 +64,7 @@ pub fn encode(py: Python<'_>, codec: &Codec, value: &Bound<'_, PyAny>, out: &mut
         Codec::Json => match value.cast_exact::<PyBytes>() {
             Ok(bytes) => out.extend_from_slice(bytes.as_bytes()),
             Err(_) => {
-                super::json::encode(value, out).map_err(|error| Fault::new("Encode", error.value(py).to_string()))?
+                super::json::encode(value, out).map_err(|error| Fault::new("Encode", error.value(py).to_string()))?;
             }
         },
         Codec::Raw => {

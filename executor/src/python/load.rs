@@ -22,7 +22,7 @@ pub struct LoadError {
     /// `file:line` of the block.
     pub at: String,
     /// Why.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 impl std::fmt::Display for LoadError {
@@ -139,14 +139,17 @@ impl<'py> Loader<'_, 'py> {
         found.map(Bound::unbind).ok_or_else(|| LoadError {
             block: name(block),
             at: self.at(function.place),
-            fault: Fault::new("NameError", format!("\"{}\" is not defined after the block has run", function.name)),
+            fault: Box::new(Fault::new(
+                "NameError",
+                format!("\"{}\" is not defined after the block has run", function.name),
+            )),
         })
     }
 
     fn refused(&self, block: &Block, error: &PyErr) -> LoadError {
         let (line, column) = block.lines.at(1, 1);
         let place = Place { file: block.file, line, column };
-        LoadError { block: name(block), at: self.at(place), fault: fault(self.py, error, self.runtime) }
+        LoadError { block: name(block), at: self.at(place), fault: Box::new(fault(self.py, error, self.runtime)) }
     }
 
     fn at(&self, place: Place) -> String {

@@ -300,7 +300,7 @@ impl Code for PythonCode {
     }
 
     fn none(&self) -> Py<PyAny> {
-        Python::attach(|py| py.None())
+        Python::attach(|py| -> Py<PyAny> { py.None() })
     }
 
     fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Py<PyAny>, Fault> {
@@ -372,10 +372,10 @@ impl Code for PythonCode {
 
     fn cancel(&mut self, ticket: Ticket) {
         Python::attach(|py| {
-            if let Some(waiting) = self.waiting.remove(&ticket) {
-                if let Err(error) = waiting.task.bind(py).call_method0("cancel") {
-                    warn!("a task could not be cancelled: {error}");
-                }
+            if let Some(waiting) = self.waiting.remove(&ticket)
+                && let Err(error) = waiting.task.bind(py).call_method0("cancel")
+            {
+                warn!("a task could not be cancelled: {error}");
             }
         });
     }
@@ -462,7 +462,7 @@ impl PythonCode {
 /// A fault of this program rather than of a block.
 fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
     let fault = Fault::new("PythonStart", error.value(py).to_string());
-    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault }
+    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault: Box::new(fault) }
 }
 
 fn view(py: Python<'_>, loading: &Loading<'_>, runtime: &Rc<Runtime>, number: usize) -> PyResult<Py<TableView>> {

@@ -193,10 +193,10 @@ impl<'py> Parser<'_, 'py> {
         }
         self.at = end + 1;
         let place = place(text);
-        if let Some(key) = &self.decoder.keys[place] {
-            if *key.text == *text {
-                return Some(key.object.bind(self.py).clone().into_any());
-            }
+        if let Some(key) = &self.decoder.keys[place]
+            && *key.text == *text
+        {
+            return Some(key.object.bind(self.py).clone().into_any());
         }
         let object = ascii(self.py, text)?;
         // Its hash is kept in the object from here on.
