@@ -1,1 +1,96 @@
-//! Placeholder until the first test.
+//! Benches: each compares with what people would write by hand, in the same run, and prints ratios.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What one run of one contestant took.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Seconds of CPU of the whole process between its first event and its last.
+    pub cpu: f64,
+    /// Seconds on the wall.
+    pub wall: f64,
+    /// Events that it read.
+    pub events: u64,
+    /// Records that it wrote.
+    pub records: u64,
+}
+
+impl Run {
+    /// Reads the line that a contestant prints.
+    pub fn from_json(line: &str) -> Option<Run> {
+        let value: serde_json::Value = serde_json::from_str(line.trim()).ok()?;
+        let (cpu, wall) = (value["cpu"].as_f64()?, value["wall"].as_f64()?);
+        Some(Run { cpu, wall, events: value["events"].as_u64()?, records: value["records"].as_u64()? })
+    }
+
+    /// The line that a contestant prints.
+    pub fn to_json(self) -> String {
+        let Run { cpu, wall, events, records } = self;
+        format!("{{\"cpu\":{cpu},\"wall\":{wall},\"events\":{events},\"records\":{records}}}")
+    }
+
+    /// Microseconds of CPU per event.
+    pub fn micros(&self) -> f64 {
+        self.cpu * 1e6 / self.events as f64
+    }
+}
+
+/// The middle of some figures.
+pub fn median(figures: &[f64]) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Seconds of CPU that this process has used, all threads counted.
+pub fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on every Linux, and the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Readings of sensors as JSON: seven fields and a nested object, about 177 bytes each, every tenth
+/// one inactive. The same text at every call.
+pub fn readings(count: u64) -> String {
+    let mut text = String::new();
+    for n in 0..count {
+        let (tenths, active) = (n.wrapping_mul(7919) % 500, !n.is_multiple_of(10));
+        writeln!(
+            text,
+            "{{\"id\": {}, \"sensor\": \"sensor-{:04}\", \"celsius\": {}.{}, \"active\": {active}, \"unit\": \"C\", \
+             \"at\": \"2026-11-24T{:02}:{:02}:{:02}Z\", \"place\": {{\"site\": \"north-{}\", \"floor\": {}, \"room\": \"B{:03}\"}}}}",
+            1_000_000 + n,
+            n % 5000,
+            tenths / 10,
+            tenths % 10,
+            n / 3600 % 24,
+            n / 60 % 60,
+            n % 60,
+            n % 7,
+            n % 30,
+            n % 200,
+        )
+        .expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// The project's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package stands in the workspace")
+}
+
+/// The folder of a bench's spec and scripts.
+pub fn folder(name: &str) -> PathBuf {
+    root().join("benches").join(name)
+}
+
+/// Names the machine, as far as it says.
+pub fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{} ({cores} cores)", model.unwrap_or("a processor that does not say its name"))
+}

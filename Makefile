@@ -1,0 +1,44 @@
+# The commands of this project; `make` alone lists them.
+SHELL := /bin/bash
+export PYTHONHASHSEED := 0
+# Rust that .ci/install has just installed is not yet on the PATH of this shell.
+CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test bench golden clean
+
+help: ## Lists these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Builds in release and runs two agents on real events (first time 3 to 6 minutes)
+	@echo "Step 1 of 3: what the build needs (nothing to do when it is there)"
+	@.ci/install demo
+	@echo "Step 2 of 3: a release build (2 to 5 minutes the first time, seconds after that)"
+	@$(CARGO) build --quiet --release -p kasprc -p kaspr-exec
+	@echo "Step 3 of 3: the agents (seconds)"
+	@.ci/demo
+
+test: ## Formatting, lints and every test (first time 5 to 10 minutes)
+	@echo "Step 1 of 5: what the tests need (nothing to do when it is there)"
+	@.ci/install test
+	@echo "Step 2 of 5: formatting (a second)"
+	@$(CARGO) fmt --all --check
+	@echo "Step 3 of 5: lints, with warnings as errors (1 to 3 minutes the first time)"
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@echo "Step 4 of 5: the executor's library without its command line (half a minute the first time)"
+	@$(CARGO) clippy --quiet -p kaspr-exec --lib --no-default-features -- -D warnings
+	@echo "Step 5 of 5: unit, golden and end-to-end tests (2 to 4 minutes the first time)"
+	@$(CARGO) build --quiet --workspace --bins
+	@$(CARGO) test --quiet --workspace
+	@echo "All tests passed."
+
+bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6 minutes)
+	@.ci/install bench
+	@$(CARGO) build --quiet --release -p kaspr-benches
+	@benches/run loop
+
+golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
+	@UPDATE_EXPECT=1 $(CARGO) test --quiet -p kaspr-tests --test golden
+
+clean: ## Removes what was built and what the demo wrote
+	rm -rf $(TARGET) demo-out
