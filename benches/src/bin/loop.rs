@@ -18,6 +18,7 @@ use kaspr_exec::config::Config;
 use kaspr_exec::counters::SharedCounters;
 use kaspr_exec::directory::Directory;
 use kaspr_exec::log::{Log, NewRecord};
+use kaspr_exec::message::TopicPartition;
 use kaspr_exec::python::{self, Interpreter, Loading, PythonCode};
 use kaspr_exec::store::MemoryStore;
 use kaspr_exec::tables::Tables;
@@ -148,9 +149,13 @@ fn worker(file: &Path) -> Run {
             counters: counters.clone(),
         })
         .expect("the worker starts");
+        let written = TopicPartition { topic: "readings".into(), partition: 0 };
         let (wall, cpu) = (clock.now(), cpu_seconds());
         while counters.borrow().completed < events {
-            worker.turn(Duration::ZERO).expect("the worker runs");
+            if worker.turn(Duration::ZERO).expect("the worker runs").committed {
+                // Nobody reads them; the contestants by hand drop their results too.
+                log.forget_before(&written, counters.borrow().records.cast_signed());
+            }
         }
         worker.flush().expect("the worker commits");
         let run = Run {
