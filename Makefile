@@ -38,7 +38,7 @@ bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6
 	@benches/run loop
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
-	@UPDATE_EXPECT=1 $(CARGO) test --quiet -p kaspr-tests --test golden
+	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden
 	@dot -Tsvg specs/earthquakes/plan.dot -o specs/earthquakes/plan.svg
 
 clean: ## Removes what was built and what the demo wrote
