@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use kaspr_ir::plan::{Plan, Topics};
 use regex::Regex;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit};
+use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit, Watermarks};
 use crate::config::{Config, From};
 use crate::effects::Progress;
 use crate::ledger::{Ledger, Slots};
-use crate::message::TopicPartition;
+use crate::message::{TopicName, TopicPartition};
 use crate::position::{Metadata, NameHash};
 
 /// A reader, as far as positions need it.
@@ -88,7 +88,7 @@ impl Assignment {
     pub fn add(
         &mut self,
         names: &[TopicPartition],
-        counts: &dyn Fn(&str) -> i32,
+        counts: &BTreeMap<TopicName, i32>,
         slots: &mut Slots,
         consumer: &mut dyn Consumer,
     ) -> Result<(), BrokerError> {
@@ -97,10 +97,11 @@ impl Assignment {
         for (name, committed) in names.iter().zip(committed) {
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
             let offset = match &committed {
-                Some(committed) => committed.offset,
+                Some(committed) => within(name, committed.offset, consumer)?,
                 None => self.first_offset(name, consumer)?,
             };
-            let assigned = self.assigned(name, offset, committed, metadata, counts(&name.topic));
+            let count = counts.get(&name.topic).copied().unwrap_or(0);
+            let assigned = self.assigned(name, offset, committed, metadata, count);
             let positions = assigned.readers.iter().map(|reading| reading.ledger.taken());
             starts.push((name.clone(), positions.min().unwrap_or(offset)));
             info!(partition = %name, offset, "started");
@@ -242,20 +243,21 @@ impl Assignment {
         Ok(true)
     }
 
-    /// Partitions to pause (their queue passed `high`) and to resume (it fell below `low`).
+    /// Partitions to pause (their queue passed `high`, or nothing may come at all) and to resume
+    /// (it fell below `low`).
     pub fn back_pressure(
         &mut self,
         queued: &[usize],
-        high: usize,
-        low: usize,
+        (high, low): (usize, usize),
+        full: bool,
     ) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (&number, assigned) in &mut self.partitions {
             let bytes = queued.get(number).copied().unwrap_or(0);
-            if !assigned.paused && bytes >= high {
+            if !assigned.paused && (full || bytes >= high) {
                 assigned.paused = true;
                 pause.push(assigned.name.clone());
-            } else if assigned.paused && bytes <= low {
+            } else if assigned.paused && !full && bytes <= low {
                 assigned.paused = false;
                 resume.push(assigned.name.clone());
             }
@@ -279,6 +281,22 @@ impl Assignment {
         }
         positions
     }
+}
+
+/// The committed offset, if the partition still has it. Retention may have deleted it: then the
+/// first that is left, said aloud. An offset past the end belongs to another topic of that name.
+fn within(name: &TopicPartition, offset: i64, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
+    let Watermarks { low, high } = consumer.watermarks(name)?;
+    if offset < low {
+        warn!(partition = %name, "offsets {offset} to {} were deleted by retention before they were read: starting at {low}", low - 1);
+        return Ok(low);
+    }
+    if offset > high {
+        return Err(BrokerError::Fatal(format!(
+            "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
+        )));
+    }
+    Ok(offset)
 }
 
 /// A pattern that must match the whole of a topic's name. The compiler has judged it.

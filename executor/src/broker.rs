@@ -108,8 +108,9 @@ pub trait Consumer {
     /// The first offset whose record is at or after the time, or the end.
     fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError>;
 
-    /// Commits offsets outside any transaction (at-least-once).
-    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<(), BrokerError>;
+    /// Commits offsets outside any transaction (at-least-once), without waiting. True: they are
+    /// committed. False: they are on their way, and the same call asks how far they are.
+    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
 
     /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
@@ -119,7 +120,7 @@ pub trait Consumer {
 
     /// A descriptor that is readable while [`Consumer::poll`] may have something, for a worker
     /// that must wait elsewhere (in the event loop of coroutines). `None`: ask by polling.
-    fn wake_fd(&self) -> Option<std::os::fd::RawFd>;
+    fn wake_fd(&mut self) -> Option<std::os::fd::RawFd>;
 
     /// Leaves the group.
     fn close(&mut self) -> Result<(), BrokerError>;
@@ -217,8 +218,16 @@ pub trait Admin {
     /// `None`: the topic does not exist.
     fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError>;
 
+    /// Partitions of a topic; `None`: the topic does not exist.
+    fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
+        Ok(self.topic(name)?.map(|topic| topic.partitions))
+    }
+
     /// Names of all topics, sorted.
     fn topics(&mut self) -> Result<Vec<String>, BrokerError>;
+
+    /// A setting of a topic; `None`: nobody tells.
+    fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError>;
 
     /// Creates a topic.
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError>;

@@ -53,6 +53,10 @@ pub struct Bounds {
     pub epoch_budget: Duration,
     /// Events taken from the broker at once.
     pub poll_events_max: usize,
+    /// Longest wait for a last commit, when partitions are given up or the worker stops.
+    pub flush_wait_max: Duration,
+    /// Longest time that a worker which stops lets calls come to their end.
+    pub drain_wait_max: Duration,
     /// Longest wait of an idle worker, so that signals need no wake-up.
     pub idle_wait: Duration,
     /// Bytes of waiting events of a partition at which it is paused.
@@ -72,6 +76,8 @@ impl Default for Bounds {
         Bounds {
             epoch_budget: Duration::from_millis(20),
             poll_events_max: 1000,
+            flush_wait_max: Duration::from_secs(20),
+            drain_wait_max: Duration::from_secs(5),
             idle_wait: Duration::from_millis(100),
             queued_bytes_high: 8 << 20,
             queued_bytes_low: 2 << 20,

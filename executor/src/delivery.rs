@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use tracing::{debug, warn};
+
 use crate::assignment::Assignment;
 use crate::broker::{BrokerError, Consumer, OffsetCommit, Producer, Taken};
 use crate::config::{Bounds, Config, Guarantee};
@@ -15,6 +17,7 @@ use crate::counters::Counters;
 use crate::dataflow::StagedEpochs;
 use crate::effects::Effects;
 use crate::failure::FailureRecord;
+use crate::message::TopicPartition;
 use crate::tables::Tables;
 
 /// What a commit takes, and how far it has got.
@@ -84,7 +87,14 @@ impl Delivery {
         self.producer.poll(Duration::ZERO)?;
         if self.guarantee == Guarantee::AtLeastOnce {
             self.take_epochs(around);
-            send(self.producer.as_mut(), &mut self.open)?;
+            // Records leave in order: those of the commit under way first.
+            let clear = match &mut self.closing {
+                Some(closing) => send(self.producer.as_mut(), closing)?,
+                None => true,
+            };
+            if clear {
+                send(self.producer.as_mut(), &mut self.open)?;
+            }
         }
         if self.closing.is_none() && (now_or_never || self.is_due(around)) {
             self.begin(around)?;
@@ -154,7 +164,20 @@ impl Delivery {
         }
         match self.guarantee {
             Guarantee::ExactlyOnce => self.producer.commit(&closing.offsets, &around.consumer.group())?,
-            Guarantee::AtLeastOnce => around.consumer.commit(&closing.offsets)?,
+            Guarantee::AtLeastOnce if closing.offsets.is_empty() => {}
+            Guarantee::AtLeastOnce => match around.consumer.commit(&closing.offsets) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(BrokerError::Retriable(why)) => {
+                    debug!("offsets are not committed yet: {why}");
+                    return Ok(false);
+                }
+                Err(BrokerError::Abort(why)) => {
+                    warn!("offsets were not committed, so their events may come again: {why}");
+                    closing.offsets.clear();
+                }
+                Err(error) => return Err(error),
+            },
         }
         let closing = self.closing.take().expect("it was just looked at");
         around.assignment.committed(&closing.offsets);
@@ -168,15 +191,23 @@ impl Delivery {
         Ok(true)
     }
 
-    /// Waits until everything that is complete is committed.
-    pub fn flush(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
-        loop {
-            self.turn(around, true)?;
-            if self.is_idle() && around.staged.borrow().is_empty() {
-                return Ok(());
-            }
-            self.producer.poll(Duration::from_millis(1))?;
+    /// Waits a moment for acknowledgements.
+    pub fn wait(&mut self) -> Result<(), BrokerError> {
+        self.producer.poll(Duration::from_millis(1))
+    }
+
+    /// Offsets of these partitions are not ours to commit any more.
+    pub fn give_up(&mut self, names: &[TopicPartition]) {
+        if let Some(closing) = &mut self.closing {
+            closing.offsets.retain(|offset| !names.contains(&offset.partition));
         }
+    }
+
+    /// What waits to be acknowledged is as much as may wait: nothing new should come.
+    pub fn is_full(&self) -> bool {
+        let closing = self.closing.as_ref().map_or((0, 0), |closing| (closing.bytes, closing.records));
+        self.open.bytes + closing.0 >= 2 * self.bounds.staged_bytes_max
+            || self.open.records + closing.1 >= 2 * self.bounds.staged_records_max
     }
 
     /// Nothing is on its way.

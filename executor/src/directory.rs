@@ -76,9 +76,9 @@ impl Directory {
         ))
     }
 
-    /// What the broker says of a topic now; `None` where it does not exist.
-    pub fn ask(&self, topic: &str) -> Result<Option<TopicInfo>, BrokerError> {
-        self.inner.borrow_mut().admin.topic(topic)
+    /// Partitions of a topic as they are now; `None` where it does not exist.
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        self.inner.borrow_mut().admin.partitions(topic)
     }
 
     /// The broker's administration, for what concerns topics as a whole.

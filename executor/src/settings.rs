@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{Backoff, OnError, Plan};
 
-use crate::config::Config;
+use crate::config::{Config, From};
 
 /// A setting: its names, and what it means.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 5] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -37,6 +37,30 @@ pub const SETTINGS: [Setting; 5] = [
         variable: "ON_ERROR",
         default: "skip",
         help: "what happens to events that fail where a spec does not say: skip, deadLetter, retry, halt, or the mapping as JSON",
+    },
+    Setting {
+        name: "bootstrapServers",
+        variable: "KAFKA_BOOTSTRAP_SERVERS",
+        default: "",
+        help: "the Kafka cluster, as host:port,host:port",
+    },
+    Setting {
+        name: "guarantee",
+        variable: "GUARANTEE",
+        default: "at-least-once",
+        help: "what a crash may repeat on Kafka: at-least-once",
+    },
+    Setting {
+        name: "from",
+        variable: "FROM",
+        default: "earliest",
+        help: "where a group without commits begins: earliest, latest, or a time as ms since 1970",
+    },
+    Setting {
+        name: "shutdownTimeout",
+        variable: "SHUTDOWN_TIMEOUT",
+        default: "25s",
+        help: "longest time from SIGTERM to the end; then the exit status is 75",
     },
     Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
     Setting {
@@ -103,6 +127,10 @@ impl Settings {
     pub fn config(&self, plan: &Plan, worker: u32) -> Result<Config, SettingError> {
         let app = self.get("app").or(plan.app.name.as_deref()).unwrap_or("local");
         let mut config = Config::new(app, self.get("instance").unwrap_or("local"), worker);
+        if let Some(text) = self.get("from") {
+            config.from =
+                from(text).ok_or_else(|| error("from", text, "it is earliest, latest, or a time as ms since 1970"))?;
+        }
         config.dead_letter_topic = self.get("deadLetterTopic").map(str::to_owned);
         if let Some(text) = self.get("onError") {
             config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;
@@ -112,6 +140,20 @@ impl Settings {
                 .ok_or_else(|| error("commitInterval", text, "a duration is a number and one of ms, s, m: 100ms"))?;
         }
         Ok(config)
+    }
+
+    /// The name of the app where it must have one: on Kafka it is the group's.
+    pub fn app(&self, plan: &Plan) -> Result<String, SettingError> {
+        let app = self.get("app").or(plan.app.name.as_deref());
+        app.map(str::to_owned).ok_or_else(|| {
+            error("app", "", "on Kafka the app needs a name, which is its consumer group's: --app NAME, KASPR_APP_NAME, a KasprApp, or the agents' common label kaspr.io/app")
+        })
+    }
+
+    /// A setting that is a duration.
+    pub fn duration(&self, name: &str) -> Result<Duration, SettingError> {
+        let text = self.get(name).unwrap_or_default();
+        duration(text).ok_or_else(|| error(name, text, "a duration is a number and one of ms, s, m: 100ms"))
     }
 
     /// For `context["app"].conf`: names as Python writes them.
@@ -180,6 +222,14 @@ fn policy(value: &serde_json::Value, field: &str) -> Result<OnError, String> {
         }
         Some(other) => Err(format!("\"{other}\" is none of skip, retry, deadLetter, halt")),
         None => Err("it names no action: skip, retry, deadLetter or halt".to_owned()),
+    }
+}
+
+fn from(text: &str) -> Option<From> {
+    match text {
+        "earliest" => Some(From::Earliest),
+        "latest" => Some(From::Latest),
+        _ => text.parse().ok().filter(|&time| time >= 0).map(From::Timestamp),
     }
 }
 

@@ -2,15 +2,16 @@
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kaspr_ir::plan::{Plan, Topics};
 use timely::communication::Allocator;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::assignment::Assignment;
-use crate::broker::{BrokerError, Change, Consumer, Producer, Subscription};
+use crate::broker::{BrokerError, Change, Committed, Consumer, Producer, Subscription};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::config::Config;
@@ -81,6 +82,8 @@ pub struct Worker<C: Code> {
     delivery: Delivery,
     epoch: Epoch,
     polled: Vec<Event>,
+    /// Partitions that came and have not started.
+    coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
 }
@@ -122,6 +125,7 @@ impl<C: Code> Worker<C> {
             delivery,
             epoch: 0,
             polled: Vec::new(),
+            coming: Vec::new(),
             given,
         })
     }
@@ -130,8 +134,9 @@ impl<C: Code> Worker<C> {
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
         let change = self.poll(self.wait_until_due(wait))?;
         let polled = self.polled.len();
-        if let Some(change) = change {
-            self.change(change)?;
+        match change {
+            Some(change) => self.change(change)?,
+            None => self.take_over()?,
         }
         self.give();
         if polled > 0 || self.wants_epoch() {
@@ -192,9 +197,14 @@ impl<C: Code> Worker<C> {
 
     fn change(&mut self, change: Change) -> Result<(), Stopped> {
         match change {
-            Change::Assigned(names) => self.assign(&names),
+            Change::Assigned(names) => {
+                self.coming.extend(names);
+                self.take_over()
+            }
             Change::Revoked(names) => {
-                self.flush()?;
+                if !self.flush()? {
+                    warn!("partitions are given up before everything of them was committed: it comes again");
+                }
                 self.give_up(&names);
                 Ok(self.consumer.release(&names)?)
             }
@@ -205,11 +215,32 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    fn assign(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
-        let directory = self.shared.directory.clone();
-        let counts = |topic: &str| directory.ask(topic).ok().flatten().map_or(0, |info| info.partitions);
+    /// Starts on partitions that came. A broker that does not answer is asked again at the next turn.
+    fn take_over(&mut self) -> Result<(), Stopped> {
+        if self.coming.is_empty() {
+            return Ok(());
+        }
+        let names = std::mem::take(&mut self.coming);
+        match self.start_on(&names) {
+            Err(BrokerError::Retriable(why)) => {
+                info!("partitions wait to be started: {why}");
+                self.coming = names;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn start_on(&mut self, names: &[TopicPartition]) -> Result<(), BrokerError> {
+        let mut counts = BTreeMap::new();
+        for name in names {
+            if !counts.contains_key(&name.topic) {
+                let count = self.shared.directory.partitions(&name.topic)?;
+                counts.insert(name.topic.clone(), count.unwrap_or(0));
+            }
+        }
         let mut slots = self.shared.slots.borrow_mut();
-        Ok(self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())?)
+        self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())
     }
 
     /// Drops queues, windows and awaits of partitions that are no longer ours.
@@ -232,6 +263,8 @@ impl<C: Code> Worker<C> {
             }
         }
         self.assignment.remove(&numbers);
+        self.delivery.give_up(names);
+        self.coming.retain(|name| !names.contains(name));
     }
 
     /// Gives what was polled to the readers that accept it.
@@ -294,7 +327,8 @@ impl<C: Code> Worker<C> {
     fn ease_pressure(&mut self) -> Result<(), Stopped> {
         let bounds = &self.config.bounds;
         let queued = self.shared.queued.borrow();
-        let (pause, resume) = self.assignment.back_pressure(&queued, bounds.queued_bytes_high, bounds.queued_bytes_low);
+        let marks = (bounds.queued_bytes_high, bounds.queued_bytes_low);
+        let (pause, resume) = self.assignment.back_pressure(&queued, marks, self.delivery.is_full());
         if !pause.is_empty() {
             self.consumer.pause(&pause)?;
         }
@@ -313,10 +347,42 @@ impl<C: Code> Worker<C> {
         Ok(delivery.turn(&mut around, now_or_never)?)
     }
 
-    /// Commits everything that is complete.
-    pub fn flush(&mut self) -> Result<(), Stopped> {
-        let (delivery, mut around) = self.around();
-        Ok(delivery.flush(&mut around)?)
+    /// Commits everything that is complete. False: the broker took too long.
+    pub fn flush(&mut self) -> Result<bool, Stopped> {
+        let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
+        loop {
+            self.deliver(true)?;
+            if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
+                return Ok(true);
+            }
+            if self.shared.clock.now() >= deadline {
+                return Ok(false);
+            }
+            self.delivery.wait()?;
+        }
+    }
+
+    /// Lets calls that have begun come to their end, without taking events. What waits for a
+    /// retry or in a window comes again.
+    pub fn drain(&mut self) -> Result<(), Stopped> {
+        let deadline = self.shared.clock.now() + self.config.bounds.drain_wait_max;
+        while self.shared.clock.now() < deadline {
+            let busy = self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
+            if !busy && !self.awaits() {
+                break;
+            }
+            if !busy {
+                self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            }
+            self.run_epoch();
+            self.deliver(false)?;
+        }
+        Ok(())
+    }
+
+    /// What the group has committed in these partitions.
+    pub fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, Stopped> {
+        Ok(self.consumer.committed(partitions)?)
     }
 
     fn around(&mut self) -> (&mut Delivery, Around<'_>) {

@@ -13,6 +13,7 @@ use crate::settings::SETTINGS;
 #[command(version, long_version = long_version(), propagate_version = true, after_long_help = settings_help(), after_help = "\
 Example:
   echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
+  kaspr-exec run agent.yaml --bootstrap-servers localhost:9092
 
 Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 shutdown deadline.")]
 pub struct Arguments {
@@ -26,6 +27,13 @@ pub struct Arguments {
 pub enum Command {
     /// Run agents.
     Run(Box<RunArguments>),
+    /// Look whether agents could run: Python loads, Kafka answers, topics exist. Joins no group.
+    Check(Box<RunArguments>),
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is KEY=VALUE, as in sasl.username=shop")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// `kaspr-exec run`.
@@ -37,6 +45,31 @@ pub struct RunArguments {
     /// Run on the embedded in-memory log: no Kafka needed.
     #[arg(long)]
     pub local: bool,
+    /// Run on this Kafka cluster [settings: bootstrapServers].
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "local", help_heading = "Kafka")]
+    pub bootstrap_servers: Option<String>,
+    /// A setting of the Kafka clients, as librdkafka names it; K_KAFKA_SASL_USERNAME=… is the same
+    /// as --kafka sasl.username=…. May be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = pair)]
+    pub kafka: Vec<(String, String)>,
+    /// What a crash may repeat [settings: guarantee]. Only at-least-once, so far.
+    #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
+    pub guarantee: Option<String>,
+    /// Where a group without commits begins: earliest, latest, or a time as ms since 1970 [settings: from].
+    #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
+    pub from: Option<String>,
+    /// Process up to the ends that the topics have at the start, commit and exit.
+    #[arg(long, help_heading = "Kafka", conflicts_with = "local")]
+    pub until_caught_up: bool,
+    /// Worker processes: each is a member of the group with Python of its own.
+    #[arg(long, value_name = "N", help_heading = "Kafka", default_value_t = 1, conflicts_with = "local", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: u32,
+    /// Longest time from SIGTERM to the end [settings: shutdownTimeout].
+    #[arg(long, value_name = "DURATION", help_heading = "Kafka")]
+    pub shutdown_timeout: Option<String>,
+    /// Which worker of a supervisor this process is.
+    #[arg(long, hide = true, value_name = "NUMBER:PID")]
+    pub worker: Option<String>,
     /// Feed a topic with the lines of a file; - is standard input. May be given more than once.
     #[arg(long, value_name = "TOPIC=FILE")]
     pub input: Vec<Input>,
@@ -117,6 +150,10 @@ impl RunArguments {
             ("onError", &self.on_error),
             ("deadLetterTopic", &self.dead_letter_topic),
             ("commitInterval", &self.commit_interval),
+            ("bootstrapServers", &self.bootstrap_servers),
+            ("guarantee", &self.guarantee),
+            ("from", &self.from),
+            ("shutdownTimeout", &self.shutdown_timeout),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
@@ -139,9 +176,10 @@ fn settings_help() -> String {
 
 fn long_version() -> String {
     format!(
-        "{}\nplan version {}\nCPython {}",
+        "{}\nplan version {}\nlibrdkafka {}\nCPython {}",
         env!("CARGO_PKG_VERSION"),
         kaspr_ir::plan::PLAN_VERSION,
+        crate::kafka::version(),
         crate::python::version()
     )
 }

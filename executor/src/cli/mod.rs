@@ -1,7 +1,14 @@
-//! The command line of `kaspr-exec`: what was typed, and what the terminal shows.
+//! The command line of `kaspr-exec`: what was typed, what the terminal shows, and the ways to run.
 
 mod arguments;
+mod kafka;
+mod local;
+mod stop;
+mod supervisor;
 mod terminal;
 
 pub use arguments::{Arguments, Command, LogFormat, RunArguments};
-pub use terminal::{Terminal, start_log};
+pub use kafka::{check_on_kafka, run_on_kafka};
+pub use local::run_locally;
+pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};
+pub use terminal::{Terminal, say, start_log};

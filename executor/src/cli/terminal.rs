@@ -99,3 +99,11 @@ pub fn start_log(format: LogFormat, level: Level) -> ProgressBar {
     }
     bar
 }
+
+/// The program's own words, on standard error.
+#[allow(clippy::print_stderr, reason = "this is where the program speaks")]
+pub fn say(message: &str) {
+    if !message.is_empty() {
+        eprintln!("{}", message.trim_end());
+    }
+}

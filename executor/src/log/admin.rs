@@ -32,6 +32,10 @@ impl Admin for LogAdmin {
         Ok(self.log.topics().into_iter().map(|(name, _)| name.to_string()).collect())
     }
 
+    fn setting(&mut self, _: &str, _: &str) -> Result<Option<String>, BrokerError> {
+        Ok(None)
+    }
+
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
         let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
         let default = self.log.state.borrow().default_partitions;

@@ -146,14 +146,14 @@ impl Consumer for LogConsumer {
         topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms)).ok_or_else(|| unknown(partition))
     }
 
-    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<(), BrokerError> {
+    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
         let mut state = self.log.state.borrow_mut();
         let group = state.groups.entry(self.group.clone()).or_default();
         if group.generation(&self.member).is_none() {
             return Err(BrokerError::Abort(format!("{} is no member of {}", self.member, self.group)));
         }
         group.commit(offsets);
-        Ok(())
+        Ok(true)
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -178,7 +178,7 @@ impl Consumer for LogConsumer {
         }
     }
 
-    fn wake_fd(&self) -> Option<RawFd> {
+    fn wake_fd(&mut self) -> Option<RawFd> {
         self.feed.as_ref().and_then(|feed| feed.wake_fd())
     }
 

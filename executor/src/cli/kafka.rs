@@ -1,0 +1,247 @@
+//! `kaspr-exec run` and `check` on a Kafka cluster.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use kaspr_ir::plan::{Plan, Topics};
+use tracing::info;
+
+use super::arguments::RunArguments;
+use super::stop::{FORCED, Signals, Stop};
+use super::supervisor::{dies_with, supervise};
+use super::terminal::{say, start_log};
+use crate::broker::{Admin, BrokerError};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Guarantee};
+use crate::counters::SharedCounters;
+use crate::directory::Directory;
+use crate::kafka::Kafka;
+use crate::kafka::config::{ClientSettings, setting_of};
+use crate::local::summary;
+use crate::member::{Ended, Member, ends};
+use crate::program::Defaults;
+use crate::python::{self, Interpreter, PythonCode};
+use crate::settings::Settings;
+use crate::store::MemoryStore;
+use crate::tables::Tables;
+use crate::topics::{self, Found};
+use crate::worker::{Parts, Worker};
+
+/// Runs the plan as a member of its group, or as the supervisor of several.
+pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings) -> Result<(), Stop> {
+    let signals = Signals::listen();
+    let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
+    let worker = worker_number(arguments)?;
+    let start = Start::new(plan, arguments, settings, worker.unwrap_or(0))?;
+    start_log(arguments.log_format, arguments.log_level);
+    if arguments.workers > 1 && worker.is_none() {
+        return match supervise(arguments.workers, &clock, &signals) {
+            0 => Ok(()),
+            code => Err(Stop(code, String::new())),
+        };
+    }
+    signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
+    let interpreter = Interpreter::start(&arguments.python_path);
+    interpreter.run(|py| {
+        info!("CPython {} at {}", python::version(), python::prefix(py));
+        if settings.get("guarantee").is_none_or(|guarantee| guarantee == "at-least-once") {
+            info!("guarantee: at-least-once; a crash may repeat what was not committed");
+        }
+        let kafka = start.connect()?;
+        let mut admin = kafka.admin();
+        refuse_faults(&start.topics(&mut admin, true)?)?;
+        let directory = Directory::new(Box::new(kafka.admin()));
+        let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+        let loading = python::Loading {
+            plan,
+            tables: tables.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            settings: settings.for_python(&start.config),
+        };
+        let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(Stop::fault)?));
+        let mut consumer = kafka.consumer().map_err(Stop::fault)?;
+        let until = match arguments.until_caught_up {
+            true => Some(ends(&read_topics(plan, &mut admin)?, &mut admin, &mut consumer).map_err(Stop::fault)?),
+            false => None,
+        };
+        let counters = SharedCounters::default();
+        let worker = Worker::start(Parts {
+            plan: plan.clone(),
+            config: start.config.clone(),
+            code: code.clone(),
+            consumer: Box::new(consumer),
+            producer: Box::new(kafka.producer()),
+            directory,
+            tables,
+            clock: clock.clone(),
+            counters: counters.clone(),
+        })
+        .map_err(Stop::fault)?;
+        let began = clock.now();
+        let member = Member { clock: clock.as_ref(), stop: &|| signals.told(), look: &|| kafka.look(), until };
+        let ended = member.run(worker);
+        code.borrow_mut().close();
+        if !arguments.quiet {
+            say(&summary(&counters.borrow(), clock.now() - began));
+        }
+        match ended.map_err(Stop::fault)? {
+            Ended::Uncommitted => Err(Stop(FORCED, String::new())),
+            Ended::Told | Ended::CaughtUp => Ok(()),
+        }
+    })
+}
+
+/// Looks whether the plan could run, and tells what it found. Joins no group, makes nothing.
+pub fn check_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings) -> Result<String, Stop> {
+    let start = Start::new(plan, arguments, settings, 0)?;
+    start_log(arguments.log_format, arguments.log_level);
+    let interpreter = Interpreter::start(&arguments.python_path);
+    let kafka = start.connect()?;
+    let found = start.topics(&mut kafka.admin(), false)?;
+    let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+    interpreter.run(|py| {
+        let loading = python::Loading {
+            plan,
+            tables,
+            directory: Directory::new(Box::new(kafka.admin())),
+            clock: Rc::new(SystemClock::start()),
+            settings: settings.for_python(&start.config),
+        };
+        PythonCode::load(py, loading).map(|mut code| code.close()).map_err(Stop::fault)
+    })?;
+    let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
+    text.push_str(&format!("CPython {} loads every block\n", python::version()));
+    for Found { named, partitions, .. } in &found {
+        if let Ok(partitions) = partitions {
+            text.push_str(&format!("topic {} has {partitions} partitions ({})\n", named.name, named.by));
+        }
+    }
+    let missing = |found: &&Found| {
+        let declared = plan.topics.iter().any(|topic| topic.declare && topic.name == found.named.name);
+        found.partitions.is_err() && !declared
+    };
+    for found in found.iter().filter(|found| found.partitions.is_err() && !missing(found)) {
+        text.push_str(&format!(
+            "topic {} does not exist yet: a run creates it ({})\n",
+            found.named.name, found.named.by
+        ));
+    }
+    let faults: Vec<Found> = found.iter().filter(missing).cloned().collect();
+    refuse_faults(&faults).map_err(|Stop(code, faults)| Stop(code, format!("{text}{faults}")))?;
+    Ok(text)
+}
+
+/// What is known before anything is connected.
+struct Start {
+    plan: Rc<Plan>,
+    config: Config,
+    client: ClientSettings,
+}
+
+impl Start {
+    fn new(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings, worker: u32) -> Result<Start, Stop> {
+        match settings.get("guarantee") {
+            None | Some("at-least-once") => {}
+            Some("exactly-once") => {
+                return Err(Stop::refused("exactly-once is not supported on Kafka yet: say --guarantee at-least-once"));
+            }
+            Some(other) => {
+                return Err(Stop::refused(format!("the guarantee \"{other}\" is not known: it is at-least-once")));
+            }
+        }
+        if let Some(table) = plan.tables.first() {
+            return Err(Stop::refused(format!(
+                "the table \"{}\" cannot be kept on Kafka yet: run these agents with --local",
+                table.name
+            )));
+        }
+        let mut config = settings.config(plan, worker).map_err(Stop::refused)?;
+        config.app = settings.app(plan).map_err(Stop::refused)?;
+        config.guarantee = Guarantee::AtLeastOnce;
+        let instance = settings.get("instance").map_or_else(random, str::to_owned);
+        config.transactional_id = format!("{}.{instance}.{worker}", config.app);
+        let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
+        let client = ClientSettings {
+            servers,
+            app: config.app.clone(),
+            instance: settings.get("instance").map(|_| config.transactional_id.clone()),
+            guarantee: config.guarantee,
+            assignor: plan.app.assignor,
+            user: user_settings(arguments),
+        };
+        client.check().map_err(Stop::refused)?;
+        Ok(Start { plan: plan.clone(), config, client })
+    }
+
+    fn connect(&self) -> Result<Kafka, Stop> {
+        let kafka = Kafka::connect(self.client.clone()).map_err(Stop::fault)?;
+        info!("app {} on {}, as {}", self.client.app, self.client.servers, self.config.transactional_id);
+        Ok(kafka)
+    }
+
+    fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
+        let defaults = Defaults {
+            on_error: self.config.on_error.clone(),
+            dead_letter_topic: self.config.dead_letter_topic.clone(),
+        };
+        topics::prepare(&self.plan, &defaults, admin, make).map_err(Stop::fault)
+    }
+}
+
+fn refuse_faults(found: &[Found]) -> Result<(), Stop> {
+    let faults = topics::faults(found);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Stop::fault(faults.join("\nerror: ")))
+}
+
+/// Names of topics that are read, patterns resolved as the topics are now.
+fn read_topics(plan: &Plan, admin: &mut dyn Admin) -> Result<Vec<String>, Stop> {
+    let mut names = std::collections::BTreeSet::new();
+    for reader in &plan.readers {
+        match &reader.topics {
+            Topics::Names(read) => names.extend(read.iter().cloned()),
+            Topics::Pattern(pattern) => {
+                let pattern = regex::Regex::new(&format!("^(?:{pattern})$")).map_err(Stop::refused)?;
+                let all = admin.topics().map_err(|error: BrokerError| Stop::fault(error))?;
+                names.extend(all.into_iter().filter(|name| pattern.is_match(name)));
+            }
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// librdkafka's settings as the user gave them: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`.
+fn user_settings(arguments: &RunArguments) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for prefix in ["K_KAFKA_", "KASPR_KAFKA_"] {
+        for (variable, value) in std::env::vars() {
+            if let Some(name) = setting_of(&variable, prefix) {
+                settings.insert(name, value);
+            }
+        }
+    }
+    settings.extend(arguments.kafka.iter().cloned());
+    settings
+}
+
+/// `--worker NUMBER:PID`: this process is a worker of that supervisor.
+fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
+    let Some(text) = &arguments.worker else { return Ok(None) };
+    let parsed = text.split_once(':').and_then(|(number, pid)| Some((number.parse().ok()?, pid.parse().ok()?)));
+    let (number, supervisor) = parsed.ok_or_else(|| Stop::refused("--worker is for the supervisor's use"))?;
+    match dies_with(supervisor) {
+        true => Ok(Some(number)),
+        false => Err(Stop(FORCED, "error: the supervisor of this worker is gone".to_owned())),
+    }
+}
+
+/// A name that no other instance has.
+fn random() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("{:08x}", number & 0xFFFF_FFFF)
+}

@@ -1,0 +1,109 @@
+//! `kaspr-exec run --local`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use kaspr_ir::plan::{Plan, Topics};
+use tracing::info;
+
+use super::arguments::RunArguments;
+use super::stop::{FAULT, REFUSED, Signals, Stop};
+use super::terminal::{Terminal, say, start_log};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::counters::SharedCounters;
+use crate::local::{Ended, Local, LocalError, Output, summary};
+use crate::python::{self, Interpreter, PythonCode};
+use crate::settings::Settings;
+use crate::store::MemoryStore;
+use crate::tables::Tables;
+
+/// Finds the name that is nearest to one that nobody reads.
+pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
+
+/// Runs the plan on the in-memory log until its input is used up.
+pub fn run_locally(
+    plan: &Rc<Plan>,
+    arguments: &RunArguments,
+    settings: &Settings,
+    config: Config,
+    nearest: Nearest<'_>,
+) -> Result<(), Stop> {
+    check_inputs(plan, arguments, nearest)?;
+    let bar = start_log(arguments.log_format, arguments.log_level);
+    let signals = Signals::listen();
+    let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
+    let local = Local {
+        plan: plan.clone(),
+        config: config.clone(),
+        inputs: arguments.input.clone(),
+        format: arguments.input_format.into(),
+        output: Output { folder: arguments.output_dir.clone(), failures: arguments.failures.clone() },
+        partitions: arguments.partitions,
+        clock: clock.clone(),
+    };
+    let counters = SharedCounters::default();
+    let mut terminal = Terminal::new(bar, total_bytes(arguments), arguments.quiet);
+    let interpreter = Interpreter::start(&arguments.python_path);
+    interpreter.run(|py| {
+        info!("CPython {} at {}", python::version(), python::prefix(py));
+        let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+        let prepared = local.prepare();
+        let loading = python::Loading {
+            plan,
+            tables: tables.clone(),
+            directory: prepared.directory.clone(),
+            clock: clock.clone(),
+            settings: settings.for_python(&config),
+        };
+        let code = PythonCode::load(py, loading).map_err(Stop::fault)?;
+        let code = Rc::new(RefCell::new(code));
+        let began = clock.now();
+        let stop = || signals.told();
+        let ended = local.run(prepared, code.clone(), tables, counters.clone(), &stop, &mut |progress, _| {
+            terminal.update(clock.now() - began, progress, counters.borrow().completed);
+        });
+        terminal.finish();
+        code.borrow_mut().close();
+        if !arguments.quiet && !matches!(ended, Ok(Ended::Closed)) {
+            say(&summary(&counters.borrow(), clock.now() - began));
+        }
+        ended.map(drop).map_err(|error| stopped(&error))
+    })
+}
+
+fn stopped(error: &LocalError) -> Stop {
+    let code = if matches!(error, LocalError::Refused(_)) { REFUSED } else { FAULT };
+    Stop(code, format!("error: {error}"))
+}
+
+/// An input for a topic that nobody reads is a slip.
+fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> Result<(), Stop> {
+    if arguments.input.is_empty() {
+        return Err(Stop::refused("nothing to read: name an input with --input TOPIC=FILE"));
+    }
+    let names = |topics: &Topics| match topics {
+        Topics::Names(names) => Some(names.clone()),
+        Topics::Pattern(_) => None,
+    };
+    let read: Option<Vec<Vec<String>>> = plan.readers.iter().map(|reader| names(&reader.topics)).collect();
+    // A pattern may read any topic.
+    let Some(read) = read.map(|read| read.concat()) else { return Ok(()) };
+    for input in &arguments.input {
+        if !read.contains(&input.topic) {
+            let near =
+                nearest(&input.topic, &read).map(|near| format!(" Did you mean \"{near}\"?")).unwrap_or_default();
+            return Err(Stop::refused(format!(
+                "no agent reads the topic \"{}\".{near}\nthe topics that are read: {}",
+                input.topic,
+                read.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of all inputs, where all are files.
+fn total_bytes(arguments: &RunArguments) -> Option<u64> {
+    arguments.input.iter().map(|input| std::fs::metadata(&input.file).ok().map(|file| file.len())).sum()
+}

@@ -1,0 +1,81 @@
+//! What ends the program: exit statuses, messages and signals.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Drained.
+pub const FINE: i32 = 0;
+/// Stopped by a fault.
+pub const FAULT: i32 = 1;
+/// Wrong use, or a spec that is refused.
+pub const REFUSED: i32 = 2;
+/// Told twice to stop, or not done by the deadline.
+pub const FORCED: i32 = 75;
+
+/// What ends the program before its work is done: an exit status and a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop(pub i32, pub String);
+
+impl Stop {
+    /// The user's call or spec cannot be run.
+    pub fn refused(why: impl std::fmt::Display) -> Stop {
+        Stop(REFUSED, format!("error: {why}"))
+    }
+
+    /// Something failed.
+    pub fn fault(why: impl std::fmt::Display) -> Stop {
+        Stop(FAULT, format!("error: {why}"))
+    }
+}
+
+/// SIGTERM and SIGINT, counted.
+#[derive(Clone)]
+pub struct Signals {
+    count: Arc<AtomicUsize>,
+    /// Seconds until the process ends by itself after the first one; 0: never.
+    deadline: Arc<AtomicU32>,
+}
+
+impl Signals {
+    /// Listens from now on. The second signal ends the process at once, with 75.
+    pub fn listen() -> Signals {
+        let signals = Signals { count: Arc::default(), deadline: Arc::default() };
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            let Signals { count, deadline } = signals.clone();
+            let act = move || {
+                if count.fetch_add(1, Ordering::SeqCst) > 0 {
+                    signal_hook::low_level::exit(FORCED);
+                }
+                let seconds = deadline.load(Ordering::SeqCst);
+                if seconds > 0 {
+                    // SAFETY: alarm may be called in a signal handler.
+                    unsafe { libc::alarm(seconds) };
+                }
+            };
+            // SAFETY: the action only touches atomics, `alarm` and `_exit`, all allowed in a handler.
+            unsafe { signal_hook::low_level::register(signal, act) }.expect("SIGTERM and SIGINT can be handled");
+        }
+        let late = || {
+            let words = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
+            // SAFETY: write and _exit may be called in a signal handler; the words live for ever.
+            unsafe { libc::write(2, words.as_ptr().cast(), words.len()) };
+            signal_hook::low_level::exit(FORCED);
+        };
+        // SAFETY: as above.
+        unsafe { signal_hook::low_level::register(signal_hook::consts::SIGALRM, late) }
+            .expect("SIGALRM can be handled");
+        signals
+    }
+
+    /// The process ends with 75 when it has not stopped this long after the first signal.
+    pub fn end_after(&self, deadline: Duration) {
+        let seconds = u32::try_from(deadline.as_secs().max(1)).unwrap_or(u32::MAX);
+        self.deadline.store(seconds, Ordering::SeqCst);
+    }
+
+    /// A signal has come.
+    pub fn told(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+}

@@ -1,0 +1,128 @@
+//! Several workers on one machine: a process for each, since one Python runs on one core, and a
+//! supervisor that starts them again when they die.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::stop::{FAULT, FINE, FORCED, REFUSED, Signals};
+use crate::clock::Clock;
+
+/// How often the supervisor looks after its workers.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// First and longest pause before a worker is started again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A worker that ran this long had no trouble starting.
+const STEADY: Duration = Duration::from_secs(60);
+
+struct Post {
+    number: u32,
+    child: Option<Child>,
+    started: Duration,
+    /// When it is started again, if it is not running.
+    due: Duration,
+    pause: Duration,
+    done: bool,
+}
+
+/// Runs `workers` processes of this program until all are done. Gives the exit status: the worst.
+pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
+    let now = clock.now();
+    let post = |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, done: false };
+    let mut posts: Vec<Post> = (0..workers).map(post).collect();
+    let (mut told, mut worst) = (false, FINE);
+    info!("starting {workers} workers");
+    loop {
+        let now = clock.now();
+        if signals.told() && !told {
+            told = true;
+            posts.iter().for_each(|post| tell(post, libc::SIGTERM));
+        }
+        for post in &mut posts {
+            let Some(status) = post.ended() else { continue };
+            match (status.code(), told) {
+                (Some(FINE), _) => post.done = true,
+                (Some(code @ (FAULT | REFUSED)), _) => {
+                    error!("worker {} ended with {code}: stopping all", post.number);
+                    worst = worst.max(code);
+                    post.done = true;
+                    told = true;
+                }
+                (code, true) => {
+                    worst = worst.max(code.unwrap_or(FORCED));
+                    post.done = true;
+                }
+                _ => post.again(status, now),
+            }
+        }
+        if told {
+            // Whoever was waiting for its next start has nothing to stop.
+            posts.iter_mut().filter(|post| post.child.is_none()).for_each(|post| post.done = true);
+            if worst != FINE && !signals.told() {
+                posts.iter().for_each(|post| tell(post, libc::SIGTERM));
+            }
+        }
+        if posts.iter().all(|post| post.done) {
+            return worst;
+        }
+        if !told {
+            for post in posts.iter_mut().filter(|post| !post.done && post.child.is_none() && post.due <= now) {
+                if let Err(why) = post.start(now) {
+                    error!("worker {} cannot be started: {why}", post.number);
+                    worst = FAULT;
+                    told = true;
+                }
+            }
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+impl Post {
+    fn start(&mut self, now: Duration) -> std::io::Result<()> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(std::env::args_os().skip(1)).arg("--worker").arg(format!(
+            "{}:{}",
+            self.number,
+            std::process::id()
+        ));
+        // Ctrl-C reaches the supervisor alone, which tells its workers once.
+        command.process_group(0);
+        self.child = Some(command.spawn()?);
+        self.started = now;
+        Ok(())
+    }
+
+    /// Its status, if it has just ended.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
+    }
+
+    fn again(&mut self, status: ExitStatus, now: Duration) {
+        self.pause = if now >= self.started + STEADY { PAUSES.0 } else { self.pause };
+        self.due = now + self.pause;
+        warn!("worker {} ended ({status}), starting again in {} s", self.number, self.pause.as_secs());
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+}
+
+fn tell(post: &Post, signal: i32) {
+    if let Some(pid) = post.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {
+        // SAFETY: the child has not been waited for, so the number is still its own.
+        unsafe { libc::kill(pid, signal) };
+    }
+}
+
+/// In a worker: dies with its supervisor, also when that is killed. False: it is gone already.
+pub fn dies_with(supervisor: u32) -> bool {
+    // SAFETY: prctl only sets this process's signal; getppid cannot fail.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+        u32::try_from(libc::getppid()).is_ok_and(|parent| parent == supervisor)
+    }
+}

@@ -1,0 +1,122 @@
+//! Knows and makes topics, over the producer's connection.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as NativeTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer as _;
+
+use super::ANSWER_WAIT_MAX;
+use super::config::{ClientSettings, RECORD_BYTES_MAX};
+use super::context::Health;
+use super::errors::judge;
+use super::producer::Client;
+use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
+
+/// Kafka's default of `max.message.bytes`, where the broker does not let us ask.
+const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
+
+/// Answers about topics.
+pub struct KafkaAdmin {
+    client: Rc<Client>,
+    settings: ClientSettings,
+    health: Arc<Health>,
+}
+
+impl KafkaAdmin {
+    /// An admin over a client that has connected.
+    pub fn new(client: Rc<Client>, settings: ClientSettings, health: Arc<Health>) -> KafkaAdmin {
+        KafkaAdmin { client, settings, health }
+    }
+
+    fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
+        let asked = self.client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
+        let answered = asked.map_err(|error| judge(&format!("the topic \"{name}\""), &error))?;
+        self.health.answered();
+        let Some(topic) = answered.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(None);
+        };
+        match topic.error().map(Code::from) {
+            None => Ok(Some(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
+            Some(Code::TopicAuthorizationFailed) => {
+                Err(BrokerError::Fatal(format!("no permission to describe the topic \"{name}\"")))
+            }
+            Some(code) => Err(judge(&format!("the topic \"{name}\""), &KafkaError::MetadataFetch(code))),
+        }
+    }
+
+    /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, BrokerError> {
+        let made = self.settings.producer().create();
+        made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {error}")))
+    }
+
+    fn describe(&self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
+        let admin = self.admin()?;
+        let answered =
+            futures_executor::block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
+        let answered = answered.map_err(|error| judge(&format!("the settings of the topic \"{topic}\""), &error))?;
+        let resource = answered.into_iter().next().and_then(Result::ok);
+        Ok(resource.and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER_WAIT_MAX)).operation_timeout(Some(ANSWER_WAIT_MAX))
+}
+
+impl Admin for KafkaAdmin {
+    fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError> {
+        let Some(partitions) = self.count(name)? else { return Ok(None) };
+        let limit = self.describe(name, "max.message.bytes")?.and_then(|limit| limit.parse().ok());
+        let message_bytes_max = limit.unwrap_or(MESSAGE_BYTES_DEFAULT).min(RECORD_BYTES_MAX);
+        Ok(Some(TopicInfo { partitions, message_bytes_max }))
+    }
+
+    fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
+        self.count(name)
+    }
+
+    fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
+        let asked = self.client.client().fetch_metadata(None, ANSWER_WAIT_MAX);
+        let answered = asked.map_err(|error| judge("the list of topics", &error))?;
+        let mut names: Vec<String> = answered.topics().iter().map(|topic| topic.name().to_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
+        self.describe(topic, name)
+    }
+
+    fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
+        let making = format!("the topic \"{}\" cannot be created", topic.name);
+        let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
+        let mut native =
+            NativeTopic::new(&topic.name, number(topic.partitions), TopicReplication::Fixed(number(topic.replicas)));
+        for (name, value) in &topic.config {
+            native = native.set(name, value);
+        }
+        let admin = self.admin()?;
+        let asked = admin.create_topics([&native], &options());
+        let answered = futures_executor::block_on(asked).map_err(|error| judge(&making, &error))?;
+        for result in answered {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(judge(&making, &KafkaError::AdminOp(code))),
+            }
+        }
+        // Other brokers hear of it a little later.
+        for _ in 0..100 {
+            if self.count(&topic.name)?.is_some_and(|partitions| partitions > 0) {
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Err(BrokerError::Retriable(format!("the topic \"{}\" was created and is not known yet", topic.name)))
+    }
+}

@@ -1,0 +1,170 @@
+//! Settings of Kafka clients: ours, those that users may set, and those that delivery fixes.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::Assignor;
+use rdkafka::ClientConfig;
+
+use crate::config::Guarantee;
+
+/// The largest record that a client sends at all; topics have their own, lower limits.
+pub const RECORD_BYTES_MAX: usize = 100 << 20;
+
+/// Settings that delivery depends on, and why nobody may change them.
+const FIXED: [(&str, &str); 13] = [
+    ("acks", "a record counts as delivered when all in-sync replicas have it"),
+    ("allow.auto.create.topics", "a topic that is missing is an error, or is declared in the spec"),
+    ("auto.offset.reset", "where a group begins is said with --from"),
+    ("enable.auto.commit", "offsets are committed when their effects are durable"),
+    ("enable.auto.offset.store", "offsets are committed when their effects are durable"),
+    ("enable.idempotence", "a retried record must not arrive twice or out of order"),
+    ("enable.partition.eof", "the worker asks for the ends of partitions itself"),
+    ("group.id", "the group is the app's name: say it with --app"),
+    ("group.instance.id", "the instance is said with --instance"),
+    ("isolation.level", "only committed records are read"),
+    ("message.max.bytes", "the topics' own limits hold"),
+    ("partition.assignment.strategy", "the plan decides it: agents that share tables need their partitions together"),
+    ("transactional.id", "it follows from the app, the instance and the worker"),
+];
+
+/// What clients are made of.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// `host:port,…`.
+    pub servers: String,
+    /// The group.
+    pub app: String,
+    /// The member's lasting name.
+    pub instance: Option<String>,
+    /// What a crash may repeat.
+    pub guarantee: Guarantee,
+    /// How partitions are divided.
+    pub assignor: Assignor,
+    /// librdkafka's settings, as the user gave them.
+    pub user: BTreeMap<String, String>,
+}
+
+impl ClientSettings {
+    /// Refuses settings that are fixed, unknown, or have values that librdkafka does not take.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, reason) in FIXED {
+            if self.user.contains_key(name) {
+                return Err(format!("the Kafka setting \"{name}\" is fixed: {reason}"));
+            }
+        }
+        let refused = |error: rdkafka::error::KafkaError| match error {
+            rdkafka::error::KafkaError::ClientConfig(_, reason, name, value) => {
+                format!("the Kafka setting \"{name}={value}\" is refused: {}", reason.trim())
+            }
+            other => format!("the Kafka settings are refused: {other}"),
+        };
+        self.consumer().create_native_config().map_err(refused)?;
+        self.producer().create_native_config().map_err(refused)?;
+        Ok(())
+    }
+
+    fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", &self.app)
+            .set("bootstrap.servers", &self.servers)
+            .set("allow.auto.create.topics", "false")
+            // Reconnects of idle connections are nobody's business.
+            .set("log.connection.close", "false")
+            .set("reconnect.backoff.max.ms", "2000");
+        config
+    }
+
+    /// Of the member of the group.
+    pub fn consumer(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("group.id", &self.app)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("heartbeat.interval.ms", "1000")
+            .set("session.timeout.ms", "30000")
+            .set("max.poll.interval.ms", "300000")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("check.crcs", "true");
+        let strategy = match self.assignor {
+            Assignor::CooperativeSticky => "cooperative-sticky",
+            Assignor::Range => "range",
+        };
+        config.set("partition.assignment.strategy", strategy);
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", instance);
+        }
+        self.with_user(config)
+    }
+
+    /// Of the producer, whose connection serves questions about topics too.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
+            .set("retry.backoff.ms", "250")
+            .set("queue.buffering.max.kbytes", "32768")
+            .set("linger.ms", "0");
+        if self.guarantee == Guarantee::AtLeastOnce {
+            // A broker that goes away is waited for; the bound is the queue above.
+            config.set("message.timeout.ms", "0");
+        }
+        self.with_user(config)
+    }
+
+    fn with_user(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.user {
+            config.set(name, value);
+        }
+        config
+    }
+}
+
+/// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
+/// meant here.
+pub fn setting_of(variable: &str, prefix: &str) -> Option<String> {
+    let name = variable.strip_prefix(prefix)?.to_ascii_lowercase().replace('_', ".");
+    (!name.is_empty() && name != "bootstrap.servers").then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(name: &str, value: &str) -> ClientSettings {
+        ClientSettings {
+            servers: "localhost:9092".to_owned(),
+            app: "shop".to_owned(),
+            instance: None,
+            guarantee: Guarantee::AtLeastOnce,
+            assignor: Assignor::default(),
+            user: [(name.to_owned(), value.to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn fixed_unknown_and_senseless_settings_are_refused() {
+        assert_eq!(settings("linger.ms", "7").check(), Ok(()));
+        for (name, value, expected) in [
+            ("acks", "1", "\"acks\" is fixed"),
+            ("no.such.thing", "1", "\"no.such.thing=1\" is refused: No such configuration property"),
+            ("linger.ms", "soon", "\"linger.ms=soon\" is refused"),
+        ] {
+            let refused = settings(name, value).check().expect_err(name);
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn variables_name_settings() {
+        assert_eq!(setting_of("K_KAFKA_SASL_USERNAME", "K_KAFKA_").as_deref(), Some("sasl.username"));
+        assert_eq!(setting_of("K_KAFKA_BOOTSTRAP_SERVERS", "K_KAFKA_"), None);
+        assert_eq!(setting_of("K_APP_NAME", "K_KAFKA_"), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! What librdkafka tells through callbacks: changes of partitions, and how the brokers are.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tracing::{debug, info, warn};
+
+/// How the brokers are, as all clients of a worker see it. Says so once when they go and once when
+/// they come.
+pub struct Health {
+    servers: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// No broker is connected.
+    down: bool,
+    /// The last complaint, which tells why.
+    last: Option<String>,
+    /// The brokers do not let us in.
+    refused: Option<String>,
+    /// The client is beyond repair.
+    fatal: Option<String>,
+}
+
+impl Health {
+    /// Nothing is known yet.
+    pub fn new(servers: &str) -> Health {
+        Health { servers: servers.to_owned(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn complains(&self, code: Option<Code>, reason: &str) {
+        let mut state = self.state();
+        match code {
+            Some(Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed) => {
+                let text = format!("the broker refuses the connection to {}: {reason}", self.servers);
+                if state.refused.is_none() {
+                    warn!("{text}");
+                }
+                state.refused = Some(text);
+            }
+            Some(Code::Fatal) => state.fatal = Some(reason.to_owned()),
+            Some(Code::AllBrokersDown) => {
+                if !state.down {
+                    let why = state.last.as_deref().unwrap_or(reason);
+                    warn!("no broker of {} can be reached, waiting for them: {why}", self.servers);
+                    state.down = true;
+                }
+                return;
+            }
+            _ => debug!("{reason}"),
+        }
+        state.last = Some(reason.to_owned());
+    }
+
+    /// A broker has answered.
+    pub fn answered(&self) {
+        let mut state = self.state();
+        state.refused = None;
+        if state.down {
+            state.down = false;
+            info!("the brokers of {} are back", self.servers);
+        }
+    }
+
+    /// No broker can be reached.
+    pub fn is_down(&self) -> bool {
+        self.state().down
+    }
+
+    /// Why the brokers do not let us in.
+    pub fn refused(&self) -> Option<String> {
+        self.state().refused.clone()
+    }
+
+    /// What a client said before it gave up for good.
+    pub fn fatal(&self) -> Option<String> {
+        self.state().fatal.clone()
+    }
+
+    /// The servers, for errors.
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// The error of a start that found nobody.
+    pub fn unreachable(&self, after: Duration) -> String {
+        let why = self.state().last.clone().unwrap_or_else(|| "no answer".to_owned());
+        format!("no broker answers at {} after {} s: {why}", self.servers, after.as_secs())
+    }
+
+    /// Where clients send their words.
+    pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(target: "librdkafka", "{level:?} {facility} {message}");
+    }
+}
+
+/// A change of partitions as it came.
+pub enum Rebalanced {
+    /// These came, and stand still.
+    Assigned(Vec<(String, i32)>),
+    /// These go. Nothing moves until they are acknowledged.
+    Revoked(Vec<(String, i32)>),
+    /// These are gone already, but must be acknowledged too.
+    Lost(Vec<(String, i32)>),
+    /// librdkafka could not do as the group said.
+    Failed(String),
+}
+
+/// The consumer's ear.
+pub struct MemberContext {
+    /// How the brokers are.
+    pub health: Arc<Health>,
+    changes: Mutex<VecDeque<Rebalanced>>,
+    /// The member leaves: nobody takes changes any more.
+    leaves: AtomicBool,
+}
+
+impl MemberContext {
+    /// An ear that has heard nothing.
+    pub fn new(health: Arc<Health>) -> MemberContext {
+        MemberContext { health, changes: Mutex::default(), leaves: AtomicBool::new(false) }
+    }
+
+    fn changes(&self) -> MutexGuard<'_, VecDeque<Rebalanced>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The oldest change that nobody has taken.
+    pub fn next_change(&self) -> Option<Rebalanced> {
+        self.changes().pop_front()
+    }
+
+    /// From here on what goes is acknowledged at once: the member leaves.
+    pub fn acknowledge_all(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    /// There is a change that nobody has taken.
+    pub fn has_change(&self) -> bool {
+        !self.changes().is_empty()
+    }
+}
+
+impl ClientContext for MemberContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Health::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.health.complains(error.rdkafka_error_code(), reason);
+    }
+}
+
+impl ConsumerContext for MemberContext {
+    /// What comes is acknowledged at once, since the whole group waits for it, but stands still
+    /// until its offsets are known. What goes is acknowledged by the worker, after its last commit.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let names: Vec<_> =
+            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let done = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => assign(consumer, list),
+            _ if names.is_empty() || self.leaves.load(Ordering::Relaxed) => unassign(consumer, list),
+            _ => Ok(()),
+        };
+        let change = match (done, code) {
+            (Err(error), _) => Rebalanced::Failed(error.to_string()),
+            _ if names.is_empty() => return,
+            (Ok(()), RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) => Rebalanced::Assigned(names),
+            _ if consumer.assignment_lost() => Rebalanced::Lost(names),
+            _ => Rebalanced::Revoked(names),
+        };
+        self.changes().push_back(change);
+    }
+}
+
+fn assign(consumer: &BaseConsumer<MemberContext>, list: &mut TopicPartitionList) -> Result<(), KafkaError> {
+    // The end must be asked for first, so that nothing is fetched before the pause.
+    list.set_all_offsets(Offset::End)?;
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(list)?,
+        _ => consumer.assign(list)?,
+    }
+    consumer.pause(list)
+}
+
+/// Acknowledges that partitions are given up.
+pub fn unassign(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        _ => consumer.unassign(),
+    }
+}

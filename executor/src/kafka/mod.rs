@@ -1,0 +1,92 @@
+//! Kafka, through rdkafka: the only part of the executor that names it.
+//!
+//! A worker has one consumer (a member of the app's group), one producer, and an admin that shares
+//! the producer's connection. All calls come from the worker's thread; librdkafka's own threads
+//! fetch and send, and what they have to tell arrives through the callbacks of [`context`].
+
+pub mod admin;
+pub mod config;
+pub mod consumer;
+pub mod context;
+pub mod errors;
+pub mod producer;
+mod raw;
+mod wake;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::producer::Producer as _;
+
+use crate::broker::BrokerError;
+use admin::KafkaAdmin;
+use config::ClientSettings;
+use consumer::KafkaConsumer;
+use context::Health;
+use producer::{Client, KafkaProducer};
+
+/// Longest wait for the first answer of a broker.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for an answer about topics and offsets.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A connection to a cluster that has answered.
+pub struct Kafka {
+    settings: ClientSettings,
+    health: Arc<Health>,
+    client: Rc<Client>,
+}
+
+impl Kafka {
+    /// Connects, and waits until a broker has answered. Errors name the servers and the reason.
+    pub fn connect(settings: ClientSettings) -> Result<Kafka, BrokerError> {
+        let health = Arc::new(Health::new(&settings.servers));
+        let client = Rc::new(producer::client(&settings, health.clone())?);
+        let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
+        for _ in 0..tries {
+            let answer = client.client().fetch_metadata(None, CONNECT_STEP);
+            client.poll(Duration::ZERO);
+            if answer.is_ok() {
+                health.answered();
+                return Ok(Kafka { settings, health, client });
+            }
+            if let Some(refused) = health.refused() {
+                return Err(BrokerError::Fatal(refused));
+            }
+        }
+        Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))
+    }
+
+    /// Asks lost brokers whether they are back; a connection that works is left alone.
+    pub fn look(&self) {
+        if self.health.is_down() && self.client.client().fetch_metadata(None, LOOK_WAIT_MAX).is_ok() {
+            self.health.answered();
+        }
+    }
+
+    /// A member of the app's group, which joins when it subscribes.
+    pub fn consumer(&self) -> Result<KafkaConsumer, BrokerError> {
+        KafkaConsumer::new(&self.settings, self.health.clone())
+    }
+
+    /// The producer. There is one per connection.
+    pub fn producer(&self) -> KafkaProducer {
+        KafkaProducer::new(self.client.clone(), self.health.clone())
+    }
+
+    /// Knows and makes topics.
+    pub fn admin(&self) -> KafkaAdmin {
+        KafkaAdmin::new(self.client.clone(), self.settings.clone(), self.health.clone())
+    }
+}
+
+/// Longest wait when looking whether brokers are back: the worker stands still meanwhile.
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long one try to reach a broker takes.
+const CONNECT_STEP: Duration = Duration::from_millis(500);
+
+/// The version of librdkafka that is linked: `2.12.1`.
+pub fn version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

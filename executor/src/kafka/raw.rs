@@ -1,0 +1,171 @@
+//! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
+//! librdkafka itself. All `unsafe` of the Kafka connector stands here.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+
+use bytes::Bytes;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka_sys as native;
+
+use super::context::MemberContext;
+use crate::message::{Header, TopicPartition};
+
+const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// Bytes that librdkafka lends, `None` for its null.
+///
+/// # Safety
+/// `start` is null or points to `length` bytes that live through the call.
+unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(start.cast(), length) })
+}
+
+/// A message's headers. Names that are no UTF-8 are read as well as they can be.
+pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let mut headers = Vec::new();
+    let mut list = ptr::null_mut();
+    // SAFETY: the message lives through the call; the list stays the message's.
+    if unsafe { native::rd_kafka_message_headers(message.ptr(), &mut list) } != NO_ERROR {
+        return headers;
+    }
+    for number in 0.. {
+        let (mut name, mut value, mut size): (*const c_char, *const c_void, usize) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the list is the message's, and name and value live as long as it does.
+        let (found, name, value) = unsafe {
+            let found = native::rd_kafka_header_get_all(list, number, &mut name, &mut value, &mut size);
+            if found != NO_ERROR {
+                break;
+            }
+            (found, CStr::from_ptr(name), lent(value, size))
+        };
+        debug_assert_eq!(found, NO_ERROR);
+        headers.push((name.to_string_lossy().into_owned(), value.map(Bytes::copy_from_slice)));
+    }
+    headers
+}
+
+/// The metadata of a partition in a list of committed offsets.
+pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String {
+    // SAFETY: the list lives through the call and is not changed in it.
+    let elements = unsafe { std::slice::from_raw_parts((*list.ptr()).elems, list.count()) };
+    let found = elements.iter().find(|element| {
+        // SAFETY: librdkafka ends names with a zero byte.
+        let topic = unsafe { CStr::from_ptr(element.topic) };
+        element.partition == partition.partition && topic.to_bytes() == partition.topic.as_bytes()
+    });
+    let Some(element) = found else { return String::new() };
+    // SAFETY: the metadata is the element's.
+    let bytes = unsafe { lent(element.metadata, element.metadata_size) };
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}
+
+/// Fills in the next offsets that the consumer gives.
+pub fn fill_positions(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> bool {
+    // SAFETY: client and list live through the call, which writes the list's offsets.
+    unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
+}
+
+/// The member's generation and name; 0 and empty outside a group.
+pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
+    // SAFETY: the client lives through the calls; the metadata is ours and given back.
+    unsafe {
+        let metadata = native::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return (0, String::new());
+        }
+        let generation = native::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = native::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = if member.is_null() { String::new() } else { CStr::from_ptr(member).to_string_lossy().into() };
+        native::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation, member)
+    }
+}
+
+/// Commits of offsets whose answers come to a queue of their own, so that nobody waits for them
+/// and no message is met on the way.
+pub struct Commits {
+    queue: *mut native::rd_kafka_queue_t,
+    asked: bool,
+}
+
+impl Commits {
+    /// A queue of this client's.
+    pub fn new(consumer: &BaseConsumer<MemberContext>) -> Commits {
+        // SAFETY: the client lives through the call. The queue holds no pointer to it.
+        let queue = unsafe { native::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Commits { queue, asked: false }
+    }
+
+    /// Asks, or looks for the answer to what was asked. True: it is committed.
+    pub fn turn(
+        &mut self,
+        consumer: &BaseConsumer<MemberContext>,
+        offsets: impl FnOnce() -> Result<TopicPartitionList, KafkaError>,
+    ) -> Result<bool, KafkaError> {
+        if !self.asked {
+            let offsets = offsets()?;
+            // SAFETY: client, list and queue live through the call, which copies the list; there
+            // is no callback.
+            let code = unsafe {
+                let client = consumer.client().native_ptr();
+                native::rd_kafka_commit_queue(client, offsets.ptr(), self.queue, None, ptr::null_mut())
+            };
+            if code != NO_ERROR {
+                return Err(KafkaError::ConsumerCommit(code.into()));
+            }
+            self.asked = true;
+            return Ok(false);
+        }
+        // SAFETY: the queue is ours; the event is ours and given back.
+        let code = unsafe {
+            let event = native::rd_kafka_queue_poll(self.queue, 0);
+            if event.is_null() {
+                return Ok(false);
+            }
+            let code = worst(event);
+            native::rd_kafka_event_destroy(event);
+            code
+        };
+        self.asked = false;
+        match code {
+            NO_ERROR => Ok(true),
+            code => Err(KafkaError::ConsumerCommit(code.into())),
+        }
+    }
+}
+
+/// The answer's own error, or that of one of its partitions.
+///
+/// # Safety
+/// `event` is a live event.
+unsafe fn worst(event: *mut native::rd_kafka_event_t) -> RDKafkaRespErr {
+    // SAFETY: the caller's promise; the list is the event's.
+    unsafe {
+        let code = native::rd_kafka_event_error(event);
+        let list = native::rd_kafka_event_topic_partition_list(event);
+        if code != NO_ERROR || list.is_null() || (*list).elems.is_null() {
+            return code;
+        }
+        let count = usize::try_from((*list).cnt).unwrap_or(0);
+        let elements = std::slice::from_raw_parts((*list).elems, count);
+        elements.iter().map(|element| element.err).find(|&code| code != NO_ERROR).unwrap_or(NO_ERROR)
+    }
+}
+
+impl Drop for Commits {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours, and its client outlives it: see the order of the fields of
+        // the consumer that owns both.
+        unsafe { native::rd_kafka_queue_destroy(self.queue) };
+    }
+}
