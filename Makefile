@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench golden clean
+.PHONY: help demo test bench kafka golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ test: ## Formatting, lints and every test (first time 5 to 10 minutes)
 	@echo "Step 4 of 5: the executor's library without its command line (half a minute the first time)"
 	@$(CARGO) clippy --quiet -p kaspr-exec --lib --no-default-features -- -D warnings
 	@echo "Step 5 of 5: unit, golden and end-to-end tests (2 to 4 minutes the first time)"
+	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) test --quiet --workspace
 	@echo "All tests passed."
@@ -36,6 +37,12 @@ bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6
 	@.ci/install bench
 	@$(CARGO) build --quiet --release -p kaspr-benches
 	@benches/run loop
+
+kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends it
+	@.ci/install test
+	@tests/kafka/broker fetch
+	@echo "Kafka on localhost:9092, data in $(TARGET)/kafka/data; Ctrl-C ends it"
+	@KAFKA_AUTO_CREATE=true tests/kafka/broker run 9092 "$(abspath $(TARGET))/kafka/data"
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden

@@ -1,6 +1,7 @@
 //! What the tests share: the programs as they are built, runs of them, and comparisons.
 
 pub mod compare;
+pub mod kafka;
 pub mod program;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
+/// Questions without an answer after which brokers count as away.
+const UNANSWERED_MAX: u32 = 4;
+
 /// How the brokers are, as all clients of a worker see it. Says so once when they go and once when
 /// they come.
 pub struct Health {
@@ -23,7 +26,11 @@ pub struct Health {
 
 #[derive(Default)]
 struct State {
-    /// No broker is connected.
+    /// Something complained of a connection since a broker last answered.
+    suspect: bool,
+    /// Questions in a row that nobody answered.
+    unanswered: u32,
+    /// No broker can be reached, and that was said.
     down: bool,
     /// The last complaint, which tells why.
     last: Option<String>,
@@ -54,32 +61,42 @@ impl Health {
                 state.refused = Some(text);
             }
             Some(Code::Fatal) => state.fatal = Some(reason.to_owned()),
+            // The complaint before it tells why.
             Some(Code::AllBrokersDown) => {
-                if !state.down {
-                    let why = state.last.as_deref().unwrap_or(reason);
-                    warn!("no broker of {} can be reached, waiting for them: {why}", self.servers);
-                    state.down = true;
-                }
+                state.suspect = true;
                 return;
             }
             _ => debug!("{reason}"),
         }
+        state.suspect = true;
         state.last = Some(reason.to_owned());
     }
 
     /// A broker has answered.
     pub fn answered(&self) {
         let mut state = self.state();
-        state.refused = None;
+        (state.refused, state.suspect, state.unanswered) = (None, false, 0);
         if state.down {
             state.down = false;
             info!("the brokers of {} are back", self.servers);
         }
     }
 
-    /// No broker can be reached.
-    pub fn is_down(&self) -> bool {
-        self.state().down
+    /// Someone should ask whether any broker answers.
+    pub fn is_suspect(&self) -> bool {
+        let state = self.state();
+        state.suspect || state.down
+    }
+
+    /// Nobody answered a question. After a few in a row the brokers are away, and that is said once.
+    pub fn unanswered(&self) {
+        let mut state = self.state();
+        state.unanswered += 1;
+        if state.unanswered >= UNANSWERED_MAX && !state.down {
+            let why = state.last.as_deref().unwrap_or("no answer");
+            warn!("no broker of {} can be reached, waiting for them: {why}", self.servers);
+            state.down = true;
+        }
     }
 
     /// Why the brokers do not let us in.
@@ -189,8 +206,8 @@ impl ConsumerContext for MemberContext {
 }
 
 fn assign(consumer: &BaseConsumer<MemberContext>, list: &mut TopicPartitionList) -> Result<(), KafkaError> {
-    // The end must be asked for first, so that nothing is fetched before the pause.
-    list.set_all_offsets(Offset::End)?;
+    // A number, whichever: a partition that still asks for its end when it is sought stays dead.
+    list.set_all_offsets(Offset::Offset(0))?;
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(list)?,
         _ => consumer.assign(list)?,

@@ -60,8 +60,12 @@ impl Kafka {
 
     /// Asks lost brokers whether they are back; a connection that works is left alone.
     pub fn look(&self) {
-        if self.health.is_down() && self.client.client().fetch_metadata(None, LOOK_WAIT_MAX).is_ok() {
-            self.health.answered();
+        if !self.health.is_suspect() {
+            return;
+        }
+        match self.client.client().fetch_metadata(None, LOOK_WAIT_MAX) {
+            Ok(_) => self.health.answered(),
+            Err(_) => self.health.unanswered(),
         }
     }
 

@@ -1,0 +1,260 @@
+//! A real Apache Kafka for the tests: started by the first that asks, on loopback, and ended with
+//! the test process whatever ends that. `KASPR_TEST_BOOTSTRAP=host:port` uses another one instead.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::root;
+
+/// Longest wait for an answer of the broker.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// A broker on loopback.
+pub struct Broker {
+    /// `host:port`.
+    pub servers: String,
+    port: u16,
+    folder: std::path::PathBuf,
+    script: Option<Child>,
+}
+
+/// A record as it is produced or was read. `None` as a key or value is Kafka's null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The partition; `None`: the client's partitioner decides.
+    pub partition: Option<i32>,
+    /// The offset, of a record that was read.
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// In order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// A record with a key and a value.
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Record {
+        Record { key: Some(key.into()), value: Some(value.into()), ..Record::default() }
+    }
+
+    /// The value as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// The broker that all tests of a process share.
+pub fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| match std::env::var("KASPR_TEST_BOOTSTRAP") {
+        Ok(servers) => Broker { servers, port: 0, folder: root(), script: None },
+        Err(_) => Broker::start(),
+    })
+}
+
+/// A name that no other test uses.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Broker {
+    /// A broker of the test's own, which it may stop.
+    pub fn start() -> Broker {
+        let port = two_free_ports();
+        let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
+        let mut broker = Broker { servers: format!("127.0.0.1:{port}"), port, folder, script: None };
+        broker.start_again(true);
+        broker
+    }
+
+    /// Starts a broker that was stopped, with the data that it had; `last` forgets them at its end.
+    pub fn start_again(&mut self, last: bool) {
+        let mut command = Command::new(root().join("tests/kafka/broker"));
+        command.arg("run").arg(self.port.to_string()).arg(&self.folder).stdin(Stdio::piped()).stdout(Stdio::null());
+        if last {
+            command.env("KAFKA_FORGETS", "1");
+        }
+        // The script ends when this process does and its standard input closes.
+        self.script = Some(command.stderr(Stdio::null()).spawn().expect("the broker's script starts"));
+        let client: BaseConsumer = self.config().create().expect("a client");
+        for _ in 0..120 {
+            if client.fetch_metadata(None, Duration::from_millis(500)).is_ok() {
+                return;
+            }
+        }
+        panic!("the broker at {} does not answer", self.servers);
+    }
+
+    /// Ends the broker as a crash would.
+    pub fn stop(&mut self) {
+        if let Some(mut script) = self.script.take() {
+            drop(script.stdin.take());
+            let _ = script.wait();
+        }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers).set("log_level", "0");
+        config
+    }
+
+    /// Makes a topic with a unique name.
+    pub fn topic(&self, name: &str, partitions: i32) -> String {
+        let name = unique(name);
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
+        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let made = futures_executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
+        made.expect("the broker answers").into_iter().for_each(|made| {
+            made.expect("the topic is made");
+        });
+        while self.partitions(&name) != partitions {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        name
+    }
+
+    /// Partitions of a topic; 0: it does not exist.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        let client: BaseConsumer = self.config().create().expect("a client");
+        let metadata = client.fetch_metadata(Some(topic), WAIT).expect("the broker answers");
+        i32::try_from(metadata.topics()[0].partitions().len()).expect("few")
+    }
+
+    /// Sends records and waits until all are acknowledged.
+    pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Record>) {
+        let mut config = self.config();
+        config.set("linger.ms", "5").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+        let producer: BaseProducer = config.create().expect("a producer");
+        for record in records {
+            let mut native = BaseRecord::<[u8], [u8]>::to(topic);
+            (native.partition, native.key, native.payload) =
+                (record.partition, record.key.as_deref(), record.value.as_deref());
+            if record.timestamp > 0 {
+                native.timestamp = Some(record.timestamp);
+            }
+            if !record.headers.is_empty() {
+                let add = |headers: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+                    headers.insert(Header { key, value: value.as_ref() })
+                };
+                native.headers = Some(record.headers.iter().fold(OwnedHeaders::new(), add));
+            }
+            while let Err((_, again)) = producer.send(native) {
+                native = again;
+                producer.poll(Duration::from_millis(5));
+            }
+        }
+        producer.flush(WAIT).expect("all is acknowledged");
+    }
+
+    /// Everything that a topic holds, partition by partition.
+    pub fn read(&self, topic: &str) -> Vec<Record> {
+        let mut config = self.config();
+        config.set("group.id", unique("reader")).set("enable.auto.commit", "false");
+        config.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut records = Vec::new();
+        for partition in 0..self.partitions(topic) {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, WAIT).expect("the broker answers");
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
+            consumer.assign(&list).expect("the partition is there");
+            let mut next = low;
+            while next < high {
+                let message = consumer.poll(WAIT).expect("records up to the end").expect("no error");
+                next = message.offset() + 1;
+                let headers = message.headers().map_or(Vec::new(), |headers| {
+                    headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+                });
+                records.push(Record {
+                    partition: Some(partition),
+                    offset: message.offset(),
+                    timestamp: message.timestamp().to_millis().unwrap_or_default(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers,
+                });
+            }
+        }
+        records
+    }
+
+    /// Records that a topic holds, markers counted too.
+    pub fn count(&self, topic: &str) -> i64 {
+        let client: BaseConsumer = self.config().create().expect("a client");
+        (0..self.partitions(topic))
+            .map(|partition| client.fetch_watermarks(topic, partition, WAIT).expect("the broker answers"))
+            .map(|(low, high)| high - low)
+            .sum()
+    }
+
+    /// What a group has committed: offset and metadata per partition.
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<(i64, String)>> {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, self.partitions(topic) - 1);
+        let committed = consumer.committed_offsets(list, WAIT).expect("the broker answers");
+        let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        };
+        committed.elements().iter().map(of).collect()
+    }
+
+    /// Records that a group has not passed yet, as tools that watch lag count them.
+    pub fn lag(&self, group: &str, topic: &str) -> i64 {
+        let client: BaseConsumer = self.config().create().expect("a client");
+        let committed = self.committed(group, topic);
+        let of = |(partition, committed): (usize, &Option<(i64, String)>)| {
+            let partition = i32::try_from(partition).expect("few");
+            let (low, high) = client.fetch_watermarks(topic, partition, WAIT).expect("the broker answers");
+            high - committed.as_ref().map_or(low, |committed| committed.0)
+        };
+        committed.iter().enumerate().map(of).sum()
+    }
+
+    /// Runs one of Kafka's own tools with this standard input.
+    pub fn tool(&self, class: &str, arguments: &[&str], input: &str) -> String {
+        let mut command = Command::new(root().join("tests/kafka/broker"));
+        command.arg("tool").arg(class).args(["--bootstrap-server", &self.servers]).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the tool starts");
+        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), input.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("the tool ends");
+        assert!(output.status.success(), "{class}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A free port whose successor is free too.
+fn two_free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        let port = first.local_addr().expect("it is bound").port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Agents on a real Kafka, as processes that come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use kaspr_exec::partitioner::partition_for;
+use kaspr_tests::kafka::{Broker, Record, broker, unique};
+use kaspr_tests::program::command;
+
+/// Longest time that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn agent(name: &str, input: &str, take: &str, output: &str, body: &str) -> String {
+    format!(
+        "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata:\n  name: {name}\nspec:\n  input:\n    topic: {{name: {input}}}\n{take}\
+         \x20 output:\n    topics:\n      - {{name: {output}}}\n  processors:\n    pipeline: [step]\n    operations:\n      - name: step\n        \
+         map:\n          python: |\n            {body}\n---\n"
+    )
+}
+
+const SAME: &str = "def step(value): return value";
+
+/// A run on Kafka, in a folder of its own.
+struct Run {
+    folder: tempfile::TempDir,
+    group: String,
+    servers: String,
+    flags: Vec<String>,
+}
+
+impl Run {
+    fn new(broker: &Broker, specs: &str) -> Run {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
+        Run { folder, group: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
+    }
+
+    fn with(mut self, flags: &[&str]) -> Run {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    fn log(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("log-{number}"))
+    }
+
+    fn start(&self, number: usize) -> Child {
+        let specs = self.folder.path().join("agents.yaml");
+        let mut command = command("kaspr-exec", &["run"]);
+        command.arg(specs).args(["--bootstrap-servers", &self.servers, "--app", &self.group]).args(&self.flags);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log(number)).expect("a log");
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+    }
+
+    fn words(&self, number: usize) -> String {
+        std::fs::read_to_string(self.log(number)).unwrap_or_default()
+    }
+
+    /// Runs to its own end; gives its exit status and its words.
+    fn to_end(&self) -> (Option<i32>, String) {
+        let status = self.start(0).wait().expect("it ends");
+        (status.code(), self.words(0))
+    }
+}
+
+impl Drop for Run {
+    /// A test that fails shows what its members said.
+    #[allow(clippy::print_stderr, reason = "only when a test fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (0..2).for_each(|number| eprintln!("-- member {number}:\n{}", self.words(number)));
+        }
+    }
+}
+
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: the child has not been waited for, so the number is its own.
+    unsafe { libc::kill(i32::try_from(child.id()).expect("a process number"), signal) };
+}
+
+/// Ends a run as Kubernetes does; gives its exit status.
+fn terminate(child: &mut Child) -> Option<i32> {
+    signal(child, libc::SIGTERM);
+    child.wait().expect("it ends").code()
+}
+
+#[allow(clippy::disallowed_methods, reason = "a real broker takes real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = now();
+    while !is_so() {
+        assert!(now() - began < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+fn numbered(count: u64, keys: u64) -> impl Iterator<Item = Record> {
+    (0..count).map(move |n| Record::new(format!("key-{}", n % keys), format!("{{\"n\": {n}}}")))
+}
+
+fn numbers(records: &[Record]) -> Vec<u64> {
+    let number = |record: &Record| {
+        let text = record.text();
+        text.trim_start_matches("{\"n\": ").trim_end_matches('}').parse().unwrap_or_else(|_| panic!("{text}"))
+    };
+    records.iter().map(number).collect()
+}
+
+/// Per key, the first time each number came is in the order of the numbers.
+fn assert_order_per_key(records: &[Record], keys: u64) {
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for number in numbers(records) {
+        if seen.insert(number) {
+            let before = last.insert(number % keys, number);
+            assert!(before.is_none_or(|before| before < number), "{number} came after {before:?}");
+        }
+    }
+}
+
+#[test]
+fn records_make_the_round_trip() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 5), broker.topic("out", 5));
+    let selectors = "valueSerializer: raw, keySelector: {python: \"def key(value): return context['event'].message.key\"}, \
+                     headersSelector: {python: \"def headers(value): return context['event'].message.headers\"}";
+    let spec = agent("echo", &input, "", &output, SAME)
+        .replace("topic: {name: ", "topic: {valueSerializer: raw, name: ")
+        .replace("- {name: ", &format!("- {{{selectors}, name: "));
+    let records = vec![
+        Record { headers: vec![("a".into(), Some(b"1".to_vec())), ("a".into(), None)], ..Record::new("k1", "v1") },
+        Record { key: None, ..Record::new("", "no key") },
+        Record::new("empty value", ""),
+        Record { value: Some(vec![0, 159, 146, 150]), ..Record::new("bytes", "") },
+        Record { value: None, ..Record::new("tombstone", "") },
+    ];
+    broker.produce(&input, records.clone());
+    let run = Run::new(broker, &spec).with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    let came = broker.read(&output);
+    assert_eq!(came.len(), records.len(), "{words}");
+    for record in &records {
+        let found = came.iter().find(|came| came.key == record.key).expect("each key came");
+        assert_eq!((&found.value, &found.headers), (&record.value, &record.headers), "{words}");
+    }
+    assert_eq!(broker.lag(&run.group, &input), 0);
+}
+
+#[test]
+fn keys_land_where_java_puts_them() {
+    let broker = broker();
+    let (input, output, java) = (broker.topic("in", 7), broker.topic("out", 7), broker.topic("java", 7));
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{}", n * 7919)).collect();
+    broker.produce(&input, keys.iter().map(|key| Record::new(key.as_str(), format!("\"{key}\""))));
+    let spec = agent("echo", &input, "", &output, SAME).replace(
+        &format!("- {{name: {output}}}"),
+        &format!("- name: {output}\n        keySelector:\n          python: \"def key(value): return value\""),
+    );
+    let run = Run::new(broker, &spec).with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    let lines: String = keys.iter().map(|key| format!("{key}:1\n")).collect();
+    let arguments = ["--topic", &java, "--reader-property", "parse.key=true", "--reader-property", "key.separator=:"];
+    broker.tool("org.apache.kafka.tools.ConsoleProducer", &arguments, &lines);
+    let places = |topic: &str| -> BTreeMap<Vec<u8>, i32> {
+        broker.read(topic).into_iter().filter_map(|record| Some((record.key?, record.partition?))).collect()
+    };
+    let (ours, javas) = (places(&output), places(&java));
+    assert_eq!(javas.len(), keys.len());
+    assert_eq!(ours, javas, "{words}");
+    for (key, partition) in javas {
+        assert_eq!(partition_for(Some(&key), 7, 0), partition);
+    }
+}
+
+#[test]
+fn a_chain_survives_kills() {
+    const EVENTS: u64 = 100_000;
+    const KEYS: u64 = 97;
+    let broker = broker();
+    let (first, between, last) = (broker.topic("first", 12), broker.topic("between", 12), broker.topic("last", 12));
+    let specs = agent("front", &first, "", &between, SAME) + &agent("back", &between, "", &last, SAME);
+    let keyed = |topic: &str| {
+        (
+            format!("- {{name: {topic}}}"),
+            format!(
+                "- name: {topic}\n        keySelector:\n          python: \"def key(value): return 'key-' + str(value['n'] % {KEYS})\""
+            ),
+        )
+    };
+    let specs = [&between, &last].iter().fold(specs, |specs, topic| {
+        let (from, to) = keyed(topic);
+        specs.replace(&from, &to)
+    });
+    let run =
+        Run::new(broker, &specs).with(&["--kafka", "session.timeout.ms=3000", "--kafka", "heartbeat.interval.ms=500"]);
+    let mut members = [run.start(0), run.start(1)];
+    // Events flow all the time, so that every kill meets some on their way.
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            for part in 0..50 {
+                let records = numbered(EVENTS, KEYS).skip(part * 2000).take(2000);
+                broker.produce(&first, records);
+                std::thread::park_timeout(Duration::from_millis(300));
+            }
+        });
+        for turn in 0..10_u64 {
+            std::thread::park_timeout(Duration::from_millis(700 + turn * 7919 % 900));
+            let member = &mut members[usize::try_from(turn % 3 % 2).expect("small")];
+            if turn % 2 == 0 {
+                signal(member, libc::SIGKILL);
+                let status = member.wait().expect("it ends");
+                assert_eq!(status.signal(), Some(libc::SIGKILL));
+            } else {
+                let status = terminate(member);
+                assert_eq!(status, Some(0), "{}\n{}", run.words(0), run.words(1));
+            }
+            *member = run.start(usize::try_from(turn % 3 % 2).expect("small"));
+        }
+        producer.join().expect("the producer ends well");
+    });
+    let drained = || broker.lag(&run.group, &first) == 0 && broker.lag(&run.group, &between) == 0;
+    wait_until("the lag to be zero", drained);
+    for member in &mut members {
+        assert_eq!(terminate(member), Some(0), "{}\n{}", run.words(0), run.words(1));
+    }
+    let came = broker.read(&last);
+    let set: BTreeSet<u64> = numbers(&came).into_iter().collect();
+    assert_eq!(
+        set.len() as u64,
+        EVENTS,
+        "lost {:?}",
+        (0..EVENTS).filter(|n| !set.contains(n)).take(10).collect::<Vec<_>>()
+    );
+    assert_order_per_key(&came, KEYS);
+}
+
+#[test]
+fn stops_by_signal_repeat_nothing() {
+    const EVENTS: u64 = 20_000;
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 6), broker.topic("out", 6));
+    let run = Run::new(broker, &agent("echo", &input, "", &output, SAME));
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            for part in 0..20 {
+                broker.produce(&input, numbered(EVENTS, 50).skip(part * 1000).take(1000));
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+        });
+        for _ in 0..4 {
+            let mut member = run.start(0);
+            std::thread::park_timeout(Duration::from_millis(1200));
+            assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
+        }
+        producer.join().expect("the producer ends well");
+    });
+    let run = run.with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    let mut numbers = numbers(&broker.read(&output));
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{words}");
+}
+
+#[test]
+fn two_members_share_and_hand_over() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 4), broker.topic("out", 4));
+    let run = Run::new(broker, &agent("echo", &input, "", &output, SAME));
+    let mut members = [run.start(0), run.start(1)];
+    let started = |number: usize| run.words(number).matches("started").count();
+    wait_until("both to have partitions", || started(0) > 0 && started(1) > 0);
+    let spread = |from: u64| {
+        (from..from + 400).map(|n| Record {
+            partition: Some(i32::try_from(n % 4).expect("small")),
+            ..Record::new("k", format!("{{\"n\": {n}}}"))
+        })
+    };
+    broker.produce(&input, spread(0));
+    wait_until("400 records", || broker.count(&output) == 400);
+    let before = started(0);
+    assert_eq!(terminate(&mut members[1]), Some(0), "{}", run.words(1));
+    wait_until("the other to take over", || started(0) > before);
+    broker.produce(&input, spread(400));
+    wait_until("all records", || broker.count(&output) >= 800 && broker.lag(&run.group, &input) == 0);
+    assert_eq!(terminate(&mut members[0]), Some(0), "{}", run.words(0));
+    let mut numbers = numbers(&broker.read(&output));
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_open_window_holds_back_nobody_else() {
+    let broker = broker();
+    let (input, quick, slow) = (broker.topic("in", 1), broker.topic("quick", 1), broker.topic("slow", 1));
+    let take = "    take: {max: 100000, within: 10m}\n";
+    let specs = agent("quick", &input, "", &quick, SAME) + &agent("slow", &input, take, &slow, SAME);
+    let run = Run::new(broker, &specs);
+    let mut member = run.start(0);
+    let mut sent = 0;
+    let began = now();
+    // While events flow, the quick agent's position follows within a second.
+    while now() - began < Duration::from_secs(6) {
+        broker.produce(&input, (sent..sent + 20).map(|n| Record::new("k", format!("{{\"n\": {n}}}"))));
+        sent += 20;
+        if now() - began > Duration::from_secs(4) {
+            let reached = now();
+            wait_until("the quick agent's position", || {
+                let committed = broker.committed(&run.group, &input).remove(0);
+                let ahead = committed.as_ref().and_then(|(_, metadata)| metadata.rsplit_once("=+")?.1.parse().ok());
+                let position = committed.map_or(0, |(offset, _)| offset) + ahead.unwrap_or(0);
+                position >= i64::try_from(sent).expect("few")
+            });
+            assert!(now() - reached < Duration::from_secs(1), "{:?}", now() - reached);
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(
+        broker.committed(&run.group, &input)[0].as_ref().expect("committed").0,
+        0,
+        "the window holds its offset"
+    );
+    assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
+    let run = run.with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!(numbers(&broker.read(&quick)), (0..sent).collect::<Vec<_>>(), "the quick agent repeats nothing");
+    let batches: String = broker.read(&slow).iter().map(Record::text).collect();
+    assert_eq!(batches.matches("\"n\"").count() as u64, sent, "the window's events came again, once");
+}
+
+#[test]
+fn idle_members_use_no_cpu() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 12), broker.topic("out", 12));
+    let take = "    take: {max: 100000, within: 10m}\n";
+    let specs = agent("awaits", &input, "", &output, "async def step(value): return value")
+        + &agent("window", &input, take, &output, SAME);
+    let run = Run::new(broker, &specs);
+    let mut member = run.start(0);
+    broker.produce(&input, numbered(24, 24));
+    wait_until("the records", || broker.count(&output) == 24);
+    let ticks = |child: &Child| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
+    };
+    std::thread::park_timeout(Duration::from_secs(2));
+    let (before, began) = (ticks(&member), now());
+    while now() - began < Duration::from_secs(10) {
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+    // A tick is 10 ms: below 1 % of 10 s is below 10 ticks.
+    let used = ticks(&member) - before;
+    assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
+    assert!(used < 10, "{used} ticks of 10 ms in 10 s");
+}
+
+#[test]
+fn a_broker_that_comes_back_is_waited_for() {
+    let mut broker = Broker::start();
+    broker.stop();
+    broker.start_again(false);
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let run = Run::new(&broker, &agent("echo", &input, "", &output, SAME));
+    let mut member = run.start(0);
+    broker.produce(&input, numbered(100, 10));
+    wait_until("the first records", || broker.count(&output) == 100);
+    broker.stop();
+    wait_until("the loss to be told", || run.words(0).contains("can be reached, waiting"));
+    broker.start_again(true);
+    wait_until("the return to be told", || run.words(0).contains("are back"));
+    broker.produce(&input, numbered(200, 10).skip(100));
+    wait_until("the other records", || broker.count(&output) >= 200);
+    assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
+    let set: BTreeSet<u64> = numbers(&broker.read(&output)).into_iter().collect();
+    assert_eq!(set.len(), 200, "{}", run.words(0));
+    let words = run.words(0);
+    assert_eq!((words.matches("waiting for them").count(), words.matches("are back").count()), (1, 1), "{words}");
+}
+
+#[test]
+fn faults_name_the_thing_and_the_place() {
+    let broker = broker();
+    let input = broker.topic("in", 1);
+    let spec = agent("echo", &input, "", "no-such-topic", SAME);
+    let (status, words) = Run::new(broker, &spec).to_end();
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("the topic \"no-such-topic\" (an output of agent \"echo\") does not exist"), "{words}");
+    assert!(words.contains("agents.yaml:"), "{words}");
+
+    let mut run = Run::new(broker, &spec);
+    run.servers = "127.0.0.1:1".to_owned();
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("no broker answers at 127.0.0.1:1") && words.contains("refused"), "{words}");
+
+    let (status, words) = Run::new(broker, &spec).with(&["--guarantee", "exactly-once"]).to_end();
+    assert_eq!(status, Some(2), "{words}");
+    assert!(words.contains("exactly-once is not supported on Kafka yet"), "{words}");
+
+    let (status, words) = Run::new(broker, &spec).with(&["--kafka", "acks=0"]).to_end();
+    assert_eq!(status, Some(2), "{words}");
+    assert!(words.contains("\"acks\" is fixed"), "{words}");
+}
+
+#[test]
+fn declared_topics_are_made() {
+    let broker = broker();
+    let (input, output) = (unique("declared-in"), broker.topic("out", 3));
+    let declared = format!("topic: {{declare: true, partitions: 3, name: {input}}}");
+    let spec = agent("echo", &input, "", &output, SAME)
+        .replace(&format!("topic: {{name: {input}}}"), &declared)
+        .replace(&format!("- {{name: {output}}}"), &format!("- {{declare: true, partitions: 5, name: {output}}}"));
+    let (status, words) = Run::new(broker, &spec).with(&["--until-caught-up"]).to_end();
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!(broker.partitions(&input), 3);
+    assert!(words.contains(&format!("the topic \"{output}\" has 3 partitions, its spec says 5")), "{words}");
+}
+
+#[test]
+fn a_supervisor_replaces_workers_and_leaves_no_orphans() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 4), broker.topic("out", 4));
+    let run = Run::new(broker, &agent("echo", &input, "", &output, SAME)).with(&["--workers", "2"]);
+    let mut supervisor = run.start(0);
+    let children = |pid: u32| -> Vec<i32> {
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+    };
+    wait_until("two workers", || children(supervisor.id()).len() == 2 && run.words(0).matches("started").count() >= 4);
+    let first = children(supervisor.id());
+    // SAFETY: the worker is a child of a child that was just seen alive.
+    unsafe { libc::kill(first[0], libc::SIGKILL) };
+    wait_until("another worker", || {
+        let now = children(supervisor.id());
+        now.len() == 2 && !now.contains(&first[0])
+    });
+    broker.produce(&input, numbered(1000, 50));
+    wait_until("all records", || broker.count(&output) >= 1000);
+    let workers = children(supervisor.id());
+    signal(&supervisor, libc::SIGKILL);
+    supervisor.wait().expect("it ends");
+    let alive = |pid: &i32| std::path::Path::new(&format!("/proc/{pid}/status")).exists();
+    wait_until("the workers to end", || !workers.iter().any(alive));
+    let mut supervisor = run.start(1);
+    wait_until("two workers", || children(supervisor.id()).len() == 2);
+    assert_eq!(terminate(&mut supervisor), Some(0), "{}", run.words(1));
+}
