@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench kafka golden clean
+.PHONY: help demo test bench bench-kafka kafka golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6
 	@.ci/install bench
 	@$(CARGO) build --quiet --release -p kaspr-benches
 	@benches/run loop
+
+bench-kafka: ## The same on a real Kafka, beside a script with confluent-kafka and orjson (5 minutes)
+	@.ci/install bench
+	@tests/kafka/broker fetch
+	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-benches
+	@benches/run on_kafka
 
 kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends it
 	@.ci/install test
