@@ -213,6 +213,22 @@ pub struct NewTopic {
     pub config: Vec<(String, String)>,
 }
 
+/// What is done with a topic, or may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Its records are read.
+    pub read: bool,
+    /// Records are written to it.
+    pub write: bool,
+}
+
+impl Access {
+    /// Reading alone.
+    pub const READ: Access = Access { read: true, write: false };
+    /// Writing alone.
+    pub const WRITE: Access = Access { read: false, write: true };
+}
+
 /// Knows and makes topics.
 pub trait Admin {
     /// `None`: the topic does not exist.
@@ -228,6 +244,11 @@ pub trait Admin {
 
     /// A setting of a topic; `None`: nobody tells.
     fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError>;
+
+    /// What this user may do with a topic that exists; everything, where the broker does not say.
+    fn access(&mut self, _topic: &str) -> Result<Access, BrokerError> {
+        Ok(Access { read: true, write: true })
+    }
 
     /// Creates a topic.
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError>;

@@ -136,8 +136,9 @@ impl Settings {
             config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;
         }
         if let Some(text) = self.get("commitInterval") {
-            config.commit_interval = duration(text)
-                .ok_or_else(|| error("commitInterval", text, "a duration is a number and one of ms, s, m: 100ms"))?;
+            config.commit_interval = duration(text).ok_or_else(|| {
+                error("commitInterval", text, "a duration is a number and one of ms, s, m, h, d: 100ms")
+            })?;
         }
         Ok(config)
     }
@@ -153,7 +154,7 @@ impl Settings {
     /// A setting that is a duration.
     pub fn duration(&self, name: &str) -> Result<Duration, SettingError> {
         let text = self.get(name).unwrap_or_default();
-        duration(text).ok_or_else(|| error(name, text, "a duration is a number and one of ms, s, m: 100ms"))
+        duration(text).ok_or_else(|| error(name, text, "a duration is a number and one of ms, s, m, h, d: 100ms"))
     }
 
     /// For `context["app"].conf`: names as Python writes them.
@@ -240,6 +241,8 @@ fn duration(text: &str) -> Option<Duration> {
         "ms" => Some(Duration::from_millis(number)),
         "s" => Some(Duration::from_secs(number)),
         "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
+        "d" => Some(Duration::from_secs(number.checked_mul(86_400)?)),
         _ => None,
     }
 }

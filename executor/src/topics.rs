@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kaspr_ir::plan::{Action, OnError, Place, Plan, Topic, TopicChoice, TopicOutput, Topics};
 use tracing::{info, warn};
 
-use crate::broker::{Admin, BrokerError, NewTopic};
+use crate::broker::{Access, Admin, BrokerError, NewTopic};
 use crate::program::Defaults;
 
 /// A topic that the plan names, and where.
@@ -13,10 +13,12 @@ use crate::program::Defaults;
 pub struct Named {
     /// The topic.
     pub name: String,
-    /// Who names it, in the user's words: `the input of agent "a"`.
+    /// Who names it first, in the user's words: `the input of agent "a"`.
     pub by: String,
     /// `file:line`.
     pub at: String,
+    /// What the plan does with it.
+    pub uses: Access,
 }
 
 /// Every topic that the plan names, once, in order of names.
@@ -25,9 +27,8 @@ pub fn named(plan: &Plan, defaults: &Defaults) -> Vec<Named> {
     for reader in &plan.readers {
         let agent = &plan[reader.agents[0]];
         if let Topics::Names(names) = &reader.topics {
-            names
-                .iter()
-                .for_each(|name| finder.add(name, format!("the input of agent \"{}\"", agent.name), agent.place));
+            let by = format!("the input of agent \"{}\"", agent.name);
+            names.iter().for_each(|name| finder.add(name, by.clone(), agent.place, Access::READ));
         }
     }
     for agent in &plan.agents {
@@ -51,14 +52,17 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn add(&mut self, name: &str, by: String, place: Place) {
+    fn add(&mut self, name: &str, by: String, place: Place, uses: Access) {
         let at = format!("{}:{}", self.plan.files[place.file.index()], place.line);
-        self.named.entry(name.to_owned()).or_insert(Named { name: name.to_owned(), by, at });
+        let named = self.named.entry(name.to_owned());
+        let named = named.or_insert(Named { name: name.to_owned(), by, at, uses: Access::default() });
+        named.uses.read |= uses.read;
+        named.uses.write |= uses.write;
     }
 
     fn output(&mut self, output: &TopicOutput, agent: &str) {
         if let TopicChoice::Name(name) = &output.topic {
-            self.add(name, format!("an output of agent \"{agent}\""), output.place);
+            self.add(name, format!("an output of agent \"{agent}\""), output.place, Access::WRITE);
         }
     }
 
@@ -66,7 +70,7 @@ impl Finder<'_> {
         match policy {
             OnError::DeadLetter { topic } => {
                 if let Some(topic) = topic.as_ref().or(defaults.dead_letter_topic.as_ref()) {
-                    self.add(topic, format!("the dead letters of agent \"{agent}\""), place);
+                    self.add(topic, format!("the dead letters of agent \"{agent}\""), place, Access::WRITE);
                 }
             }
             OnError::Retry { then, .. } => self.letters(then, defaults, agent, place),
@@ -109,7 +113,12 @@ pub fn prepare(plan: &Plan, defaults: &Defaults, admin: &mut dyn Admin, make: bo
                     (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
                     (false, None) => {}
                 }
-                Ok(partitions)
+                let allowed = admin.access(&named.name)?;
+                match (named.uses.read && !allowed.read, named.uses.write && !allowed.write) {
+                    (true, _) => Err("must be read, and this user has no permission to (READ)".to_owned()),
+                    (_, true) => Err("must be written, and this user has no permission to (WRITE)".to_owned()),
+                    _ => Ok(partitions),
+                }
             }
             Ok(None) if creates.is_some() => Err("does not exist yet; a run creates it".to_owned()),
             Ok(None) => Err("does not exist; create it, or let the spec say \"declare: true\"".to_owned()),
@@ -151,7 +160,7 @@ fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin)
 pub fn faults(found: &[Found]) -> Vec<String> {
     let fault = |found: &Found| {
         let why = found.partitions.as_ref().err()?;
-        let Named { name, by, at } = &found.named;
+        let Named { name, by, at, .. } = &found.named;
         Some(format!("the topic \"{name}\" ({by}) {why}\n  --> {at}"))
     };
     found.iter().filter_map(fault).collect()

@@ -76,11 +76,17 @@ pub fn unique(name: &str) -> String {
 impl Broker {
     /// A broker of the test's own, which it may stop.
     pub fn start() -> Broker {
-        let port = two_free_ports();
+        let port = three_free_ports();
         let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
         let mut broker = Broker { servers: format!("127.0.0.1:{port}"), port, folder, script: None };
         broker.start_again(true);
         broker
+    }
+
+    /// Where users with passwords connect (SASL PLAIN; bob's is `bobs-secret`). Only where the test
+    /// has started the broker.
+    pub fn with_passwords(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
     }
 
     /// Starts a broker that was stopped, with the data that it had; `last` forgets them at its end.
@@ -248,12 +254,13 @@ impl Drop for Broker {
     }
 }
 
-/// A free port whose successor is free too.
-fn two_free_ports() -> u16 {
+/// A free port whose two successors are free too: for clients, the controller, users with passwords.
+fn three_free_ports() -> u16 {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let port = first.local_addr().expect("it is bound").port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if port < u16::MAX - 2 && is_free(port + 1) && is_free(port + 2) {
             return port;
         }
     }

@@ -456,3 +456,131 @@ fn a_supervisor_replaces_workers_and_leaves_no_orphans() {
     wait_until("two workers", || children(supervisor.id()).len() == 2);
     assert_eq!(terminate(&mut supervisor), Some(0), "{}", run.words(1));
 }
+
+#[test]
+fn wrong_passwords_and_missing_permissions_are_told() {
+    let broker = Broker::start();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let spec = agent("echo", &input, "", &output, SAME);
+    let with_password = |password: &str| {
+        let password = format!("sasl.password={password}");
+        let flags = ["security.protocol=sasl_plaintext", "sasl.mechanisms=PLAIN", "sasl.username=bob", &password];
+        let mut run = Run::new(&broker, &spec).with(&["--until-caught-up"]);
+        run = flags.iter().fold(run, |run, flag| run.with(&["--kafka", flag]));
+        run.servers = broker.with_passwords();
+        run
+    };
+    broker.produce(&input, numbered(10, 3));
+    let (status, words) = with_password("guessed").to_end();
+    assert_eq!(status, Some(1), "{words}");
+    let told = format!("authentication failed at {} (mechanism PLAIN)", broker.with_passwords());
+    assert!(words.contains(&told), "{words}");
+
+    let (status, words) = with_password("bobs-secret").to_end();
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!(broker.count(&output), 10);
+
+    let allow = |user: &str, operation: &str, resource: [&str; 2]| {
+        let user = format!("User:{user}");
+        let arguments = ["--add", "--force", "--allow-principal", &user, "--operation", operation];
+        broker.tool("org.apache.kafka.tools.AclCommand", &[&arguments[..], &resource].concat(), "");
+    };
+    // Where somebody else has a permission, bob has none.
+    allow("alice", "Write", ["--topic", &output]);
+    allow("bob", "Describe", ["--topic", &output]);
+    let (status, words) = with_password("bobs-secret").to_end();
+    assert_eq!(status, Some(1), "{words}");
+    let told = format!("the topic \"{output}\" (an output of agent \"echo\") must be written");
+    assert!(words.contains(&told) && words.contains("no permission"), "{words}");
+
+    allow("bob", "Write", ["--topic", &output]);
+    let run = with_password("bobs-secret");
+    allow("alice", "Read", ["--group", &run.group]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains(&run.group) && words.to_lowercase().contains("authorization failed"), "{words}");
+}
+
+#[test]
+fn records_too_large_are_failures_of_their_events() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    broker.produce(&input, numbered(3, 3));
+    let body = "def step(value): return 'x' * 3_000_000 if value['n'] == 1 else value";
+    let run = Run::new(broker, &agent("grows", &input, "", &output, body)).with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    let told = format!("is larger than the topic \"{output}\" takes");
+    assert!(words.contains(&told) && words.contains(&format!("{input}/0@1")), "{words}");
+    assert_eq!(numbers(&broker.read(&output)), [0, 2], "{words}");
+}
+
+#[test]
+fn a_check_looks_and_touches_nothing() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 3), unique("declared-later"));
+    let spec = agent("echo", &input, "", &output, SAME);
+    let check = |spec: &str| {
+        let run = Run::new(broker, spec);
+        let mut command = command("kaspr-exec", &["check"]);
+        command.arg(run.folder.path()).args(["--bootstrap-servers", &run.servers, "--app", &run.group]);
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(broker.committed(&run.group, &input).iter().flatten().count(), 0);
+        (output.status.code(), said)
+    };
+    let declared = spec.replace(&format!("- {{name: {output}}}"), &format!("- {{declare: true, name: {output}}}"));
+    let (status, said) = check(&declared);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains(&format!("topic {input} has 3 partitions")), "{said}");
+    assert!(said.contains(&format!("topic {output} does not exist yet: a run creates it")), "{said}");
+    assert_eq!(broker.partitions(&output), 0, "a check makes nothing");
+
+    let (status, said) = check(&spec);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&format!("the topic \"{output}\"")) && said.contains("agents.yaml:"), "{said}");
+
+    let (status, said) =
+        check(&declared.replace(SAME, "def step(value): return value\n            import no_such_module"));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("no_such_module") && said.contains("agents.yaml:"), "{said}");
+}
+
+#[test]
+fn a_group_begins_where_it_is_told() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    broker.produce(
+        &input,
+        (0..10).map(|n| Record { timestamp: 1000 + n, ..Record::new("k", format!("{{\"n\": {n}}}")) }),
+    );
+    let spec = agent("echo", &input, "", &output, SAME);
+    for (from, expected) in [("latest", 0), ("1007", 3), ("earliest", 10)] {
+        let before = broker.count(&output);
+        let (status, words) = Run::new(broker, &spec).with(&["--until-caught-up", "--from", from]).to_end();
+        assert_eq!(status, Some(0), "{words}");
+        assert_eq!(broker.count(&output) - before, expected, "--from {from}\n{words}");
+    }
+}
+
+#[test]
+fn a_stop_that_takes_too_long_is_forced() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    let body = "import time\n            def step(value): print('sleeps'); time.sleep(100)";
+    let spec = agent("sleeps", &input, "", &output, body);
+    broker.produce(&input, numbered(1, 1));
+    for (deadline, again) in [("1s", false), ("1h", true)] {
+        let run = Run::new(broker, &spec).with(&["--shutdown-timeout", deadline]);
+        let mut member = run.start(0);
+        wait_until("the function to sleep", || run.words(0).contains("sleeps"));
+        let began = now();
+        if again {
+            signal(&member, libc::SIGTERM);
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+        assert_eq!(terminate(&mut member), Some(75), "{}", run.words(0));
+        assert!(now() - began < Duration::from_secs(10), "{:?}", now() - began);
+    }
+}

@@ -14,7 +14,8 @@ use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
 use super::errors::judge;
 use super::producer::Client;
-use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
+use super::raw;
+use crate::broker::{Access, Admin, BrokerError, NewTopic, TopicInfo};
 
 /// Kafka's default of `max.message.bytes`, where the broker does not let us ask.
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
@@ -79,6 +80,13 @@ impl Admin for KafkaAdmin {
 
     fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
         self.count(name)
+    }
+
+    fn access(&mut self, topic: &str) -> Result<Access, BrokerError> {
+        let everything = Access { read: true, write: true };
+        let Some(operations) = raw::operations(&self.client, topic, ANSWER_WAIT_MAX) else { return Ok(everything) };
+        let may = |operation| operations.contains(&operation) || operations.contains(&raw::Operation::All);
+        Ok(Access { read: may(raw::Operation::Read), write: may(raw::Operation::Write) })
     }
 
     fn topics(&mut self) -> Result<Vec<String>, BrokerError> {

@@ -63,6 +63,12 @@ impl ClientSettings {
         Ok(())
     }
 
+    /// How clients prove who they are, as librdkafka names it.
+    pub fn mechanism(&self) -> &str {
+        let given = self.user.get("sasl.mechanisms").or_else(|| self.user.get("sasl.mechanism"));
+        given.map_or("GSSAPI", String::as_str)
+    }
+
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

@@ -21,6 +21,8 @@ const UNANSWERED_MAX: u32 = 4;
 /// they come.
 pub struct Health {
     servers: String,
+    /// How the client proves who it is: `PLAIN`.
+    mechanism: String,
     state: Mutex<State>,
 }
 
@@ -42,8 +44,8 @@ struct State {
 
 impl Health {
     /// Nothing is known yet.
-    pub fn new(servers: &str) -> Health {
-        Health { servers: servers.to_owned(), state: Mutex::default() }
+    pub fn new(servers: &str, mechanism: &str) -> Health {
+        Health { servers: servers.to_owned(), mechanism: mechanism.to_owned(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -53,8 +55,12 @@ impl Health {
     pub(super) fn complains(&self, code: Option<Code>, reason: &str) {
         let mut state = self.state();
         match code {
-            Some(Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed) => {
-                let text = format!("the broker refuses the connection to {}: {reason}", self.servers);
+            Some(code @ (Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed)) => {
+                let Health { servers, mechanism, .. } = self;
+                let text = match code {
+                    Code::SSL => format!("no TLS connection to {servers}: {reason}"),
+                    _ => format!("authentication failed at {servers} (mechanism {mechanism}): {reason}"),
+                };
                 if state.refused.is_none() {
                     warn!("{text}");
                 }

@@ -41,7 +41,7 @@ pub struct Kafka {
 impl Kafka {
     /// Connects, and waits until a broker has answered. Errors name the servers and the reason.
     pub fn connect(settings: ClientSettings) -> Result<Kafka, BrokerError> {
-        let health = Arc::new(Health::new(&settings.servers));
+        let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
         let client = Rc::new(producer::client(&settings, health.clone())?);
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for _ in 0..tries {

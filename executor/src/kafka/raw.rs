@@ -1,19 +1,22 @@
 //! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
 //! librdkafka itself. All `unsafe` of the Kafka connector stands here.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka_sys as native;
 
 use super::context::MemberContext;
+use super::producer::Client;
 use crate::message::{Header, TopicPartition};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -167,5 +170,85 @@ impl Drop for Commits {
         // SAFETY: the queue is ours, and its client outlives it: see the order of the fields of
         // the consumer that owns both.
         unsafe { native::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// What an access list allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Whatever there is.
+    All,
+    /// Reading records.
+    Read,
+    /// Writing records.
+    Write,
+    /// Something that agents do not need.
+    Other,
+}
+
+/// What this user may do with a topic; `None` where the broker does not say.
+pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Operation>> {
+    let name = CString::new(topic).ok()?;
+    let mut names = [name.as_ptr()];
+    let client = client.client().native_ptr();
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client and the name live through the calls; what is made here is given back here,
+    // the event last, since the answer is the event's.
+    unsafe {
+        let queue = native::rd_kafka_queue_new(client);
+        let options =
+            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let refused = native::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+        if !refused.is_null() {
+            native::rd_kafka_error_destroy(refused);
+        }
+        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
+        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+        native::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let event = native::rd_kafka_queue_poll(queue, wait);
+        let answer = answered(event);
+        if !event.is_null() {
+            native::rd_kafka_event_destroy(event);
+        }
+        native::rd_kafka_TopicCollection_destroy(topics);
+        native::rd_kafka_AdminOptions_destroy(options);
+        native::rd_kafka_queue_destroy(queue);
+        answer
+    }
+}
+
+/// The operations in the answer to a question about one topic.
+///
+/// # Safety
+/// `event` is null or a live event.
+unsafe fn answered(event: *mut native::rd_kafka_event_t) -> Option<Vec<Operation>> {
+    // SAFETY: the caller's promise; everything that is read is the event's.
+    unsafe {
+        if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
+            return None;
+        }
+        let result = native::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        let topic = if count == 0 || topics.is_null() { return None } else { *topics };
+        let error = native::rd_kafka_TopicDescription_error(topic);
+        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
+            return None;
+        }
+        let list = native::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
+        if list.is_null() {
+            return None;
+        }
+        use native::rd_kafka_AclOperation_t as Native;
+        let operations = std::slice::from_raw_parts(list, count).iter().map(|operation| match *operation {
+            Native::RD_KAFKA_ACL_OPERATION_ALL => Operation::All,
+            Native::RD_KAFKA_ACL_OPERATION_READ => Operation::Read,
+            Native::RD_KAFKA_ACL_OPERATION_WRITE => Operation::Write,
+            _ => Operation::Other,
+        });
+        Some(operations.collect())
     }
 }
