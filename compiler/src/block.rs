@@ -3,7 +3,7 @@
 use kaspr_ir::plan::LineMap;
 
 use crate::ast::Code;
-use crate::source::{At, line_column};
+use crate::source::{At, Text};
 
 /// Where a byte of a block's Python stands in the file.
 pub fn place(code: &Code, file: &str, byte: usize) -> usize {
@@ -25,14 +25,14 @@ pub fn at(code: &Code, file: &str, range: &std::ops::Range<usize>) -> At {
 }
 
 /// The lines of a block for the plan.
-pub fn line_map(code: &Code, file: &str) -> LineMap {
+pub fn line_map(code: &Code, file: &Text<'_>) -> LineMap {
     if code.literal {
-        let (line, column) = line_column(file, code.at.start);
+        let (line, column) = file.line_column(code.at.start);
         return LineMap::Literal { line, column };
     }
-    let starts = line_starts(code, file).unwrap_or_default();
+    let starts = line_starts(code, file.text).unwrap_or_default();
     let count = code.text.lines().count().max(1);
-    let place = |row: usize| line_column(file, starts.get(row).copied().unwrap_or(code.at.start));
+    let place = |row: usize| file.line_column(starts.get(row).copied().unwrap_or(code.at.start));
     LineMap::Each((0..count).map(place).collect())
 }
 

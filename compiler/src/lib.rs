@@ -16,6 +16,7 @@ mod python;
 mod read;
 mod rules;
 mod schedule;
+pub mod schema;
 pub mod source;
 mod yaml;
 
@@ -35,11 +36,23 @@ use source::At;
 pub struct Options {
     /// The Python version whose syntax is accepted.
     pub python_version: (u8, u8),
+    /// Who brings the specs to the pods.
+    pub target: Target,
+}
+
+/// Who brings the specs to the pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// They arrive as they are written.
+    #[default]
+    Files,
+    /// The Kubernetes operator in use today, which drops fields that it does not know.
+    Operator,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { python_version: python::VERSION }
+        Options { python_version: python::VERSION, target: Target::Files }
     }
 }
 
@@ -86,21 +99,21 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
         }
     }
     let names = files.iter().map(|file| file.name.clone()).collect();
-    let hir: Hir = check::check(ast, names, &texts, options.python_version, &mut sink);
-    if sink.has_errors() {
-        return Compiled { plan: None, graph: None, hir: None, ast: printed, diagnostics: sink.into_sorted(), notes };
+    let texts: Vec<source::Text<'_>> = texts.into_iter().map(source::Text::new).collect();
+    let hir: Hir = check::check(ast, names, &texts, options, &mut sink);
+    let has_errors = sink.has_errors();
+    let (diagnostics, more) = sink.into_sorted();
+    if more > 0 {
+        notes.push(format!("{more} more faults are not shown: mend those that are"));
     }
-    let hir_text = format!("{hir:#?}\n");
-    let graph = rules::apply(lower::lower(hir));
-    let plan = schedule::schedule(&graph);
-    Compiled {
-        plan: Some(plan),
-        graph: Some(graph),
-        hir: Some(hir_text),
-        ast: printed,
-        diagnostics: sink.into_sorted(),
-        notes,
+    let mut compiled = Compiled { plan: None, graph: None, hir: None, ast: printed, diagnostics, notes };
+    if !has_errors {
+        compiled.hir = Some(format!("{hir:#?}\n"));
+        let graph = rules::apply(lower::lower(hir));
+        compiled.plan = Some(schedule::schedule(&graph));
+        compiled.graph = Some(graph);
     }
+    compiled
 }
 
 /// The text of a file; a fault where it is not UTF-8.

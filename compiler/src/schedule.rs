@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use kaspr_ir::graph::{Graph, Kind, Sink};
 use kaspr_ir::plan::{
-    Agent, AgentId, BatchWindow, Input, PLAN_VERSION, Plan, Reader, ReaderId, TableId, Topics, Track,
+    Agent, AgentId, BatchWindow, ChannelId, Input, PLAN_VERSION, Plan, Reader, ReaderId, TableId, Topics, Track,
 };
 use petgraph::stable_graph::NodeIndex;
+use petgraph::unionfind::UnionFind;
 
 use crate::rules::{agents_behind, tables_behind};
 
 /// The plan of a graph to which the rules have been applied.
 pub fn schedule(graph: &Graph) -> Plan {
-    let readers: Vec<(NodeIndex, AgentId)> = graph
-        .agent_ids()
-        .filter_map(|agent| graph.nodes_of(agent).find(|(_, node)| reads_topic(node)).map(|(index, _)| (index, agent)))
-        .collect();
+    let members = graph.members();
+    let source = |agent: AgentId| members[agent.index()].iter().find(|index| reads_topic(&graph.flow[**index]));
+    let readers: Vec<(NodeIndex, AgentId)> =
+        graph.agent_ids().filter_map(|agent| source(agent).map(|index| (*index, agent))).collect();
+    let inputs = inputs(graph, &readers);
     let plan = Plan {
         plan_version: PLAN_VERSION,
         revision: String::new(),
@@ -26,7 +28,7 @@ pub fn schedule(graph: &Graph) -> Plan {
         tables: graph.tables.clone(),
         channels: graph.channels.clone(),
         topics: graph.topics.clone(),
-        agents: graph.agent_ids().map(|agent| self::agent(graph, agent, &readers)).collect(),
+        agents: graph.agent_ids().map(|id| agent(graph, id, inputs[id.index()], &members[id.index()])).collect(),
         readers: readers.iter().map(|(source, agent)| reader(graph, *source, *agent)).collect(),
     };
     with_tracks(plan, graph, &readers).seal()
@@ -40,17 +42,21 @@ fn reads_topic(node: &kaspr_ir::graph::Node) -> bool {
     }
 }
 
-fn agent(graph: &Graph, id: AgentId, readers: &[(NodeIndex, AgentId)]) -> Agent {
+/// What each agent reads.
+fn inputs(graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Vec<Input> {
+    let mut inputs = vec![Input::Channel(ChannelId(0)); graph.agents.len()];
+    for (number, channel) in graph.channels.iter().enumerate() {
+        let input = Input::Channel(ChannelId(u32::try_from(number).expect("channels are counted in u32")));
+        channel.readers.iter().for_each(|agent| inputs[agent.index()] = input);
+    }
+    for (number, (_, agent)) in readers.iter().enumerate() {
+        inputs[agent.index()] = Input::Topic(ReaderId(u32::try_from(number).expect("readers are counted in u32")));
+    }
+    inputs
+}
+
+fn agent(graph: &Graph, id: AgentId, input: Input, nodes: &[NodeIndex]) -> Agent {
     let info = &graph.agents[id.index()];
-    let reader = readers.iter().position(|(_, agent)| *agent == id);
-    let input = match reader {
-        Some(number) => Input::Topic(ReaderId(u32::try_from(number).expect("readers are counted in u32"))),
-        None => {
-            let channel = graph.channels.iter().position(|channel| channel.readers.contains(&id));
-            let number = channel.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
-            Input::Channel(kaspr_ir::plan::ChannelId(number))
-        }
-    };
     let mut agent = Agent {
         name: info.name.clone(),
         description: info.description.clone(),
@@ -66,8 +72,8 @@ fn agent(graph: &Graph, id: AgentId, readers: &[(NodeIndex, AgentId)]) -> Agent 
         timeout_ms: info.timeout_ms,
     };
     // Nodes of an agent were made in the order of its pipeline and outputs.
-    for (index, node) in graph.nodes_of(id) {
-        match &node.kind {
+    for &index in nodes {
+        match &graph.flow[index].kind {
             Kind::Operator(step) => agent.steps.push(step.clone()),
             Kind::Sink(Sink::Topic(output)) => agent.outputs.push(output.clone()),
             Kind::Sink(Sink::Custom(sink)) => agent.sinks.push(sink.clone()),
@@ -101,27 +107,29 @@ fn window(graph: &Graph, index: NodeIndex) -> Option<BatchWindow> {
 /// Readers that use a common table are one track together (semantics, section 3): per partition
 /// where all of them isolate theirs and none of the tables is global.
 fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Plan {
-    let mut group_of: Vec<usize> = (0..readers.len()).collect();
+    let mut groups = UnionFind::new(readers.len());
     let mut first_user: BTreeMap<TableId, usize> = BTreeMap::new();
     let mut shares_global = vec![false; readers.len()];
     for (number, (source, _)) in readers.iter().enumerate() {
         for table in tables_behind(graph, *source) {
             shares_global[number] |= graph.tables[table.index()].global;
-            let (from, to) = (group_of[number], group_of[*first_user.entry(table).or_insert(number)]);
-            group_of.iter_mut().filter(|group| **group == from).for_each(|group| *group = to);
+            groups.union(number, *first_user.entry(table).or_insert(number));
         }
     }
-    let isolated: Vec<bool> = plan
-        .readers
-        .iter()
-        .zip(&shares_global)
-        .map(|(reader, global)| !global && reader.agents.iter().all(|agent| plan[*agent].isolated_partitions))
-        .collect();
+    // A group is named by its first reader.
+    let mut first_of: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut all_isolated: BTreeMap<usize, bool> = BTreeMap::new();
+    for (number, reader) in plan.readers.iter().enumerate() {
+        let isolated = !shares_global[number] && reader.agents.iter().all(|agent| plan[*agent].isolated_partitions);
+        first_of.entry(groups.find(number)).or_insert(number);
+        *all_isolated.entry(groups.find(number)).or_insert(true) &= isolated;
+    }
     for (number, reader) in plan.readers.iter_mut().enumerate() {
-        let group = group_of[number];
-        let all_isolated = (0..group_of.len()).filter(|other| group_of[*other] == group).all(|other| isolated[other]);
-        reader.track =
-            Track { group: u32::try_from(group).expect("readers are counted in u32"), per_partition: all_isolated };
+        let group = groups.find(number);
+        reader.track = Track {
+            group: u32::try_from(first_of[&group]).expect("readers are counted in u32"),
+            per_partition: all_isolated[&group],
+        };
     }
     plan
 }

@@ -43,14 +43,30 @@ pub struct Spanned<T> {
     pub at: At,
 }
 
-/// Line and column of a byte, both from 1; columns count characters.
-pub fn line_column(text: &str, byte: usize) -> (u32, u32) {
-    let byte = byte.min(text.len());
-    let before = &text.as_bytes()[..byte];
-    let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-    let start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+/// A file's text with its lines counted, so that places are found without walking to them.
+#[derive(Clone, Debug)]
+pub struct Text<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Where each line starts.
+    lines: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    /// Counts the lines of a text.
+    pub fn new(text: &'a str) -> Text<'a> {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Text { text, lines: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// Line and column of a byte, both from 1; columns count characters.
+    pub fn line_column(&self, byte: usize) -> (u32, u32) {
+        let byte = byte.min(self.text.len());
+        let line = self.lines.partition_point(|start| *start <= byte);
+        let before = &self.text.as_bytes()[self.lines[line - 1]..byte];
+        let column = String::from_utf8_lossy(before).chars().count() + 1;
+        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +75,8 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
-        assert_eq!(line_column("a\näb", 4), (2, 2));
-        assert_eq!(line_column("", 9), (1, 1));
+        assert_eq!(Text::new("a\näb").line_column(4), (2, 2));
+        assert_eq!(Text::new("a\n").line_column(2), (2, 1));
+        assert_eq!(Text::new("").line_column(9), (1, 1));
     }
 }

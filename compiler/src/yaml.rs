@@ -13,6 +13,8 @@ pub const BYTES_MAX: usize = 10 << 20;
 pub const DEPTH_MAX: usize = 64;
 /// Most nodes of a file, those behind aliases counted each time.
 pub const NODES_MAX: usize = 1 << 20;
+/// Most broken documents of a file that are reported.
+const BROKEN_MAX: usize = 100;
 
 /// A node of the tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,8 +116,16 @@ pub fn parse(file: usize, text: &str, sink: &mut Sink) -> Vec<Node> {
         sink.push(Diagnostic::new(Code::K0006, "the file is larger than 10 MiB", all));
         return Vec::new();
     }
-    let mut tree = Tree { file, text, sink, offsets: Offsets::of(text), anchors: HashMap::new(), nodes: 0 };
+    let offsets = Offsets::of(text);
+    let mut tree = Tree { file, text, sink, offsets, from: 0, start: 0, anchors: HashMap::new(), nodes: 0, broken: 0 };
     tree.documents()
+}
+
+/// Where the next document after a byte starts: at a line that begins with `---`, whatever stands
+/// before it (YAML 1.2, section 9.1.2).
+fn next_document(text: &str, after: usize) -> Option<usize> {
+    let is_marker = |at: &usize| text[at + 4..].chars().next().is_none_or(char::is_whitespace);
+    text[after..].match_indices("\n---").map(|(at, _)| after + at).find(is_marker).map(|at| at + 1)
 }
 
 /// Byte offsets of characters: the parser counts characters.
@@ -132,10 +142,14 @@ impl Offsets {
         Offsets(Some(offsets))
     }
 
-    fn byte(&self, character: usize) -> usize {
+    /// The byte of a character that is counted from the one at byte `from`.
+    fn byte(&self, from: usize, character: usize) -> usize {
         match &self.0 {
-            None => character,
-            Some(offsets) => offsets.get(character).or(offsets.last()).map_or(0, |at| *at as usize),
+            None => from + character,
+            Some(offsets) => {
+                let first = offsets.partition_point(|at| (*at as usize) < from);
+                offsets.get(first + character).or(offsets.last()).map_or(0, |at| *at as usize)
+            }
         }
     }
 }
@@ -145,31 +159,58 @@ struct Tree<'a> {
     text: &'a str,
     sink: &'a mut Sink,
     offsets: Offsets,
+    /// The byte where the parser began.
+    from: usize,
+    /// The byte where the current document starts.
+    start: usize,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    broken: usize,
 }
 
 /// Why a document ends before its end; it has been reported.
-struct Broken;
+struct Broken {
+    /// No other document of the file is read.
+    is_final: bool,
+}
+
+const BROKEN: Broken = Broken { is_final: false };
 
 type Events<'a> = Parser<'a, saphyr_parser::StrInput<'a>>;
 
 impl Tree<'_> {
+    /// The documents; behind a broken one reading goes on with the next.
     fn documents(&mut self) -> Vec<Node> {
         let mut documents = Vec::new();
-        let mut events = Parser::new_from_str(self.text);
+        while let Err(Broken { is_final: false }) = self.stretch(&mut documents) {
+            self.broken += 1;
+            let next = next_document(self.text, self.start);
+            if next.is_some() && self.broken == BROKEN_MAX {
+                let at = At { file: self.file, start: self.start, end: self.start };
+                let message = format!("the file exceeds {BROKEN_MAX} broken documents: the rest is not read");
+                self.sink.push(Diagnostic::new(Code::K0006, message, at));
+                break;
+            }
+            let Some(next) = next else { break };
+            (self.from, self.start) = (next, next);
+        }
+        documents
+    }
+
+    /// Documents up to the end, or to one that is broken.
+    fn stretch(&mut self, documents: &mut Vec<Node>) -> Result<(), Broken> {
+        let text = self.text;
+        let mut events = Parser::new_from_str(&text[self.from..]);
         loop {
-            match self.event(&mut events) {
-                Ok(Some((Event::StreamEnd, _)) | None) | Err(Broken) => return documents,
-                Ok(Some((Event::DocumentStart(_), _))) => {
+            match self.event(&mut events)? {
+                Some((Event::StreamEnd, _)) | None => return Ok(()),
+                Some((Event::DocumentStart(_), span)) => {
+                    self.start = self.at(span).start.max(self.start);
                     self.anchors.clear();
-                    match self.event(&mut events).and_then(|event| self.node(event, &mut events, 0)) {
-                        Ok(Some(node)) => documents.push(node),
-                        Ok(None) => {}
-                        Err(Broken) => return documents,
-                    }
+                    let event = self.event(&mut events)?;
+                    documents.extend(self.node(event, &mut events, 0)?);
                 }
-                Ok(Some(_)) => {}
+                Some(_) => {}
             }
         }
     }
@@ -179,11 +220,11 @@ impl Tree<'_> {
             None => Ok(None),
             Some(Ok(event)) => Ok(Some(event)),
             Some(Err(error)) => {
-                let start = self.offsets.byte(error.marker().index()).min(self.text.len());
+                let start = self.offsets.byte(self.from, error.marker().index()).min(self.text.len());
                 let at = At { file: self.file, start, end: start };
                 let message = format!("the file is not well-formed YAML: {}", error.info());
                 self.sink.push(Diagnostic::new(Code::K0001, message, at));
-                Err(Broken)
+                Err(BROKEN)
             }
         }
     }
@@ -200,7 +241,7 @@ impl Tree<'_> {
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
             let limit = if depth > DEPTH_MAX { "64 levels of nesting" } else { "a million nodes" };
             self.sink.push(Diagnostic::new(Code::K0006, format!("the document exceeds {limit}"), at.head()));
-            return Err(Broken);
+            return Err(Broken { is_final: self.nodes > NODES_MAX });
         }
         let before = self.nodes;
         let (node, anchor) = match event {
@@ -219,7 +260,9 @@ impl Tree<'_> {
             _ => return Ok(None),
         };
         if anchor > 0 {
-            self.anchors.insert(anchor, (node.clone(), self.nodes - before + 1));
+            let size = self.nodes - before + 1;
+            self.nodes += size;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(Some(node))
     }
@@ -227,12 +270,12 @@ impl Tree<'_> {
     fn alias(&mut self, anchor: usize, at: At) -> Result<Node, Broken> {
         let Some((node, size)) = self.anchors.get(&anchor) else {
             self.sink.push(Diagnostic::new(Code::K0001, "the alias names no anchor before it", at));
-            return Err(Broken);
+            return Err(BROKEN);
         };
         self.nodes += size;
         if self.nodes > NODES_MAX {
             self.sink.push(Diagnostic::new(Code::K0006, "the document exceeds a million nodes behind its aliases", at));
-            return Err(Broken);
+            return Err(Broken { is_final: true });
         }
         Ok(node.clone())
     }
@@ -251,6 +294,7 @@ impl Tree<'_> {
 
     fn map(&mut self, mut at: At, events: &mut Events<'_>, depth: usize) -> Result<Node, Broken> {
         let mut pairs: Vec<(Node, Node)> = Vec::new();
+        let mut names: HashMap<String, At> = HashMap::new();
         let mut merged = Vec::new();
         loop {
             let key = match self.event(events)? {
@@ -263,40 +307,45 @@ impl Tree<'_> {
                 merged.push(value);
                 continue;
             }
-            match pairs.iter().find(|(other, _)| other.text().is_some() && other.text() == key.text()) {
-                Some((first, _)) => {
+            match key.text().and_then(|name| names.get(name)) {
+                Some(first) => {
                     let name = key.text().unwrap_or_default();
                     let diagnostic = Diagnostic::new(Code::K0007, format!("duplicate key \"{name}\""), key.at.clone());
-                    self.sink.push(diagnostic.label(first.at.clone(), "first here"));
+                    self.sink.push(diagnostic.label(first.clone(), "first here"));
                 }
-                None => pairs.push((key, value)),
+                None => {
+                    names.extend(key.text().map(|name| (name.to_owned(), key.at.clone())));
+                    pairs.push((key, value));
+                }
             }
         }
         at.end = pairs.last().map_or(at.end, |(_, value)| value.at.end);
         for other in merged {
-            merge(&mut pairs, other);
+            merge(&mut pairs, &mut names, other);
         }
         Ok(Node { at, kind: Kind::Map(pairs) })
     }
 
     fn at(&self, span: Span) -> At {
-        let start = self.offsets.byte(span.start.index()).min(self.text.len());
-        let end = self.offsets.byte(span.end.index()).clamp(start, self.text.len());
+        let start = self.offsets.byte(self.from, span.start.index()).min(self.text.len());
+        let end = self.offsets.byte(self.from, span.end.index()).clamp(start, self.text.len());
         At { file: self.file, start, end }
     }
 }
 
 /// A merge key: pairs that are not there already.
-fn merge(pairs: &mut Vec<(Node, Node)>, other: Node) {
+fn merge(pairs: &mut Vec<(Node, Node)>, names: &mut HashMap<String, At>, other: Node) {
     match other.kind {
         Kind::Map(others) => {
             for (key, value) in others {
-                if !pairs.iter().any(|(known, _)| known.text() == key.text()) {
+                let Some(name) = key.text() else { continue };
+                if !names.contains_key(name) {
+                    names.insert(name.to_owned(), key.at.clone());
                     pairs.push((key, value));
                 }
             }
         }
-        Kind::List(others) => others.into_iter().for_each(|other| merge(pairs, other)),
+        Kind::List(others) => others.into_iter().for_each(|other| merge(pairs, names, other)),
         Kind::Scalar(_) => {}
     }
 }

@@ -125,12 +125,15 @@ impl Graph {
         next
     }
 
-    /// Nodes of an agent, in the order in which they were made.
-    pub fn nodes_of(&self, agent: AgentId) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        self.flow
-            .node_indices()
-            .map(|index| (index, &self.flow[index]))
-            .filter(move |(_, node)| node.agent == Some(agent))
+    /// The nodes of every agent, by its number, in the order in which they were made.
+    pub fn members(&self) -> Vec<Vec<NodeIndex>> {
+        let mut members = vec![Vec::new(); self.agents.len()];
+        for index in self.flow.node_indices() {
+            if let Some(agent) = self.flow[index].agent {
+                members[agent.index()].push(index);
+            }
+        }
+        members
     }
 
     /// The node of a channel.

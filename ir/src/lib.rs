@@ -5,8 +5,10 @@
 
 #![deny(missing_docs)]
 
-pub mod dot;
+mod dot;
+pub mod drawing;
 pub mod graph;
+mod mermaid;
 pub mod plan;
 mod seal;
 pub mod text;

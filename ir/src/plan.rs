@@ -407,7 +407,7 @@ pub struct Agent {
 }
 
 /// Where an agent's events come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Input {
     /// Kafka: the agent is the first of the reader.

@@ -19,6 +19,7 @@ impl Checker<'_> {
         let batches = matches!(&input, Some(Input::Topic(_, Some(_))));
         self.check_unique_operations(agent);
         let pipeline = self.pipeline(agent);
+        let names_are_known = pipeline.len() == agent.pipeline.len();
         let last = pipeline.last().copied();
         let mut operations = Vec::new();
         let mut numbers = vec![None; agent.operations.len()];
@@ -29,8 +30,8 @@ impl Checker<'_> {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
-            if !pipeline.contains(&number) {
-                self.warn_unused(operation);
+            if names_are_known && !pipeline.contains(&number) {
+                self.warn_unused(agent, operation);
             }
         }
         let outputs: Vec<_> =
@@ -208,7 +209,8 @@ impl Checker<'_> {
                     let message = format!("the pipeline names an operation \"{}\" that is not defined", name.value);
                     let mut diagnostic = Diagnostic::new(Code::K0201, message, name.at.clone());
                     diagnostic = diagnostic.near(&name.value, names.iter().flatten().copied());
-                    let known: Vec<_> = names.iter().flatten().copied().collect();
+                    let mut known: Vec<_> = names.iter().flatten().copied().collect();
+                    known.dedup();
                     if !known.is_empty() {
                         diagnostic = diagnostic.hint(format!("the operations that are: {}", known.join(", ")));
                     }
@@ -219,8 +221,9 @@ impl Checker<'_> {
         pipeline
     }
 
-    fn warn_unused(&mut self, operation: &ast::Operation) {
-        if let Some(name) = &operation.name {
+    fn warn_unused(&mut self, agent: &ast::Agent, operation: &ast::Operation) {
+        let is_named = |name: &ast::Text| agent.pipeline.iter().any(|known| known.value == name.value);
+        if let Some(name) = operation.name.as_ref().filter(|name| !is_named(name)) {
             let message = format!("the operation \"{}\" is in no pipeline", name.value);
             self.fault(
                 Diagnostic::new(Code::K0205, message, name.at.clone()).hint("add it to spec.processors.pipeline"),

@@ -5,8 +5,8 @@ use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, Init, Place, Shape};
 use super::Checker;
 use crate::ast::Code as Written;
 use crate::block::{at, line_map};
-use crate::diagnostics::{Code, Diagnostic};
-use crate::python::{Defined, Module, Refusal, read};
+use crate::diagnostics::{Code, Diagnostic, nearest, nearest_within};
+use crate::python::{Defined, Module, Refusal, Unresolved, builtins, read};
 
 /// Blocks and functions in the order in which they are used.
 #[derive(Default)]
@@ -61,37 +61,112 @@ pub enum Purpose {
     Other,
 }
 
+/// The role of an agent's init block.
+const INIT: &str = "init";
+/// Modules that are often used and forgotten to be imported.
+const MODULES: [&str; 24] = [
+    "asyncio",
+    "base64",
+    "collections",
+    "copy",
+    "csv",
+    "datetime",
+    "decimal",
+    "functools",
+    "hashlib",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "operator",
+    "os",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "sys",
+    "time",
+    "typing",
+    "urllib",
+    "uuid",
+];
+
+/// A parser's words as the rest of a sentence.
+fn in_lower_case(reason: &str) -> String {
+    let mut reason = reason.strip_prefix("Syntax Error: ").unwrap_or(reason).to_owned();
+    if let Some(first) = reason.get(..1).map(str::to_lowercase) {
+        reason.replace_range(..1, &first);
+    }
+    reason
+}
+
 impl Checker<'_> {
     /// Adds a block; reports what does not parse.
     fn block(&mut self, scope: &Scope, role: &str, code: &Written) -> (BlockId, Module) {
-        let text = self.texts[code.at.file];
         let module = read(&code.text, self.python_version);
-        for (range, reason) in &module.faults {
-            let reason = reason.strip_prefix("Syntax Error: ").unwrap_or(reason);
-            let mut reason = reason.to_owned();
-            if let Some(first) = reason.get(..1).map(str::to_lowercase) {
-                reason.replace_range(..1, &first);
-            }
-            self.fault(Diagnostic::new(
-                Code::K0501,
-                format!("the Python does not parse: {reason}"),
-                at(code, text, range),
-            ));
-        }
+        self.check_module(scope, role, code, &module);
         self.blocks.blocks.push(Block {
             owner: scope.owner.clone(),
             role: role.to_owned(),
             init: scope.init.as_ref().map(|(id, _)| *id),
             file: self.place(&code.at).file,
-            lines: line_map(code, text),
+            lines: line_map(code, &self.texts[code.at.file]),
             code: code.text.clone(),
         });
         (BlockId(u32::try_from(self.blocks.blocks.len() - 1).expect("blocks are counted in u32")), module)
     }
 
+    /// What is wrong with a block whatever it is for.
+    fn check_module(&mut self, scope: &Scope, role: &str, code: &Written, module: &Module) {
+        let text = self.texts[code.at.file].text;
+        if let Some(limit) = &module.excess {
+            let message = format!("the block exceeds {limit}");
+            let hint = "move the code to a module that is installed, and import it";
+            self.fault(Diagnostic::new(Code::K0006, message, code.at.head()).hint(hint));
+        }
+        for (range, reason) in &module.faults {
+            let message = format!("the Python does not parse: {}", in_lower_case(reason));
+            self.fault(Diagnostic::new(Code::K0501, message, at(code, text, range)));
+        }
+        for range in &module.relative_imports {
+            let message = "relative imports have nothing to be relative to";
+            let hint = "a block is not part of a package: import by the full name";
+            self.fault(Diagnostic::new(Code::K0510, message, at(code, text, range)).hint(hint));
+        }
+        let init = scope.init.as_ref().map(|(_, init)| init);
+        // A block without a function is a fault of its own (K0503), and its names would echo it.
+        let lacks_function = role != INIT && module.functions.is_empty() && code.entrypoint.is_none();
+        let hides_names = module.hides_names || init.is_some_and(|init| init.hides_names);
+        let is_sure = module.is_read() && !lacks_function && !hides_names;
+        if is_sure {
+            module.unresolved.iter().for_each(|unresolved| self.check_name(code, unresolved, init));
+        }
+    }
+
+    /// A name that neither its block nor Python defines.
+    fn check_name(&mut self, code: &Written, unresolved: &Unresolved, init: Option<&Module>) {
+        let name = unresolved.name.as_str();
+        if init.is_some_and(|init| init.names.contains(name)) {
+            return;
+        }
+        let message = format!("\"{name}\" is not defined");
+        let own = unresolved.visible.iter().chain(init.into_iter().flat_map(|init| &init.names));
+        // Python's own names are many and short: only a slip of the fingers means one of them.
+        let near = nearest(name, own.map(String::as_str)).or_else(|| nearest_within(1, name, builtins()));
+        let mut diagnostic =
+            Diagnostic::new(Code::K0506, message, at(code, self.texts[code.at.file].text, &unresolved.at));
+        if let Some(near) = near {
+            diagnostic = diagnostic.hint(format!("did you mean \"{near}\"?"));
+        }
+        if MODULES.contains(&name) {
+            diagnostic = diagnostic.hint(format!("import {name}"));
+        }
+        self.fault(diagnostic.under("neither this block, init nor Python defines it"));
+    }
+
     /// The init block of an agent: what runs, and which function is called then.
     pub(super) fn init(&mut self, scope: &mut Scope, code: &Written) -> Init {
-        let (block, module) = self.block(scope, "init", code);
+        let (block, module) = self.block(scope, INIT, code);
         let named = code.entrypoint.as_ref();
         if let Some(entrypoint) = named {
             self.entrypoint_exists(entrypoint, &module, None);
@@ -115,7 +190,7 @@ impl Checker<'_> {
     /// The function of a block that is called, checked against how.
     pub(super) fn call(&mut self, scope: &Scope, code: &Written, call: &Call<'_>) -> Option<FunctionId> {
         let (block, module) = self.block(scope, &call.role, code);
-        if !module.faults.is_empty() {
+        if !module.is_read() {
             return None;
         }
         let name = self.choose(scope, code, &module)?;
@@ -130,7 +205,7 @@ impl Checker<'_> {
     pub(super) fn default_selector(&mut self, owner: &str, code: &Written) -> Option<FunctionId> {
         let scope = Scope { owner: owner.to_owned(), init: None };
         let (block, module) = self.block(&scope, "defaultSelector", code);
-        if !module.faults.is_empty() {
+        if !module.is_read() {
             return None;
         }
         let name = self.choose(&scope, code, &module)?;
@@ -144,7 +219,7 @@ impl Checker<'_> {
             let init = scope.init.as_ref().map(|(_, init)| init);
             return self.entrypoint_exists(entrypoint, module, init).then(|| entrypoint.value.clone());
         }
-        let text = self.texts[code.at.file];
+        let text = self.texts[code.at.file].text;
         match module.functions.as_slice() {
             [] => {
                 let whole = 0..code.text.lines().next().map_or(0, str::len);
@@ -190,7 +265,7 @@ impl Checker<'_> {
     }
 
     fn check_call(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
-        let text = self.texts[code.at.file];
+        let text = self.texts[code.at.file].text;
         let place = at(code, text, &found.at);
         let name = &found.name;
         let tables: Vec<_> = call.tables.iter().map(|(parameter, _)| *parameter).collect();
@@ -238,7 +313,7 @@ impl Checker<'_> {
 
     /// The function for the plan. Whether it reads `context` is settled by a rule, with its init.
     fn function(&self, block: BlockId, name: String, module: &Module, code: &Written) -> Function {
-        let text = self.texts[code.at.file];
+        let text = self.texts[code.at.file].text;
         let found = module.functions.iter().rev().find(|found| found.name == name);
         let place: Place = match found {
             Some(found) => self.place(&at(code, text, &found.at)),

@@ -2,7 +2,9 @@
 
 mod agent;
 mod blocks;
+mod operator;
 mod outputs;
+mod tables;
 mod values;
 
 use std::collections::BTreeMap;
@@ -12,13 +14,14 @@ use kaspr_ir::plan::{App, Assignor, Channel, Codec, Place, Table, Topic};
 use crate::ast::{self, Ast};
 use crate::diagnostics::{Code, Diagnostic, Severity, Sink};
 use crate::hir::Hir;
-use crate::source::{At, Spanned, line_column};
+use crate::source::{At, Spanned, Text};
+use crate::{Options, Target};
 use blocks::Blocks;
 
 /// What all checks work with.
 pub struct Checker<'a> {
     /// Texts of the files, by number.
-    texts: &'a [&'a str],
+    texts: &'a [Text<'a>],
     /// Where faults go.
     sink: &'a mut Sink,
     /// Blocks and functions so far.
@@ -34,7 +37,7 @@ pub struct Checker<'a> {
 }
 
 /// Checks everything. The HIR is whole only if no fault was an error.
-pub fn check(ast: Ast, files: Vec<String>, texts: &[&str], python_version: (u8, u8), sink: &mut Sink) -> Hir {
+pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options, sink: &mut Sink) -> Hir {
     let mut checker = Checker {
         texts,
         sink,
@@ -42,7 +45,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[&str], python_version: (u8, 
         tables: Vec::new(),
         channels: Vec::new(),
         topics: BTreeMap::new(),
-        python_version,
+        python_version: options.python_version,
         has_app: !ast.apps.is_empty(),
     };
     let Ast { mut agents, mut tables, apps } = ast;
@@ -52,6 +55,10 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[&str], python_version: (u8, 
     checker.unique(tables.iter().map(|table| &table.name));
     let app = checker.app(&apps, &agents);
     checker.tables(&tables);
+    checker.check_tables(&agents, &tables);
+    if options.target == Target::Operator {
+        agents.iter().for_each(|agent| checker.check_for_operator(agent));
+    }
     checker.collect_channels(&agents);
     let agents = agents.iter().map(|agent| checker.agent(agent)).collect();
     let Checker { blocks, tables, channels, topics, .. } = checker;
@@ -69,7 +76,7 @@ impl Checker<'_> {
     }
 
     fn place(&self, at: &At) -> Place {
-        let (line, column) = line_column(self.texts[at.file], at.start);
+        let (line, column) = self.texts[at.file].line_column(at.start);
         Place { file: kaspr_ir::plan::FileId(u32::try_from(at.file).expect("files are counted in u32")), line, column }
     }
 

@@ -2,6 +2,33 @@
 
 use super::Severity;
 
+/// What there is to read about a code: its folder in `specs/errors/`.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// What it is, why it is a fault, what to do.
+    pub text: &'static str,
+    /// A spec that raises it.
+    pub broken: &'static str,
+    /// What kasprc says of that spec.
+    pub said: &'static str,
+    /// The spec, mended.
+    pub mended: &'static str,
+}
+
+macro_rules! page {
+    ($code:ident) => {
+        Page {
+            text: page!($code "page.md"),
+            broken: page!($code "broken.yaml"),
+            said: page!($code "expected.txt"),
+            mended: page!($code "mended.yaml"),
+        }
+    };
+    ($code:ident $file:literal) => {
+        include_str!(concat!("../../../specs/errors/", stringify!($code), "/", $file))
+    };
+}
+
 macro_rules! codes {
     ($($code:ident $severity:ident $title:literal;)*) => {
         /// A fault's stable name.
@@ -26,6 +53,11 @@ macro_rules! codes {
             /// `K0201`.
             pub fn name(self) -> &'static str {
                 match self { $(Code::$code => stringify!($code),)* }
+            }
+
+            /// What there is to read about it.
+            pub fn page(self) -> Page {
+                match self { $(Code::$code => page!($code),)* }
             }
         }
     };
@@ -60,6 +92,9 @@ codes! {
     K0301 Error "the table is not declared";
     K0302 Error "two tables of an operation share a parameter";
     K0303 Error "the function does not take the table parameter";
+    K0304 Warning "topic and table have different key serializers";
+    K0305 Error "topics that share a table have different partition counts";
+    K0306 Error "tables of an agent have different partition counts";
     K0401 Error "the output has both name and nameSelector";
     K0402 Error "the output has neither name nor nameSelector";
     K0403 Warning "pickle runs code from messages";
@@ -74,10 +109,13 @@ codes! {
     K0503 Error "the block defines no function";
     K0504 Warning "several functions and no entrypoint";
     K0505 Error "the function takes another number of values";
+    K0506 Error "a name is not defined";
     K0507 Warning "the predicate never returns a value";
     K0508 Warning "a batch function returns a list";
+    K0510 Error "a relative import";
     K0511 Warning "the filter is a generator";
     K0601 Error "not supported yet";
+    K0602 Warning "the operator drops a field";
 }
 
 #[cfg(test)]

@@ -3,12 +3,25 @@
 use serde_json::{Value, json};
 
 use super::{Diagnostic, Severity};
-use crate::source::{At, SourceFile, line_column};
+use crate::source::{At, SourceFile, Text};
 
-/// The fault as one line of JSON:
+/// The faults, each as one line of JSON:
 /// `{"code","severity","message","file","line","column","endLine","endColumn","label","labels","hints"}`.
-pub fn to_json(diagnostic: &Diagnostic, files: &[SourceFile]) -> String {
-    let mut line = place(&diagnostic.at, files);
+pub fn to_json(diagnostics: &[Diagnostic], files: &[SourceFile]) -> String {
+    let texts: Vec<_> = files.iter().map(|file| String::from_utf8_lossy(&file.bytes)).collect();
+    let texts: Vec<Text<'_>> = texts.iter().map(|text| Text::new(text)).collect();
+    diagnostics.iter().map(|diagnostic| line(diagnostic, files, &texts) + "\n").collect()
+}
+
+fn line(diagnostic: &Diagnostic, files: &[SourceFile], texts: &[Text<'_>]) -> String {
+    let place = |at: &At| {
+        let (line, column) = texts[at.file].line_column(at.start);
+        let (end_line, end_column) = texts[at.file].line_column(at.end);
+        json!({
+            "file": files[at.file].name, "line": line, "column": column, "endLine": end_line, "endColumn": end_column,
+        })
+    };
+    let mut line = place(&diagnostic.at);
     let severity = match diagnostic.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -17,7 +30,7 @@ pub fn to_json(diagnostic: &Diagnostic, files: &[SourceFile]) -> String {
         .labels
         .iter()
         .map(|(at, text)| {
-            let mut label = place(at, files);
+            let mut label = place(at);
             label["text"] = json!(text);
             label
         })
@@ -31,10 +44,7 @@ pub fn to_json(diagnostic: &Diagnostic, files: &[SourceFile]) -> String {
     line.to_string()
 }
 
-fn place(at: &At, files: &[SourceFile]) -> Value {
-    let text = String::from_utf8_lossy(&files[at.file].bytes);
-    let ((line, column), (end_line, end_column)) = (line_column(&text, at.start), line_column(&text, at.end));
-    json!({
-        "file": files[at.file].name, "line": line, "column": column, "endLine": end_line, "endColumn": end_column,
-    })
+/// A note as one line of JSON, of severity `note`.
+pub fn note_to_json(note: &str) -> String {
+    json!({ "severity": "note", "message": note }).to_string()
 }

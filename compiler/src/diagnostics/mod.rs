@@ -2,13 +2,15 @@
 
 mod code;
 mod draw;
+mod explain;
 mod json;
 mod near;
 
-pub use code::Code;
+pub use code::{Code, Page};
 pub use draw::render;
-pub use json::to_json;
-pub use near::nearest;
+pub use explain::{code, explain};
+pub use json::{note_to_json, to_json};
+pub use near::{nearest, nearest_within};
 
 use crate::source::At;
 
@@ -80,27 +82,37 @@ impl Diagnostic {
     }
 }
 
+/// Most faults of a run that are kept; the others are counted.
+pub const FAULTS_MAX: usize = 1000;
+
 /// Collects faults: all of them, in a stable order at the end.
 #[derive(Debug, Default)]
 pub struct Sink {
     diagnostics: Vec<Diagnostic>,
+    has_errors: bool,
+    more: usize,
 }
 
 impl Sink {
     /// Notes a fault.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        self.has_errors |= diagnostic.severity == Severity::Error;
+        if self.diagnostics.len() < FAULTS_MAX {
+            self.diagnostics.push(diagnostic);
+        } else {
+            self.more += 1;
+        }
     }
 
     /// A fault that stops the compile was noted.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.has_errors
     }
 
-    /// All faults, in the order of their places; each once.
-    pub fn into_sorted(mut self) -> Vec<Diagnostic> {
+    /// All faults, in the order of their places, each once; and how many were only counted.
+    pub fn into_sorted(mut self) -> (Vec<Diagnostic>, usize) {
         self.diagnostics.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         self.diagnostics.dedup();
-        self.diagnostics
+        (self.diagnostics, self.more)
     }
 }

@@ -7,6 +7,11 @@ pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         3..=5 => 2,
         _ => 3,
     };
+    nearest_within(limit, name, names)
+}
+
+/// The closest of `names` within so many edits.
+pub fn nearest_within<'a>(limit: usize, name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let by_distance = names.into_iter().map(|other| (distance(name, other), other));
     by_distance.filter(|(distance, _)| *distance <= limit).min().map(|(_, other)| other)
 }

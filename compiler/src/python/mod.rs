@@ -2,12 +2,19 @@
 //!
 //! Architecture invariant: only this folder names the parser's crates; it gives out types of its own.
 
+mod bindings;
+mod builtins;
+#[cfg(test)]
+mod corpus;
+mod depth;
 mod module;
 mod reads;
+mod scopes;
 
+pub use builtins::{builtins, is_builtin};
 pub use module::read;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use kaspr_ir::plan::Shape;
@@ -22,12 +29,38 @@ pub struct Module {
     pub faults: Vec<(Range<usize>, String)>,
     /// Functions defined at its top level, in source order.
     pub functions: Vec<Defined>,
-    /// All names bound at its top level, imports included.
-    pub names: BTreeSet<String>,
+    /// All names bound at its top level, imports included, or declared `global` anywhere.
+    pub names: HashSet<String>,
     /// Names may be bound in ways that cannot be seen (`import *`, `exec`, `globals`).
     pub is_opaque: bool,
     /// It mentions `context`.
     pub mentions_context: bool,
+    /// Names that it uses and neither defines nor gets from Python; each at its first use.
+    pub unresolved: Vec<Unresolved>,
+    /// Which names are defined cannot be told: it is opaque, or deletes names.
+    pub hides_names: bool,
+    /// Imports relative to a package, which a block has not.
+    pub relative_imports: Vec<Range<usize>>,
+    /// The limit that it exceeds; then it has not been read further.
+    pub excess: Option<String>,
+}
+
+impl Module {
+    /// It parses, so that what it defines is known.
+    pub fn is_read(&self) -> bool {
+        self.faults.is_empty() && self.excess.is_none()
+    }
+}
+
+/// A name that a block uses and does not define.
+#[derive(Clone, Debug)]
+pub struct Unresolved {
+    /// The name.
+    pub name: String,
+    /// Where it is used first.
+    pub at: Range<usize>,
+    /// Names of the block that could be used there.
+    pub visible: Vec<String>,
 }
 
 /// A function defined at a block's top level.

@@ -8,126 +8,99 @@ use ruff_python_ast::{Expr, ParameterWithDefault, PythonVersion, Stmt};
 use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::{Ranged, TextRange};
 
+use super::depth::{DEPTH_MAX, is_deeper};
 use super::reads as only_reads;
-use super::{Defined, Module, Parameters};
+use super::{Defined, Module, Parameters, scopes};
+
+/// Largest block, in bytes of its text.
+const BYTES_MAX: usize = 256 << 10;
+/// Stack for walks over a module that nests as deep as is allowed.
+const STACK: usize = 32 << 20;
+/// Stack to let go of a module that nests as deep as its text allows.
+const STACK_TO_DROP: usize = 256 << 20;
 
 /// Reads a block. It never fails: what does not parse is among the faults.
 pub fn read(text: &str, (major, minor): (u8, u8)) -> Module {
-    let version = PythonVersion { major, minor };
+    if text.len() > BYTES_MAX {
+        let excess = Some("256 KiB of Python".to_owned());
+        return Module { excess, ..Module::default() };
+    }
+    stacker::maybe_grow(STACK, STACK, || read_within(text, PythonVersion { major, minor }))
+}
+
+fn read_within(text: &str, version: PythonVersion) -> Module {
     let parsed = parse_unchecked(text, ParseOptions::from(Mode::Module).with_target_version(version));
     let mut module = Module::default();
-    for error in parsed.errors() {
-        module.faults.push((range(error.location), error.error.to_string()));
+    // Errors after the first are often its echoes.
+    let first = parsed.errors().first().map(|error| (range(error.location), error.error.to_string()));
+    let unsupported =
+        || parsed.unsupported_syntax_errors().first().map(|error| (range(error.range()), error.to_string()));
+    module.faults.extend(first.or_else(unsupported));
+    let Some(parsed) = parsed.try_into_module() else { return module };
+    if is_deeper(parsed.suite()) {
+        stacker::grow(STACK_TO_DROP, || drop(parsed));
+        return Module { excess: Some(format!("{DEPTH_MAX} levels of nesting")), ..Module::default() };
     }
+    let mut reader = Reader { module, depth: 0 };
+    reader.visit_body(parsed.suite());
+    module = reader.module;
+    let found = scopes::walk(parsed.suite(), text, version);
     if module.faults.is_empty() {
-        for error in parsed.unsupported_syntax_errors() {
-            module.faults.push((range(error.range()), error.to_string()));
-        }
+        module.faults = found.faults;
     }
-    module.faults.truncate(1);
-    if let Some(parsed) = parsed.try_into_module() {
-        let mut reader = Reader { module, depth: 0 };
-        for stmt in parsed.suite() {
-            reader.top(stmt);
-        }
-        module = reader.module;
-    }
+    module.names = found.names;
+    module.unresolved = found.unresolved;
+    module.hides_names = module.is_opaque || found.deletes;
     if only_reads::BUILTINS.iter().any(|name| module.names.contains(*name)) {
         module.functions.iter_mut().for_each(|function| function.only_reads = false);
     }
     module
 }
 
-fn range(range: TextRange) -> Range<usize> {
+/// A range as bytes of the text.
+pub fn range(range: TextRange) -> Range<usize> {
     range.start().to_usize()..range.end().to_usize()
 }
 
-/// Walks a module once for what it binds and mentions.
+/// Walks a module once for the functions it defines and what it mentions.
 struct Reader {
     module: Module,
     depth: usize,
 }
 
 impl Reader {
-    /// A statement of the module's top level, or of an `if`, `try`, `with`, `for` or `while` there.
-    fn top(&mut self, stmt: &Stmt) {
-        self.visit_stmt(stmt);
-    }
-
-    fn define(&mut self, defined: Defined) {
-        self.module.names.insert(defined.name.clone());
-        self.module.functions.push(defined);
-    }
-
-    fn bind(&mut self, target: &Expr) {
-        match target {
-            Expr::Name(name) => {
-                self.module.names.insert(name.id.to_string());
-            }
-            Expr::Tuple(tuple) => tuple.elts.iter().for_each(|target| self.bind(target)),
-            Expr::List(list) => list.elts.iter().for_each(|target| self.bind(target)),
-            Expr::Starred(starred) => self.bind(&starred.value),
-            _ => {}
-        }
-    }
-
     fn assign(&mut self, target: &Expr, value: &Expr) {
-        if let (Expr::Name(name), Expr::Lambda(lambda)) = (target, value) {
-            let parameters = lambda.parameters.as_deref();
-            self.define(Defined {
-                name: name.id.to_string(),
-                at: range(name.range()),
-                shape: Shape::Plain,
-                parameters: Some(parameters.map(self::parameters).unwrap_or_default()),
-                only_reads: parameters.and_then(first_name).is_some_and(|_| only_reads::expression(&lambda.body)),
-                gives_value: true,
-                returns_list: matches!(*lambda.body, Expr::List(_) | Expr::ListComp(_)),
-            });
-            return;
-        }
-        self.bind(target);
+        let (Expr::Name(name), Expr::Lambda(lambda)) = (target, value) else { return };
+        let parameters = lambda.parameters.as_deref();
+        self.module.functions.push(Defined {
+            name: name.id.to_string(),
+            at: range(name.range()),
+            shape: Shape::Plain,
+            parameters: Some(parameters.map(self::parameters).unwrap_or_default()),
+            only_reads: parameters.and_then(first_name).is_some_and(|_| only_reads::expression(&lambda.body)),
+            gives_value: true,
+            returns_list: matches!(*lambda.body, Expr::List(_) | Expr::ListComp(_)),
+        });
     }
 }
 
 impl<'a> Visitor<'a> for Reader {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
-        if self.depth == 0 {
-            match stmt {
-                Stmt::FunctionDef(function) => self.define(defined(function)),
-                Stmt::ClassDef(class) => {
-                    self.module.names.insert(class.name.to_string());
-                }
-                Stmt::Assign(assign) => assign.targets.iter().for_each(|target| self.assign(target, &assign.value)),
-                Stmt::AnnAssign(assign) => {
-                    if let Some(value) = &assign.value {
-                        self.assign(&assign.target, value);
-                    }
-                }
-                Stmt::AugAssign(assign) => self.bind(&assign.target),
-                Stmt::For(stmt) => self.bind(&stmt.target),
-                Stmt::With(with) => {
-                    with.items
-                        .iter()
-                        .filter_map(|item| item.optional_vars.as_deref())
-                        .for_each(|target| self.bind(target));
-                }
-                Stmt::Import(import) => {
-                    for alias in &import.names {
-                        let name = alias.asname.as_ref().map_or_else(
-                            || alias.name.split('.').next().unwrap_or_default().to_owned(),
-                            ToString::to_string,
-                        );
-                        self.module.names.insert(name);
-                    }
-                }
-                Stmt::ImportFrom(import) => {
-                    for alias in &import.names {
-                        self.module.is_opaque |= alias.name.as_str() == "*";
-                        self.module.names.insert(alias.asname.as_ref().unwrap_or(&alias.name).to_string());
-                    }
-                }
-                _ => {}
+        match stmt {
+            Stmt::FunctionDef(function) if self.depth == 0 => self.module.functions.push(defined(function)),
+            Stmt::Assign(assign) if self.depth == 0 => {
+                assign.targets.iter().for_each(|target| self.assign(target, &assign.value));
             }
+            Stmt::AnnAssign(assign) if self.depth == 0 => {
+                assign.value.iter().for_each(|value| self.assign(&assign.target, value));
+            }
+            Stmt::ImportFrom(import) => {
+                self.module.is_opaque |= import.names.iter().any(|alias| alias.name.as_str() == "*");
+                if import.level > 0 {
+                    self.module.relative_imports.push(range(import.range()));
+                }
+            }
+            _ => {}
         }
         let scope = matches!(stmt, Stmt::FunctionDef(_) | Stmt::ClassDef(_));
         self.depth += usize::from(scope);
@@ -139,14 +112,17 @@ impl<'a> Visitor<'a> for Reader {
         match expr {
             Expr::Name(name) => match name.id.as_str() {
                 "context" => self.module.mentions_context = true,
-                "exec" | "eval" | "globals" | "vars" | "locals" | "setattr" | "__import__" => {
+                "exec" | "eval" | "globals" | "vars" | "locals" | "setattr" | "__import__" | "global_enum" => {
                     // What such code reaches cannot be seen.
                     self.module.is_opaque = true;
                     self.module.mentions_context = true;
                 }
                 _ => {}
             },
-            Expr::Named(named) if self.depth == 0 => self.bind(&named.target),
+            // Puts the members of an enumeration into its module; so does `enum.global_enum`.
+            Expr::Attribute(attribute) if matches!(attribute.attr.as_str(), "_convert_" | "global_enum") => {
+                self.module.is_opaque = true;
+            }
             _ => {}
         }
         walk_expr(self, expr);

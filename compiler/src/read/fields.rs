@@ -16,6 +16,23 @@ pub enum Form {
     Definition,
 }
 
+impl Form {
+    /// A field's name as this form writes it.
+    pub fn written(self, name: &str) -> String {
+        if self == Form::Kubernetes {
+            return name.to_owned();
+        }
+        let mut snake = String::new();
+        for character in name.chars() {
+            if character.is_ascii_uppercase() {
+                snake.push('_');
+            }
+            snake.push(character.to_ascii_lowercase());
+        }
+        snake
+    }
+}
+
 /// The fields of one mapping.
 pub struct Fields<'a> {
     node: &'a Node,
@@ -41,36 +58,21 @@ impl<'a> Fields<'a> {
     /// Fields that may be there and are read elsewhere, or not at all.
     pub fn known(&mut self, names: &[&str]) {
         for name in names {
-            let written = self.written(name);
+            let written = self.form.written(name);
             self.known.push(written);
         }
     }
 
-    /// The name as this form writes it.
-    fn written(&self, name: &str) -> String {
-        if self.form == Form::Kubernetes {
-            return name.to_owned();
-        }
-        let mut snake = String::new();
-        for character in name.chars() {
-            if character.is_ascii_uppercase() {
-                snake.push('_');
-            }
-            snake.push(character.to_ascii_lowercase());
-        }
-        snake
-    }
-
     /// A field as it stands; null counts as absent.
     pub fn node(&mut self, name: &str) -> Option<&'a Node> {
-        let written = self.written(name);
+        let written = self.form.written(name);
         let found = self.node.get(&written);
         self.known.push(written);
         found.filter(|node| !node.is_null())
     }
 
     fn wrong(&mut self, name: &str, needed: &str, node: &Node) {
-        let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.written(name), node.what());
+        let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.form.written(name), node.what());
         let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
         self.sink.push(Diagnostic::new(Code::K0003, message, at));
     }
@@ -82,7 +84,7 @@ impl<'a> Fields<'a> {
             self.wrong(name, "a mapping", node);
             return None;
         }
-        let path = format!("{}{}.", self.path, self.written(name));
+        let path = format!("{}{}.", self.path, self.form.written(name));
         Some(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink })
     }
 
@@ -102,7 +104,7 @@ impl<'a> Fields<'a> {
     pub fn each<T>(&mut self, name: &str, mut read: impl FnMut(Fields<'_>) -> T) -> Vec<T> {
         let mut all = Vec::new();
         for (number, node) in self.list(name).into_iter().enumerate() {
-            let path = format!("{}{}[{number}].", self.path, self.written(name));
+            let path = format!("{}{}[{number}].", self.path, self.form.written(name));
             if matches!(node.kind, Kind::Map(_)) {
                 all.push(read(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink }));
             } else {

@@ -7,7 +7,9 @@ use crate::ast::{App, Ast, Table};
 use crate::diagnostics::{Code, Diagnostic, Sink};
 use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node};
-use fields::{Fields, Form};
+use fields::Fields;
+
+pub use fields::Form;
 
 /// Kinds that are known and not built yet.
 const LATER: [&str; 3] = ["KasprJoin", "KasprTask", "KasprWebView"];
@@ -115,11 +117,18 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         let message = "required field \"metadata.name\" is missing";
         fields.sink.push(Diagnostic::new(Code::K0005, message, first_line(node)));
     }
-    let Some(mut spec) = fields.map("spec") else {
-        if kind == "KasprAgent" {
+    let empty = Node { at: node.at.clone(), kind: Kind::Map(Vec::new()) };
+    let mut spec = match fields.node("spec") {
+        Some(_) => match fields.map("spec") {
+            Some(spec) => spec,
+            None => return fields.finish(),
+        },
+        None if kind == "KasprAgent" => {
             fields.sink.push(Diagnostic::new(Code::K0005, "required field \"spec\" is missing", first_line(node)));
+            return fields.finish();
         }
-        return fields.finish();
+        // A table or an app may have nothing to say but its name.
+        None => Fields::of(&empty, "spec.", Form::Kubernetes, fields.sink),
     };
     if let (Some(given), Some(name)) = (spec.text("name"), &name)
         && given.value != name.value

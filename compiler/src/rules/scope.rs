@@ -8,11 +8,11 @@ use kaspr_ir::plan::{BatchScope, OnError};
 
 /// Applies the rule.
 pub fn apply(graph: &mut Graph) {
-    for agent in graph.agent_ids() {
-        let info = &graph.agents[agent.index()];
-        let steps: Vec<_> = graph
-            .nodes_of(agent)
-            .filter_map(|(_, node)| match &node.kind {
+    for (agent, nodes) in graph.members().into_iter().enumerate() {
+        let info = &graph.agents[agent];
+        let steps: Vec<_> = nodes
+            .iter()
+            .filter_map(|index| match &graph.flow[*index].kind {
                 Kind::Operator(step) => Some(step),
                 _ => None,
             })
@@ -27,8 +27,7 @@ pub fn apply(graph: &mut Graph) {
         } else {
             BatchScope::Mixed
         };
-        let windows: Vec<_> = graph.nodes_of(agent).map(|(index, _)| index).collect();
-        for index in windows {
+        for index in nodes {
             if let Kind::BatchWindow(window) = &mut graph.flow[index].kind {
                 window.scope = scope;
             }

@@ -1,0 +1,170 @@
+//! Tables and what feeds them: partition counts and key serializers that must agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Checker, name};
+use crate::ast::{self, Text};
+use crate::diagnostics::{Code, Diagnostic};
+use crate::source::Spanned;
+
+/// What was written of an app, by name.
+struct App<'a> {
+    agents: &'a [ast::Agent],
+    tables: BTreeMap<&'a str, &'a ast::Table>,
+    /// Agents that read a channel, by its name.
+    readers: BTreeMap<&'a str, Vec<usize>>,
+    /// Partition counts of topics, where first said.
+    partitions: BTreeMap<&'a str, &'a Spanned<u32>>,
+}
+
+impl<'a> App<'a> {
+    fn new(agents: &'a [ast::Agent], tables: &'a [ast::Table]) -> App<'a> {
+        let mut app = App {
+            agents,
+            tables: tables.iter().map(|table| (name(&table.name), table)).collect(),
+            readers: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+        };
+        for (number, agent) in agents.iter().enumerate() {
+            if let Some(channel) = agent.input.as_ref().and_then(|input| input.channel.as_ref()) {
+                app.readers.entry(channel.value.as_str()).or_default().push(number);
+            }
+            if let Some((topics, Some(count))) =
+                input_topics(agent).map(|(names, topic)| (names, &topic.settings.partitions))
+            {
+                topics.for_each(|topic| {
+                    app.partitions.entry(topic).or_insert(count);
+                });
+            }
+            let sends = agent.operations.iter().filter_map(|operation| operation.send.as_ref());
+            for output in agent.outputs.iter().chain(sends) {
+                if let (Some(topic), Some(count)) = (&output.name, &output.settings.partitions) {
+                    app.partitions.entry(topic.value.as_str()).or_insert(count);
+                }
+            }
+        }
+        app
+    }
+
+    /// The agent and those that its channels reach.
+    fn reached(&self, agent: usize) -> BTreeSet<usize> {
+        let (mut reached, mut open) = (BTreeSet::new(), vec![agent]);
+        while let Some(agent) = open.pop() {
+            if reached.insert(agent) {
+                let channels = self.agents[agent].channels.iter().filter_map(|output| output.name.as_ref());
+                open.extend(channels.filter_map(|name| self.readers.get(name.value.as_str())).flatten());
+            }
+        }
+        reached
+    }
+
+    /// Tables that an agent's operations use and that are partitioned, each at its first use.
+    fn tables_of(&self, agent: usize) -> Vec<(&'a Text, &'a ast::Table)> {
+        let mut seen = BTreeSet::new();
+        let used = self.agents[agent].operations.iter().flat_map(|operation| &operation.tables);
+        used.filter_map(|used| used.name.as_ref())
+            .filter_map(|used| self.tables.get(used.value.as_str()).map(|table| (used, *table)))
+            .filter(|(used, table)| !is_global(table) && seen.insert(used.value.as_str()))
+            .collect()
+    }
+}
+
+fn is_global(table: &ast::Table) -> bool {
+    table.global.as_ref().is_some_and(|global| global.value)
+}
+
+/// The topics that an agent reads by name.
+fn input_topics(agent: &ast::Agent) -> Option<(impl Iterator<Item = &str>, &ast::InputTopic)> {
+    let topic = agent.input.as_ref()?.topic.as_ref()?;
+    Some((topic.name.as_ref()?.value.split(',').map(str::trim), topic))
+}
+
+impl Checker<'_> {
+    /// Whether tables fit the topics that feed them, and each other.
+    pub(super) fn check_tables(&mut self, agents: &[ast::Agent], tables: &[ast::Table]) {
+        let app = App::new(agents, tables);
+        let mut feeding: BTreeMap<&str, (&str, &Spanned<u32>)> = BTreeMap::new();
+        for (number, agent) in agents.iter().enumerate() {
+            self.check_tables_together(&app, number);
+            let Some((topics, input)) = input_topics(agent) else { continue };
+            let topics: Vec<&str> = topics.collect();
+            for (_, table) in app.reached(number).into_iter().flat_map(|agent| app.tables_of(agent)) {
+                self.check_key_codecs(&topics, input, table);
+                for topic in &topics {
+                    self.check_partitions(&app, topic, table, &mut feeding);
+                }
+            }
+        }
+    }
+
+    /// Tables of one agent are written by the same partition of its input.
+    fn check_tables_together(&mut self, app: &App<'_>, agent: usize) {
+        let tables = app.tables_of(agent);
+        let mut counted = tables.iter().filter_map(|(_, table)| Some((*table, table.partitions.as_ref()?)));
+        let Some((first, count)) = counted.next() else { return };
+        for (table, other) in counted.filter(|(_, other)| other.value != count.value) {
+            let (one, two) = (name(&first.name), name(&table.name));
+            let message = format!("the tables \"{one}\" and \"{two}\" of one agent have different partition counts");
+            let diagnostic = Diagnostic::new(Code::K0306, message, other.at.clone());
+            self.fault(
+                diagnostic
+                    .under(format!("{} here", other.value))
+                    .label(count.at.clone(), format!("{} here", count.value))
+                    .hint(
+                        "give both as many partitions as the topic has that feeds them, or leave \"partitions\" away",
+                    ),
+            );
+        }
+    }
+
+    /// An event of partition 5 writes partition 5 of its tables: counts must be equal.
+    fn check_partitions<'b>(
+        &mut self,
+        app: &App<'b>,
+        topic: &'b str,
+        table: &'b ast::Table,
+        feeding: &mut BTreeMap<&'b str, (&'b str, &'b Spanned<u32>)>,
+    ) {
+        let Some(count) = app.partitions.get(topic).copied() else { return };
+        let table_name = name(&table.name);
+        let hint = "repartition one of the topics through an agent of its own, or make the table global";
+        if let Some(own) = table.partitions.as_ref().filter(|own| own.value != count.value) {
+            let message = format!(
+                "the table \"{table_name}\" and the topic \"{topic}\" that feeds it have different partition counts"
+            );
+            let diagnostic = Diagnostic::new(Code::K0305, message, own.at.clone()).under(format!("{} here", own.value));
+            self.fault(
+                diagnostic
+                    .label(count.at.clone(), format!("{} here", count.value))
+                    .hint("leave the table's \"partitions\" away: its changelog takes those of the topic"),
+            );
+        }
+        let (other, first) = *feeding.entry(table_name).or_insert((topic, count));
+        if first.value != count.value {
+            let message = format!(
+                "the topics \"{other}\" and \"{topic}\" share the table \"{table_name}\" and declare different partition counts"
+            );
+            let diagnostic = Diagnostic::new(Code::K0305, message, count.at.clone());
+            self.fault(
+                diagnostic
+                    .under(format!("{} here", count.value))
+                    .label(first.at.clone(), format!("{} here", first.value))
+                    .hint(hint),
+            );
+        }
+    }
+
+    /// Only where both are written: a default says nothing of what the keys are.
+    fn check_key_codecs(&mut self, topics: &[&str], input: &ast::InputTopic, table: &ast::Table) {
+        let (Some(read), Some(kept)) = (&input.settings.key_codec, &table.key_codec) else { return };
+        if read.value == kept.value {
+            return;
+        }
+        let (topic, table) = (topics.join(","), name(&table.name));
+        let message = format!("the key serializer of topic \"{topic}\" differs from that of table \"{table}\"");
+        let diagnostic = Diagnostic::new(Code::K0304, message, read.at.clone()).label(kept.at.clone(), "the table's");
+        self.fault(
+            diagnostic.hint("a key that goes from the topic into the table would be encoded twice: write the same"),
+        );
+    }
+}

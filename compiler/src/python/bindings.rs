@@ -1,0 +1,118 @@
+//! The names that a scope binds, as CPython's symbol table finds them.
+
+use std::collections::{HashMap, HashSet};
+
+use ruff_python_ast::visitor::{Visitor, walk_except_handler, walk_expr, walk_pattern, walk_stmt};
+use ruff_python_ast::{Alias, ExceptHandler, Expr, Parameters, Pattern, Stmt};
+use ruff_text_size::{Ranged, TextRange};
+
+/// What the statements of one scope bind; scopes inside it apart.
+#[derive(Default)]
+pub struct Bindings<'a> {
+    /// Names that are assigned, imported, defined or deleted here.
+    pub names: HashSet<&'a str>,
+    /// Names declared `global` here, and where first.
+    pub globals: HashMap<&'a str, TextRange>,
+}
+
+impl<'a> Bindings<'a> {
+    /// The bindings of a module, a class's body or a function's body.
+    pub fn of(body: &'a [Stmt]) -> Bindings<'a> {
+        let mut bindings = Bindings::default();
+        bindings.visit_body(body);
+        bindings
+    }
+
+    /// The same with a function's parameters.
+    pub fn with_parameters(mut self, parameters: &'a Parameters) -> Bindings<'a> {
+        self.names.extend(parameter_names(parameters));
+        self
+    }
+
+    /// The names that an assignment's target binds.
+    pub fn of_target(target: &'a Expr) -> Bindings<'a> {
+        let mut bindings = Bindings::default();
+        bindings.visit_expr(target);
+        bindings
+    }
+
+    fn defaults(&mut self, parameters: &'a Parameters) {
+        for default in parameters.iter_non_variadic_params().filter_map(|parameter| parameter.default.as_deref()) {
+            self.visit_expr(default);
+        }
+    }
+}
+
+/// The names of a function's parameters.
+pub fn parameter_names(parameters: &Parameters) -> impl Iterator<Item = &str> {
+    parameters.iter().map(|parameter| parameter.name().as_str())
+}
+
+/// The name that an import binds; `None`: every name of a module.
+pub fn imported(alias: &Alias) -> Option<&str> {
+    match &alias.asname {
+        Some(name) => Some(name),
+        None if alias.name.as_str() == "*" => None,
+        None => alias.name.split('.').next(),
+    }
+}
+
+impl<'a> Visitor<'a> for Bindings<'a> {
+    fn visit_stmt(&mut self, stmt: &'a Stmt) {
+        match stmt {
+            Stmt::FunctionDef(function) => {
+                self.names.insert(&function.name);
+                function.decorator_list.iter().for_each(|decorator| self.visit_decorator(decorator));
+                self.defaults(&function.parameters);
+            }
+            Stmt::ClassDef(class) => {
+                self.names.insert(&class.name);
+                class.decorator_list.iter().for_each(|decorator| self.visit_decorator(decorator));
+                class.arguments.iter().for_each(|arguments| self.visit_arguments(arguments));
+            }
+            Stmt::Import(import) => self.names.extend(import.names.iter().filter_map(imported)),
+            Stmt::ImportFrom(import) => self.names.extend(import.names.iter().filter_map(imported)),
+            Stmt::Global(global) => {
+                for name in &global.names {
+                    self.globals.entry(name).or_insert(global.range());
+                }
+            }
+            _ => walk_stmt(self, stmt),
+        }
+    }
+
+    fn visit_expr(&mut self, expr: &'a Expr) {
+        match expr {
+            Expr::Name(name) if !name.ctx.is_load() => {
+                self.names.insert(&name.id);
+            }
+            Expr::Lambda(lambda) => {
+                lambda.parameters.iter().for_each(|parameters| self.defaults(parameters));
+            }
+            _ => walk_expr(self, expr),
+        }
+    }
+
+    /// A comprehension's targets are its own; what `:=` binds inside it belongs to this scope.
+    fn visit_comprehension(&mut self, comprehension: &'a ruff_python_ast::Comprehension) {
+        self.visit_expr(&comprehension.iter);
+        comprehension.ifs.iter().for_each(|condition| self.visit_expr(condition));
+    }
+
+    fn visit_except_handler(&mut self, handler: &'a ExceptHandler) {
+        let ExceptHandler::ExceptHandler(inner) = handler;
+        self.names.extend(inner.name.as_ref().map(ruff_python_ast::Identifier::as_str));
+        walk_except_handler(self, handler);
+    }
+
+    fn visit_pattern(&mut self, pattern: &'a Pattern) {
+        let name = match pattern {
+            Pattern::MatchAs(pattern) => pattern.name.as_ref(),
+            Pattern::MatchStar(pattern) => pattern.name.as_ref(),
+            Pattern::MatchMapping(pattern) => pattern.rest.as_ref(),
+            _ => None,
+        };
+        self.names.extend(name.map(ruff_python_ast::Identifier::as_str));
+        walk_pattern(self, pattern);
+    }
+}

@@ -1,0 +1,371 @@
+//! The graph as a drawing: boxes, shapes and arrows, whoever prints them.
+//!
+//! Agents are boxes around their operators, topics stand between them. A topic that one agent writes
+//! and another reads is one shape, so that the app is one picture.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use petgraph::stable_graph::NodeIndex;
+
+use crate::graph::{Contract, Graph, Kind, Node, Sink};
+use crate::plan::{Action, AgentId, BatchScope, FunctionId, OnError, Step, TopicChoice, TopicOutput, Topics};
+use crate::text::duration;
+
+/// A whole app.
+#[derive(Debug)]
+pub struct Drawing {
+    /// The app's name.
+    pub name: String,
+    /// One box an agent.
+    pub agents: Vec<Frame>,
+    /// Shapes that belong to no agent: channels, tables, topics.
+    pub shapes: Vec<Shape>,
+    /// What flows where.
+    pub arrows: Vec<Arrow>,
+}
+
+/// An agent's box.
+#[derive(Debug)]
+pub struct Frame {
+    /// The agent's name.
+    pub name: String,
+    /// What happens to its failures, where it says so.
+    pub policy: Option<String>,
+    /// What stands inside.
+    pub shapes: Vec<Shape>,
+}
+
+/// One shape.
+#[derive(Debug)]
+pub struct Shape {
+    /// Unique in the drawing.
+    pub id: String,
+    /// What it stands for.
+    pub role: Role,
+    /// Its lines of text.
+    pub lines: Vec<String>,
+    /// A topic that the app creates.
+    pub is_declared: bool,
+}
+
+/// What a shape stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The point through which values pass where an agent has no operators.
+    Pass,
+    /// A batch window.
+    Window,
+    /// An operation that makes values.
+    Map,
+    /// An operation that drops values.
+    Filter,
+    /// An operation that sends values.
+    Send,
+    /// A custom sink.
+    Custom,
+    /// A channel.
+    Channel,
+    /// A table.
+    Table,
+    /// A topic.
+    Topic(TopicUse),
+}
+
+/// How the app uses a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicUse {
+    /// Only read.
+    Read,
+    /// Only written.
+    Written,
+    /// Read and written: it joins agents.
+    Both,
+    /// Failed events go there.
+    Letters,
+}
+
+/// One arrow.
+#[derive(Debug)]
+pub struct Arrow {
+    /// The shape it leaves.
+    pub from: String,
+    /// The shape it enters.
+    pub to: String,
+    /// What it stands for.
+    pub flow: Flow,
+    /// Its lines of text.
+    pub label: Vec<String>,
+}
+
+/// What an arrow stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Values.
+    Values,
+    /// Reads and writes of a table.
+    Table,
+    /// Failed events.
+    Letters,
+}
+
+impl Graph {
+    /// The graph as a drawing.
+    pub fn drawing(&self) -> Drawing {
+        let name = self.app.name.as_deref().unwrap_or("app").to_owned();
+        let members = self.members();
+        let drawing = Drawing { name, agents: Vec::new(), shapes: Vec::new(), arrows: Vec::new() };
+        let mut artist = Artist { graph: self, members, drawing, topics: BTreeMap::new() };
+        for agent in self.agent_ids() {
+            artist.agent(agent);
+        }
+        artist.channels();
+        artist.tables();
+        artist.topics();
+        artist.drawing
+    }
+}
+
+/// How a topic is used in the app.
+#[derive(Default)]
+struct Use {
+    read: bool,
+    written: bool,
+    letters: bool,
+}
+
+struct Artist<'a> {
+    graph: &'a Graph,
+    members: Vec<Vec<NodeIndex>>,
+    drawing: Drawing,
+    topics: BTreeMap<String, Use>,
+}
+
+impl Artist<'_> {
+    fn agent(&mut self, id: AgentId) {
+        let agent = &self.graph.agents[id.index()];
+        let nodes = self.members[id.index()].clone();
+        let mut shapes = Vec::new();
+        if !nodes.iter().any(|index| self.is_inside(*index)) {
+            shapes.push(shape(pass(id), Role::Pass, Vec::new()));
+        }
+        shapes.extend(nodes.iter().filter_map(|index| inside(*index, &self.graph.flow[*index])));
+        let policy = agent.on_error.as_ref().map(short_policy);
+        self.drawing.agents.push(Frame { name: agent.name.clone(), policy, shapes });
+        for index in &nodes {
+            self.around(id, *index);
+        }
+        if let Some(topic) = agent.on_error.as_ref().and_then(letters_topic) {
+            let last = nodes.iter().rev().find(|index| self.is_inside(**index));
+            let from = last.map_or_else(|| pass(id), |index| name(*index));
+            self.letters(from, topic);
+        }
+    }
+
+    /// Arrows of a node, and what it touches outside its agent's box.
+    fn around(&mut self, agent: AgentId, index: NodeIndex) {
+        let graph = self.graph;
+        let node = &graph.flow[index];
+        // A source is drawn as its agent's entry.
+        let own = if self.is_inside(index) { name(index) } else { pass(agent) };
+        match &node.kind {
+            Kind::Source(source) => self.entry(agent, index, &source.topics),
+            Kind::Operator(step) => self.beside(&own, step),
+            _ => {}
+        }
+        for (target, edge) in graph.next(index) {
+            match &graph.flow[target].kind {
+                Kind::Sink(Sink::Topic(output)) => self.topic_arrow(&own, output),
+                Kind::Channel(channel) => {
+                    let via = edge.via.as_ref();
+                    let label = via.map(|via| self.functions(&[("if", via.predicate), ("value", via.value_selector)]));
+                    let channel = channel_name(&graph.channels[channel.index()].name);
+                    self.arrow(&own, &channel, Flow::Values, label.unwrap_or_default());
+                }
+                _ if matches!(node.kind, Kind::Source(_)) => {}
+                _ => {
+                    let batch = (edge.contract == Contract::Batch).then(|| "batch".to_owned());
+                    self.arrow(&own, &name(target), Flow::Values, batch.into_iter().collect());
+                }
+            }
+        }
+    }
+
+    /// From topics to the first operator of an agent.
+    fn entry(&mut self, agent: AgentId, index: NodeIndex, topics: &Topics) {
+        let names = match topics {
+            Topics::Names(names) => names.clone(),
+            Topics::Pattern(pattern) => vec![format!("/{pattern}/")],
+        };
+        let first = self.graph.next(index).first().map(|(next, _)| *next);
+        let to = first.filter(|next| self.is_inside(*next)).map_or_else(|| pass(agent), name);
+        for topic in names {
+            self.arrow(&topic_name(&topic), &to, Flow::Values, Vec::new());
+            self.topics.entry(topic).or_default().read = true;
+        }
+    }
+
+    /// Tables and topics that an operation touches on its way.
+    fn beside(&mut self, own: &str, step: &Step) {
+        for table in &step.tables {
+            let table = table_name(&self.graph.tables[table.table.index()].name);
+            self.arrow(own, &table, Flow::Table, Vec::new());
+        }
+        if let Action::TopicSend { output, .. } = &step.action {
+            self.topic_arrow(own, output);
+        }
+        if let Some(topic) = step.on_error.as_ref().and_then(letters_topic) {
+            self.letters(own.to_owned(), topic);
+        }
+    }
+
+    fn is_inside(&self, index: NodeIndex) -> bool {
+        matches!(self.graph.flow[index].kind, Kind::BatchWindow(_) | Kind::Operator(_) | Kind::Sink(Sink::Custom(_)))
+    }
+
+    fn topic_arrow(&mut self, from: &str, output: &TopicOutput) {
+        let label = self.functions(&[
+            ("if", output.predicate),
+            ("key", output.key_selector),
+            ("value", output.value_selector),
+            ("partition", output.partition_selector),
+            ("headers", output.headers_selector),
+        ]);
+        let topic = match &output.topic {
+            TopicChoice::Name(name) => name.clone(),
+            TopicChoice::Selector(function) => format!("{}()", self.graph.functions[function.index()].name),
+        };
+        self.arrow(from, &topic_name(&topic), Flow::Values, label);
+        self.topics.entry(topic).or_default().written = true;
+    }
+
+    fn functions(&self, selectors: &[(&str, Option<FunctionId>)]) -> Vec<String> {
+        let labels = selectors.iter().filter_map(|(name, function)| {
+            function.map(|function| format!("{name} {}", self.graph.functions[function.index()].name))
+        });
+        labels.collect()
+    }
+
+    /// One arrow to the topic that failed events go to.
+    fn letters(&mut self, from: String, topic: &str) {
+        self.topics.entry(topic.to_owned()).or_default().letters = true;
+        self.arrow(&from, &topic_name(topic), Flow::Letters, vec!["failed events".to_owned()]);
+    }
+
+    fn channels(&mut self) {
+        for channel in &self.graph.channels {
+            let own = channel_name(&channel.name);
+            let lines = vec!["channel".to_owned(), channel.name.clone()];
+            self.drawing.shapes.push(shape(own.clone(), Role::Channel, lines));
+            for reader in &channel.readers {
+                let first = self.members[reader.index()].iter().find(|index| self.is_inside(**index));
+                let to = first.map_or_else(|| pass(*reader), |index| name(*index));
+                self.arrow(&own, &to, Flow::Values, Vec::new());
+            }
+        }
+    }
+
+    fn tables(&mut self) {
+        let mut used = BTreeSet::new();
+        for node in self.graph.flow.node_weights() {
+            if let Kind::Operator(step) = &node.kind {
+                used.extend(step.tables.iter().map(|table| table.table.index()));
+            }
+        }
+        for (number, table) in self.graph.tables.iter().enumerate() {
+            let kind = if table.global { "global table" } else { "table" };
+            let mut lines = vec![kind.to_owned(), table.name.clone()];
+            if !used.contains(&number) {
+                lines.push("(unused)".to_owned());
+            }
+            self.drawing.shapes.push(shape(table_name(&table.name), Role::Table, lines));
+        }
+    }
+
+    fn topics(&mut self) {
+        let declared: BTreeSet<_> =
+            self.graph.topics.iter().filter(|topic| topic.declare).map(|topic| topic.name.as_str()).collect();
+        for (topic, used) in std::mem::take(&mut self.topics) {
+            let role = Role::Topic(match used {
+                Use { letters: true, read: false, .. } => TopicUse::Letters,
+                Use { read: true, written: false, .. } => TopicUse::Read,
+                Use { read: true, .. } => TopicUse::Both,
+                _ => TopicUse::Written,
+            });
+            let kind = if topic.starts_with('/') { "topics matching" } else { "topic" };
+            let is_declared = declared.contains(topic.as_str());
+            let lines = vec![kind.to_owned(), topic.clone()];
+            self.drawing.shapes.push(Shape { id: topic_name(&topic), role, lines, is_declared });
+        }
+    }
+
+    fn arrow(&mut self, from: &str, to: &str, flow: Flow, label: Vec<String>) {
+        self.drawing.arrows.push(Arrow { from: from.to_owned(), to: to.to_owned(), flow, label });
+    }
+}
+
+/// What stands inside its agent's box; `None` for a source and for what stands outside.
+fn inside(index: NodeIndex, node: &Node) -> Option<Shape> {
+    let (role, lines) = match &node.kind {
+        Kind::BatchWindow(window) => {
+            let mut lines = vec![format!("take {}", window.max), format!("within {}", duration(window.within_ms))];
+            if window.scope == BatchScope::Partition {
+                lines.push("per partition".to_owned());
+            }
+            (Role::Window, lines)
+        }
+        Kind::Operator(step) => {
+            let (role, verb) = match &step.action {
+                Action::Map(_) => (Role::Map, "map"),
+                Action::Filter(_) => (Role::Filter, "filter"),
+                Action::TopicSend { .. } => (Role::Send, "send"),
+            };
+            (role, vec![verb.to_owned(), step.operation.clone()])
+        }
+        Kind::Sink(Sink::Custom(sink)) => (Role::Custom, vec!["sink".to_owned(), sink.name.clone()]),
+        Kind::Source(_) | Kind::Sink(Sink::Topic(_)) | Kind::Channel(_) => return None,
+    };
+    Some(shape(name(index), role, lines))
+}
+
+fn shape(id: String, role: Role, lines: Vec<String>) -> Shape {
+    Shape { id, role, lines, is_declared: false }
+}
+
+fn name(index: NodeIndex) -> String {
+    format!("n{}", index.index())
+}
+
+fn topic_name(topic: &str) -> String {
+    format!("topic {topic}")
+}
+
+fn table_name(table: &str) -> String {
+    format!("table {table}")
+}
+
+fn channel_name(channel: &str) -> String {
+    format!("channel {channel}")
+}
+
+fn pass(agent: AgentId) -> String {
+    format!("pass {}", agent.0)
+}
+
+fn letters_topic(policy: &OnError) -> Option<&str> {
+    match policy {
+        OnError::DeadLetter { topic } => topic.as_deref(),
+        OnError::Retry { then, .. } => letters_topic(then),
+        OnError::Skip | OnError::Halt => None,
+    }
+}
+
+fn short_policy(policy: &OnError) -> String {
+    match policy {
+        OnError::Skip => "skip".to_owned(),
+        OnError::Halt => "halt".to_owned(),
+        OnError::DeadLetter { .. } => "dead letter".to_owned(),
+        OnError::Retry { attempts, then, .. } => {
+            format!("{attempts} tries, then {}", short_policy(then))
+        }
+    }
+}

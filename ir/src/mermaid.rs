@@ -1,0 +1,109 @@
+//! A drawing as mermaid, for documents that draw it themselves.
+
+use std::collections::BTreeMap;
+
+use crate::dot::colours;
+use crate::drawing::{Arrow, Drawing, Flow, Role, Shape, TopicUse};
+use crate::graph::Graph;
+
+/// Classes of shapes: what mermaid gives colours to.
+const CLASSES: [(&str, Role); 11] = [
+    ("window", Role::Window),
+    ("map", Role::Map),
+    ("filter", Role::Filter),
+    ("send", Role::Send),
+    ("sink", Role::Custom),
+    ("channel", Role::Channel),
+    ("table", Role::Table),
+    ("read", Role::Topic(TopicUse::Read)),
+    ("written", Role::Topic(TopicUse::Written)),
+    ("both", Role::Topic(TopicUse::Both)),
+    ("letters", Role::Topic(TopicUse::Letters)),
+];
+
+impl Graph {
+    /// The graph as a mermaid flowchart.
+    pub fn to_mermaid(&self) -> String {
+        let drawing = self.drawing();
+        let ids = Ids::of(&drawing);
+        let mut out = String::from("flowchart LR\n");
+        for (number, agent) in drawing.agents.iter().enumerate() {
+            let policy = agent.policy.iter().map(|policy| format!("on error: {policy}"));
+            let title: Vec<String> = std::iter::once(agent.name.clone()).chain(policy).collect();
+            out.push_str(&format!("  subgraph a{number}[{}]\n", text(&title)));
+            agent.shapes.iter().for_each(|shape| ids.shape(shape, "    ", &mut out));
+            out.push_str("  end\n");
+        }
+        drawing.shapes.iter().for_each(|shape| ids.shape(shape, "  ", &mut out));
+        drawing.arrows.iter().for_each(|arrow| ids.arrow(arrow, &mut out));
+        classes(&drawing, &mut out);
+        out
+    }
+}
+
+fn classes(drawing: &Drawing, out: &mut String) {
+    let shapes = || drawing.agents.iter().flat_map(|agent| &agent.shapes).chain(&drawing.shapes);
+    for (class, role) in CLASSES {
+        if shapes().any(|shape| shape.role == role) {
+            let (fill, line) = colours(role);
+            out.push_str(&format!("  classDef {class} fill:{fill},stroke:{line},color:#1F2933\n"));
+        }
+    }
+}
+
+/// Names that mermaid can read: numbers in the order of the drawing.
+struct Ids<'a>(BTreeMap<&'a str, usize>);
+
+impl<'a> Ids<'a> {
+    fn of(drawing: &'a Drawing) -> Ids<'a> {
+        let shapes = drawing.agents.iter().flat_map(|agent| &agent.shapes).chain(&drawing.shapes);
+        Ids(shapes.enumerate().map(|(number, shape)| (shape.id.as_str(), number)).collect())
+    }
+
+    fn id(&self, shape: &str) -> String {
+        self.0.get(shape).map_or_else(|| "missing".to_owned(), |number| format!("s{number}"))
+    }
+
+    fn shape(&self, shape: &Shape, indent: &str, out: &mut String) {
+        let (open, close) = match shape.role {
+            Role::Pass => ("((", "))"),
+            Role::Window => ("[[", "]]"),
+            Role::Map => ("(", ")"),
+            Role::Filter => ("{{", "}}"),
+            Role::Send | Role::Topic(_) => (">", "]"),
+            Role::Custom => ("[/", "\\]"),
+            Role::Channel => ("[/", "/]"),
+            Role::Table => ("[(", ")]"),
+        };
+        let lines = if shape.role == Role::Pass { text(&[" ".to_owned()]) } else { text(&shape.lines) };
+        let class = CLASSES.iter().find(|(_, role)| *role == shape.role);
+        let class = class.map(|(class, _)| format!(":::{class}")).unwrap_or_default();
+        out.push_str(&format!("{indent}{}{open}{lines}{close}{class}\n", self.id(&shape.id)));
+    }
+
+    fn arrow(&self, arrow: &Arrow, out: &mut String) {
+        let line = match arrow.flow {
+            Flow::Values => "-->",
+            Flow::Table => "<-.->",
+            Flow::Letters => "-.->",
+        };
+        let label = if arrow.label.is_empty() { String::new() } else { format!("|{}|", text(&arrow.label)) };
+        out.push_str(&format!("  {} {line}{label} {}\n", self.id(&arrow.from), self.id(&arrow.to)));
+    }
+}
+
+/// Lines in quotes; what mermaid or its HTML would read otherwise is named by its code.
+fn text(lines: &[String]) -> String {
+    let escape = |line: &String| {
+        let mut escaped = String::new();
+        for character in line.chars() {
+            match character {
+                '"' | '#' | '&' | '<' | '>' | '`' | '\\' => escaped.push_str(&format!("#{};", u32::from(character))),
+                '\n' => escaped.push(' '),
+                _ => escaped.push(character),
+            }
+        }
+        escaped
+    };
+    format!("\"{}\"", lines.iter().map(escape).collect::<Vec<_>>().join("<br>"))
+}
