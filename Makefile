@@ -52,7 +52,7 @@ kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden
-	@dot -Tsvg specs/earthquakes/plan.dot -o specs/earthquakes/plan.svg
+	@for spec in earthquakes shop; do dot -Tsvg specs/$$spec/plan.dot -o specs/$$spec/plan.svg; done
 
 clean: ## Removes what was built and what the demo wrote
 	rm -rf $(TARGET) demo-out

@@ -73,17 +73,15 @@ pub struct Compiled {
     pub notes: Vec<String>,
 }
 
-/// Compiles all files as one app. Pure and total: whatever the texts, there is an answer.
+/// Compiles all files as one app. Pure and total: whatever the texts, there is an answer. Files count
+/// in the order given; `load::files` sorts them.
 pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
     let mut sink = Sink::default();
-    // An app is the same whatever order its files are named in.
-    let mut order: Vec<usize> = (0..files.len()).collect();
-    order.sort_by(|a, b| files[*a].name.cmp(&files[*b].name));
     let texts: Vec<&str> = files.iter().enumerate().map(|(number, file)| text(number, file, &mut sink)).collect();
     let mut ast = Ast::default();
     let mut notes = Vec::new();
-    for number in order {
-        for document in yaml::parse(number, texts[number], &mut sink) {
+    for (number, text) in texts.iter().enumerate() {
+        for document in yaml::parse(number, text, &mut sink) {
             notes.extend(
                 read::document(&document, &mut ast, &mut sink).map(|note| format!("{}: {note}", files[number].name)),
             );

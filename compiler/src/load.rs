@@ -21,15 +21,15 @@ pub enum LoadError {
     Empty(String),
 }
 
-/// The files of the paths: a file as it is, a folder's `*.yaml` and `*.yml` sorted by path (folders
-/// below it too), `-` for standard input. `tests.yaml` belongs to the tests, not to the app.
+/// The files of the paths, sorted by path and each once: an app is the same in whatever order it is
+/// named. A file is read as it is, of a folder (and those below it) `*.yaml` and `*.yml`, `-` is
+/// standard input. `tests.yaml` belongs to the tests, not to the app.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     let mut names = Vec::new();
     for path in paths {
         if path.is_dir() {
             let mut found = Vec::new();
             walk(path, &mut found)?;
-            found.sort();
             if found.is_empty() {
                 return Err(LoadError::Empty(path.display().to_string()));
             }
@@ -38,6 +38,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
             names.push(path.clone());
         }
     }
+    names.sort();
     names.dedup();
     names.iter().map(|path| read(path)).collect()
 }

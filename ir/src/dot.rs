@@ -78,7 +78,11 @@ pub fn colours(role: Role) -> (&'static str, &'static str) {
     }
 }
 
+/// Values enter at the left and leave at the right, so that no arrow crosses a title and all of them
+/// end at the outline of a topic, which is no box.
 fn arrow(arrow: &Arrow, out: &mut String) {
+    let (tail, head) = if arrow.flow == Flow::Table { ("", "") } else { (":e", ":w") };
+    let (from, to) = (quote(&arrow.from) + tail, quote(&arrow.to) + head);
     let label = arrow.label.iter().map(|line| escape(line)).collect::<Vec<_>>().join("\\n");
     let style = match arrow.flow {
         Flow::Values if label.is_empty() => String::new(),
@@ -86,7 +90,7 @@ fn arrow(arrow: &Arrow, out: &mut String) {
         Flow::Table => " [dir=both style=dashed color=\"#A33A5B\" arrowsize=0.5]".to_owned(),
         Flow::Letters => format!(" [style=dashed color=\"#B3362C\" fontcolor=\"#B3362C\" label=\"{label}\"]"),
     };
-    out.push_str(&format!("  {} -> {}{style};\n", quote(&arrow.from), quote(&arrow.to)));
+    out.push_str(&format!("  {from} -> {to}{style};\n"));
 }
 
 fn escape(text: &str) -> String {

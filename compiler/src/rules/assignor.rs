@@ -1,9 +1,10 @@
 //! Chooses how partitions are divided: together where topics share a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::graph::{Graph, Kind};
 use kaspr_ir::plan::{AgentId, Assignor, TableId, Topics};
+use petgraph::Direction;
 use petgraph::visit::Bfs;
 
 /// Applies the rule.
@@ -50,19 +51,31 @@ pub fn tables_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -
     tables
 }
 
-/// Agents that an event of this source may reach, the source's own first, the others by name.
+/// Agents that an event of this source may reach, each behind those that feed it; the source's own
+/// is first, and agents that could stand in either order stand by name.
 pub fn agents_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -> Vec<AgentId> {
     let own = graph.flow[source].agent.expect("a source belongs to an agent");
-    let mut agents = Vec::new();
+    let mut feeds: BTreeMap<AgentId, BTreeSet<AgentId>> = BTreeMap::from([(own, BTreeSet::new())]);
     let mut search = Bfs::new(&graph.flow, source);
     while let Some(index) = search.next(&graph.flow) {
-        if let Kind::Channel(channel) = graph.flow[index].kind {
-            agents.extend(graph.channels[channel.index()].readers.iter().copied());
+        let Kind::Channel(channel) = graph.flow[index].kind else { continue };
+        let writers = graph.flow.neighbors_directed(index, Direction::Incoming);
+        let writers: BTreeSet<AgentId> = writers.filter_map(|writer| graph.flow[writer].agent).collect();
+        for reader in &graph.channels[channel.index()].readers {
+            feeds.entry(*reader).or_default().extend(&writers);
         }
     }
-    agents.sort();
-    agents.dedup();
-    agents.retain(|agent| *agent != own);
-    agents.insert(0, own);
+    // A writer that no event of this source reaches is not waited for.
+    let reached: BTreeSet<AgentId> = feeds.keys().copied().collect();
+    let mut agents = Vec::new();
+    while agents.len() < reached.len() {
+        let waits = |feeders: &BTreeSet<AgentId>| {
+            feeders.iter().any(|agent| reached.contains(agent) && !agents.contains(agent))
+        };
+        let next = feeds.iter().find(|(agent, feeders)| !agents.contains(agent) && !waits(feeders));
+        // Channels form no loop (K0206), so some agent is always ready.
+        let Some((&next, _)) = next else { break };
+        agents.push(next);
+    }
     agents
 }
