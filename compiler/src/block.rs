@@ -13,6 +13,7 @@ pub fn place(code: &Code, file: &str, byte: usize) -> usize {
     let row = before.iter().filter(|&&b| b == b'\n').count();
     let column = byte - before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let Some(&start) = starts.get(row) else { return code.at.end };
+    let start = file.floor_char_boundary(start);
     let line_end = file[start..].find('\n').map_or(file.len(), |end| start + end);
     (start + column).min(line_end)
 }
@@ -45,7 +46,9 @@ fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
     let mut starts = Vec::new();
     let mut line = code.at.start - indent;
     for _ in code.text.split('\n') {
-        let rest = &file[line.min(file.len())..];
+        // The last line may end the file without a line break.
+        line = file.floor_char_boundary(line);
+        let rest = &file[line..];
         let length = rest.find('\n').unwrap_or(rest.len());
         starts.push(line + indent.min(length));
         line += length + 1;

@@ -1,5 +1,7 @@
 //! HIR to graph: total, whatever the HIR.
 
+use std::collections::HashSet;
+
 use kaspr_ir::graph::{Contract, Edge, Graph, Kind, Node, Sink};
 use kaspr_ir::plan::{AgentId, ChannelId};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -60,8 +62,9 @@ impl Lowering<'_> {
             last = step;
             contract = Contract::Value;
         }
+        let used: HashSet<usize> = agent.pipeline.iter().copied().collect();
         for (number, step) in agent.operations.iter().enumerate() {
-            if !agent.pipeline.contains(&number) {
+            if !used.contains(&number) {
                 // No edge leads to it: the rule `prune` takes it out.
                 self.node(Kind::Operator(step.clone()));
             }

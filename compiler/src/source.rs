@@ -67,6 +67,15 @@ impl<'a> Text<'a> {
         let column = String::from_utf8_lossy(before).chars().count() + 1;
         (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
     }
+
+    /// The whole lines from the first of these bytes to the last, and the number of the first line.
+    pub fn lines_around(&self, bytes: impl Iterator<Item = usize>) -> (Range<usize>, usize) {
+        let lines: Vec<usize> = bytes.map(|byte| self.lines.partition_point(|start| *start <= byte)).collect();
+        let first = lines.iter().copied().min().unwrap_or(1).max(1);
+        let last = lines.iter().copied().max().unwrap_or(1);
+        let end = self.lines.get(last).copied().unwrap_or(self.text.len());
+        (self.lines[first - 1]..end, first)
+    }
 }
 
 #[cfg(test)]

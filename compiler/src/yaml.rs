@@ -11,8 +11,9 @@ use crate::source::At;
 pub const BYTES_MAX: usize = 10 << 20;
 /// Deepest nesting.
 pub const DEPTH_MAX: usize = 64;
+const TOO_DEEP: &str = "64 levels of nesting";
 /// Most nodes of a file, those behind aliases counted each time.
-pub const NODES_MAX: usize = 1 << 20;
+pub const NODES_MAX: usize = 1 << 19;
 /// Most broken documents of a file that are reported.
 const BROKEN_MAX: usize = 100;
 
@@ -222,8 +223,14 @@ impl Tree<'_> {
             Some(Err(error)) => {
                 let start = self.offsets.byte(self.from, error.marker().index()).min(self.text.len());
                 let at = At { file: self.file, start, end: start };
-                let message = format!("the file is not well-formed YAML: {}", error.info());
-                self.sink.push(Diagnostic::new(Code::K0001, message, at));
+                // The parser has a bound of its own, which flow collections reach before ours.
+                let diagnostic = match error.info() {
+                    "recursion limit exceeded" => {
+                        Diagnostic::new(Code::K0006, format!("the document exceeds {TOO_DEEP}"), at)
+                    }
+                    reason => Diagnostic::new(Code::K0001, format!("the file is not well-formed YAML: {reason}"), at),
+                };
+                self.sink.push(diagnostic);
                 Err(BROKEN)
             }
         }
@@ -239,7 +246,7 @@ impl Tree<'_> {
         let at = self.at(span);
         self.nodes += 1;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            let limit = if depth > DEPTH_MAX { "64 levels of nesting" } else { "a million nodes" };
+            let limit = if depth > DEPTH_MAX { TOO_DEEP } else { "half a million nodes" };
             self.sink.push(Diagnostic::new(Code::K0006, format!("the document exceeds {limit}"), at.head()));
             return Err(Broken { is_final: self.nodes > NODES_MAX });
         }
@@ -274,7 +281,11 @@ impl Tree<'_> {
         };
         self.nodes += size;
         if self.nodes > NODES_MAX {
-            self.sink.push(Diagnostic::new(Code::K0006, "the document exceeds a million nodes behind its aliases", at));
+            self.sink.push(Diagnostic::new(
+                Code::K0006,
+                "the document exceeds half a million nodes behind its aliases",
+                at,
+            ));
             return Err(Broken { is_final: true });
         }
         Ok(node.clone())

@@ -1,5 +1,7 @@
 //! An agent: its input, operations and pipeline.
 
+use std::collections::{HashMap, HashSet};
+
 use kaspr_ir::graph::{AgentInfo, Source};
 use kaspr_ir::plan::{Action, BatchScope, BatchWindow, ChannelId, Codec, Step, TableId, TableParameter, Topics};
 
@@ -23,6 +25,7 @@ impl Checker<'_> {
         let last = pipeline.last().copied();
         let mut operations = Vec::new();
         let mut numbers = vec![None; agent.operations.len()];
+        let used: HashSet<usize> = pipeline.iter().copied().collect();
         for (number, operation) in agent.operations.iter().enumerate() {
             let first_and_last = batches && pipeline.first() == Some(&number) && last == Some(number);
             let batch_to_topic = first_and_last && !agent.outputs.is_empty();
@@ -30,7 +33,7 @@ impl Checker<'_> {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
-            if names_are_known && !pipeline.contains(&number) {
+            if names_are_known && !used.contains(&number) {
                 self.warn_unused(agent, operation);
             }
         }
@@ -184,32 +187,40 @@ impl Checker<'_> {
     }
 
     fn check_unique_operations(&mut self, agent: &ast::Agent) {
-        let mut seen: Vec<&ast::Text> = Vec::new();
+        let mut seen: HashMap<&str, &ast::Text> = HashMap::new();
         for name in agent.operations.iter().filter_map(|operation| operation.name.as_ref()) {
-            match seen.iter().find(|first| first.value == name.value) {
+            match seen.get(name.value.as_str()) {
                 Some(first) => {
                     let message = format!("the operation \"{}\" is defined twice", name.value);
                     let diagnostic = Diagnostic::new(Code::K0202, message, name.at.clone());
                     self.sink.push(diagnostic.label(first.at.clone(), "first here"));
                 }
-                None => seen.push(name),
+                None => drop(seen.insert(&name.value, name)),
             }
         }
     }
 
     /// Operations by number, in the order of the pipeline.
     fn pipeline(&mut self, agent: &ast::Agent) -> Vec<usize> {
-        let names: Vec<_> =
-            agent.operations.iter().map(|operation| operation.name.as_ref().map(|n| n.value.as_str())).collect();
+        let names: Vec<&str> = agent
+            .operations
+            .iter()
+            .filter_map(|operation| operation.name.as_ref())
+            .map(|name| name.value.as_str())
+            .collect();
+        let numbered = agent.operations.iter().enumerate().rev();
+        let numbers: HashMap<&str, usize> = numbered
+            .filter_map(|(number, operation)| Some((operation.name.as_ref()?.value.as_str(), number)))
+            .collect();
         let mut pipeline = Vec::new();
         for name in &agent.pipeline {
-            match names.iter().position(|known| *known == Some(name.value.as_str())) {
-                Some(number) => pipeline.push(number),
+            match numbers.get(name.value.as_str()) {
+                Some(number) => pipeline.push(*number),
                 None => {
                     let message = format!("the pipeline names an operation \"{}\" that is not defined", name.value);
                     let mut diagnostic = Diagnostic::new(Code::K0201, message, name.at.clone());
-                    diagnostic = diagnostic.near(&name.value, names.iter().flatten().copied());
-                    let mut known: Vec<_> = names.iter().flatten().copied().collect();
+                    diagnostic = diagnostic.near(&name.value, names.iter().copied());
+                    let mut known = names.clone();
                     known.dedup();
                     if !known.is_empty() {
                         diagnostic = diagnostic.hint(format!("the operations that are: {}", known.join(", ")));

@@ -3,12 +3,17 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::{Diagnostic, Severity};
-use crate::source::{At, SourceFile};
+use crate::source::{At, SourceFile, Text};
+
+/// Labels further apart than this are drawn apart: what is drawn is cut out of the file first, so
+/// that a fault in a large file costs no more than one in a small file.
+const LINES_TOGETHER: u32 = 50;
 
 /// The faults as text for people, and a line that counts them.
 pub fn render(diagnostics: &[Diagnostic], files: &[SourceFile], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let texts: Vec<_> = files.iter().map(|file| String::from_utf8_lossy(&file.bytes)).collect();
+    let texts: Vec<Text<'_>> = texts.iter().map(|text| Text::new(text)).collect();
     let mut out = String::new();
     for diagnostic in diagnostics {
         out.push_str(&renderer.render(&[group(diagnostic, files, &texts)]));
@@ -18,7 +23,10 @@ pub fn render(diagnostics: &[Diagnostic], files: &[SourceFile], colour: bool) ->
     out
 }
 
-fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &'a [std::borrow::Cow<'_, str>]) -> Group<'a> {
+/// A label: where it stands, its text, and whether it is the fault's own.
+type Label<'a> = (&'a At, Option<&'a str>, AnnotationKind);
+
+fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<'a>]) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -26,17 +34,27 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &'a [st
     let mut group = Group::with_title(level.primary_title(&diagnostic.message).id(diagnostic.code.name()));
     let labels = std::iter::once((&diagnostic.at, diagnostic.under.as_deref(), AnnotationKind::Primary))
         .chain(diagnostic.labels.iter().map(|(at, text)| (at, Some(text.as_str()), AnnotationKind::Context)));
-    let mut by_file: Vec<(usize, Vec<_>)> = Vec::new();
-    for (at, text, kind) in labels {
-        match by_file.iter_mut().find(|(file, _)| *file == at.file) {
-            Some((_, labels)) => labels.push((at, text, kind)),
-            None => by_file.push((at.file, vec![(at, text, kind)])),
+    let mut snippets: Vec<Vec<Label<'_>>> = Vec::new();
+    for label in labels {
+        let line = |at: &At| texts[at.file].line_column(at.start).0;
+        let is_near =
+            |(at, ..): &Label<'_>| at.file == label.0.file && line(at).abs_diff(line(label.0)) <= LINES_TOGETHER;
+        match snippets.iter_mut().find(|labels| labels.iter().any(is_near)) {
+            Some(labels) => labels.push(label),
+            None => snippets.push(vec![label]),
         }
     }
-    for (file, labels) in by_file {
-        let source = texts[file].as_ref();
-        let annotations = labels.into_iter().map(|(at, text, kind)| kind.span(span(at, source)).label(text));
-        group = group.element(Snippet::source(source).path(&files[file].name).annotations(annotations));
+    for labels in snippets {
+        let file = labels[0].0.file;
+        let (window, line) = texts[file].lines_around(labels.iter().map(|(at, ..)| at.start));
+        let source = &texts[file].text[window.clone()];
+        let annotations = labels.into_iter().map(|(at, text, kind)| {
+            let within =
+                At { file, start: at.start.saturating_sub(window.start), end: at.end.saturating_sub(window.start) };
+            kind.span(span(&within, source)).label(text)
+        });
+        let snippet = Snippet::source(source).line_start(line).path(&files[file].name);
+        group = group.element(snippet.annotations(annotations));
     }
     for hint in &diagnostic.hints {
         group = group.element(Level::HELP.message(hint));

@@ -13,7 +13,7 @@ use super::reads as only_reads;
 use super::{Defined, Module, Parameters, scopes};
 
 /// Largest block, in bytes of its text.
-const BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 128 << 10;
 /// Stack for walks over a module that nests as deep as is allowed.
 const STACK: usize = 32 << 20;
 /// Stack to let go of a module that nests as deep as its text allows.
@@ -22,10 +22,29 @@ const STACK_TO_DROP: usize = 256 << 20;
 /// Reads a block. It never fails: what does not parse is among the faults.
 pub fn read(text: &str, (major, minor): (u8, u8)) -> Module {
     if text.len() > BYTES_MAX {
-        let excess = Some("256 KiB of Python".to_owned());
+        let excess = Some("128 KiB of Python".to_owned());
+        return Module { excess, ..Module::default() };
+    }
+    if bracket_depth(text) > DEPTH_MAX {
+        let excess = Some(format!("{DEPTH_MAX} levels of nesting"));
         return Module { excess, ..Module::default() };
     }
     stacker::maybe_grow(STACK, STACK, || read_within(text, PythonVersion { major, minor }))
+}
+
+/// How deep brackets nest, those in strings and comments counted too: what no text that people write
+/// comes near needs no exact answer, and CPython gives up at 200.
+fn bracket_depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 fn read_within(text: &str, version: PythonVersion) -> Module {

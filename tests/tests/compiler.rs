@@ -1,0 +1,405 @@
+//! `kasprc` from the outside: all faults at once, each at its place, whatever the input.
+
+use std::path::{Path, PathBuf};
+
+use kaspr_tests::golden_specs;
+use kaspr_tests::program::{program, run, stderr, stdout};
+use serde_json::Value;
+
+fn folder_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("a spec can be written");
+    }
+    folder
+}
+
+/// Code, file and place of every fault, as programs see them.
+fn faults(folder: &Path) -> Vec<(String, String, u64, u64)> {
+    let path = folder.display().to_string();
+    let output = run("kasprc", &["check", &path, "--message-format", "json"], "");
+    assert_ne!(output.status.code(), Some(2), "{}", stderr(&output));
+    let of = |fault: Value| {
+        let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
+        let file = text("file").rsplit('/').next().unwrap_or_default().to_owned();
+        (text("code"), file, fault["line"].as_u64().unwrap_or(0), fault["column"].as_u64().unwrap_or(0))
+    };
+    stderr(&output).lines().map(|line| of(serde_json::from_str(line).expect("each line is JSON"))).collect()
+}
+
+fn expected(faults: &[(&str, &str, u64, u64)]) -> Vec<(String, String, u64, u64)> {
+    faults.iter().map(|(code, file, line, column)| ((*code).to_owned(), (*file).to_owned(), *line, *column)).collect()
+}
+
+const TEN: &str = r#"apiVersion: kaspr.io/v1alpha1
+kind: KasprAgent
+metadata:
+  name: orders
+spec:
+  inputs: {}
+  input:
+    topic:
+      name: raw orders
+      valueSerializer: jsn
+    take:
+      max: 0
+      within: 5 seconds
+  output:
+    topics:
+      - keySelector:
+          python: |
+            def key(a, b):
+                return a
+  processors:
+    pipeline:
+      - chekc
+    operations:
+      - name: check
+        filter:
+          python: >
+            def check(value) return value
+      - name: enrich
+        tables:
+          - name: totals
+            paramName: totals
+        map:
+          entrypoint: enrihc
+          python: "def enrich(value, totals): return vlaue"
+"#;
+
+#[test]
+fn ten_faults_are_ten_reports() {
+    let folder = folder_of(&[("agent.yaml", TEN)]);
+    let at = |code, line, column| (code, "agent.yaml", line, column);
+    let expected = expected(&[
+        at("K0002", 6, 3),
+        at("K0109", 9, 13),
+        at("K0106", 10, 24),
+        at("K0104", 12, 12),
+        at("K0105", 13, 15),
+        at("K0402", 16, 9),
+        at("K0505", 18, 17),
+        at("K0201", 22, 9),
+        at("K0501", 27, 30),
+        at("K0301", 30, 19),
+        at("K0502", 33, 23),
+        at("K0506", 34, 54),
+    ]);
+    assert_eq!(faults(folder.path()), expected, "ten, and two more");
+}
+
+fn agent(name: &str, python: &str) -> String {
+    format!(
+        "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata:\n  name: {name}\nspec:\n  input:\n    topic:\n      name: \
+         events\n  processors:\n    pipeline:\n      - step\n    operations:\n      - name: step\n        map:\n          \
+         python: |\n            {python}\n"
+    )
+}
+
+const FINE: &str = "def step(value): return value";
+
+#[test]
+fn a_broken_part_hides_no_other() {
+    let wrong_name = agent("b", "def step(value): return valeu");
+    let text = [
+        &agent("a", "def step(value) return value"),
+        "kind: KasprAgent\nmetadata: [unclosed\n",
+        &wrong_name,
+        "just a text\n",
+        &agent("c", FINE).replace("- step", "- stepp"),
+    ];
+    let folder =
+        folder_of(&[("one.yaml", &text.join("---\n")), ("two.yaml", "\t- broken: [\n"), ("six.yaml", &wrong_name)]);
+    let found = faults(folder.path());
+    let codes: Vec<_> = found.iter().map(|(code, file, ..)| (code.as_str(), file.as_str())).collect();
+    let one = [
+        ("K0501", "one.yaml"),
+        ("K0001", "one.yaml"),
+        ("K0506", "one.yaml"),
+        ("K0003", "one.yaml"),
+        ("K0201", "one.yaml"),
+    ];
+    let rest = [("K0008", "six.yaml"), ("K0506", "six.yaml"), ("K0001", "two.yaml")];
+    assert_eq!(codes, [one.as_slice(), &rest].concat());
+    assert_eq!(found[2].2, 36, "places behind a broken document are right: {found:?}");
+}
+
+#[test]
+fn warnings_fail_where_they_are_denied() {
+    let text = agent("a", FINE).replace(
+        "    operations:\n",
+        "    operations:\n      - name: unused\n        map:\n          python: \"f = lambda v: v\"\n",
+    );
+    let folder = folder_of(&[("agent.yaml", &text)]);
+    let path = folder.path().display().to_string();
+    assert_eq!(run("kasprc", &["check", &path], "").status.code(), Some(0));
+    assert_eq!(run("kasprc", &["check", &path, "--deny-warnings"], "").status.code(), Some(1));
+}
+
+#[test]
+fn notes_are_json_too() {
+    let folder = folder_of(&[("agent.yaml", &agent("a", FINE)), ("secret.yaml", "apiVersion: v1\nkind: Secret\n")]);
+    let path = folder.path().display().to_string();
+    let output = run("kasprc", &["check", &path, "--message-format", "json"], "");
+    let note: Value = serde_json::from_str(stderr(&output).trim()).expect("one line of JSON");
+    assert_eq!(note["severity"], "note");
+    assert!(note["message"].as_str().unwrap_or_default().ends_with("secret.yaml: skipped Secret (v1)"), "{note}");
+}
+
+#[test]
+fn files_in_any_order_are_one_plan() {
+    let specs = ["first.yaml", "second.yaml"].map(|name| format!("specs/two-agents-in-a-chain/{name}"));
+    let one = run("kasprc", &["compile", "--emit", "json", &specs[0], &specs[1]], "");
+    let other = run("kasprc", &["compile", "--emit", "json", &specs[1], &specs[0], &specs[1]], "");
+    assert!(one.status.success() && stdout(&one) == stdout(&other));
+}
+
+#[test]
+fn every_stage_is_printed() {
+    let debug = [("ast", "Agent {"), ("hir", "Hir {"), ("graph", "Graph {")];
+    let read =
+        [("plan", "agent echo-agent"), ("json", "\"planVersion\""), ("dot", "digraph"), ("mermaid", "flowchart LR")];
+    for (emit, part) in debug.into_iter().chain(read) {
+        let output = run("kasprc", &["compile", "specs/echo-agent", "--emit", emit], "");
+        assert!(output.status.success() && stdout(&output).contains(part), "{emit}: {}", stdout(&output));
+    }
+}
+
+#[test]
+fn shells_and_editors_are_served() {
+    let folder = folder_of(&[]);
+    let path = folder.path().display().to_string();
+    assert!(stdout(&run("kasprc", &["completions", "bash"], "")).contains("complete -F _kasprc"));
+    assert!(run("kasprc", &["man", &path], "").status.success() && folder.path().join("kasprc-compile.1").exists());
+    for form in ["kubernetes", "definition"] {
+        let output = run("kasprc", &["schema", "--form", form], "");
+        let schema: Value = serde_json::from_str(&stdout(&output)).expect("a schema is JSON");
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+    }
+}
+
+/// Runs `kasprc check` on a file; gives its exit status, what it said, its largest memory in MB and
+/// its seconds.
+fn measured(path: &Path) -> (i64, String, f64, f64) {
+    const MEASURE: &str = "
+import json, resource, subprocess, sys, time
+start = time.time()
+ran = subprocess.run(sys.argv[1:], capture_output=True, text=True, errors='replace')
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([ran.returncode, ran.stderr[:2000] + ran.stderr[-2000:], used.ru_maxrss / 1024, time.time() - start]))";
+    let output = std::process::Command::new("python3")
+        .args(["-c", MEASURE])
+        .args([program("kasprc").as_os_str(), "check".as_ref(), path.as_os_str()])
+        .output()
+        .expect("python3 is on the PATH");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)))
+}
+
+/// YAML that nests, repeats or swells.
+fn bad_inputs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let laughs = (0..12).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+        let nine = vec![format!("*a{n}"); 9].join(", ");
+        format!("{text}a{}: &a{} [{nine}]\n", n + 1, n + 1)
+    });
+    let python = |text: &str| agent("a", "X").replace('X', text).into_bytes();
+    let many = |text: &str, bytes: usize| text.repeat(bytes / text.len());
+    let ten = 10 << 20;
+    vec![
+        ("empty", Vec::new(), "K0005"),
+        ("only a comment", b"# nothing\n".to_vec(), "K0005"),
+        ("laughs", laughs.into_bytes(), "K0006"),
+        ("deep list", many("[", 100_000).into_bytes(), "K0006"),
+        ("deep mapping", (0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect::<String>().into_bytes(), "K0006"),
+        ("too large", vec![b'a'; ten + 1], "K0006"),
+        ("one long text", [b"a: ".to_vec(), vec![b'a'; ten - 3]].concat(), "K0005"),
+        ("a list of ten million", many("- 1\n", ten - 8).into_bytes(), "K0006"),
+        ("many keys", (0..200_000).map(|n| format!("a{n}: 1\n")).collect::<String>().into_bytes(), "K0005"),
+        ("many duplicates", many("a: 1\n", 1 << 20).into_bytes(), "K0007"),
+        (
+            "many unknown fields",
+            [agent("a", FINE), (0..100_000).map(|n| format!("f{n}: 1\n")).collect()].concat().into_bytes(),
+            "K0002",
+        ),
+        ("many broken documents", many("--- [\n", 1 << 20).into_bytes(), "K0006"),
+        ("not UTF-8", b"kind: \xff\xfe\n".to_vec(), "not UTF-8"),
+        ("UTF-16", b"\xff\xfek\0i\0n\0d\0".to_vec(), "not UTF-8"),
+        ("NUL bytes", b"kind: \0\0\n".to_vec(), "K0"),
+        ("tabs", b"kind:\n\tname: a\n".to_vec(), "K0001"),
+        ("an unknown alias", b"kind: *a\n".to_vec(), "K0001"),
+        ("an alias of itself", b"kind: &a [*a]\n".to_vec(), "K0"),
+        ("deep Python", python(&format!("f = {}1", many("-", 120_000))), "K0006"),
+        ("deep brackets", python(&format!("f = {}", many("(", 120_000))), "K0"),
+        ("a long sum", python(&format!("f = 1{}", many(" + 1", 120_000))), "K0006"),
+        ("large Python", python(&many("#", 1 << 20)), "K0006"),
+        ("many operations", many_operations(40_000).into_bytes(), "K0205"),
+    ]
+}
+
+fn many_operations(count: usize) -> String {
+    let start = agent("a", FINE);
+    let more: String = (0..count)
+        .map(|n| format!("      - name: op{n}\n        map:\n          python: \"f = lambda v: v\"\n"))
+        .collect();
+    start + &more
+}
+
+#[test]
+fn bad_input_is_told_and_costs_little() {
+    for (name, bytes, part) in bad_inputs() {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let path = folder.path().join("spec.yaml");
+        std::fs::write(&path, bytes).expect("a spec can be written");
+        let (status, said, megabytes, seconds) = measured(&path);
+        assert!(status == i64::from(name != "many operations") && said.contains(part), "{name}: {status}, {said}");
+        assert!(megabytes < 200.0, "{name}: {megabytes:.0} MB");
+        // Two seconds in release; tests run what is built without optimisation.
+        assert!(seconds < 20.0, "{name}: {seconds:.1} s");
+    }
+}
+
+#[test]
+fn anchors_and_merge_keys_are_read() {
+    let text = r#"apiVersion: kaspr.io/v1alpha1
+kind: KasprAgent
+metadata: {name: a}
+spec:
+  input:
+    topic: &settings {name: in, valueSerializer: json}
+  output:
+    topics:
+      - <<: *settings
+        name: out
+"#;
+    let folder = folder_of(&[("agent.yaml", text)]);
+    let output = run("kasprc", &["compile", &folder.path().display().to_string()], "");
+    assert!(output.status.success() && stdout(&output).contains("sink topic out"), "{}", stderr(&output));
+}
+
+/// A small generator of numbers with a fixed seed (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).expect("a usize has 64 bits") % bound.max(1)
+    }
+}
+
+/// A spec with a few lines, words or bytes moved, doubled or lost.
+fn mutated(text: &str, random: &mut Random) -> Vec<u8> {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for _ in 0..=random.below(4) {
+        let (one, two) = (random.below(lines.len()), random.below(lines.len()));
+        match random.below(6) {
+            0 => drop(lines.remove(one)),
+            1 => lines.swap(one, two),
+            2 => lines.insert(one, lines[two].clone()),
+            3 => lines[one] = format!("{}{}", " ".repeat(random.below(5)), lines[one].trim_start()),
+            4 => lines[one] = lines[one].replacen(": ", ["", ":", ": [", ": {", ": &a ", ": *a "][random.below(6)], 1),
+            _ => {
+                let words =
+                    ["null", "5", "true", "- x", "def", "🦀", "\"", "'", "|", ">", "%", "---", "!!set", "<<: *a"];
+                let at = (0..=lines[one].len())
+                    .filter(|at| lines[one].is_char_boundary(*at))
+                    .nth(random.below(lines[one].chars().count()));
+                lines[one].insert_str(at.unwrap_or(0), words[random.below(words.len())]);
+            }
+        }
+        if lines.is_empty() {
+            break;
+        }
+    }
+    let mut bytes = lines.join("\n").into_bytes();
+    if random.below(4) == 0 && !bytes.is_empty() {
+        let at = random.below(bytes.len());
+        bytes[at] = u8::try_from(random.below(256)).expect("it is below 256");
+    }
+    bytes
+}
+
+fn texts() -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    for folder in golden_specs() {
+        for entry in std::fs::read_dir(&folder).expect("a spec can be read") {
+            let path = entry.expect("a spec can be read").path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                texts.push((path.clone(), std::fs::read_to_string(&path).expect("a spec can be read")));
+            }
+        }
+    }
+    texts.sort();
+    texts
+}
+
+#[test]
+fn whatever_a_spec_becomes_there_is_an_answer() {
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let texts = texts();
+    for round in 0..3000 {
+        let (path, text) = &texts[random.below(texts.len())];
+        let bytes = mutated(text, &mut random);
+        let file = kasprc::SourceFile { name: "spec.yaml".to_owned(), bytes };
+        let files = std::slice::from_ref(&file);
+        let answer = std::panic::catch_unwind(|| {
+            let compiled = kasprc::compile(files, &kasprc::Options::default());
+            let again = kasprc::compile(files, &kasprc::Options::default());
+            let said = kasprc::render(&compiled.diagnostics, files, false);
+            assert_eq!(said, kasprc::render(&again.diagnostics, files, false), "diagnostics are stable");
+            let print =
+                |compiled: &kasprc::Compiled| compiled.plan.as_ref().map(|plan| (plan.to_json(), plan.to_text()));
+            assert_eq!(print(&compiled), print(&again), "plans are stable");
+            if let Some(graph) = &compiled.graph {
+                assert!(graph.to_dot().starts_with("digraph") && graph.to_mermaid().starts_with("flowchart"));
+            }
+        });
+        let text = || String::from_utf8_lossy(&file.bytes).into_owned();
+        assert!(answer.is_ok(), "round {round}, from {}:\n{}", path.display(), text());
+    }
+}
+
+/// An app whose agents are joined by channels at random, without a loop.
+fn channels(random: &mut Random) -> String {
+    let count = 2 + random.below(7);
+    // Names are shuffled, so that their order is not that of the channels.
+    let mut names: Vec<String> = (0..count).map(|number| format!("agent-{number}")).collect();
+    for number in (1..count).rev() {
+        names.swap(number, random.below(number + 1));
+    }
+    let mut text = String::new();
+    for (number, name) in names.iter().enumerate() {
+        let input =
+            if number == 0 { "topic: {name: in}".to_owned() } else { format!("channel: {{name: to-{number}}}") };
+        let outputs: Vec<String> = (number + 1..count)
+            .filter(|other| *other == number + 1 || random.below(3) == 0)
+            .map(|other| format!("{{name: to-{other}}}"))
+            .collect();
+        text += &format!(
+            "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: {name}}}\nspec:\n  input: {{{input}}}\n  \
+             output: {{channels: [{}]}}\n",
+            outputs.join(", ")
+        );
+    }
+    text
+}
+
+#[test]
+fn agents_of_a_plan_stand_behind_those_that_feed_them() {
+    let mut random = Random(42);
+    for _ in 0..200 {
+        let text = channels(&mut random);
+        let file = kasprc::SourceFile { name: "app.yaml".to_owned(), bytes: text.clone().into_bytes() };
+        let plan = kasprc::compile(&[file], &kasprc::Options::default()).plan.expect("the app compiles");
+        let agents = &plan.readers[0].agents;
+        let place = |agent| agents.iter().position(|other| *other == agent).expect("every agent is reached");
+        assert_eq!(agents.len(), plan.agents.len());
+        for writer in agents {
+            for output in &plan[*writer].channel_outputs {
+                for reader in &plan.channels[output.channel.index()].readers {
+                    assert!(place(*writer) < place(*reader), "{text}");
+                }
+            }
+        }
+    }
+}
