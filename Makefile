@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-kafka kafka golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6
 	@.ci/install bench
 	@$(CARGO) build --quiet --release -p kaspr-benches
 	@benches/run loop
+
+bench-compile: ## How long kasprc takes for 10 to 10,000 agents (half a minute, and the build)
+	@.ci/install build
+	@$(CARGO) build --quiet --release -p kasprc -p kaspr-benches
+	@$(TARGET)/release/compile
 
 bench-kafka: ## The same on a real Kafka, beside a script with confluent-kafka and orjson (5 minutes)
 	@.ci/install bench

@@ -38,6 +38,8 @@ pub struct Options {
     pub python_version: (u8, u8),
     /// Who brings the specs to the pods.
     pub target: Target,
+    /// Whether the AST and the HIR are printed too: for those who work on the compiler.
+    pub prints_stages: bool,
 }
 
 /// Who brings the specs to the pods.
@@ -52,7 +54,7 @@ pub enum Target {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { python_version: python::VERSION, target: Target::Files }
+        Options { python_version: python::VERSION, target: Target::Files, prints_stages: false }
     }
 }
 
@@ -63,10 +65,10 @@ pub struct Compiled {
     pub plan: Option<Plan>,
     /// The graph, rules applied; `None` where there are errors.
     pub graph: Option<Graph>,
-    /// The HIR, as a debug print; `None` where there are errors.
+    /// The HIR, as a debug print where that is asked for; `None` where there are errors.
     pub hir: Option<String>,
-    /// The AST, as a debug print.
-    pub ast: String,
+    /// The AST, as a debug print where that is asked for.
+    pub ast: Option<String>,
     /// All faults, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
     /// Documents that are somebody else's.
@@ -87,7 +89,7 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
             );
         }
     }
-    let printed = format!("{ast:#?}\n");
+    let printed = options.prints_stages.then(|| format!("{ast:#?}\n"));
     let is_empty = ast.agents.is_empty() && ast.tables.is_empty();
     if is_empty && !sink.has_errors() {
         let at = At { file: 0, start: 0, end: 0 };
@@ -106,7 +108,7 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
     }
     let mut compiled = Compiled { plan: None, graph: None, hir: None, ast: printed, diagnostics, notes };
     if !has_errors {
-        compiled.hir = Some(format!("{hir:#?}\n"));
+        compiled.hir = options.prints_stages.then(|| format!("{hir:#?}\n"));
         let graph = rules::apply(lower::lower(hir));
         compiled.plan = Some(schedule::schedule(&graph));
         compiled.graph = Some(graph);

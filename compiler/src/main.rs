@@ -190,7 +190,9 @@ fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBuf>)>
         TargetName::Files => Target::Files,
         TargetName::Operator => Target::Operator,
     };
-    let mut compiled = compile(&files, &Options { python_version: faults.python_version, target });
+    let prints_stages = matches!(emit, Some((Emit::Ast | Emit::Hir, _)));
+    let options = Options { python_version: faults.python_version, target, prints_stages };
+    let mut compiled = compile(&files, &options);
     if faults.deny_warnings {
         compiled.diagnostics.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
     }
@@ -229,7 +231,7 @@ fn text(compiled: &Compiled, emit: Emit, output: Option<&std::path::Path>) -> St
         Emit::Json => plan.map(kaspr_ir::plan::Plan::to_json),
         Emit::Dot => graph.map(kaspr_ir::graph::Graph::to_dot),
         Emit::Mermaid => graph.map(kaspr_ir::graph::Graph::to_mermaid),
-        Emit::Ast => Some(compiled.ast.clone()),
+        Emit::Ast => compiled.ast.clone(),
         Emit::Hir => compiled.hir.clone(),
         Emit::Graph => graph.map(|graph| format!("{graph:#?}\n")),
     }

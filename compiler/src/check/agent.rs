@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use kaspr_ir::graph::{AgentInfo, Source};
-use kaspr_ir::plan::{Action, BatchScope, BatchWindow, ChannelId, Codec, Step, TableId, TableParameter, Topics};
+use kaspr_ir::plan::{Action, BatchScope, BatchWindow, Codec, Step, TableParameter, Topics};
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
@@ -98,8 +98,8 @@ impl Checker<'_> {
                     .hint("take where the channel is fed, or put a topic between"),
             );
         }
-        let number = self.channels.iter().position(|known| known.name == channel.value);
-        if number.is_none() {
+        let found = self.channel(&channel.value);
+        if found.is_none() {
             let names: Vec<_> = self.channels.iter().map(|known| known.name.clone()).collect();
             let message = format!("no agent of the app writes the channel \"{}\"", channel.value);
             let mut diagnostic = Diagnostic::new(Code::K0108, message, channel.at.clone());
@@ -109,7 +109,7 @@ impl Checker<'_> {
             }
             self.fault(diagnostic);
         }
-        number.map(|number| Input::Channel(ChannelId(u32::try_from(number).expect("channels are counted in u32"))))
+        found.map(Input::Channel)
     }
 
     fn topic_input(&mut self, input: &ast::Input, topic: &ast::InputTopic) -> Option<Input> {
@@ -300,11 +300,8 @@ impl Checker<'_> {
                 self.fault(Diagnostic::new(Code::K0302, message, parameter.at.clone()));
                 continue;
             }
-            match self.tables.iter().position(|known| known.name == name.value) {
-                Some(number) => {
-                    let table = TableId(u32::try_from(number).expect("tables are counted in u32"));
-                    parameters.push(TableParameter { parameter: parameter.value.clone(), table });
-                }
+            match self.table(&name.value) {
+                Some(table) => parameters.push(TableParameter { parameter: parameter.value.clone(), table }),
                 None => self.undeclared_table(name),
             }
         }

@@ -9,7 +9,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
-use kaspr_ir::plan::{App, Assignor, Channel, Codec, Place, Table, Topic};
+use kaspr_ir::plan::{AgentId, App, Assignor, Channel, ChannelId, Codec, Place, Table, TableId, Topic};
 
 use crate::ast::{self, Ast};
 use crate::diagnostics::{Code, Diagnostic, Severity, Sink};
@@ -152,51 +152,75 @@ impl Checker<'_> {
     /// Channels are those that some agent writes.
     fn collect_channels(&mut self, agents: &[ast::Agent]) {
         let written = agents.iter().flat_map(|agent| &agent.channels).filter_map(|output| output.name.as_ref());
-        let mut names: Vec<_> = written.map(|name| name.value.clone()).collect();
-        names.sort();
-        names.dedup();
-        let reads = |agent: &ast::Agent, channel: &str| {
-            let input = agent.input.as_ref().and_then(|input| input.channel.as_ref());
-            input.is_some_and(|name| name.value == channel)
-        };
-        for name in names {
-            let readers = agents.iter().enumerate().filter(|(_, agent)| reads(agent, &name));
-            let readers = readers.map(|(number, _)| agent_id(number)).collect();
-            self.channels.push(Channel { name, readers });
+        let mut channels: BTreeMap<&str, Vec<AgentId>> =
+            written.map(|name| (name.value.as_str(), Vec::new())).collect();
+        for (number, agent) in agents.iter().enumerate() {
+            let channel = agent.input.as_ref().and_then(|input| input.channel.as_ref());
+            if let Some(readers) = channel.and_then(|name| channels.get_mut(name.value.as_str())) {
+                readers.push(agent_id(number));
+            }
         }
+        self.channels =
+            channels.into_iter().map(|(name, readers)| Channel { name: name.to_owned(), readers }).collect();
         self.check_loops(agents);
     }
 
+    /// The number of a table; they are in the order of their names.
+    fn table(&self, name: &str) -> Option<TableId> {
+        let number = self.tables.binary_search_by(|table| table.name.as_str().cmp(name)).ok()?;
+        Some(TableId(u32::try_from(number).expect("tables are counted in u32")))
+    }
+
+    /// The number of a channel; they are in the order of their names.
+    fn channel(&self, name: &str) -> Option<ChannelId> {
+        let number = self.channels.binary_search_by(|channel| channel.name.as_str().cmp(name)).ok()?;
+        Some(ChannelId(u32::try_from(number).expect("channels are counted in u32")))
+    }
+
+    /// The first loop of channels, if there is one.
     fn check_loops(&mut self, agents: &[ast::Agent]) {
-        for (number, agent) in agents.iter().enumerate() {
-            let mut path = vec![number];
-            let mut seen = vec![false; agents.len()];
-            if self.reaches(agents, number, number, &mut path, &mut seen) {
+        // Agents from which no loop is reached.
+        let mut is_clear = vec![false; agents.len()];
+        for number in 0..agents.len() {
+            if let Some(path) = self.find_loop(agents, number, &mut is_clear) {
                 let names: Vec<_> = path.iter().map(|agent| name(&agents[*agent].name)).collect();
                 let message = format!("channels form a loop: {}", names.join(" → "));
-                let diagnostic = Diagnostic::new(Code::K0206, message, agent.at.clone());
+                let diagnostic = Diagnostic::new(Code::K0206, message, agents[path[0]].at.clone());
                 self.fault(diagnostic.hint("put a topic in the place of one of the channels"));
                 return;
             }
         }
     }
 
-    fn reaches(&self, agents: &[ast::Agent], from: usize, to: usize, path: &mut Vec<usize>, seen: &mut [bool]) -> bool {
-        for output in agents[from].channels.iter().filter_map(|output| output.name.as_ref()) {
-            let channel = self.channels.iter().find(|channel| channel.name == output.value);
-            for reader in channel.into_iter().flat_map(|channel| &channel.readers) {
-                let next = reader.index();
-                path.push(next);
-                if next == to {
-                    return true;
+    /// Walks on from an agent, depth first and without recursion: an app may chain thousands.
+    fn find_loop(&self, agents: &[ast::Agent], start: usize, is_clear: &mut [bool]) -> Option<Vec<usize>> {
+        let readers = |agent: usize| -> Vec<usize> {
+            let channels =
+                agents[agent].channels.iter().filter_map(|output| self.channel(&output.name.as_ref()?.value));
+            channels.flat_map(|channel| &self.channels[channel.index()].readers).map(|reader| reader.index()).collect()
+        };
+        if is_clear[start] {
+            return None;
+        }
+        let mut path = vec![(start, readers(start))];
+        while let Some((agent, open)) = path.last_mut() {
+            let agent = *agent;
+            match open.pop() {
+                Some(next) => {
+                    if let Some(first) = path.iter().position(|(on_path, _)| *on_path == next) {
+                        return Some(path[first..].iter().map(|(agent, _)| *agent).chain([next]).collect());
+                    }
+                    if !is_clear[next] {
+                        path.push((next, readers(next)));
+                    }
                 }
-                if !std::mem::replace(&mut seen[next], true) && self.reaches(agents, next, to, path, seen) {
-                    return true;
+                None => {
+                    is_clear[agent] = true;
+                    path.pop();
                 }
-                path.pop();
             }
         }
-        false
+        None
     }
 
     /// What a field without which nothing goes says; a fault where it is missing.

@@ -1,6 +1,6 @@
 //! Outputs: topics, channels and custom sinks.
 
-use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
+use kaspr_ir::plan::{ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
@@ -70,11 +70,11 @@ impl Checker<'_> {
     /// An output to a channel.
     pub(super) fn channel_output(&mut self, scope: &Scope, output: &ast::ChannelOutput) -> Option<ChannelOutput> {
         let name = self.required(&output.name, "output.channels[].name", &output.at)?;
-        let number = self.channels.iter().position(|channel| channel.name == name.value)?;
+        let channel = self.channel(&name.value)?;
         let role = format!("channel:{}", name.value);
         Some(ChannelOutput {
             place: self.place(&output.at),
-            channel: ChannelId(u32::try_from(number).expect("channels are counted in u32")),
+            channel,
             predicate: self.selector(scope, &role, "predicate", &output.predicate),
             key_selector: self.selector(scope, &role, "keySelector", &output.key_selector),
             value_selector: self.selector(scope, &role, "valueSelector", &output.value_selector),

@@ -255,7 +255,7 @@ impl<'a> Walker<'a> {
         self.defaults(&function.parameters);
         self.with_type_parameters(function.type_params.as_deref(), |walker| {
             if !walker.around.lazy_annotations {
-                let of_parameters = function.parameters.iter().filter_map(|parameter| parameter.annotation());
+                let of_parameters = function.parameters.iter().filter_map(ruff_python_ast::AnyParameterRef::annotation);
                 of_parameters.chain(function.returns.as_deref()).for_each(|annotation| walker.visit_expr(annotation));
             }
             let kind = Kind::Function { is_async: function.is_async };

@@ -5,6 +5,8 @@ mod context;
 mod forward;
 mod prune;
 mod scope;
+#[cfg(test)]
+mod tests;
 
 use kaspr_ir::graph::{Graph, Kind, Node};
 use petgraph::visit::{EdgeRef, IntoEdgeReferences};
