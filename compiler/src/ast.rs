@@ -270,6 +270,34 @@ pub struct Table {
     pub partitions: Option<Spanned<u32>>,
     /// `extraTopicConfigs`.
     pub config: Vec<(Text, Text)>,
-    /// `window`, which is not read further yet.
-    pub window: Option<At>,
+    /// `window`.
+    pub window: Option<Window>,
+}
+
+/// A table's `window`.
+#[derive(Debug)]
+pub struct Window {
+    /// Where it is written.
+    pub at: At,
+    /// `tumbling`.
+    pub tumbling: Option<Frame>,
+    /// `hopping`.
+    pub hopping: Option<Frame>,
+    /// `relativeTo`.
+    pub relative_to: Option<Text>,
+    /// `relativeToSelector`.
+    pub selector: Option<Code>,
+}
+
+/// `tumbling` or `hopping`: durations as text with a unit, or as a number of seconds.
+#[derive(Debug)]
+pub struct Frame {
+    /// Where it is written.
+    pub at: At,
+    /// `size`.
+    pub size: Option<Text>,
+    /// `step`, of hopping windows.
+    pub step: Option<Text>,
+    /// `expires`.
+    pub expires: Option<Text>,
 }

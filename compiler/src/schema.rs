@@ -308,10 +308,33 @@ impl Writer {
                 ("partitions", count(), "Partitions of the changelog: those of the input"),
                 ("extraTopicConfigs", pairs(), "Kafka's own settings of the changelog"),
                 ("options", json!({ "type": "object" }), "Options of the store"),
-                ("window", json!({ "type": "object" }), "Keys live per window; not supported yet"),
+                ("window", self.window(), "Keys live per window of time"),
             ],
             required,
         )
+    }
+
+    fn window(&self) -> Value {
+        let seconds = || json!({ "anyOf": [duration(), { "type": "number", "minimum": 0 }] });
+        let size = || ("size", seconds(), "Length of a window: 30s, or a number of seconds");
+        let expires = || ("expires", seconds(), "How long a window is kept");
+        let tumbling = self.object(vec![size(), expires()], &["size"]);
+        let step = ("step", seconds(), "From one window's start to the next");
+        let hopping = self.object(vec![size(), step, expires()], &["size", "step"]);
+        let window = self.object(
+            vec![
+                ("tumbling", tumbling, "One window after the other"),
+                ("hopping", hopping, "Windows that overlap"),
+                (
+                    "relativeTo",
+                    json!({ "enum": ["stream", "now", "custom"] }),
+                    "Whose time decides: the event's, the worker's, or the selector's",
+                ),
+                ("relativeToSelector", code(), "Returns the time of a value, in seconds"),
+            ],
+            &[],
+        );
+        self.one_of(window, &["tumbling", "hopping"])
     }
 
     fn code(&self) -> Value {

@@ -6,6 +6,7 @@ mod operator;
 mod outputs;
 mod tables;
 mod values;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -123,12 +124,7 @@ impl Checker<'_> {
             let place = self.place(&table.at);
             let owner = format!("table \"{}\"", name(&table.name));
             let default = table.default.as_ref().and_then(|code| self.default_selector(&owner, code));
-            if let Some(window) = &table.window {
-                self.fault(
-                    Diagnostic::new(Code::K0601, "windowed tables are not supported yet", window.head())
-                        .hint("keep the window in the key, for example (key, minute)"),
-                );
-            }
+            let window = table.window.as_ref().and_then(|window| self.window(&owner, window));
             let checked = Table {
                 name: name(&table.name).to_owned(),
                 description: table.description.as_ref().map(|text| text.value.clone()),
@@ -143,7 +139,7 @@ impl Checker<'_> {
                     .iter()
                     .map(|(name, value)| (name.value.clone(), value.value.clone()))
                     .collect(),
-                window: None,
+                window,
             };
             self.tables.push(checked);
         }

@@ -95,6 +95,8 @@ codes! {
     K0304 Warning "topic and table have different key serializers";
     K0305 Error "topics that share a table have different partition counts";
     K0306 Error "tables of an agent have different partition counts";
+    K0307 Error "a window is neither tumbling nor hopping, or both";
+    K0308 Error "a window's time";
     K0401 Error "the output has both name and nameSelector";
     K0402 Error "the output has neither name nor nameSelector";
     K0403 Warning "pickle runs code from messages";

@@ -3,7 +3,7 @@
 mod agent;
 mod fields;
 
-use crate::ast::{App, Ast, Table};
+use crate::ast::{App, Ast, Frame, Table, Window};
 use crate::diagnostics::{Code, Diagnostic, Sink};
 use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node};
@@ -160,11 +160,32 @@ fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
         default: spec.code("defaultSelector"),
         partitions: spec.number("partitions"),
         config: spec.pairs("extraTopicConfigs"),
-        window: spec.node("window").filter(|window| !window.is_null()).map(|window| window.at.clone()),
+        window: spec.map("window").map(window),
     };
     spec.known(&["name", "options"]);
     spec.finish();
     table
+}
+
+fn window(mut fields: Fields<'_>) -> Window {
+    let mut frame = |name: &str| {
+        fields.map(name).map(|mut frame| {
+            let (at, size, expires) = (frame.at(), frame.text("size"), frame.text("expires"));
+            let step = if name == "hopping" { frame.text("step") } else { None };
+            frame.finish();
+            Frame { at, size, step, expires }
+        })
+    };
+    let (tumbling, hopping) = (frame("tumbling"), frame("hopping"));
+    let window = Window {
+        at: fields.at(),
+        tumbling,
+        hopping,
+        relative_to: fields.text("relativeTo"),
+        selector: fields.code("relativeToSelector"),
+    };
+    fields.finish();
+    window
 }
 
 /// A scalar's text.

@@ -28,7 +28,10 @@ fn batch_scope() {
     let step = "  processors: {pipeline: [s], operations: [{name: s, tables: [{name: t, paramName: t}], map: {python: 'f = lambda v, t: v'}}]}";
     let keeps = agent("keeps", &format!("{TAKE}{step}"));
     let text = [free, halts, isolated, keeps, retries, TABLE.to_owned()].concat();
-    check(&text, &["reader ", "batch window"], &expect![[r#"
+    check(
+        &text,
+        &["reader ", "batch window"],
+        &expect![[r#"
         reader free
           batch window: up to 10 events within 1s, partitions mixed unless retry
         reader halts
@@ -39,7 +42,8 @@ fn batch_scope() {
           batch window: up to 10 events within 1s, one per partition
         reader retries
           batch window: up to 10 events within 1s, one per partition
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -54,17 +58,25 @@ fn group_assignor() {
             ),
         )
     };
-    check(&[reader("a", true), reader("b", false), TABLE.to_owned()].concat(), &["app", "partitions"], &expect![[r#"
+    check(
+        &[reader("a", true), reader("b", false), TABLE.to_owned()].concat(),
+        &["app", "partitions"],
+        &expect![[r#"
         app (named at start: --app)
             map s: f() at app.yaml:7, table t as t
             map s: f() at app.yaml:14
-    "#]]);
-    check(&[reader("a", true), reader("b", true), TABLE.to_owned()].concat(), &["app", "partitions"], &expect![[r#"
+    "#]],
+    );
+    check(
+        &[reader("a", true), reader("b", true), TABLE.to_owned()].concat(),
+        &["app", "partitions"],
+        &expect![[r#"
         app (named at start: --app)
           partitions: range (topics share a table; all partitions stop during a rebalance)
             map s: f() at app.yaml:7, table t as t
             map s: f() at app.yaml:14, table t as t
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -73,10 +85,14 @@ fn pruning() {
         "[{name: used, map: {python: 'f = lambda v: v'}}, {name: unused, map: {python: 'f = lambda v: v'}}]";
     let spec =
         format!("  input: {{topic: {{name: in}}}}\n  processors: {{pipeline: [used, used], operations: {operations}}}");
-    check(&agent("a", &spec), &["map"], &expect![[r#"
+    check(
+        &agent("a", &spec),
+        &["map"],
+        &expect![[r#"
             map used: f() at app.yaml:7
             map used: f() at app.yaml:7
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -85,17 +101,25 @@ fn context_use() {
     let spec = format!(
         "  input: {{topic: {{name: in}}}}\n  processors: {{pipeline: [reads, plain], operations: {operations}}}"
     );
-    check(&agent("a", &spec), &["map"], &expect![[r#"
+    check(
+        &agent("a", &spec),
+        &["map"],
+        &expect![[r#"
             map reads: f() at app.yaml:7 with context
             map plain: f() at app.yaml:7
-    "#]]);
+    "#]],
+    );
     // A function of init may read it for a block that does not mention it.
     let init =
         spec.replace("processors: {", "processors: {init: {python: 'def key(): return context[\"event\"].key'}, ");
-    check(&agent("a", &init), &["map"], &expect![[r#"
+    check(
+        &agent("a", &init),
+        &["map"],
+        &expect![[r#"
             map reads: f() at app.yaml:7 with context
             map plain: f() at app.yaml:7 with context
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -106,14 +130,22 @@ fn forwarding() {
             "  input: {{topic: {{name: in}}}}\n  output: {{topics: {outputs}}}\n  processors: {{pipeline: [f], operations: [{{name: f, filter: {{python: '{python}'}}}}]}}"
         )
     };
-    check(&agent("reads", &filter("f = lambda v: v.get(\"a\")")), &["sink"], &expect![[r#"
+    check(
+        &agent("reads", &filter("f = lambda v: v.get(\"a\")")),
+        &["sink"],
+        &expect![[r#"
             sink topic same (key raw, value json), forwards the bytes
             sink topic text (key raw, value raw)
             sink topic some (key raw, value json), forwards the bytes
-    "#]]);
-    check(&agent("writes", &filter("f = lambda v: v.pop(\"a\")")), &["sink"], &expect![[r#"
+    "#]],
+    );
+    check(
+        &agent("writes", &filter("f = lambda v: v.pop(\"a\")")),
+        &["sink"],
+        &expect![[r#"
             sink topic same (key raw, value json)
             sink topic text (key raw, value raw)
             sink topic some (key raw, value json)
-    "#]]);
+    "#]],
+    );
 }
