@@ -79,9 +79,7 @@ impl Checker<'_> {
     /// A duration as text with a unit, or as a number of seconds.
     fn seconds(&mut self, text: &Text) -> Option<u64> {
         match text.value.parse::<f64>() {
-            Ok(seconds) if seconds.is_finite() && seconds >= 0.0 && seconds < 1e12 => {
-                Some((seconds * 1000.0).round() as u64)
-            }
+            Ok(seconds) if (0.0..1e12).contains(&seconds) => Some((seconds * 1000.0).round() as u64),
             _ => self.duration(text),
         }
     }
