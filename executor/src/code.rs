@@ -31,6 +31,11 @@ impl Fault {
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         Fault { kind: kind.to_owned(), message: message.into(), at: None, trace: None }
     }
+
+    /// The fault of a call that took longer than it may.
+    pub fn timeout(limit: Duration) -> Fault {
+        Fault::new("Timeout", format!("the call took longer than {limit:?}"))
+    }
 }
 
 impl std::fmt::Debug for Fault {
@@ -98,10 +103,10 @@ pub trait Code: 'static {
     fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Self::Value, Fault>;
 
     /// Calls a function with a value, and tables by keyword.
-    fn call(&mut self, function: FunctionId, value: &Self::Value, with: With<'_>) -> Called<Self::Value>;
+    fn call(&mut self, function: FunctionId, value: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
     /// The next value of a generator that a call gave.
-    fn next(&mut self, values: &Self::Value, with: With<'_>) -> Called<Self::Value>;
+    fn next(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
     /// What a ticket came to, once: `None` while it is pending.
     fn take(&mut self, ticket: Ticket) -> Option<Called<Self::Value>>;
@@ -134,12 +139,33 @@ pub trait Code: 'static {
 }
 
 /// What a call happens in: the event, and whose agent's code it is.
-#[derive(Clone, Copy)]
-pub struct With<'a> {
+pub struct With<'a, V> {
     /// The agent whose function it is.
     pub agent: AgentId,
     /// Tables to give by keyword.
     pub tables: &'a [TableParameter],
     /// The event or batch, its scratch, and what `context["event"]` shows.
     pub frame: &'a Rc<Frame>,
+    /// What the channel that the value came through says of key and headers.
+    pub via: Option<&'a Rc<Via<V>>>,
+    /// The longest time of the call.
+    pub limit: Duration,
+}
+
+impl<V> Clone for With<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for With<'_, V> {}
+
+/// Key and headers that the selectors of a channel gave: what `context["event"]` shows behind it in
+/// the place of the event's own.
+#[derive(Debug)]
+pub struct Via<V> {
+    /// What the key selector returned.
+    pub key: Option<V>,
+    /// What the headers selector returned.
+    pub headers: Option<Vec<Header>>,
 }

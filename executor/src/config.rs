@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use kaspr_ir::plan::OnError;
 
+/// The longest time of one call of user code: a worker that is silent for longer would lose its
+/// partitions (Kafka's `max.poll.interval.ms` is 300 s).
+pub const CALL_MAX: Duration = Duration::from_secs(240);
+
 /// What a worker is told besides its plan.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -21,6 +25,8 @@ pub struct Config {
     pub on_error: OnError,
     /// The topic of `deadLetter` where a spec names none.
     pub dead_letter_topic: Option<String>,
+    /// The longest time of one call where the spec writes none.
+    pub timeout: Duration,
     /// The bounds.
     pub bounds: Bounds,
 }
@@ -99,6 +105,7 @@ impl Config {
             commit_interval: Duration::from_millis(100),
             on_error: OnError::Skip,
             dead_letter_topic: None,
+            timeout: CALL_MAX,
             bounds: Bounds::default(),
         }
     }

@@ -63,7 +63,8 @@ fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
     let plan = Rc::new(plan(&arguments.paths)?);
     let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan);
     let config = settings.config(&plan, 0).map_err(Stop::refused)?;
-    let defaults = Defaults { on_error: config.on_error, dead_letter_topic: config.dead_letter_topic };
+    let defaults =
+        Defaults { on_error: config.on_error, dead_letter_topic: config.dead_letter_topic, timeout: config.timeout };
     let missing = unsupported(&plan, &defaults);
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|missing| format!("error: {missing}")).collect();

@@ -6,6 +6,7 @@
 //! here once, so that the walk only follows.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use kaspr_ir::plan::{
     Action, Agent, AgentId, ChannelId, Codec, FunctionId, OnError, Place, Plan, ReaderId, TableParameter, TopicChoice,
@@ -36,6 +37,8 @@ pub struct Site {
     pub on_error: OnError,
     /// Its row in the table of counters.
     pub counter: usize,
+    /// The longest time of one call here.
+    pub limit: Duration,
 }
 
 /// What to do with the result of a call.
@@ -145,6 +148,8 @@ pub struct Defaults {
     pub on_error: OnError,
     /// The topic of `deadLetter` where the spec names none.
     pub dead_letter_topic: Option<String>,
+    /// The longest time of one call where the spec writes none.
+    pub timeout: Duration,
 }
 
 /// Lowers a reader. `first_counter` is the number of its first row in the table of counters.
@@ -160,7 +165,7 @@ pub fn lower(plan: &Plan, reader: ReaderId, defaults: &Defaults, first_counter: 
     };
     let mut lowering = Lowering { plan, defaults, first_counter, program, entries: Vec::new() };
     let first = &plan[source.agents[0]];
-    lowering.program.decoding = lowering.site(source.agents[0], "decode".to_owned(), first.place, None);
+    lowering.program.decoding = lowering.site(source.agents[0], "decode".to_owned(), first.place, (None, None));
     for &agent in &source.agents {
         lowering.agent(agent);
     }
@@ -188,7 +193,7 @@ impl Lowering<'_> {
         let agent = &self.plan[id];
         self.entries.push((id, self.here()));
         for step in &agent.steps {
-            let site = self.site(id, step.operation.clone(), step.place, step.on_error.as_ref());
+            let site = self.site(id, step.operation.clone(), step.place, (step.on_error.as_ref(), step.timeout_ms));
             self.emit(Instruction::Enter(site));
             match &step.action {
                 Action::Map(function) => self.call(site, *function, &step.tables, Then::Replace),
@@ -203,7 +208,7 @@ impl Lowering<'_> {
                     format!("output:{}()", self.plan[*function].name)
                 }
             };
-            let site = self.site(id, name, output.place, None);
+            let site = self.site(id, name, output.place, (None, None));
             self.emit(Instruction::Enter(site));
             let veto = self.output(site, output);
             self.land(veto);
@@ -266,11 +271,18 @@ impl Lowering<'_> {
     fn channels(&mut self, id: AgentId, agent: &Agent) {
         for output in &agent.channel_outputs {
             let name = format!("channel:{}", self.plan[output.channel].name);
-            let site = self.site(id, name, output.place, None);
+            let site = self.site(id, name, output.place, (None, None));
             self.emit(Instruction::Enter(site));
             let veto = self.predicate(site, output.predicate);
-            if let Some(function) = output.value_selector {
-                self.call(site, function, &[], Then::Value);
+            let selectors = [
+                (output.key_selector, Then::Key),
+                (output.value_selector, Then::Value),
+                (output.headers_selector, Then::Headers),
+            ];
+            for (selector, then) in selectors {
+                if let Some(function) = selector {
+                    self.call(site, function, &[], then);
+                }
             }
             // The entries are known when all agents are lowered.
             let entries = Rc::new([output.channel.index()]);
@@ -285,7 +297,7 @@ impl Lowering<'_> {
         }
         self.emit(Instruction::Defer);
         for sink in &agent.sinks {
-            let site = self.site(id, format!("sink:{}", sink.name), sink.place, None);
+            let site = self.site(id, format!("sink:{}", sink.name), sink.place, (None, None));
             self.emit(Instruction::Enter(site));
             let veto = self.predicate(site, sink.predicate);
             if let Some(function) = sink.value_selector {
@@ -331,9 +343,17 @@ impl Lowering<'_> {
         }
     }
 
-    fn site(&mut self, agent: AgentId, operation: String, place: Place, own: Option<&OnError>) -> SiteId {
+    fn site(
+        &mut self,
+        agent: AgentId,
+        operation: String,
+        place: Place,
+        own: (Option<&OnError>, Option<u64>),
+    ) -> SiteId {
         let of = &self.plan[agent];
+        let (own, own_timeout) = own;
         let policy = own.or(of.on_error.as_ref()).unwrap_or(&self.defaults.on_error);
+        let timeout = own_timeout.or(of.timeout_ms).map(Duration::from_millis);
         let site = Site {
             agent,
             agent_name: of.name.as_str().into(),
@@ -341,6 +361,7 @@ impl Lowering<'_> {
             at: format!("{}:{}", self.plan[place.file], place.line),
             on_error: self.with_topic(policy.clone()),
             counter: self.first_counter + self.program.sites.len(),
+            limit: timeout.unwrap_or(self.defaults.timeout),
         };
         self.program.sites.push(site);
         SiteId(self.program.sites.len() - 1)

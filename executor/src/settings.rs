@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{Backoff, OnError, Plan};
 
-use crate::config::{Config, From};
+use crate::config::{CALL_MAX, Config, From};
 
 /// A setting: its names, and what it means.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 9] = [
+pub const SETTINGS: [Setting; 10] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -61,6 +61,12 @@ pub const SETTINGS: [Setting; 9] = [
         variable: "SHUTDOWN_TIMEOUT",
         default: "25s",
         help: "longest time from SIGTERM to the end; then the exit status is 75",
+    },
+    Setting {
+        name: "timeout",
+        variable: "TIMEOUT",
+        default: "240s",
+        help: "longest time of one call of user code where a spec does not say; 240s at most",
     },
     Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
     Setting {
@@ -134,6 +140,11 @@ impl Settings {
         config.dead_letter_topic = self.get("deadLetterTopic").map(str::to_owned);
         if let Some(text) = self.get("onError") {
             config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;
+        }
+        if let Some(text) = self.get("timeout") {
+            let timeout = duration(text).filter(|timeout| !timeout.is_zero() && *timeout <= CALL_MAX);
+            config.timeout =
+                timeout.ok_or_else(|| error("timeout", text, "a duration of at most 240s is needed: 30s"))?;
         }
         if let Some(text) = self.get("commitInterval") {
             config.commit_interval = duration(text).ok_or_else(|| {

@@ -33,15 +33,9 @@ pub fn unsupported(plan: &Plan, defaults: &Defaults) -> Vec<Unsupported> {
     }
     for agent in &plan.agents {
         found.policy(agent.on_error.as_ref().unwrap_or(&defaults.on_error), defaults, agent.place);
-        if agent.timeout_ms.is_some() {
-            found.add("\"timeout\"", agent.place);
-        }
         for step in &agent.steps {
             if let Some(policy) = &step.on_error {
                 found.policy(policy, defaults, step.place);
-            }
-            if step.timeout_ms.is_some() {
-                found.add("\"timeout\"", step.place);
             }
             if let Action::TopicSend { output, .. } = &step.action {
                 found.codec(&output.key_codec, "of an output's keys", output.place);
@@ -51,11 +45,6 @@ pub fn unsupported(plan: &Plan, defaults: &Defaults) -> Vec<Unsupported> {
         for output in &agent.outputs {
             found.codec(&output.key_codec, "of an output's keys", output.place);
             found.codec(&output.value_codec, "of an output's values", output.place);
-        }
-        for output in &agent.channel_outputs {
-            if output.key_selector.is_some() || output.headers_selector.is_some() {
-                found.add("a keySelector or headersSelector of a channel", output.place);
-            }
         }
     }
     for table in &plan.tables {

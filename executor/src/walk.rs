@@ -10,7 +10,7 @@ use std::time::Duration;
 use kaspr_ir::plan::AgentId;
 
 use crate::clock::Clock;
-use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
+use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
 use crate::counters::{Counters, StepCounters};
 use crate::directory::Directory;
 use crate::effects::{Outgoing, Span};
@@ -53,9 +53,23 @@ type Stop = Outcome;
 #[derive(Debug)]
 enum Point<V> {
     /// A value before an instruction.
-    Value { at: Address, value: V },
+    Value { at: Address, value: V, via: Passed<V> },
     /// A generator whose values each go on from an instruction.
-    Values { at: Address, agent: AgentId, site: SiteId, values: V },
+    Values(Steps<V>),
+}
+
+/// What the last channel on a value's way said of it.
+type Passed<V> = Option<Rc<Via<V>>>;
+
+/// A generator that has further values.
+#[derive(Debug)]
+struct Steps<V> {
+    /// Where each value goes on.
+    at: Address,
+    agent: AgentId,
+    site: SiteId,
+    values: V,
+    via: Passed<V>,
 }
 
 /// An output on the way to its send.
@@ -65,20 +79,20 @@ struct Draft<V> {
     key: Option<V>,
     value: Option<V>,
     partition: Option<i32>,
-    headers: Vec<Header>,
+    headers: Option<Vec<Header>>,
 }
 
 impl<V> Default for Draft<V> {
     fn default() -> Draft<V> {
-        Draft { topic: None, key: None, value: None, partition: None, headers: Vec::new() }
+        Draft { topic: None, key: None, value: None, partition: None, headers: None }
     }
 }
 
 /// What a pending ticket will give its result to.
 #[derive(Debug)]
 enum Waiting<V> {
-    Call { at: Address, value: V },
-    Values { at: Address, agent: AgentId, site: SiteId, values: V },
+    Call { at: Address, value: V, via: Passed<V> },
+    Values(Steps<V>),
 }
 
 /// One event's way through a program.
@@ -87,7 +101,7 @@ pub struct Walk<V> {
     /// The event and its effects.
     pub frame: Rc<Frame>,
     stack: Vec<Point<V>>,
-    deferred: VecDeque<(Address, V)>,
+    deferred: VecDeque<(Address, V, Passed<V>)>,
     draft: Draft<V>,
     waiting: Option<Waiting<V>>,
 }
@@ -95,7 +109,7 @@ pub struct Walk<V> {
 impl<V: Clone + std::fmt::Debug> Walk<V> {
     /// A walk from the first instruction, with the decoded value.
     pub fn new(frame: Rc<Frame>, value: V) -> Walk<V> {
-        let stack = vec![Point::Value { at: 0, value }];
+        let stack = vec![Point::Value { at: 0, value, via: None }];
         Walk { frame, stack, deferred: VecDeque::new(), draft: Draft::default(), waiting: None }
     }
 
@@ -106,21 +120,24 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         self.deferred.clear();
         self.draft = Draft::default();
         self.waiting = None;
-        self.stack.push(Point::Value { at: 0, value });
+        self.stack.push(Point::Value { at: 0, value, via: None });
     }
 
     /// Goes on until all values arrived, something is pending or something failed.
     pub fn run<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>) -> Outcome {
         loop {
             let stopped = match self.stack.pop() {
-                Some(Point::Value { at, value }) => self.follow(machine, at, value),
-                Some(Point::Values { at, agent, site, values }) => {
-                    let called = machine.code.next(&values, With { agent, tables: &[], frame: &self.frame });
-                    self.next(machine, at, (agent, site), values, called)
+                Some(Point::Value { at, value, via }) => self.follow(machine, at, value, via),
+                Some(Point::Values(steps)) => {
+                    let limit = machine.program.sites[steps.site.0].limit;
+                    let via = steps.via.as_ref();
+                    let with = With { agent: steps.agent, tables: &[], frame: &self.frame, via, limit };
+                    let called = machine.code.next(&steps.values, with);
+                    self.next(machine, steps, called)
                 }
                 None => match self.deferred.pop_front() {
-                    Some((at, value)) => {
-                        self.stack.push(Point::Value { at, value });
+                    Some((at, value, via)) => {
+                        self.stack.push(Point::Value { at, value, via });
                         Ok(())
                     }
                     None => return Outcome::Done,
@@ -132,15 +149,26 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         }
     }
 
+    /// The site of the call that is pending, if one is.
+    pub fn pending_site(&self, program: &Program) -> Option<SiteId> {
+        match self.waiting.as_ref()? {
+            Waiting::Values(steps) => Some(steps.site),
+            Waiting::Call { at, .. } => match &program.instructions[*at] {
+                Instruction::Call { site, .. } => Some(*site),
+                _ => None,
+            },
+        }
+    }
+
     /// Goes on with what the pending ticket came to.
     pub fn resume<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, called: Called<V>) -> Outcome {
         let stopped = match self.waiting.take().expect("a walk is resumed when its ticket is finished") {
-            Waiting::Call { at, value } => match self.settle(machine, at, value, called) {
-                Ok(Some((at, value))) => self.follow(machine, at, value),
+            Waiting::Call { at, value, via } => match self.settle(machine, at, value, &via, called) {
+                Ok(Some((at, value))) => self.follow(machine, at, value, via),
                 Ok(None) => Ok(()),
                 Err(outcome) => Err(outcome),
             },
-            Waiting::Values { at, agent, site, values } => self.next(machine, at, (agent, site), values, called),
+            Waiting::Values(steps) => self.next(machine, steps, called),
         };
         match stopped {
             Ok(()) => self.run(machine),
@@ -152,23 +180,22 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     fn next<C: Code<Value = V>>(
         &mut self,
         machine: &mut Machine<'_, C>,
-        at: Address,
-        (agent, site): (AgentId, SiteId),
-        values: V,
+        steps: Steps<V>,
         called: Called<V>,
     ) -> Result<(), Stop> {
         match called {
             Called::Value(value) | Called::Values(value) => {
-                step(machine, site).given += 1;
-                self.stack.push(Point::Values { at, agent, site, values });
-                self.stack.push(Point::Value { at, value });
+                step(machine, steps.site).given += 1;
+                let (at, via) = (steps.at, steps.via.clone());
+                self.stack.push(Point::Values(steps));
+                self.stack.push(Point::Value { at, value, via });
             }
             Called::End => {}
             Called::Pending(ticket) => {
-                self.waiting = Some(Waiting::Values { at, agent, site, values });
+                self.waiting = Some(Waiting::Values(steps));
                 return Err(Outcome::Pending(ticket));
             }
-            Called::Failed(fault) => return Err(Outcome::Failed(site, fault)),
+            Called::Failed(fault) => return Err(Outcome::Failed(steps.site, fault)),
         }
         Ok(())
     }
@@ -179,6 +206,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         machine: &mut Machine<'_, C>,
         mut at: Address,
         mut value: V,
+        via: Passed<V>,
     ) -> Result<(), Stop> {
         let program = machine.program;
         loop {
@@ -189,9 +217,10 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                         Some(drafted) if *of_draft => drafted,
                         _ => &value,
                     };
-                    let with = With { agent: *agent, tables, frame: &self.frame };
+                    let limit = program.sites[site.0].limit;
+                    let with = With { agent: *agent, tables, frame: &self.frame, via: via.as_ref(), limit };
                     let called = timed(machine, *site, |machine| machine.code.call(*function, given, with));
-                    match self.settle(machine, at, value, called)? {
+                    match self.settle(machine, at, value, &via, called)? {
                         Some(next) => (at, value) = next,
                         None => return Ok(()),
                     }
@@ -211,16 +240,18 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     continue;
                 }
                 Instruction::Fork { site, entries } => {
-                    let passed = self.draft.value.take().unwrap_or_else(|| value.clone());
+                    let Draft { key, value: drafted, headers, .. } = std::mem::take(&mut self.draft);
+                    let passed = drafted.unwrap_or_else(|| value.clone());
+                    let behind = (key.is_some() || headers.is_some()).then(|| Rc::new(Via { key, headers }));
                     step(machine, *site).given += 1;
-                    self.stack.push(Point::Value { at: at + 1, value });
+                    self.stack.push(Point::Value { at: at + 1, value, via });
                     for &entry in entries.iter().rev() {
-                        self.stack.push(Point::Value { at: entry, value: passed.clone() });
+                        self.stack.push(Point::Value { at: entry, value: passed.clone(), via: behind.clone() });
                     }
                     return Ok(());
                 }
                 Instruction::Defer => {
-                    self.deferred.push_back((at + 1, value));
+                    self.deferred.push_back((at + 1, value, via));
                     return Ok(());
                 }
                 Instruction::End => return Ok(()),
@@ -235,6 +266,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         machine: &mut Machine<'_, C>,
         at: Address,
         value: V,
+        via: &Passed<V>,
         called: Called<V>,
     ) -> Result<Option<(Address, V)>, Stop> {
         let Instruction::Call { site, agent, then, .. } = &machine.program.instructions[at] else {
@@ -245,13 +277,13 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let result = match called {
             Called::Value(result) => result,
             Called::Values(values) if then == Then::Replace => {
-                self.stack.push(Point::Values { at: at + 1, agent, site, values });
+                self.stack.push(Point::Values(Steps { at: at + 1, agent, site, values, via: via.clone() }));
                 return Ok(None);
             }
             Called::Values(result) => result,
             Called::End => machine.code.none(),
             Called::Pending(ticket) => {
-                self.waiting = Some(Waiting::Call { at, value });
+                self.waiting = Some(Waiting::Call { at, value, via: via.clone() });
                 return Err(Outcome::Pending(ticket));
             }
             Called::Failed(fault) => return Err(failed(fault)),
@@ -275,7 +307,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
             Then::Key => self.draft.key = Some(result),
             Then::Value => self.draft.value = Some(result),
             Then::Partition => self.draft.partition = machine.code.partition(&result).map_err(failed)?,
-            Then::Headers => self.draft.headers = machine.code.headers(&result).map_err(failed)?,
+            Then::Headers => self.draft.headers = Some(machine.code.headers(&result).map_err(failed)?),
             Then::Discard => {
                 self.draft.value = None;
                 step(machine, site).given += 1;
@@ -315,9 +347,10 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let key = key_length.map(|_| key);
         let value = has_value.then_some(value);
         let partition = machine.directory.place(topic, draft.partition, key)?;
-        machine.directory.check_size(topic, key, value, &draft.headers)?;
+        let headers = draft.headers.unwrap_or_default();
+        machine.directory.check_size(topic, key, value, &headers)?;
         let timestamp_ms = machine.clock.wall_ms();
-        stage(&self.frame, topic, partition, timestamp_ms, (key, value), draft.headers);
+        stage(&self.frame, topic, partition, timestamp_ms, (key, value), headers);
         Ok(())
     }
 

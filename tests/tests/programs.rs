@@ -128,10 +128,11 @@ fn wrong_use_is_named_and_ends_with_2() {
 fn what_cannot_be_run_yet_is_refused_by_name() {
     let folder = folder();
     let text = spec("echo", "def echo(value):\n    return value");
-    let path = write(&folder, "agent.yaml", &text.replace("spec:\n", "spec:\n  timeout: 5s\n"));
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\nspec:\n  window:\n    tumbling:\n      size: 1m\n";
+    let path = write(&folder, "agent.yaml", &(text + table));
     let output = run("kaspr-exec", &["run", &path, "--local", "--input", "demo-input=-"], "");
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("\"timeout\" is not supported yet"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the window of the table \"totals\" is not supported yet"), "{}", stderr(&output));
 }
 
 #[test]

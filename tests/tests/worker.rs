@@ -49,7 +49,7 @@ impl Code for Stub {
         Ok(topic.to_owned())
     }
 
-    fn call(&mut self, _: FunctionId, value: &String, _: With<'_>) -> Called<String> {
+    fn call(&mut self, _: FunctionId, value: &String, _: With<'_, String>) -> Called<String> {
         match value.as_str() {
             "fail" => Called::Failed(Fault::new("Stub", "told to fail")),
             "wait" => Called::Pending(Ticket(1)),
@@ -57,7 +57,7 @@ impl Code for Stub {
         }
     }
 
-    fn next(&mut self, _: &String, _: With<'_>) -> Called<String> {
+    fn next(&mut self, _: &String, _: With<'_, String>) -> Called<String> {
         Called::End
     }
 

@@ -134,6 +134,7 @@ fn worker(file: &Path) -> Run {
             directory: directory.clone(),
             clock: clock.clone(),
             settings: Default::default(),
+            timeout: kaspr_exec::config::CALL_MAX,
         };
         let code = PythonCode::load(py, loading).unwrap_or_else(|error| panic!("{error}"));
         let counters = SharedCounters::default();

@@ -8,7 +8,8 @@ fn check(text: &str, lines: &[&str], expected: &Expect) {
     let file = SourceFile { name: "app.yaml".to_owned(), bytes: text.as_bytes().to_vec() };
     let compiled = compile(&[file], &Options::default());
     let plan = compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)).to_text();
-    let shown: Vec<&str> = plan.lines().filter(|line| lines.iter().any(|part| line.contains(part))).collect();
+    let shown: Vec<&str> =
+        plan.lines().map(str::trim).filter(|line| lines.iter().any(|part| line.contains(part))).collect();
     expected.assert_eq(&(shown.join("\n") + "\n"));
 }
 
@@ -32,17 +33,17 @@ fn batch_scope() {
         &text,
         &["reader ", "batch window"],
         &expect![[r#"
-        reader free
-          batch window: up to 10 events within 1s, partitions mixed unless retry
-        reader halts
-          batch window: up to 10 events within 1s, partitions mixed
-        reader isolated
-          batch window: up to 10 events within 1s, one per partition
-        reader keeps
-          batch window: up to 10 events within 1s, one per partition
-        reader retries
-          batch window: up to 10 events within 1s, one per partition
-    "#]],
+            reader free
+            batch window: up to 10 events within 1s, partitions mixed unless retry
+            reader halts
+            batch window: up to 10 events within 1s, partitions mixed
+            reader isolated
+            batch window: up to 10 events within 1s, one per partition
+            reader keeps
+            batch window: up to 10 events within 1s, one per partition
+            reader retries
+            batch window: up to 10 events within 1s, one per partition
+        "#]],
     );
 }
 
@@ -62,20 +63,20 @@ fn group_assignor() {
         &[reader("a", true), reader("b", false), TABLE.to_owned()].concat(),
         &["app", "partitions"],
         &expect![[r#"
-        app (named at start: --app)
+            app (named at start: --app)
             map s: f() at app.yaml:7, table t as t
             map s: f() at app.yaml:14
-    "#]],
+        "#]],
     );
     check(
         &[reader("a", true), reader("b", true), TABLE.to_owned()].concat(),
         &["app", "partitions"],
         &expect![[r#"
-        app (named at start: --app)
-          partitions: range (topics share a table; all partitions stop during a rebalance)
+            app (named at start: --app)
+            partitions: range (topics share a table; all partitions stop during a rebalance)
             map s: f() at app.yaml:7, table t as t
             map s: f() at app.yaml:14, table t as t
-    "#]],
+        "#]],
     );
 }
 

@@ -97,6 +97,9 @@ pub struct RunArguments {
     /// The topic of deadLetter where a spec names none [settings: deadLetterTopic].
     #[arg(long, value_name = "TOPIC")]
     pub dead_letter_topic: Option<String>,
+    /// Longest time of one call of user code where a spec does not say [settings: timeout].
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
     /// Longest time from an event's completion to its commit [settings: commitInterval].
     #[arg(long, value_name = "DURATION")]
     pub commit_interval: Option<String>,
@@ -149,6 +152,7 @@ impl RunArguments {
             ("instance", &self.instance),
             ("onError", &self.on_error),
             ("deadLetterTopic", &self.dead_letter_topic),
+            ("timeout", &self.timeout),
             ("commitInterval", &self.commit_interval),
             ("bootstrapServers", &self.bootstrap_servers),
             ("guarantee", &self.guarantee),

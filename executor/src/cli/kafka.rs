@@ -59,6 +59,7 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
             directory: directory.clone(),
             clock: clock.clone(),
             settings: settings.for_python(&start.config),
+            timeout: start.config.timeout,
         };
         let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(Stop::fault)?));
         let mut consumer = kafka.consumer().map_err(Stop::fault)?;
@@ -108,6 +109,7 @@ pub fn check_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Sett
             directory: Directory::new(Box::new(kafka.admin())),
             clock: Rc::new(SystemClock::start()),
             settings: settings.for_python(&start.config),
+            timeout: start.config.timeout,
         };
         PythonCode::load(py, loading).map(|mut code| code.close()).map_err(Stop::fault)
     })?;
@@ -185,6 +187,7 @@ impl Start {
         let defaults = Defaults {
             on_error: self.config.on_error.clone(),
             dead_letter_topic: self.config.dead_letter_topic.clone(),
+            timeout: self.config.timeout,
         };
         topics::prepare(&self.plan, &defaults, admin, make).map_err(Stop::fault)
     }

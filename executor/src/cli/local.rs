@@ -55,6 +55,7 @@ pub fn run_locally(
             directory: prepared.directory.clone(),
             clock: clock.clone(),
             settings: settings.for_python(&config),
+            timeout: config.timeout,
         };
         let code = PythonCode::load(py, loading).map_err(Stop::fault)?;
         let code = Rc::new(RefCell::new(code));

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use super::codec;
 use super::runtime::{Running, Runtime};
 use crate::clock::Clock;
-use crate::code::{Encoded, Fault};
+use crate::code::{Encoded, Fault, Via};
 use crate::directory::Directory;
 use crate::frame::Unit;
 use crate::message::{Event, TopicName};
@@ -65,7 +65,9 @@ impl Context {
     fn event(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let running = self.runtime.current(py).ok_or_else(|| PyKeyError::new_err("event"))?;
         let codecs = &self.codecs[running.agent.index()];
-        let view = |event: &Rc<Event>| Py::new(py, EventView { event: event.clone(), codecs: codecs.clone() });
+        let view = |event: &Rc<Event>| {
+            Py::new(py, EventView { event: event.clone(), codecs: codecs.clone(), via: running.via.clone() })
+        };
         match &running.frame.unit {
             Unit::Event(event) => Ok(view(event)?.into_any()),
             Unit::Batch(events) => {
@@ -81,13 +83,17 @@ impl Context {
 pub struct EventView {
     event: Rc<Event>,
     codecs: (Codec, Codec),
+    via: Option<Rc<Via<Py<PyAny>>>>,
 }
 
 #[pymethods]
 impl EventView {
     #[getter]
     fn key(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        codec::decode_plain(py, &self.codecs.0, self.event.key.as_deref()).map_err(raise)
+        match self.via.as_ref().and_then(|via| via.key.as_ref()) {
+            Some(key) => Ok(key.clone_ref(py)),
+            None => codec::decode_plain(py, &self.codecs.0, self.event.key.as_deref()).map_err(raise),
+        }
     }
 
     #[getter]
@@ -98,7 +104,8 @@ impl EventView {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
-        for (name, value) in &self.event.headers {
+        let given = self.via.as_ref().and_then(|via| via.headers.as_ref());
+        for (name, value) in given.unwrap_or(&self.event.headers) {
             headers.set_item(name, bytes_or_none(py, value.as_ref()))?;
         }
         Ok(headers)

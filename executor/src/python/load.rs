@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, LineMap, Place, Plan};
+use kaspr_ir::plan::{AgentId, Block, BlockId, Function, FunctionId, LineMap, Place, Plan};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -64,8 +64,14 @@ impl<'py> Loader<'_, 'py> {
             .collect();
         let mut namespaces: BTreeMap<BlockId, Bound<'py, PyDict>> = BTreeMap::new();
         let (first, rest): (Vec<_>, Vec<_>) = self.block_ids().partition(|id| inits.contains_key(id));
+        let owners: BTreeMap<String, AgentId> = (0..)
+            .zip(&self.plan.agents)
+            .map(|(id, agent)| (format!("agent \"{}\"", agent.name), AgentId(id)))
+            .collect();
         for id in first.into_iter().chain(rest) {
             let block = &self.plan[id];
+            // What a block prints while it is loaded is its agent's word.
+            self.runtime.agent.set(owners.get(&block.owner).copied());
             let globals = block.init.and_then(|init| namespaces.get(&init));
             let namespace = self.namespace(globals).map_err(|error| self.refused(block, &error))?;
             self.run(block, &namespace).map_err(|error| self.refused(block, &error))?;

@@ -5,6 +5,7 @@
 //!
 //! Architecture invariant: only this folder names pyo3.
 
+mod alarm;
 mod codec;
 mod entry;
 mod fault;
@@ -32,6 +33,7 @@ use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
 use crate::directory::Directory;
 use crate::message::{Header, TopicName};
 use crate::tables::Tables;
+use alarm::Alarm;
 use entry::{AppView, Context, Entry};
 pub use interpreter::{Interpreter, exit, prefix, version};
 use json::Decoder;
@@ -52,6 +54,8 @@ pub struct Loading<'a> {
     pub clock: Rc<dyn Clock>,
     /// The app's settings, for `context["app"].conf`.
     pub settings: BTreeMap<String, String>,
+    /// The longest time of one call where the spec writes none.
+    pub timeout: Duration,
 }
 
 /// A function, and what its calls need.
@@ -80,6 +84,7 @@ pub struct PythonCode {
     tickets: u64,
     /// Something awaitable has been seen: the loop may hold tasks.
     has_awaited: bool,
+    alarm: Alarm,
 }
 
 impl PythonCode {
@@ -89,7 +94,8 @@ impl PythonCode {
         PythonCode::prepare(py, &loading).map_err(|error| internal(py, &error)).and_then(
             |(runtime, tables, context)| {
                 let functions = Loader { py, plan, runtime: &runtime, context }.functions()?;
-                let code = PythonCode::assemble(py, plan, runtime, functions, tables);
+                let shortest = shortest_timeout(plan, loading.timeout);
+                let code = PythonCode::assemble(py, plan, runtime, functions, tables, shortest);
                 code.map_err(|error| internal(py, &error))
             },
         )
@@ -134,11 +140,13 @@ impl PythonCode {
         runtime: Rc<Runtime>,
         functions: Vec<Py<PyAny>>,
         tables: Vec<Py<TableView>>,
+        shortest: Duration,
     ) -> PyResult<PythonCode> {
         for (table, view) in plan.tables.iter().zip(&tables) {
             let default = table.default.map(|function| functions[function.index()].clone_ref(py));
             view.borrow(py).default.replace(default);
         }
+        let alarm = Alarm::start(py, runtime.timeout.clone_ref(py), shortest)?;
         let functions = plan.functions.iter().zip(functions);
         let functions = functions.map(|(planned, function)| Callable {
             function,
@@ -153,6 +161,7 @@ impl PythonCode {
             waiting: BTreeMap::new(),
             tickets: 0,
             has_awaited: false,
+            alarm,
         })
     }
 
@@ -174,7 +183,7 @@ impl PythonCode {
     }
 
     /// What an object that a call returned means.
-    fn judge(&mut self, py: Python<'_>, result: Bound<'_, PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+    fn judge(&mut self, py: Python<'_>, result: Bound<'_, PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
         match kind(&result) {
             Kind::Value => Called::Value(result.unbind()),
             Kind::Values => Called::Values(result.unbind()),
@@ -187,11 +196,11 @@ impl PythonCode {
         &mut self,
         py: Python<'_>,
         awaitable: &Bound<'_, PyAny>,
-        with: With<'_>,
+        with: With<'_, Py<PyAny>>,
         is_step: bool,
     ) -> Called<Py<PyAny>> {
         self.has_awaited = true;
-        let running = Running { frame: with.frame.clone(), agent: with.agent };
+        let running = Running::of(with);
         let task =
             Py::new(py, Entry { running }).and_then(|entry| self.runtime.start.bind(py).call1((awaitable, entry)));
         let task = match task {
@@ -233,8 +242,8 @@ impl PythonCode {
         })
     }
 
-    fn enter(&self, with: With<'_>) {
-        let running = Running { frame: with.frame.clone(), agent: with.agent };
+    fn enter(&self, with: With<'_, Py<PyAny>>) {
+        let running = Running::of(with);
         *self.runtime.running.borrow_mut() = Some(running);
     }
 
@@ -243,7 +252,7 @@ impl PythonCode {
     }
 
     /// Tables by keyword for a function: the same at every call.
-    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_>) -> PyResult<()> {
+    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_, Py<PyAny>>) -> PyResult<()> {
         if self.functions[function.index()].tables.is_none() {
             let keywords = PyDict::new(py);
             for table in with.tables {
@@ -317,47 +326,20 @@ impl Code for PythonCode {
         })
     }
 
-    fn call(&mut self, function: FunctionId, value: &Py<PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+    fn call(&mut self, function: FunctionId, value: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
         Python::attach(|py| {
             self.runtime.agent.set(Some(with.agent));
-            let result = if with.tables.is_empty() {
-                let callable = &self.functions[function.index()];
-                let needs_event = callable.needs_event;
-                if needs_event {
-                    self.enter(with);
-                }
-                let result = callable.function.bind(py).call1((value,));
-                if needs_event {
-                    self.leave();
-                }
-                result
-            } else {
-                self.call_with_tables(py, function, value, with)
-            };
-            match result {
-                Ok(result) => self.judge(py, result, with),
-                Err(error) => Called::Failed(self.fault(py, &error)),
-            }
+            self.alarm.arm(with.limit);
+            let called = self.called(py, function, value, with);
+            self.in_time(py, called, with)
         })
     }
 
-    fn next(&mut self, values: &Py<PyAny>, with: With<'_>) -> Called<Py<PyAny>> {
+    fn next(&mut self, values: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
         Python::attach(|py| {
-            let values = values.bind(py);
-            self.runtime.agent.set(Some(with.agent));
-            self.enter(with);
-            let step = if values.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
-                values.call_method0("__anext__").map(|step| (step, true))
-            } else {
-                values.call_method0("__next__").map(|step| (step, false))
-            };
-            self.leave();
-            match step {
-                Ok((step, true)) => self.begin(py, &step, with, true),
-                Ok((step, false)) => Called::Value(step.unbind()),
-                Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
-                Err(error) => Called::Failed(self.fault(py, &error)),
-            }
+            self.alarm.arm(with.limit);
+            let called = self.stepped(py, values, with);
+            self.in_time(py, called, with)
         })
     }
 
@@ -442,12 +424,71 @@ impl Code for PythonCode {
 }
 
 impl PythonCode {
+    fn called(
+        &mut self,
+        py: Python<'_>,
+        function: FunctionId,
+        value: &Py<PyAny>,
+        with: With<'_, Py<PyAny>>,
+    ) -> Called<Py<PyAny>> {
+        let result = if with.tables.is_empty() {
+            let callable = &self.functions[function.index()];
+            let needs_event = callable.needs_event;
+            if needs_event {
+                self.enter(with);
+            }
+            let result = callable.function.bind(py).call1((value,));
+            if needs_event {
+                self.leave();
+            }
+            result
+        } else {
+            self.call_with_tables(py, function, value, with)
+        };
+        match result {
+            Ok(result) => self.judge(py, result, with),
+            Err(error) => Called::Failed(self.fault(py, &error)),
+        }
+    }
+
+    fn stepped(&mut self, py: Python<'_>, values: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+        let values = values.bind(py);
+        self.runtime.agent.set(Some(with.agent));
+        self.enter(with);
+        let step = if values.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
+            values.call_method0("__anext__").map(|step| (step, true))
+        } else {
+            values.call_method0("__next__").map(|step| (step, false))
+        };
+        self.leave();
+        match step {
+            Ok((step, true)) => self.begin(py, &step, with, true),
+            Ok((step, false)) => Called::Value(step.unbind()),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
+            Err(error) => Called::Failed(self.fault(py, &error)),
+        }
+    }
+
+    /// What a call gave, unless it took longer than it may: then it fails, whatever it gave.
+    fn in_time(&mut self, py: Python<'_>, called: Called<Py<PyAny>>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+        if !self.alarm.disarm(py) {
+            return called;
+        }
+        let mut fault = Fault::timeout(with.limit);
+        match called {
+            Called::Failed(raised) => (fault.at, fault.trace) = (raised.at, raised.trace),
+            Called::Pending(ticket) => self.cancel(ticket),
+            _ => {}
+        }
+        Called::Failed(fault)
+    }
+
     fn call_with_tables<'py>(
         &mut self,
         py: Python<'py>,
         function: FunctionId,
         value: &Py<PyAny>,
-        with: With<'_>,
+        with: With<'_, Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.keywords(py, function, with)?;
         let callable = &self.functions[function.index()];
@@ -457,6 +498,13 @@ impl PythonCode {
         self.leave();
         result
     }
+}
+
+/// The shortest time that some call may take.
+fn shortest_timeout(plan: &Plan, default: Duration) -> Duration {
+    let steps = plan.agents.iter().flat_map(|agent| agent.steps.iter().filter_map(|step| step.timeout_ms));
+    let written = plan.agents.iter().filter_map(|agent| agent.timeout_ms).chain(steps).min();
+    written.map_or(default, |ms| Duration::from_millis(ms).min(default))
 }
 
 /// A fault of this program rather than of a block.

@@ -16,6 +16,10 @@ asyncio.set_event_loop(loop)
 _woken_by = None
 
 
+class Timeout(BaseException):
+    """Interrupts a call that takes too long; no handler for Exception swallows it."""
+
+
 async def _run(awaitable, of):
     # An exception is a result: SystemExit and KeyboardInterrupt must not pass through the loop.
     entry.set(of)

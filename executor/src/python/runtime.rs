@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
 use super::entry::Entry;
+use crate::code::{Via, With};
 use crate::frame::Frame;
 
 const SOURCE: &str = include_str!("runtime.py");
@@ -22,6 +23,15 @@ pub struct Running {
     pub frame: Rc<Frame>,
     /// The agent.
     pub agent: AgentId,
+    /// Key and headers that a channel's selectors gave.
+    pub via: Option<Rc<Via<Py<PyAny>>>>,
+}
+
+impl Running {
+    /// What runs in a call.
+    pub fn of(with: With<'_, Py<PyAny>>) -> Running {
+        Running { frame: with.frame.clone(), agent: with.agent, via: with.via.cloned() }
+    }
 }
 
 /// What the code and all its objects share.
@@ -52,6 +62,8 @@ pub struct Runtime {
     pub remember: Py<PyAny>,
     /// The context variable of coroutines.
     entry: Py<PyAny>,
+    /// What a call that takes too long is interrupted with.
+    pub timeout: Py<PyAny>,
     /// Redirects `print` and `logging`.
     pub take_output: Py<PyAny>,
 }
@@ -76,6 +88,7 @@ impl Runtime {
             place: get("place")?,
             remember: get("remember")?,
             entry: get("entry")?,
+            timeout: get("Timeout")?,
             take_output: get("take_output")?,
         })
     }

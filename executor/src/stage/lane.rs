@@ -23,6 +23,8 @@ pub struct Lane<V> {
     pub queue: VecDeque<Unit>,
     /// The unit whose await is pending.
     pub running: Option<(Ticket, Walk<V>)>,
+    /// When the pending await takes too long.
+    pub await_ends: Option<Duration>,
     /// The track that the pending await occupies.
     pub track: Option<(u32, Option<i32>)>,
     /// The first unit of the queue is in back-off until then.
@@ -33,7 +35,7 @@ pub struct Lane<V> {
 
 impl<V> Default for Lane<V> {
     fn default() -> Lane<V> {
-        Lane { queue: VecDeque::new(), running: None, track: None, held_until: None, tries: 0 }
+        Lane { queue: VecDeque::new(), running: None, await_ends: None, track: None, held_until: None, tries: 0 }
     }
 }
 

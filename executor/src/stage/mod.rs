@@ -221,19 +221,34 @@ impl<C: Code> Stage<C> {
         let waiting: Vec<_> =
             self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
         for (id, ticket) in waiting {
-            let Some(called) = self.shared.code.borrow_mut().take(ticket) else {
-                continue;
-            };
+            let called = self.shared.code.borrow_mut().take(ticket);
             let lane = self.lanes.get_mut(&id).expect("it was just found");
+            let is_late = lane.await_ends.is_some_and(|ends| ends <= self.shared.clock.now());
+            if called.is_none() && !is_late {
+                continue;
+            }
             let (_, mut walk) = lane.running.take().expect("it was just found");
+            lane.await_ends = None;
             self.release_track(id);
-            let outcome = self.with_machine(|machine| walk.resume(machine, called));
+            let outcome = match called {
+                Some(called) => self.with_machine(|machine| walk.resume(machine, called)),
+                None => {
+                    self.shared.code.borrow_mut().cancel(ticket);
+                    self.too_late(&walk)
+                }
+            };
             self.settle(id, walk, outcome);
             let lane = &self.lanes[&id];
             if lane.is_ready() {
                 self.ready.push_back(id);
             }
         }
+    }
+
+    /// The event of a walk whose await takes too long fails where it waits.
+    fn too_late(&self, walk: &Walk<C::Value>) -> Outcome {
+        let site = walk.pending_site(&self.program).unwrap_or(self.program.decoding);
+        Outcome::Failed(site, Fault::timeout(self.site(site).limit))
     }
 
     fn wake_held(&mut self) {
@@ -259,7 +274,10 @@ impl<C: Code> Stage<C> {
             }
             Outcome::Pending(ticket) => {
                 self.take_track(id, &walk.frame);
-                self.lanes.get_mut(&id).expect("it is running").running = Some((ticket, walk));
+                let limit = walk.pending_site(&self.program).map(|site| self.site(site).limit);
+                let lane = self.lanes.get_mut(&id).expect("it is running");
+                lane.await_ends = limit.map(|limit| self.shared.clock.now() + limit);
+                lane.running = Some((ticket, walk));
             }
             Outcome::Failed(site, fault) => {
                 walk.frame.closed.set(true);
@@ -351,9 +369,9 @@ impl<C: Code> Stage<C> {
         self.halted.is_none() && self.ready.iter().any(|id| !self.track_is_busy(*id))
     }
 
-    /// When the next back-off ends.
+    /// When the next back-off ends, or the next await takes too long.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.lanes.values().filter_map(|lane| lane.held_until).min()
+        self.lanes.values().flat_map(|lane| [lane.held_until, lane.await_ends]).flatten().min()
     }
 
     /// A call is not finished.
@@ -396,6 +414,7 @@ impl<C: Code> Stage<C> {
     fn cancel(&mut self, id: LaneId) {
         self.release_track(id);
         let lane = self.lanes.get_mut(&id).expect("the caller names a lane");
+        lane.await_ends = None;
         if let Some((ticket, walk)) = lane.running.take() {
             walk.frame.closed.set(true);
             lane.queue.push_front(walk.frame.whole().clone());
