@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends
 	@tests/kafka/broker fetch
 	@echo "Kafka on localhost:9092, data in $(TARGET)/kafka/data; Ctrl-C ends it"
 	@KAFKA_AUTO_CREATE=true tests/kafka/broker run 9092 "$(abspath $(TARGET))/kafka/data"
+
+oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (a minute a thousand)
+	@.ci/install build
+	@$(CARGO) build --quiet -p kaspr-exec
+	@python3 tests/oracle/oracle.py --exec $(TARGET)/debug/kaspr-exec --seeds $(or $(SEEDS),0:5000)
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden

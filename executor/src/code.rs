@@ -99,6 +99,9 @@ pub trait Code: 'static {
     /// The value that stands for nothing.
     fn none(&self) -> Self::Value;
 
+    /// Whether it is that value.
+    fn is_none(&self, value: &Self::Value) -> bool;
+
     /// What `topicSend` with `ack` passes on.
     fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Self::Value, Fault>;
 

@@ -327,7 +327,9 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let topic = draft.topic.as_ref().or(target.topic.as_ref()).expect("an output has a name or a name selector");
         // Encoding may run user code, which may send: so the scratch is not held meanwhile.
         machine.buffer.clear();
-        let key_length = match &draft.key {
+        // A key that is nothing is Kafka's null, whatever the serializer would make of it.
+        let key = draft.key.as_ref().filter(|key| !machine.code.is_none(key));
+        let key_length = match key {
             Some(key) => match machine.code.encode(&target.key_codec, key, machine.buffer)? {
                 Encoded::Bytes => Some(machine.buffer.len()),
                 Encoded::Null => None,

@@ -49,6 +49,10 @@ impl Code for Stub {
         Ok(topic.to_owned())
     }
 
+    fn is_none(&self, value: &String) -> bool {
+        value == "none"
+    }
+
     fn call(&mut self, _: FunctionId, value: &String, _: With<'_, String>) -> Called<String> {
         match value.as_str() {
             "fail" => Called::Failed(Fault::new("Stub", "told to fail")),

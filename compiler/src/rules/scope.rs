@@ -2,35 +2,45 @@
 //!
 //! A batch mixes the partitions of its worker, unless partitions are isolated, an operation has
 //! tables (their writes need a home) or a policy is `retry` (the batch must come again whole).
+//! Agents behind the reader's channels see the batch too.
 
 use kaspr_ir::graph::{Graph, Kind};
 use kaspr_ir::plan::{BatchScope, OnError};
+use petgraph::stable_graph::NodeIndex;
+
+use super::agents_behind;
 
 /// Applies the rule.
 pub fn apply(graph: &mut Graph) {
-    for (agent, nodes) in graph.members().into_iter().enumerate() {
-        let info = &graph.agents[agent];
-        let steps: Vec<_> = nodes
-            .iter()
-            .filter_map(|index| match &graph.flow[*index].kind {
-                Kind::Operator(step) => Some(step),
-                _ => None,
-            })
-            .collect();
-        let policies = steps.iter().filter_map(|step| step.on_error.as_ref()).chain(&info.on_error);
-        let retries = policies.clone().any(|policy| matches!(policy, OnError::Retry { .. }));
-        let has_tables = steps.iter().any(|step| !step.tables.is_empty());
-        let scope = if info.isolated_partitions || has_tables || retries {
-            BatchScope::Partition
-        } else if info.on_error.is_none() {
-            BatchScope::MixedUnlessRetry
-        } else {
-            BatchScope::Mixed
-        };
-        for index in nodes {
-            if let Kind::BatchWindow(window) = &mut graph.flow[index].kind {
-                window.scope = scope;
-            }
+    let members = graph.members();
+    let windows: Vec<NodeIndex> =
+        graph.flow.node_indices().filter(|index| matches!(graph.flow[*index].kind, Kind::BatchWindow(_))).collect();
+    for window in windows {
+        let scope = scope(graph, &members, window);
+        if let Kind::BatchWindow(window) = &mut graph.flow[window].kind {
+            window.scope = scope;
         }
     }
+}
+
+/// The batch goes through its agent and all agents behind its channels: each of them counts.
+fn scope(graph: &Graph, members: &[Vec<NodeIndex>], window: NodeIndex) -> BatchScope {
+    let mut scope = BatchScope::Mixed;
+    for agent in agents_behind(graph, window) {
+        let info = &graph.agents[agent.index()];
+        let steps = members[agent.index()].iter().filter_map(|index| match &graph.flow[*index].kind {
+            Kind::Operator(step) => Some(step),
+            _ => None,
+        });
+        let policies = steps.clone().filter_map(|step| step.on_error.as_ref()).chain(&info.on_error);
+        let retries = policies.clone().any(|policy| matches!(policy, OnError::Retry { .. }));
+        let has_tables = steps.clone().any(|step| !step.tables.is_empty());
+        if info.isolated_partitions || has_tables || retries {
+            return BatchScope::Partition;
+        }
+        if info.on_error.is_none() {
+            scope = BatchScope::MixedUnlessRetry;
+        }
+    }
+    scope
 }

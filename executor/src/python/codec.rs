@@ -86,6 +86,21 @@ pub fn encode(py: Python<'_>, codec: &Codec, value: &Bound<'_, PyAny>, out: &mut
     Ok(Encoded::Bytes)
 }
 
+/// Appends the bytes of a table's key or value. Here bytes do not pass by JSON: what is written must
+/// come back as it was.
+pub fn encode_kept(
+    py: Python<'_>,
+    codec: &Codec,
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, Fault> {
+    if *codec != Codec::Json {
+        return encode(py, codec, value, out);
+    }
+    super::json::encode(value, out).map_err(|error| Fault::new("Encode", error.value(py).to_string()))?;
+    Ok(Encoded::Bytes)
+}
+
 fn raw<'a>(value: &'a Bound<'_, PyAny>) -> Result<Option<&'a [u8]>, Fault> {
     if value.is_none() {
         return Ok(None);

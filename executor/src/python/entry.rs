@@ -204,7 +204,9 @@ impl AppView {
             running.ok_or_else(|| PyRuntimeError::new_err("send() works only while an event is processed"))?;
         let topic: TopicName = topic.into();
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-        let key = encode(py, key_serializer.unwrap_or("raw"), key, &mut key_bytes)?.then_some(key_bytes.as_slice());
+        let has_key = key.as_ref().is_some_and(|key| !key.is_none());
+        let has_key = has_key && encode(py, key_serializer.unwrap_or("raw"), key, &mut key_bytes)?;
+        let key = has_key.then_some(key_bytes.as_slice());
         let value =
             encode(py, value_serializer.unwrap_or("json"), value, &mut value_bytes)?.then_some(value_bytes.as_slice());
         let headers = headers.map_or(Ok(Vec::new()), |headers| codec::headers(py, &headers)).map_err(raise)?;

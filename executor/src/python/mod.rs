@@ -312,6 +312,10 @@ impl Code for PythonCode {
         Python::attach(|py| -> Py<PyAny> { py.None() })
     }
 
+    fn is_none(&self, value: &Py<PyAny>) -> bool {
+        Python::attach(|py| value.is_none(py))
+    }
+
     fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Py<PyAny>, Fault> {
         Python::attach(|py| {
             let metadata = PyDict::new(py);

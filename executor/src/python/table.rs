@@ -55,7 +55,7 @@ impl TableView {
         let (running, partition) = self.here(py)?;
         let key = self.encode_key(py, key)?;
         let mut bytes = Vec::new();
-        let encoded = codec::encode(py, &self.value_codec, value, &mut bytes).map_err(raise)?;
+        let encoded = codec::encode_kept(py, &self.value_codec, value, &mut bytes).map_err(raise)?;
         let value = match encoded {
             Encoded::Bytes => Some(Bytes::from(bytes)),
             // With `raw`, None is what a changelog writes for a deletion.
@@ -208,7 +208,7 @@ impl TableView {
 
     fn encode_key(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         let mut bytes = Vec::new();
-        codec::encode(py, &self.key_codec, key, &mut bytes).map_err(raise)?;
+        codec::encode_kept(py, &self.key_codec, key, &mut bytes).map_err(raise)?;
         Ok(bytes.into())
     }
 

@@ -47,8 +47,15 @@ impl LogLimit {
 }
 
 impl<C: Code> Stage<C> {
-    /// Applies the policy of the site to a unit that failed there.
-    pub(super) fn fail(&mut self, id: LaneId, unit: Unit, site: SiteId, fault: Fault) {
+    /// Applies the policy of the site to a unit that failed there. Events of it that do not decode are
+    /// failures of their own, whatever becomes of the others.
+    pub(super) fn fail(
+        &mut self,
+        id: LaneId,
+        (unit, refused): (Unit, &[(Rc<Event>, Fault)]),
+        site: SiteId,
+        fault: Fault,
+    ) {
         let counter = self.site(site).counter;
         self.shared.counters.borrow_mut().steps[counter].failed += 1;
         let policy = self.site(site).on_error.clone();
@@ -70,22 +77,24 @@ impl<C: Code> Stage<C> {
             self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(unit);
             return;
         }
-        self.give_up(id, &unit, site, &fault);
+        for event in unit.events() {
+            match refused.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
+                Some((_, own)) => self.give_up(id, event, self.program.decoding, own),
+                None => self.give_up(id, event, site, &fault),
+            }
+        }
         self.account(id, &unit);
     }
 
-    /// Records the failure of each event, and sends dead letters where the policy says so.
-    pub(super) fn give_up(&mut self, id: LaneId, unit: &Unit, site: SiteId, fault: &Fault) {
-        let policy = last_resort(&self.site(site).on_error).clone();
-        for event in unit.events() {
-            self.log(event, site, fault);
-            if let OnError::DeadLetter { topic } = &policy {
-                self.dead_letter(id, event, site, fault, topic.as_deref());
-            }
-            let record = self.record(event, site, fault);
-            self.effects.failures.push(record);
-            self.shared.counters.borrow_mut().failures += 1;
+    /// Records the failure of an event, and sends a dead letter where the policy says so.
+    pub(super) fn give_up(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
+        self.log(event, site, fault);
+        if let OnError::DeadLetter { topic } = last_resort(&self.site(site).on_error).clone() {
+            self.dead_letter(id, event, site, fault, topic.as_deref());
         }
+        let record = self.record(event, site, fault);
+        self.effects.failures.push(record);
+        self.shared.counters.borrow_mut().failures += 1;
     }
 
     fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: Option<&str>) {

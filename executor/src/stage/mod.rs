@@ -128,7 +128,7 @@ impl<C: Code> Stage<C> {
         self.units += 1;
         let (frame, value) = match self.decode(unit) {
             Ok(decoded) => decoded,
-            Err((unit, fault)) => return self.fail(id, unit, self.program.decoding, fault),
+            Err((unit, fault)) => return self.fail(id, (unit, &[]), self.program.decoding, fault),
         };
         let Some(value) = value else {
             return self.complete(id, &frame);
@@ -283,7 +283,8 @@ impl<C: Code> Stage<C> {
                 walk.frame.closed.set(true);
                 let frame = walk.frame.clone();
                 self.spare = Some(walk);
-                self.fail(id, frame.whole().clone(), site, fault);
+                let refused = frame.refused.as_ref().map_or(&[] as &[_], |refused| &refused.events);
+                self.fail(id, (frame.whole().clone(), refused), site, fault);
             }
         }
     }
@@ -292,7 +293,7 @@ impl<C: Code> Stage<C> {
     fn complete(&mut self, id: LaneId, frame: &Frame) {
         if let Some(refused) = &frame.refused {
             for (event, fault) in &refused.events {
-                self.give_up(id, &Unit::Event(event.clone()), self.program.decoding, fault);
+                self.give_up(id, event, self.program.decoding, fault);
             }
         }
         self.account(id, frame.whole());
