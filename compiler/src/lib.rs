@@ -8,6 +8,7 @@
 pub mod ast;
 mod block;
 mod check;
+pub mod data;
 pub mod diagnostics;
 pub mod hir;
 pub mod load;

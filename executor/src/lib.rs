@@ -35,6 +35,7 @@ pub mod shared;
 pub mod stage;
 pub mod store;
 pub mod tables;
+pub mod testing;
 pub mod topics;
 pub mod unsupported;
 pub mod walk;

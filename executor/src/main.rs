@@ -1,16 +1,19 @@
 //! `kaspr-exec`: the executor's program, and the only part of it that knows the compiler.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use clap::Parser;
 use kaspr_exec::cli::{
-    Arguments, Command, FINE, REFUSED, RunArguments, Stop, check_on_kafka, run_locally, run_on_kafka, say,
+    Arguments, Command, FINE, REFUSED, RunArguments, Stop, TestArguments, Tested, check_on_kafka, run_locally,
+    run_on_kafka, run_tests, say, tested_folders,
 };
 use kaspr_exec::program::Defaults;
 use kaspr_exec::python;
 use kaspr_exec::settings::Settings;
+use kaspr_exec::testing::Suite;
 use kaspr_exec::unsupported::unsupported;
 use kaspr_ir::plan::Plan;
 
@@ -18,6 +21,7 @@ fn main() {
     let ended = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
         Command::Check(arguments) => check(&arguments),
+        Command::Test(arguments) => test(&arguments),
     };
     let code = match ended {
         Ok(()) => FINE,
@@ -51,6 +55,23 @@ fn check(arguments: &RunArguments) -> Result<(), Stop> {
     Ok(())
 }
 
+fn test(arguments: &TestArguments) -> Result<(), Stop> {
+    let mut tested = Vec::new();
+    for folder in tested_folders(&arguments.paths)? {
+        let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
+        let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
+        can_run(&plan, &settings)?;
+        let path = folder.join("tests.yaml");
+        let text = std::fs::read(&path)
+            .map_err(|error| Stop::refused(format!("cannot read \"{}\": {error}", path.display())))?;
+        let file = kasprc::SourceFile { name: path.display().to_string(), bytes: text };
+        let json = kasprc::data::to_json(&file).map_err(|faults| Stop(REFUSED, faults))?;
+        let suite = Suite::from_json(&json).map_err(|why| Stop::refused(format!("{}: {why}", path.display())))?;
+        tested.push(Tested { folder, plan, settings, suite });
+    }
+    run_tests(&tested, arguments)
+}
+
 fn needs_servers(settings: &Settings) -> Result<(), Stop> {
     if settings.get("bootstrapServers").is_some() {
         return Ok(());
@@ -62,15 +83,21 @@ fn needs_servers(settings: &Settings) -> Result<(), Stop> {
 fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
     let plan = Rc::new(plan(&arguments.paths)?);
     let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan);
-    let config = settings.config(&plan, 0).map_err(Stop::refused)?;
+    can_run(&plan, &settings)?;
+    Ok((plan, settings))
+}
+
+/// Refuses by name what cannot be run yet.
+fn can_run(plan: &Plan, settings: &Settings) -> Result<(), Stop> {
+    let config = settings.config(plan, 0).map_err(Stop::refused)?;
     let defaults =
         Defaults { on_error: config.on_error, dead_letter_topic: config.dead_letter_topic, timeout: config.timeout };
-    let missing = unsupported(&plan, &defaults);
+    let missing = unsupported(plan, &defaults);
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|missing| format!("error: {missing}")).collect();
         return Err(Stop(REFUSED, lines.join("\n")));
     }
-    Ok((plan, settings))
+    Ok(())
 }
 
 /// The plan of the paths: one plan.json, or specs that are compiled here.

@@ -245,7 +245,8 @@ fn from(text: &str) -> Option<From> {
     }
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// A number and a unit.
+pub fn duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..split].parse().ok()?;
     match text[split..].trim() {

@@ -162,12 +162,8 @@ impl<C: Code> Worker<C> {
         }
         let now = self.shared.clock.now();
         let mut wait = wait.min(self.config.bounds.idle_wait);
-        for reader in readers {
-            let window = reader.window.as_ref().and_then(|window| window.borrow().next_deadline());
-            let stage = reader.stage.borrow().next_deadline();
-            for deadline in window.into_iter().chain(stage) {
-                wait = wait.min(deadline.saturating_sub(now));
-            }
+        if let Some(deadline) = self.next_deadline() {
+            wait = wait.min(deadline.saturating_sub(now));
         }
         if self.delivery.is_sending() {
             return wait.min(Duration::from_millis(1));
@@ -176,6 +172,16 @@ impl<C: Code> Worker<C> {
             wait = wait.min(self.delivery.next_commit().saturating_sub(now));
         }
         wait
+    }
+
+    /// When the next window is handed over, the next back-off ends or the next await takes too long.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let readers = self.dataflow.readers.iter();
+        let deadlines = readers.flat_map(|reader| {
+            let window = reader.window.as_ref().and_then(|window| window.borrow().next_deadline());
+            [window, reader.stage.borrow().next_deadline()]
+        });
+        deadlines.flatten().min()
     }
 
     /// The one place where a worker sleeps: in the broker's poll or, while coroutines wait, in

@@ -395,7 +395,7 @@ class App:
             if "predicate" in sink and not self.ask(agent, operation, sink, "predicate", value):
                 continue
             given = self.ask(agent, operation, sink, "valueSelector", value) if "valueSelector" in sink else value
-            self.call(agent, operation, {"python": sink["python"]} if id(sink) not in self.functions else sink, given)
+            self.call(agent, operation, sink, given)
 
     def ask(self, agent, operation, of, selector, value):
         result = self.call(agent, operation, of[selector], value)

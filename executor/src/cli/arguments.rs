@@ -29,6 +29,52 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Look whether agents could run: Python loads, Kafka answers, topics exist. Joins no group.
     Check(Box<RunArguments>),
+    /// Run the tests of specs: every tests.yaml in the folders, without Kafka and in simulated time.
+    Test(TestArguments),
+}
+
+/// `kaspr-exec test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+tests.yaml, beside the specs that it tests:
+  tests:
+    - name: what it shows
+      tables: {prices: {lamp: 40}}              # what tables hold at the start
+      events:                                   # or {file: events.jsonl}
+        - {topic: orders, key: k, value: {item: lamp}}
+        - {topic: orders, value: {item: pen}, at: 5s}
+      advance: 10s                              # the clock, behind the last event
+      expect:                                   # fields that are not written are not compared
+        topics: {bills: [{value: {item: lamp, total: 40}}]}
+        tables: {prices: {lamp: 40}}
+        failures: [{operation: price, kind: KeyError}]
+
+Exit status: 0 all passed, 1 some failed, 2 wrong use or spec refused.")]
+pub struct TestArguments {
+    /// Folders with a tests.yaml in them or below, or a spec beside one.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Only tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// How results are printed: text for people, json for programs (one object a test).
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ResultFormat,
+    /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
+    #[arg(long, value_name = "DIR")]
+    pub python_path: Vec<PathBuf>,
+    /// What is logged while tests run: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub log_level: tracing::Level,
+}
+
+/// How results of tests are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ResultFormat {
+    /// For people.
+    Text,
+    /// One JSON object a test.
+    Json,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

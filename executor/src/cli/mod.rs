@@ -6,9 +6,11 @@ mod local;
 mod stop;
 mod supervisor;
 mod terminal;
+mod test;
 
-pub use arguments::{Arguments, Command, LogFormat, RunArguments};
+pub use arguments::{Arguments, Command, LogFormat, ResultFormat, RunArguments, TestArguments};
 pub use kafka::{check_on_kafka, run_on_kafka};
 pub use local::run_locally;
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};
 pub use terminal::{Terminal, say, start_log};
+pub use test::{Tested, run_tests, tested_folders};

@@ -1,0 +1,9 @@
+//! The user's own tests: `tests.yaml` beside a spec, without Kafka and in simulated time.
+
+mod compare;
+mod play;
+mod suite;
+
+pub use compare::difference;
+pub use play::{Came, play};
+pub use suite::{Case, Expect, Suite};

@@ -1,0 +1,271 @@
+//! What user code may do to the worker, and the user's own tests.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kaspr_tests::program::{command, run, stderr, stdout};
+use serde_json::Value;
+
+/// An agent from `in` to `out` with one map, and whatever else its spec says.
+fn agent(name: &str, input: &str, more: &str, python: &str) -> String {
+    let python: String = python.lines().map(|line| format!("            {line}\n")).collect();
+    format!(
+        "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: {name}}}\nspec:\n{more}  input: {{topic: {{name: \
+         {input}}}}}\n  output: {{topics: [{{name: {input}-out}}]}}\n  processors:\n    pipeline: [step]\n    operations:\n      - \
+         name: step\n        map:\n          entrypoint: step\n          python: |\n{python}"
+    )
+}
+
+struct Ran {
+    values: Vec<Value>,
+    failures: Vec<(i64, String)>,
+    log: String,
+    seconds: f64,
+}
+
+/// Runs a spec on the lines of `in`.
+fn play(spec: &str, lines: &str) -> Ran {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (path, failures) = (folder.path().join("agent.yaml"), folder.path().join("failures.jsonl"));
+    std::fs::write(&path, spec).expect("a spec can be written");
+    let (path, failures) = (path.display().to_string(), failures.display().to_string());
+    let start = Instant::now();
+    let output =
+        run("kaspr-exec", &["run", &path, "--local", "--quiet", "--input", "in=-", "--failures", &failures], lines);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let seconds = start.elapsed().as_secs_f64();
+    let json = |line: &str| serde_json::from_str::<Value>(line).expect("a line is JSON");
+    let values = stdout(&output).lines().map(|line| json(line)["value"].clone()).collect();
+    let failures = std::fs::read_to_string(&failures).expect("failures are written");
+    let failures = failures.lines().map(|line| {
+        let failure = &json(line)["failure"];
+        (failure["offset"].as_i64().unwrap_or(-1), failure["kind"].as_str().unwrap_or_default().to_owned())
+    });
+    Ran { values, failures: failures.collect(), log: stderr(&output), seconds }
+}
+
+fn failed(expected: &[(i64, &str)]) -> Vec<(i64, String)> {
+    expected.iter().map(|(offset, kind)| (*offset, (*kind).to_owned())).collect()
+}
+
+const SLOW: &str = r#"
+import asyncio, time
+
+def step(value):
+    if value == "spin":
+        while True:
+            try:
+                sum(range(100))
+            except Exception:
+                pass
+    if value == "sleep":
+        time.sleep(0.6)
+    if value == "await":
+        return asyncio.sleep(30)
+    if value == "blocks":
+        return blocks()
+    if value == "generator":
+        return generator()
+    return value
+
+async def blocks():
+    while True:
+        pass
+
+def generator():
+    yield 1
+    while True:
+        pass
+"#;
+
+#[test]
+fn a_call_that_takes_too_long_fails_alone() {
+    let lines = "\"a\"\n\"spin\"\n\"b\"\n\"sleep\"\n\"c\"\n\"await\"\n\"d\"\n\"blocks\"\n\"e\"\n\"generator\"\n\"f\"\n";
+    let ran = play(&agent("slow", "in", "  timeout: 300ms\n", SLOW), lines);
+    assert_eq!(ran.failures, failed(&[1, 3, 5, 7, 9].map(|offset| (offset, "Timeout"))), "{}", ran.log);
+    assert_eq!(ran.values, ["a", "b", "c", "d", "e", "f"].map(Value::from));
+    assert!(ran.log.contains("Timeout: the call took longer than 300ms"), "{}", ran.log);
+}
+
+const NASTY: &str = r#"
+import sys
+
+def step(value):
+    kind = value["kind"]
+    if kind == "exit":
+        sys.exit(3)
+    if kind == "deep":
+        return step(value)
+    if kind == "print":
+        print("x" * (1 << 20))
+    if kind == "generator":
+        return half_way()
+    if kind == "async generator":
+        return half_way_async()
+    if kind == "interrupt":
+        raise KeyboardInterrupt()
+    if kind == "base":
+        raise BaseException("any")
+    if kind == "change":
+        value.clear()
+        value["changed"] = True
+    return value
+
+def half_way():
+    yield {"kind": "lost"}
+    raise ValueError("half-way")
+
+async def half_way_async():
+    yield {"kind": "lost"}
+    raise KeyError("half-way")
+"#;
+
+#[test]
+fn whatever_user_code_raises_is_a_failure_of_its_event() {
+    let kinds =
+        ["fine", "exit", "deep", "print", "generator", "async generator", "interrupt", "base", "change", "fine"];
+    let lines: String = kinds.iter().map(|kind| format!("{{\"kind\": \"{kind}\"}}\n")).collect();
+    let ran = play(&agent("nasty", "in", "", NASTY), &lines);
+    let expected = [
+        (1, "SystemExit"),
+        (2, "RecursionError"),
+        (4, "ValueError"),
+        (5, "KeyError"),
+        (6, "KeyboardInterrupt"),
+        (7, "BaseException"),
+    ];
+    assert_eq!(ran.failures, failed(&expected));
+    let kinds: Vec<&str> = ran.values.iter().map(|value| value["kind"].as_str().unwrap_or("changed")).collect();
+    assert_eq!(kinds, ["fine", "print", "changed", "fine"]);
+    assert!(ran.log.len() > 1 << 20, "what is printed is logged");
+}
+
+#[test]
+fn failing_events_do_not_stall() {
+    let lines: String = (0..10_000).map(|number| format!("{number}\n")).collect();
+    let ran = play(&agent("fails", "in", "", "def step(value):\n    raise ValueError(value)\n"), &lines);
+    assert_eq!((ran.failures.len(), ran.values.len()), (10_000, 0));
+    // Each costs its line of log; none costs a wait. The bound is for what is built without optimisation.
+    assert!(ran.seconds < 15.0, "{} s", ran.seconds);
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    i64::try_from(since.as_millis()).expect("it is before the year 292 million")
+}
+
+#[test]
+fn an_await_of_one_agent_holds_back_no_other() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let spec = agent(
+        "slow",
+        "waits",
+        "",
+        "import asyncio\nasync def step(value):\n    await asyncio.sleep(0.2)\n    return value\n",
+    ) + &agent("fast", "in", "", "def step(value):\n    return value\n");
+    let (path, waits) = (folder.path().join("agents.yaml"), folder.path().join("waits.jsonl"));
+    std::fs::write(&path, spec).expect("a spec can be written");
+    std::fs::write(&waits, "1\n".repeat(10)).expect("an input can be written");
+    let input = format!("waits={}", waits.display());
+    let path = path.display().to_string();
+    let mut child = command("kaspr-exec", &["run", &path, "--local", "--quiet", "--input", "in=-", "--input", &input])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("kaspr-exec starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let feeder = std::thread::spawn(move || {
+        // The first events wait for CPython to start.
+        std::thread::sleep(Duration::from_millis(500));
+        for _ in 0..300 {
+            writeln!(stdin, "{}", now_ms()).expect("it reads");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (mut delays, mut waited) = (Vec::new(), 0);
+    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
+        let record: Value = serde_json::from_str(&line.expect("it is text")).expect("a record is JSON");
+        match record["topic"].as_str() {
+            Some("in-out") => {
+                delays.push(record["timestamp"].as_i64().expect("a time") - record["value"].as_i64().expect("a time"))
+            }
+            _ => waited += 1,
+        }
+    }
+    feeder.join().expect("it fed");
+    assert!(child.wait().expect("it ends").success());
+    delays.sort_unstable();
+    assert_eq!((delays.len(), waited), (300, 10));
+    // One that had to wait for the other's await would take up to 200 ms; the bound is for a busy machine.
+    assert!(delays[delays.len() * 9 / 10] < 60, "{delays:?}");
+}
+
+#[test]
+fn isolated_partitions_await_side_by_side_and_keep_their_order() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let python = "import asyncio\nasync def step(value):\n    await asyncio.sleep(0.1)\n    return value\n";
+    let (path, input) = (folder.path().join("agent.yaml"), folder.path().join("in.jsonl"));
+    std::fs::write(&path, agent("isolated", "in", "  isolatedPartitions: true\n", python))
+        .expect("a spec can be written");
+    let line = |number: i32| format!("{{\"topic\":\"in\",\"partition\":{},\"value\":{number}}}\n", number % 8);
+    std::fs::write(&input, (0..160).map(line).collect::<String>()).expect("an input can be written");
+    let (path, input) = (path.display().to_string(), format!("in={}", input.display()));
+    let arguments =
+        ["run", &path, "--local", "--quiet", "--input-format", "record", "--partitions", "8", "--input", &input];
+    let output = run("kaspr-exec", &arguments, "");
+    let mut values: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let mut times = Vec::new();
+    for line in stdout(&output).lines() {
+        let record: Value = serde_json::from_str(line).expect("a record is JSON");
+        let number = record["value"].as_i64().expect("a number");
+        values.entry(number % 8).or_default().push(record["timestamp"].as_i64().expect("a time") * 1000 + number);
+        times.push(record["timestamp"].as_i64().expect("a time"));
+    }
+    assert_eq!(times.len(), 160, "{}", stderr(&output));
+    assert!(values.values().all(|of_partition| of_partition.is_sorted()), "each partition keeps its order");
+    // 160 events of 100 ms are 16 s one after the other and 2 s side by side.
+    let took = times.iter().max().expect("there are some") - times.iter().min().expect("there are some");
+    assert!(took < 4000, "{took} ms");
+}
+
+#[test]
+fn users_tests_are_played() {
+    let output = run("kaspr-exec", &["test", "specs"], "");
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("ok   specs/tested: orders are counted by customer\n"), "{}", stdout(&output));
+
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("it can be written");
+    write("agent.yaml", &agent("adds", "in", "", "def step(value):\n    return {'n': value['n'] + 1}\n"));
+    let path = folder.path().display().to_string();
+    assert_eq!(run("kaspr-exec", &["test", &path], "").status.code(), Some(2), "there are no tests");
+    let test = |expect: &str| {
+        let text =
+            format!("tests:\n  - name: adds one\n    events: [{{topic: in, value: {{n: 1}}}}]\n    expect: {expect}\n");
+        write("tests.yaml", &text);
+        let output = run("kaspr-exec", &["test", &path], "");
+        (output.status.code(), stdout(&output) + &stderr(&output))
+    };
+    assert_eq!(test("{topics: {in-out: [{value: {n: 2}}]}}").0, Some(0));
+    for (expect, code, part) in [
+        (
+            "{topics: {in-out: [{value: {n: 3}}]}}",
+            1,
+            "topic \"in-out\", record 1, value.n:\n       expected 3\n       came     2\n",
+        ),
+        ("{topics: {in-out: []}}", 1, "expected nothing more\n"),
+        ("{topics: {in-out: [{key: a}]}}", 1, "record 1, key:\n       expected \"a\"\n       came     null\n"),
+        (
+            "{failures: [{kind: KeyError}]}",
+            1,
+            "failure 1:\n       expected {\"kind\":\"KeyError\"}\n       came     no failure\n",
+        ),
+        ("{topic: {}}", 2, "unknown field `topic`"),
+    ] {
+        let (status, said) = test(expect);
+        assert!(status == Some(code) && said.contains(part), "{expect}: {status:?}\n{said}");
+    }
+}
