@@ -80,6 +80,7 @@ impl Drop for Alarm {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
 fn watch(shared: &Shared, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration) {
     let clock = SystemClock::start();
     let (mut seen, mut since) = (0, clock.now());
