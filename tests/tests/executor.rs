@@ -1,4 +1,5 @@
 //! What user code may do to the worker, and the user's own tests.
+#![allow(clippy::disallowed_methods, reason = "these tests feed and measure in real time")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -190,7 +191,7 @@ fn an_await_of_one_agent_holds_back_no_other() {
         let record: Value = serde_json::from_str(&line.expect("it is text")).expect("a record is JSON");
         match record["topic"].as_str() {
             Some("in-out") => {
-                delays.push(record["timestamp"].as_i64().expect("a time") - record["value"].as_i64().expect("a time"))
+                delays.push(record["timestamp"].as_i64().expect("a time") - record["value"].as_i64().expect("a time"));
             }
             _ => waited += 1,
         }
