@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (a minute a 
 	@.ci/install build
 	@$(CARGO) build --quiet -p kaspr-exec
 	@python3 tests/oracle/oracle.py --exec $(TARGET)/debug/kaspr-exec --seeds $(or $(SEEDS),0:5000)
+
+mutants: ## Breaks one rule of the executor after the other: a test must see each (20 minutes)
+	@.ci/install build
+	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/mutants.py
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden

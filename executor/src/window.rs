@@ -18,8 +18,8 @@ use crate::shared::Shared;
 /// Events of one batch to be.
 #[derive(Debug)]
 struct Open {
-    events: Vec<Rc<Event>>,
-    /// Events that decode: only they count towards `max`.
+    /// In arrival order, and whether each decodes: only those that do count towards `max`.
+    events: Vec<(Rc<Event>, bool)>,
     count: u32,
     bytes: usize,
     due: Duration,
@@ -60,7 +60,7 @@ impl<C: Code> Window<C> {
         let open = self.open.entry(key).or_insert_with(|| Open { events: Vec::new(), count: 0, bytes: 0, due });
         open.bytes += event.size();
         open.count += u32::from(decodes);
-        open.events.push(event);
+        open.events.push((event, decodes));
         let early = open.bytes >= self.bytes_max && open.count < self.max;
         if early && !self.told_early {
             info!(bytes = open.bytes, events = open.count, "a batch window is full before its time: handed over early");
@@ -83,7 +83,8 @@ impl<C: Code> Window<C> {
     }
 
     fn close(&mut self, key: usize) -> Option<Unit> {
-        self.open.remove(&key).map(|open| Unit::Batch(open.events.into()))
+        let open = self.open.remove(&key)?;
+        Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
     }
 
     /// When the next window is due.
@@ -100,9 +101,10 @@ impl<C: Code> Window<C> {
     pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
         let slots = &self.shared.slots;
         for open in self.open.values_mut() {
-            open.events.retain(|event| !gone(slots.borrow_mut().of(event)));
-            open.bytes = open.events.iter().map(|event| event.size()).sum();
-            open.count = u32::try_from(open.events.len()).unwrap_or(u32::MAX).min(open.count);
+            open.events.retain(|(event, _)| !gone(slots.borrow_mut().of(event)));
+            open.bytes = open.events.iter().map(|(event, _)| event.size()).sum();
+            let count = open.events.iter().filter(|(_, decodes)| *decodes).count();
+            open.count = u32::try_from(count).expect("it was counted in u32");
         }
         self.open.retain(|_, open| !open.events.is_empty());
     }

@@ -527,6 +527,7 @@ TABLED = [
     "def forget(value, t):\n    t.setdefault('a', [1])\n    t.update({'b': value, (1, 'x'): 2})\n    del t['a']\n    return [sorted(map(str, t)), 'a' in t, t.pop('zz', 9)]",
     "def distinct(value, t):\n    for key in (1, True, 1.0, '1'):\n        t[key] = t.get(key, 0) + 1\n    return len(t)",
     "def missing(value, t):\n    return t['never']",
+    "def given(value, t):\n    return [t.get('never', None), t.get('never', 7), t.get('never')]",
     "def unencodable(value, t):\n    t['x'] = object()\n    return value",
     "def copies(value, t):\n    got = t.get('list', [])\n    got.append(value)\n    before = t.get('list')\n    t['list'] = got[-3:]\n    return [before, t['list']]",
     "def writes_twice(value, t):\n    t['k'] = 1\n    yield t['k']\n    t['k'] = 2\n    yield t['k']",
@@ -845,6 +846,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exec", dest="program", required=True)
     parser.add_argument("--seeds", default="0:300", help="FIRST:END")
+    parser.add_argument("--quick", action="store_true", help="stop at the first difference, as it is")
     arguments = parser.parse_args()
     first, end = map(int, arguments.seeds.split(":"))
     differ = 0
@@ -854,6 +856,8 @@ def main():
             if not difference(arguments.program, spec, events, folder):
                 continue
             differ += 1
+            if arguments.quick:
+                sys.exit(1)
             spec, events, found = smallest(arguments.program, spec, events, folder)
             print(f"seed {seed} differs:\n{found}\n")
             for document in spec:

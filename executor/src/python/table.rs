@@ -89,12 +89,13 @@ impl TableView {
         format!("<table {:?}>", self.name)
     }
 
-    #[pyo3(signature = (key, default=None))]
-    fn get(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (key, *default))]
+    fn get(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
         match self.find(py, key)? {
             Some(value) => Ok(value),
-            None if default.is_none() && self.default.borrow().is_some() => self.missing(py, key),
-            None => Ok(default.unwrap_or_else(|| py.None())),
+            None if !default.is_empty() => Ok(default.get_item(0)?.unbind()),
+            None if self.default.borrow().is_some() => self.missing(py, key),
+            None => Ok(py.None()),
         }
     }
 
