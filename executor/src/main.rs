@@ -100,6 +100,18 @@ fn can_run(plan: &Plan, settings: &Settings) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Specs are compiled for the CPython that will run them.
+fn options() -> kasprc::Options {
+    let version = python::version();
+    let mut parts = version.split('.').map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => {
+            kasprc::Options { python_version: (major, minor), ..kasprc::Options::default() }
+        }
+        _ => kasprc::Options::default(),
+    }
+}
+
 /// The plan of the paths: one plan.json, or specs that are compiled here.
 fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
     if let [path] = paths
@@ -110,7 +122,7 @@ fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
         return Plan::from_json(&text).map_err(|error| Stop::refused(format!("{}: {error}", path.display())));
     }
     let files = kasprc::load::files(paths).map_err(Stop::refused)?;
-    let compiled = kasprc::compile(&files, &kasprc::Options::default());
+    let compiled = kasprc::compile(&files, &options());
     let faults = kasprc::render(&compiled.diagnostics, &files, std::io::stderr().is_terminal());
     match compiled.plan {
         Some(plan) => {
