@@ -224,6 +224,58 @@ fn a_failure_leaves_no_effect_and_its_position_moves_on() {
 }
 
 #[test]
+fn a_back_off_holds_its_own_partition_and_reader_only() {
+    let patient = agent("patient", "readings", "", "kept")
+        .replace("spec:\n", "spec:\n  onError: {action: retry, attempts: 9, backoff: {initial: 10m, max: 10m}}\n");
+    let text = patient + &agent("quick", "readings", "", "quickly");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(2));
+    let mut worker = start(&log, &plan, &clock);
+    let put = |partition: i32, value: &str| {
+        let value = Some(Bytes::copy_from_slice(value.as_bytes()));
+        let record = NewRecord { partition: Some(partition), value, ..NewRecord::default() };
+        log.append(&"readings".into(), record).expect("it is appended");
+    };
+    let committed_in = |partition: i32, reader: &str| {
+        let committed = log.committed("app", &TopicPartition::new("readings", partition))?;
+        let metadata = Metadata::decode(&committed.metadata).expect("it is ours");
+        Some(committed.offset + metadata.ahead.get(&NameHash::of(reader)).copied().unwrap_or(0))
+    };
+    put(0, "fail");
+    for number in 0..40 {
+        put(0, "behind");
+        put(1, "beside");
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 3);
+        assert_eq!(committed_in(0, "patient"), Some(0), "the failed event holds its position");
+        assert_eq!(committed_in(1, "patient"), Some(number + 1), "another partition goes on");
+        assert_eq!(committed_in(0, "quick"), Some(number + 2), "another reader goes on");
+    }
+}
+
+#[test]
+fn an_await_that_takes_too_long_fails_and_its_partition_goes_on() {
+    let text = agent("slow", "readings", "", "slowly").replace("spec:\n", "spec:\n  timeout: 30s\n");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    for value in ["wait", "next"] {
+        send(&log, "readings", value);
+    }
+    turns(&mut worker, 3);
+    clock.advance(Duration::from_secs(29));
+    turns(&mut worker, 3);
+    assert!(worker.awaits() && worker.take_failures().is_empty());
+    clock.advance(Duration::from_secs(1));
+    turns(&mut worker, 3);
+    clock.advance(Duration::from_millis(100));
+    turns(&mut worker, 3);
+    let kinds: Vec<_> = worker.take_failures().into_iter().map(|failure| failure.kind).collect();
+    assert_eq!(
+        (kinds.as_slice(), values(&log, "slowly").as_slice()),
+        (["Timeout".to_owned()].as_slice(), ["next".to_owned()].as_slice())
+    );
+}
+
+#[test]
 fn halt_stops_before_the_event() {
     let text = agent("echo", "readings", "", "echoes");
     let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
