@@ -22,7 +22,7 @@ MUTANTS = [
     ("topicSend without passThrough hands on nothing", "walk.rs", "Instruction::Nothing => value = machine.code.none(),", "Instruction::Nothing => {}", "oracle"),
     ("a key that is None is a null key", "walk.rs", "draft.key.as_ref().filter(|key| !machine.code.is_none(key))", "draft.key.as_ref()", "oracle"),
     ("a generator goes on behind its first value", "walk.rs", "self.stack.push(Point::Values(steps));\n                self.stack.push(Point::Value { at, value, via });", "self.stack.push(Point::Value { at, value, via });", "oracle"),
-    ("sinks run last of all", "walk.rs", "self.deferred.push_back((at + 1, value, via));", "self.stack.push(Point::Value { at: at + 1, value, via });", "oracle"),
+    ("sinks run last of all", "walk.rs", "self.deferred.push_back((at + 1, value, via));", "self.stack.push(Point::Value { at: at + 1, value, via });", "executor"),
     ("what a channel's selectors say is seen behind it", "walk.rs", "via: behind.clone() });", "via: None });", "golden"),
     ("a failed event leaves no effects", "stage/mod.rs", "let frame = walk.frame.clone();\n                self.spare", "let frame = walk.frame.clone();\n                self.effects.keep(&mut frame.scratch.borrow_mut());\n                self.spare", "oracle"),
     ("an event that does not decode fails with Decode", "stage/mod.rs", 'Fault { kind: "Decode".to_owned(), ..fault }', "fault", "oracle"),

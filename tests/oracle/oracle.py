@@ -577,8 +577,8 @@ def topic_output(rng, name):
             output[selector] = block(rng, pool)
     if rng.random() < 0.15:
         output["valueSerializer"] = rng.choice(["json", "raw", "binary"])
-    if rng.random() < 0.15:
-        output["keySerializer"] = rng.choice(["json", "raw", "binary"])
+    if "keySelector" in output and rng.random() < 0.4:
+        output["keySerializer"] = rng.choice(["json", "json", "raw", "binary"])
     return output
 
 

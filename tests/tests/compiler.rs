@@ -231,7 +231,7 @@ fn bad_inputs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("deep brackets", python(&format!("f = {}", many("(", 120_000))), "K0"),
         ("a long sum", python(&format!("f = 1{}", many(" + 1", 120_000))), "K0006"),
         ("large Python", python(&many("#", 1 << 20)), "K0006"),
-        ("many operations", many_operations(40_000).into_bytes(), "K0205"),
+        ("many operations", many_operations(25_000).into_bytes(), "K0205"),
     ]
 }
 

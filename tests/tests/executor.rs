@@ -144,6 +144,16 @@ fn whatever_user_code_raises_is_a_failure_of_its_event() {
 }
 
 #[test]
+fn sinks_run_last_of_all() {
+    let python = "def step(value):\n    yield 1\n    yield object() if value == 0 else 2\n";
+    let sinks = "    sinks: [{name: s, python: 'def sink(value): raise OSError(value)'}]\n  processors:\n";
+    let spec = agent("sinks", "in", "", python).replace("  processors:\n", sinks);
+    let spec = spec.replace("output: {topics: [{name: in-out}]}\n", "output:\n    topics: [{name: in-out}]\n");
+    // The second value of the first event cannot be encoded: no sink has been called before that.
+    assert_eq!(play(&spec, "0\n1\n").failures, failed(&[(0, "Encode"), (1, "OSError")]));
+}
+
+#[test]
 fn failing_events_do_not_stall() {
     let lines: String = (0..10_000).map(|number| format!("{number}\n")).collect();
     let ran = play(&agent("fails", "in", "", "def step(value):\n    raise ValueError(value)\n"), &lines);
