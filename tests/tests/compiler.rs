@@ -125,6 +125,15 @@ fn a_broken_part_hides_no_other() {
 }
 
 #[test]
+fn a_broken_init_is_one_fault() {
+    let init = "  processors:\n    init:\n      python: |\n        from x import helper\n        def broken(\n";
+    let text = agent("a", "def step(value): return helper(value)").replace("  processors:\n", init);
+    let folder = folder_of(&[("agent.yaml", &text)]);
+    let codes: Vec<_> = faults(folder.path()).into_iter().map(|(code, ..)| code).collect();
+    assert_eq!(codes, ["K0501"]);
+}
+
+#[test]
 fn warnings_fail_where_they_are_denied() {
     let text = agent("a", FINE).replace(
         "    operations:\n",

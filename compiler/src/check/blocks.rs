@@ -136,7 +136,8 @@ impl Checker<'_> {
         let init = scope.init.as_ref().map(|(_, init)| init);
         // A block without a function is a fault of its own (K0503), and its names would echo it.
         let lacks_function = role != INIT && module.functions.is_empty() && code.entrypoint.is_none();
-        let hides_names = module.hides_names || init.is_some_and(|init| init.hides_names);
+        // What a broken init defines is not known either.
+        let hides_names = module.hides_names || init.is_some_and(|init| init.hides_names || !init.is_read());
         let is_sure = module.is_read() && !lacks_function && !hides_names;
         if is_sure {
             module.unresolved.iter().for_each(|unresolved| self.check_name(code, unresolved, init));
@@ -245,7 +246,8 @@ impl Checker<'_> {
     }
 
     fn entrypoint_exists(&mut self, entrypoint: &crate::ast::Text, module: &Module, init: Option<&Module>) -> bool {
-        let known = |module: &Module| module.is_opaque || module.names.contains(&entrypoint.value);
+        // What a broken init defines is not known.
+        let known = |module: &Module| !module.is_read() || module.is_opaque || module.names.contains(&entrypoint.value);
         if known(module) || init.is_some_and(known) {
             return true;
         }
