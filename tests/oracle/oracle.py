@@ -527,6 +527,7 @@ TABLED = [
     "def forget(value, t):\n    t.setdefault('a', [1])\n    t.update({'b': value, (1, 'x'): 2})\n    del t['a']\n    return [sorted(map(str, t)), 'a' in t, t.pop('zz', 9)]",
     "def distinct(value, t):\n    for key in (1, True, 1.0, '1'):\n        t[key] = t.get(key, 0) + 1\n    return len(t)",
     "def missing(value, t):\n    return t['never']",
+    "def absent(value, t):\n    try:\n        del t['never']\n    except KeyError as error:\n        return str(error)\n    return 'deleted'",
     "def given(value, t):\n    return [t.get('never', None), t.get('never', 7), t.get('never')]",
     "def unencodable(value, t):\n    t['x'] = object()\n    return value",
     "def copies(value, t):\n    got = t.get('list', [])\n    got.append(value)\n    before = t.get('list')\n    t['list'] = got[-3:]\n    return [before, t['list']]",
