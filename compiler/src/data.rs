@@ -15,12 +15,14 @@ pub fn to_json(file: &SourceFile) -> Result<String, String> {
     if sink.has_errors() {
         return Err(render(&sink.into_sorted().0, std::slice::from_ref(file), false));
     }
+    Ok(documents.first().map_or_else(|| "null".to_owned(), json))
+}
+
+/// A node as JSON text.
+pub(crate) fn json(node: &Node) -> String {
     let mut json = String::new();
-    match documents.first() {
-        Some(node) => write(node, &mut json),
-        None => json.push_str("null"),
-    }
-    Ok(json)
+    write(node, &mut json);
+    json
 }
 
 fn write(node: &Node, out: &mut String) {

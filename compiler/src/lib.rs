@@ -101,7 +101,7 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
     }
     let names = files.iter().map(|file| file.name.clone()).collect();
     let texts: Vec<source::Text<'_>> = texts.into_iter().map(source::Text::new).collect();
-    let hir: Hir = check::check(ast, names, &texts, options, &mut sink);
+    let hir: Hir = python::with_room(|| check::check(ast, names, &texts, options, &mut sink));
     let has_errors = sink.has_errors();
     let (diagnostics, more) = sink.into_sorted();
     if more > 0 {

@@ -5,32 +5,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Form, schema};
+use crate::data::json;
 use crate::diagnostics::{Code, Severity, Sink};
-use crate::yaml::{Kind, Node, Style, boolean, parse};
-
-/// A node as a YAML editor sees it.
-fn json(node: &Node) -> Value {
-    match &node.kind {
-        Kind::Map(pairs) => {
-            pairs.iter().map(|(key, value)| (key.text().unwrap_or_default().to_owned(), json(value))).collect()
-        }
-        Kind::List(nodes) => nodes.iter().map(json).collect(),
-        Kind::Scalar(_) if node.is_null() => Value::Null,
-        Kind::Scalar(scalar) if scalar.style == Style::Plain => {
-            let number =
-                || scalar.text.parse::<i64>().map(Value::from).or_else(|_| scalar.text.parse::<f64>().map(Value::from));
-            boolean(&scalar.text)
-                .map(Value::from)
-                .or_else(|| number().ok())
-                .unwrap_or_else(|| scalar.text.clone().into())
-        }
-        Kind::Scalar(scalar) => scalar.text.clone().into(),
-    }
-}
+use crate::yaml::parse;
 
 fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).expect("the spec can be read");
-    parse(0, &text, &mut Sink::default()).iter().map(json).collect()
+    let nodes = parse(0, &text, &mut Sink::default());
+    nodes.iter().map(|node| serde_json::from_str(&json(node)).expect("it is spelled as JSON")).collect()
 }
 
 fn specs() -> PathBuf {

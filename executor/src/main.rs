@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use clap::Parser;
 use kaspr_exec::cli::{
-    Arguments, Command, FINE, REFUSED, RunArguments, Stop, TestArguments, Tested, check_on_kafka, run_locally,
+    Arguments, Command, FINE, REFUSED, RunArguments, Stop, TESTS, TestArguments, Tested, check_on_kafka, run_locally,
     run_on_kafka, run_tests, say, tested_folders,
 };
 use kaspr_exec::program::Defaults;
@@ -61,7 +61,7 @@ fn test(arguments: &TestArguments) -> Result<(), Stop> {
         let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
         let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
         can_run(&plan, &settings)?;
-        let path = folder.join("tests.yaml");
+        let path = folder.join(TESTS);
         let text = std::fs::read(&path)
             .map_err(|error| Stop::refused(format!("cannot read \"{}\": {error}", path.display())))?;
         let file = kasprc::SourceFile { name: path.display().to_string(), bytes: text };
@@ -90,9 +90,7 @@ fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
 /// Refuses by name what cannot be run yet.
 fn can_run(plan: &Plan, settings: &Settings) -> Result<(), Stop> {
     let config = settings.config(plan, 0).map_err(Stop::refused)?;
-    let defaults =
-        Defaults { on_error: config.on_error, dead_letter_topic: config.dead_letter_topic, timeout: config.timeout };
-    let missing = unsupported(plan, &defaults);
+    let missing = unsupported(plan, &Defaults::of(&config));
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|missing| format!("error: {missing}")).collect();
         return Err(Stop(REFUSED, lines.join("\n")));

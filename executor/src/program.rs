@@ -13,6 +13,7 @@ use kaspr_ir::plan::{
     TopicOutput,
 };
 
+use crate::config::Config;
 use crate::message::TopicName;
 
 /// A place in a program.
@@ -150,6 +151,17 @@ pub struct Defaults {
     pub dead_letter_topic: Option<String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
+}
+
+impl Defaults {
+    /// Those of a worker's configuration.
+    pub fn of(config: &Config) -> Defaults {
+        Defaults {
+            on_error: config.on_error.clone(),
+            dead_letter_topic: config.dead_letter_topic.clone(),
+            timeout: config.timeout,
+        }
+    }
 }
 
 /// Lowers a reader. `first_counter` is the number of its first row in the table of counters.

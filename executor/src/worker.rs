@@ -108,11 +108,7 @@ impl<C: Code> Worker<C> {
         };
         let allocator = Allocator::Thread(Default::default());
         let mut timely = timely::worker::Worker::new(timely::WorkerConfig::default(), allocator, None);
-        let defaults = Defaults {
-            on_error: config.on_error.clone(),
-            dead_letter_topic: config.dead_letter_topic.clone(),
-            timeout: config.timeout,
-        };
+        let defaults = Defaults::of(&config);
         let dataflow = render(&mut timely, &plan, &defaults, config.bounds.window_bytes_max, &shared);
         let given = dataflow.readers.iter().map(|_| Vec::new()).collect();
         let assignment = Assignment::new(&plan, &config);

@@ -24,6 +24,13 @@ pub struct Drawing {
     pub arrows: Vec<Arrow>,
 }
 
+impl Drawing {
+    /// Every shape, those in boxes first.
+    pub fn all_shapes(&self) -> impl Iterator<Item = &Shape> {
+        self.agents.iter().flat_map(|agent| &agent.shapes).chain(&self.shapes)
+    }
+}
+
 /// An agent's box.
 #[derive(Debug)]
 pub struct Frame {

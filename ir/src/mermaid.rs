@@ -42,9 +42,8 @@ impl Graph {
 }
 
 fn classes(drawing: &Drawing, out: &mut String) {
-    let shapes = || drawing.agents.iter().flat_map(|agent| &agent.shapes).chain(&drawing.shapes);
     for (class, role) in CLASSES {
-        if shapes().any(|shape| shape.role == role) {
+        if drawing.all_shapes().any(|shape| shape.role == role) {
             let (fill, line) = colours(role);
             out.push_str(&format!("  classDef {class} fill:{fill},stroke:{line},color:#1F2933\n"));
         }
@@ -56,8 +55,7 @@ struct Ids<'a>(BTreeMap<&'a str, usize>);
 
 impl<'a> Ids<'a> {
     fn of(drawing: &'a Drawing) -> Ids<'a> {
-        let shapes = drawing.agents.iter().flat_map(|agent| &agent.shapes).chain(&drawing.shapes);
-        Ids(shapes.enumerate().map(|(number, shape)| (shape.id.as_str(), number)).collect())
+        Ids(drawing.all_shapes().enumerate().map(|(number, shape)| (shape.id.as_str(), number)).collect())
     }
 
     fn id(&self, shape: &str) -> String {

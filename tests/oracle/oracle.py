@@ -421,8 +421,6 @@ class App:
                 given[selector] = self.headers(agent, operation, given[selector])
         try:
             key = encode(output.get("keySerializer", "raw"), given["keySelector"]) if given.get("keySelector") is not None else None
-            if given.get("keySelector") is None and "keySelector" in given and output.get("keySerializer") == "json":
-                key = None
             data = encode(output.get("valueSerializer", "json"), given.get("valueSelector", value))
             if given.get("partitionSelector") not in (None, 0):
                 raise Refused("Partition")

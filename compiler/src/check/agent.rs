@@ -25,7 +25,7 @@ impl Checker<'_> {
         let last = pipeline.last().copied();
         let mut operations = Vec::new();
         let mut numbers = vec![None; agent.operations.len()];
-        let used: HashSet<usize> = pipeline.iter().copied().collect();
+        let named: HashSet<&str> = agent.pipeline.iter().map(|name| name.value.as_str()).collect();
         for (number, operation) in agent.operations.iter().enumerate() {
             let first_and_last = batches && pipeline.first() == Some(&number) && last == Some(number);
             let batch_to_topic = first_and_last && !agent.outputs.is_empty();
@@ -33,8 +33,8 @@ impl Checker<'_> {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
-            if names_are_known && !used.contains(&number) {
-                self.warn_unused(agent, operation);
+            if names_are_known {
+                self.warn_unused(&named, operation);
             }
         }
         let outputs: Vec<_> =
@@ -232,9 +232,8 @@ impl Checker<'_> {
         pipeline
     }
 
-    fn warn_unused(&mut self, agent: &ast::Agent, operation: &ast::Operation) {
-        let is_named = |name: &ast::Text| agent.pipeline.iter().any(|known| known.value == name.value);
-        if let Some(name) = operation.name.as_ref().filter(|name| !is_named(name)) {
+    fn warn_unused(&mut self, named: &HashSet<&str>, operation: &ast::Operation) {
+        if let Some(name) = operation.name.as_ref().filter(|name| !named.contains(name.value.as_str())) {
             let message = format!("the operation \"{}\" is in no pipeline", name.value);
             self.fault(
                 Diagnostic::new(Code::K0205, message, name.at.clone()).hint("add it to spec.processors.pipeline"),

@@ -12,7 +12,7 @@ mod reads;
 mod scopes;
 
 pub use builtins::{builtins, is_builtin};
-pub use module::read;
+pub use module::{read, with_room};
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -19,6 +19,11 @@ const STACK: usize = 32 << 20;
 /// Stack to let go of a module that nests as deep as its text allows.
 const STACK_TO_DROP: usize = 256 << 20;
 
+/// Runs something with room for the walks of all blocks that it reads: one stack for all of them.
+pub fn with_room<R>(run: impl FnOnce() -> R) -> R {
+    stacker::maybe_grow(2 * STACK, 2 * STACK, run)
+}
+
 /// Reads a block. It never fails: what does not parse is among the faults.
 pub fn read(text: &str, (major, minor): (u8, u8)) -> Module {
     if text.len() > BYTES_MAX {

@@ -184,12 +184,7 @@ impl Start {
     }
 
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
-        let defaults = Defaults {
-            on_error: self.config.on_error.clone(),
-            dead_letter_topic: self.config.dead_letter_topic.clone(),
-            timeout: self.config.timeout,
-        };
-        topics::prepare(&self.plan, &defaults, admin, make).map_err(Stop::fault)
+        topics::prepare(&self.plan, &Defaults::of(&self.config), admin, make).map_err(Stop::fault)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use crate::testing::{Case, Suite, difference, play};
 
 /// The file that holds the tests of the specs beside it.
-const TESTS: &str = "tests.yaml";
+pub const TESTS: &str = "tests.yaml";
 
 /// An app and its tests.
 pub struct Tested {

@@ -6,5 +6,5 @@ pub mod print;
 mod run;
 mod summary;
 
-pub use run::{Ended, Local, LocalError, Output};
+pub use run::{Ended, Local, LocalError, Output, table_lines};
 pub use summary::{summary, thousands};

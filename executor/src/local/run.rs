@@ -215,20 +215,27 @@ impl<C: Code> Run<'_, C> {
     }
 }
 
-/// `tables/{name}.jsonl`: one pair a line, in key order.
+/// A table's committed pairs as lines without their ends, by partition and in key order.
+pub fn table_lines(tables: &Tables, table: TableId) -> impl Iterator<Item = Vec<u8>> {
+    tables.committed(table).into_iter().flat_map(|(partition, pairs)| {
+        pairs.into_iter().map(move |(key, value)| {
+            let mut line = Vec::new();
+            write_pair(partition, &key, &value, &mut line);
+            line
+        })
+    })
+}
+
+/// `tables/{name}.jsonl`: one pair a line.
 fn write_tables(plan: &Plan, tables: &Tables, folder: &std::path::Path) -> std::io::Result<()> {
     let folder = folder.join("tables");
     for (number, table) in plan.tables.iter().enumerate() {
         std::fs::create_dir_all(&folder)?;
         let mut file = std::io::BufWriter::new(std::fs::File::create(folder.join(format!("{}.jsonl", table.name)))?);
         let id = TableId(u32::try_from(number).expect("a plan counts tables in u32"));
-        for (partition, pairs) in tables.committed(id) {
-            for (key, value) in pairs {
-                let mut line = Vec::new();
-                write_pair(partition, &key, &value, &mut line);
-                line.push(b'\n');
-                file.write_all(&line)?;
-            }
+        for mut line in table_lines(tables, id) {
+            line.push(b'\n');
+            file.write_all(&line)?;
         }
         file.flush()?;
     }

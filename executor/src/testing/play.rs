@@ -17,6 +17,7 @@ use crate::counters::SharedCounters;
 use crate::directory::Directory;
 use crate::effects::TableWrite;
 use crate::failure::FailureRecord;
+use crate::local::table_lines;
 use crate::log::{Log, NewRecord};
 use crate::partitioner::partition_for;
 use crate::python::{Loading, PythonCode};
@@ -213,16 +214,6 @@ fn topics(log: &Log) -> BTreeMap<String, Vec<String>> {
 
 fn contents(plan: &Plan, tables: &Tables) -> BTreeMap<String, Vec<String>> {
     let ids = (0..).map(TableId).zip(&plan.tables);
-    ids.map(|(id, table)| {
-        let mut lines = Vec::new();
-        for (partition, pairs) in tables.committed(id) {
-            for (key, value) in pairs {
-                let mut line = Vec::new();
-                record::write_pair(partition, &key, &value, &mut line);
-                lines.push(String::from_utf8_lossy(&line).into_owned());
-            }
-        }
-        (table.name.clone(), lines)
-    })
-    .collect()
+    let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
+    ids.map(|(id, table)| (table.name.clone(), table_lines(tables, id).map(text).collect())).collect()
 }
