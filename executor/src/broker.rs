@@ -154,6 +154,8 @@ pub struct OutgoingRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// In order; a name may repeat.
     pub headers: &'a [Header],
+    /// Where it ends up is told by [`Producer::written`]: a record of a changelog.
+    pub tracked: bool,
 }
 
 /// Whether a record was taken.
@@ -183,6 +185,10 @@ pub trait Producer {
 
     /// Records of the generation and of those before it that are not acknowledged.
     fn in_flight(&self, generation: u64) -> usize;
+
+    /// Per partition that took tracked records since the last call: the offset after the last of them
+    /// that was acknowledged.
+    fn written(&mut self) -> Vec<(TopicPartition, i64)>;
 
     /// Puts the offsets into the transaction and commits it.
     fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;

@@ -182,8 +182,9 @@ impl Delivery {
         let closing = self.closing.take().expect("it was just looked at");
         around.assignment.committed(&closing.offsets);
         let (mut tables, mut counters) = (around.tables.borrow_mut(), around.counters.borrow_mut());
+        let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
+        tables.commit(&writes, &[]);
         for mut effects in closing.effects {
-            tables.commit(&effects.writes);
             counters.records += effects.outgoing_count() as u64;
             self.failures.append(&mut effects.failures);
         }

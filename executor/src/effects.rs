@@ -195,6 +195,7 @@ impl Effects {
             key: outgoing.key.map(|span| &self.bytes[span.start..span.end]),
             value: outgoing.value.map(|span| &self.bytes[span.start..span.end]),
             headers: &outgoing.headers,
+            tracked: false,
         })
     }
 }

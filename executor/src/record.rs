@@ -139,6 +139,7 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) {
         key: event.key.as_deref(),
         value: event.value.as_deref(),
         headers: &event.headers,
+        tracked: false,
     };
     write(&record, event.offset, out);
 }

@@ -8,7 +8,7 @@ use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 
 use crate::effects::{Scratch, TableWrite};
-use crate::store::Store;
+use crate::store::{ChangelogPosition, Store};
 
 /// The newest staged write of a key, and how many of its writes are staged.
 #[derive(Debug)]
@@ -67,10 +67,11 @@ impl Tables {
         }
     }
 
-    /// Moves committed writes, which were staged before, to the store.
-    pub fn commit(&mut self, writes: &[TableWrite]) {
-        self.store.apply(writes);
-        for write in writes {
+    /// Moves the writes of a commit, which were staged before, to the store, with the positions of
+    /// their changelogs.
+    pub fn commit(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
+        self.store.apply(writes, positions);
+        for write in writes.iter().copied().flatten() {
             let keys = self.overlay.get_mut(&(write.table, write.partition)).expect("it was staged");
             let staged = keys.get_mut(&write.key).expect("it was staged");
             staged.writes -= 1;
@@ -110,7 +111,7 @@ mod tests {
         let mut tables = Tables::over(Box::<MemoryStore>::default());
         let committed = [write("a", Some("1")), write("b", Some("1"))];
         tables.stage(&committed);
-        tables.commit(&committed);
+        tables.commit(&[&committed], &[]);
         tables.stage(&[write("b", Some("2")), write("c", Some("2"))]);
         let mut scratch = Scratch::default();
         scratch.write(write("c", None));
@@ -124,7 +125,7 @@ mod tests {
         let (first, second) = ([write("a", Some("1"))], [write("a", Some("2"))]);
         tables.stage(&first);
         tables.stage(&second);
-        tables.commit(&first);
+        tables.commit(&[&first], &[]);
         let scratch = Scratch::default();
         assert_eq!(tables.get(TableId(0), 0, b"a", &scratch), Some("2".into()));
         tables.abort();

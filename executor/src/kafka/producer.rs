@@ -15,6 +15,7 @@ use super::config::ClientSettings;
 use super::context::Health;
 use super::errors::words;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::message::TopicPartition;
 
 /// The producer's client, which also answers questions about topics.
 pub type Client = BaseProducer<DeliveryContext>;
@@ -167,6 +168,10 @@ impl Producer for KafkaProducer {
 
     fn in_flight(&self, generation: u64) -> usize {
         self.flights().in_flight.iter().filter(|flight| flight.0 <= generation).map(|flight| flight.1).sum()
+    }
+
+    fn written(&mut self) -> Vec<(TopicPartition, i64)> {
+        Vec::new()
     }
 
     fn commit(&mut self, _: &[OffsetCommit], _: &GroupMetadata) -> Result<(), BrokerError> {

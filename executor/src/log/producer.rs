@@ -1,5 +1,6 @@
 //! A producer of the in-memory log, with transactions and fencing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::log::topic::{Stored, TransactionId};
 use crate::log::{Log, NewRecord};
+use crate::message::TopicPartition;
 
 /// A producer of the in-memory log. Records are acknowledged as they are sent.
 pub struct LogProducer {
@@ -15,12 +17,14 @@ pub struct LogProducer {
     epoch: u32,
     number: u64,
     open: bool,
+    /// Offsets after the last tracked record, by partition.
+    written: BTreeMap<TopicPartition, i64>,
 }
 
 impl LogProducer {
     pub(super) fn new(log: Log, transactional_id: Option<&str>) -> LogProducer {
         let transactional_id = transactional_id.map(str::to_owned);
-        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false }
+        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false, written: BTreeMap::new() }
     }
 
     fn transaction(&self) -> Option<TransactionId> {
@@ -99,7 +103,11 @@ impl Producer for LogProducer {
             value: record.value.map(Bytes::copy_from_slice),
             headers: record.headers.to_vec(),
         };
-        topic.append(record.partition, Stored::sent(stored, transaction));
+        let offset = topic.append(record.partition, Stored::sent(stored, transaction));
+        if record.tracked {
+            let partition = TopicPartition { topic: record.topic.clone(), partition: record.partition };
+            self.written.insert(partition, offset + 1);
+        }
         Ok(Taken::Yes)
     }
 
@@ -109,6 +117,10 @@ impl Producer for LogProducer {
 
     fn in_flight(&self, _generation: u64) -> usize {
         0
+    }
+
+    fn written(&mut self) -> Vec<(TopicPartition, i64)> {
+        std::mem::take(&mut self.written).into_iter().collect()
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {

@@ -5,7 +5,8 @@ use crate::broker::{Change, Consumer, OffsetCommit, OutgoingRecord, Producer, Su
 
 fn send(producer: &mut LogProducer, topic: &TopicName, value: &str) {
     let value = Some(value.as_bytes());
-    let record = OutgoingRecord { topic, partition: 0, timestamp_ms: 0, key: None, value, headers: &[] };
+    let record =
+        OutgoingRecord { topic, partition: 0, timestamp_ms: 0, key: None, value, headers: &[], tracked: false };
     producer.send(record, 0).expect("it is sent");
 }
 
