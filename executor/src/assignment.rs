@@ -47,6 +47,8 @@ struct Assigned {
     /// What stands in the group now, as far as this worker knows.
     committed: Option<Committed>,
     paused: bool,
+    /// The consumer gives its events from the right offset on. Until then none is accepted.
+    started: bool,
 }
 
 /// One reader in one partition.
@@ -55,6 +57,8 @@ struct Reading {
     ledger: Ledger,
     /// `done` at the end of the last epoch that a commit has taken.
     committing: i64,
+    /// Where a successor would begin.
+    committed: i64,
 }
 
 /// All partitions of a worker, by number.
@@ -93,21 +97,87 @@ impl Assignment {
         consumer: &mut dyn Consumer,
     ) -> Result<(), BrokerError> {
         let committed = consumer.committed(names)?;
-        let mut starts = Vec::with_capacity(names.len());
+        let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
         for (name, committed) in names.iter().zip(committed) {
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
             let offset = match &committed {
                 Some(committed) => within(name, committed.offset, consumer)?,
+                // It came after the group had begun on its topic: nothing of it may be passed over.
+                None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => {
+                    consumer.watermarks(name)?.low
+                }
                 None => self.first_offset(name, consumer)?,
             };
-            let count = counts.get(&name.topic).copied().unwrap_or(0);
+            let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
             let assigned = self.assigned(name, offset, committed, metadata, count);
-            let positions = assigned.readers.iter().map(|reading| reading.ledger.taken());
-            starts.push((name.clone(), positions.min().unwrap_or(offset)));
             info!(partition = %name, offset, "started");
             self.partitions.insert(slots.number(&name.topic, name.partition), assigned);
         }
-        consumer.start(&starts)
+        self.start(consumer)
+    }
+
+    /// Topics of which some partition has no commit and another has one: how many partitions they
+    /// had when the group began on them.
+    fn counts_at_start(
+        &self,
+        names: &[TopicPartition],
+        committed: &[Option<Committed>],
+        counts: &BTreeMap<TopicName, i32>,
+        consumer: &mut dyn Consumer,
+    ) -> Result<BTreeMap<TopicName, i32>, BrokerError> {
+        let mut found = BTreeMap::new();
+        for (name, _) in names.iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
+            if found.contains_key(&name.topic) {
+                continue;
+            }
+            let count = counts.get(&name.topic).copied().unwrap_or(0);
+            let all: Vec<_> = (0..count).map(|partition| TopicPartition::new(name.topic.clone(), partition)).collect();
+            let committed = consumer.committed(&all)?;
+            let known = committed.iter().flatten().find_map(|committed| Metadata::decode(&committed.metadata));
+            if let Some(metadata) = known {
+                found.insert(name.topic.clone(), metadata.partitions_at_start);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets the consumer begin where the readers of a partition are, wherever that has not been done.
+    pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
+        let waiting = || self.partitions.values().filter(|assigned| !assigned.started);
+        let first = |assigned: &Assigned| assigned.readers.iter().map(|reading| reading.ledger.taken()).min();
+        let starts: Vec<_> =
+            waiting().map(|assigned| (assigned.name.clone(), first(assigned).unwrap_or_default())).collect();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        consumer.start(&starts)?;
+        for assigned in self.partitions.values_mut().filter(|assigned| !assigned.started) {
+            (assigned.started, assigned.paused) = (true, false);
+        }
+        Ok(())
+    }
+
+    /// Offsets that readers have completed and the group does not know: at least as many as events.
+    pub fn uncommitted(&self) -> usize {
+        let readings = self.partitions.values().flat_map(|assigned| &assigned.readers);
+        readings.map(|reading| usize::try_from(reading.ledger.done() - reading.committed).unwrap_or(0)).sum()
+    }
+
+    /// Readers that completed something which is not committed go back to their committed positions
+    /// in all their partitions; true for each that does. The partitions must be started again.
+    pub fn go_back(&mut self) -> Vec<bool> {
+        let mut back = vec![false; self.readers.len()];
+        for reading in self.partitions.values().flat_map(|assigned| &assigned.readers) {
+            back[reading.reader] |= reading.ledger.done() != reading.committed;
+        }
+        for assigned in self.partitions.values_mut() {
+            for reading in assigned.readers.iter_mut().filter(|reading| back[reading.reader]) {
+                reading.ledger = Ledger::at(reading.committed);
+                reading.committing = reading.committed;
+                assigned.started = false;
+            }
+        }
+        back
     }
 
     fn first_offset(&self, name: &TopicPartition, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
@@ -136,7 +206,7 @@ impl Assignment {
         };
         let readers = reads().map(|(number, reader)| {
             let position = offset + ahead(reader);
-            Reading { reader: number, ledger: Ledger::at(position), committing: position }
+            Reading { reader: number, ledger: Ledger::at(position), committing: position, committed: position }
         });
         Assigned {
             name: name.clone(),
@@ -145,6 +215,7 @@ impl Assignment {
             set,
             committed,
             paused: false,
+            started: false,
         }
     }
 
@@ -157,7 +228,7 @@ impl Assignment {
 
     /// Readers that accept the event at this offset; each accepts it once.
     pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
-        let Some(assigned) = self.partitions.get_mut(&number) else {
+        let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
             return;
         };
         for reading in &mut assigned.readers {
@@ -224,11 +295,17 @@ impl Assignment {
 
     /// Notes what was committed.
     pub fn committed(&mut self, offsets: &[OffsetCommit]) {
-        for offset in offsets {
-            let assigned = self.partitions.values_mut().find(|assigned| assigned.name == offset.partition);
-            if let Some(assigned) = assigned {
-                assigned.committed = Some(offset.committed.clone());
+        let by_name: BTreeMap<&TopicPartition, &Committed> =
+            offsets.iter().map(|offset| (&offset.partition, &offset.committed)).collect();
+        for assigned in self.partitions.values_mut() {
+            let Some(&committed) = by_name.get(&assigned.name) else { continue };
+            let metadata = Metadata::decode(&committed.metadata);
+            for reading in &mut assigned.readers {
+                let hash = self.readers[reading.reader].hash;
+                let ahead = metadata.as_ref().and_then(|metadata| metadata.ahead.get(&hash)).copied();
+                reading.committed = committed.offset + ahead.unwrap_or(0);
             }
+            assigned.committed = Some(committed.clone());
         }
     }
 

@@ -25,6 +25,14 @@ pub enum BrokerError {
     /// Nobody knows whether the transaction was committed: the stable committed offsets tell.
     #[error("the outcome of the transaction is not known: {0}")]
     Indefinite(String),
+    /// Another producer has taken over the `transactional.id`, or the client cannot go on: only a new
+    /// producer can, and the stable committed offsets tell what became of the transaction.
+    #[error("the producer was replaced: {0}")]
+    Fenced(String),
+    /// A record will never be taken by the broker, however often it is sent; the transaction must be
+    /// aborted.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// A change of this member's partitions.
@@ -112,6 +120,10 @@ pub trait Consumer {
     /// committed. False: they are on their way, and the same call asks how far they are.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
 
+    /// Lets [`Consumer::committed`] become answerable: ends transactions over the offsets of these
+    /// partitions that a member which is gone left open. Does not wait; asking again is no harm.
+    fn unblock(&mut self, _partitions: &[TopicPartition]) {}
+
     /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
@@ -137,6 +149,13 @@ pub struct GroupMetadata {
     pub member: String,
     /// The member's lasting name, where one was given.
     pub instance: Option<String>,
+}
+
+impl GroupMetadata {
+    /// Whether it stands for a member: anything else the broker might take without looking.
+    pub fn is_member(&self) -> bool {
+        self.generation >= 1 && !self.member.is_empty()
+    }
 }
 
 /// A record to be sent, borrowed from where it was staged.
@@ -170,7 +189,8 @@ pub enum Taken {
 /// Sends records. Records of one *generation* are acknowledged together: at-least-once commits the
 /// offsets of a generation when nothing of it is in flight; a transaction is one generation.
 pub trait Producer {
-    /// Fences every other producer with this `transactional.id` and ends what it left open.
+    /// Fences every other producer with this `transactional.id`, earlier ones of this object
+    /// included, and ends what they left open. Late requests of theirs have no effect after it.
     fn init_transactions(&mut self) -> Result<(), BrokerError>;
 
     /// Begins a transaction.
@@ -183,6 +203,10 @@ pub trait Producer {
     /// not be delivered is an error.
     fn poll(&mut self, wait: Duration) -> Result<(), BrokerError>;
 
+    /// Waits at most `wait` until something was acknowledged; what is wrong is told by the next
+    /// [`Producer::poll`].
+    fn wait(&mut self, wait: Duration);
+
     /// Records of the generation and of those before it that are not acknowledged.
     fn in_flight(&self, generation: u64) -> usize;
 
@@ -190,10 +214,13 @@ pub trait Producer {
     /// that was acknowledged.
     fn written(&mut self) -> Vec<(TopicPartition, i64)>;
 
-    /// Puts the offsets into the transaction and commits it.
-    fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
+    /// Puts the offsets of the group's member into the transaction: after its records.
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
 
-    /// Aborts the transaction; what is queued is dropped.
+    /// Commits the transaction. All its records are acknowledged.
+    fn commit(&mut self) -> Result<(), BrokerError>;
+
+    /// Aborts the transaction; what is queued is dropped. Nothing of it is in flight afterwards.
     fn abort(&mut self) -> Result<(), BrokerError>;
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kaspr_ir::plan::OnError;
 
+use crate::failpoint::Failpoint;
+
 /// The longest time of one call of user code: a worker that is silent for longer would lose its
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
 pub const CALL_MAX: Duration = Duration::from_secs(240);
@@ -27,6 +29,10 @@ pub struct Config {
     pub dead_letter_topic: Option<String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
+    /// Writes to tables go to changelog topics too.
+    pub keeps_changelogs: bool,
+    /// Where a test ends the process.
+    pub failpoint: Failpoint,
     /// The bounds.
     pub bounds: Bounds,
 }
@@ -75,6 +81,15 @@ pub struct Bounds {
     pub staged_bytes_max: usize,
     /// Staged records at which a commit does not wait for its interval.
     pub staged_records_max: usize,
+    /// Longest life of a transaction: then the broker aborts it.
+    pub transaction_timeout: Duration,
+    /// A commit or abort that took longer may have been repeated inside the client: the producer is
+    /// replaced before the next transaction. 0.8 of Kafka's `retry.backoff.ms`.
+    pub slow_call: Duration,
+    /// How long a worker waits for committed offsets before it ends the transactions that hide them.
+    pub unblock_after: Duration,
+    /// Longest time that calls which hold events of partitions that are given up may go on.
+    pub revoke_wait_max: Duration,
 }
 
 impl Default for Bounds {
@@ -90,6 +105,10 @@ impl Default for Bounds {
             window_bytes_max: 64 << 20,
             staged_bytes_max: 16 << 20,
             staged_records_max: 100_000,
+            transaction_timeout: Duration::from_secs(15),
+            slow_call: Duration::from_millis(200),
+            unblock_after: Duration::from_secs(1),
+            revoke_wait_max: Duration::from_secs(1),
         }
     }
 }
@@ -106,6 +125,8 @@ impl Config {
             on_error: OnError::Skip,
             dead_letter_topic: None,
             timeout: CALL_MAX,
+            keeps_changelogs: false,
+            failpoint: Failpoint::default(),
             bounds: Bounds::default(),
         }
     }

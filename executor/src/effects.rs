@@ -157,6 +157,11 @@ impl Effects {
         self.bytes.len() + writes + self.outgoing.len() * std::mem::size_of::<Outgoing>()
     }
 
+    /// Bytes that its records hold: told without counting.
+    pub fn held(&self) -> usize {
+        self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>()
+    }
+
     /// Takes over what a complete event did.
     pub fn keep(&mut self, scratch: &mut Scratch) {
         let shift = self.bytes.len();

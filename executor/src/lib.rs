@@ -17,6 +17,7 @@ pub mod dataflow;
 pub mod delivery;
 pub mod directory;
 pub mod effects;
+pub mod failpoint;
 pub mod failure;
 pub mod frame;
 pub mod kafka;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{Backoff, OnError, Plan};
 
-use crate::config::{CALL_MAX, Config, From};
+use crate::config::{CALL_MAX, Config, From, Guarantee};
 
 /// A setting: its names, and what it means.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,8 @@ pub const SETTINGS: [Setting; 10] = [
     Setting {
         name: "guarantee",
         variable: "GUARANTEE",
-        default: "at-least-once",
-        help: "what a crash may repeat on Kafka: at-least-once",
+        default: "exactly-once",
+        help: "what a crash may repeat on Kafka: exactly-once (nothing) or at-least-once",
     },
     Setting {
         name: "from",
@@ -137,6 +137,11 @@ impl Settings {
             config.from =
                 from(text).ok_or_else(|| error("from", text, "it is earliest, latest, or a time as ms since 1970"))?;
         }
+        config.guarantee = match self.get("guarantee") {
+            None | Some("exactly-once") => Guarantee::ExactlyOnce,
+            Some("at-least-once") => Guarantee::AtLeastOnce,
+            Some(text) => return Err(error("guarantee", text, "it is exactly-once or at-least-once")),
+        };
         config.dead_letter_topic = self.get("deadLetterTopic").map(str::to_owned);
         if let Some(text) = self.get("onError") {
             config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;

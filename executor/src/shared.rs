@@ -37,6 +37,12 @@ pub struct Shared<C: Code> {
     pub queued: Rc<RefCell<Vec<usize>>>,
     /// When the stages of this epoch leave what has not run to the next.
     pub epoch_ends: Rc<Cell<Duration>>,
+    /// Bytes of effects after which a stage leaves what has not run to the next epoch.
+    pub epoch_bytes_max: Rc<Cell<usize>>,
+    /// How many units may still begin in this epoch.
+    pub units_left: Rc<Cell<usize>>,
+    /// Pending awaits may end, and no call begins: partitions change hands.
+    pub begins_nothing: Rc<Cell<bool>>,
     /// The plan's revision, for dead letters.
     pub revision: Rc<str>,
 }
@@ -53,6 +59,9 @@ impl<C: Code> Clone for Shared<C> {
             tracks: self.tracks.clone(),
             queued: self.queued.clone(),
             epoch_ends: self.epoch_ends.clone(),
+            epoch_bytes_max: self.epoch_bytes_max.clone(),
+            units_left: self.units_left.clone(),
+            begins_nothing: self.begins_nothing.clone(),
             revision: self.revision.clone(),
         }
     }

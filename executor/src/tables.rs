@@ -10,6 +10,11 @@ use rustc_hash::FxHashMap;
 use crate::effects::{Scratch, TableWrite};
 use crate::store::{ChangelogPosition, Store};
 
+/// The topic that keeps a table's changes.
+pub fn changelog(app: &str, table: &str) -> String {
+    format!("{app}-{table}-changelog")
+}
+
 /// The newest staged write of a key, and how many of its writes are staged.
 #[derive(Debug)]
 struct Staged {

@@ -92,6 +92,16 @@ impl<C: Code> Window<C> {
         self.open.values().map(|open| open.due).min()
     }
 
+    /// Every event that waits here.
+    pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
+        self.open.values().flat_map(|open| &open.events).map(|(event, _)| event)
+    }
+
+    /// Forgets what it holds: it comes again.
+    pub fn clear(&mut self) {
+        self.open.clear();
+    }
+
     /// No window is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()

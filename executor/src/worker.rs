@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{Plan, Topics};
 use timely::communication::Allocator;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::assignment::Assignment;
 use crate::broker::{BrokerError, Change, Committed, Consumer, Producer, Subscription};
 use crate::clock::Clock;
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
 use crate::dataflow::{Dataflow, Epoch, render};
-use crate::delivery::{Around, Delivery};
+use crate::delivery::{Around, Delivered, Delivery};
 use crate::directory::Directory;
 use crate::failure::FailureRecord;
 use crate::frame::Unit;
@@ -86,6 +86,10 @@ pub struct Worker<C: Code> {
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
+    /// Events that still run and are committed one by one, because one of them cannot be delivered.
+    one_by_one: usize,
+    /// Since when the committed offsets of partitions that came are not known.
+    waits_since: Option<Duration>,
 }
 
 impl<C: Code> Worker<C> {
@@ -104,6 +108,9 @@ impl<C: Code> Worker<C> {
             tracks: Rc::default(),
             queued: Rc::default(),
             epoch_ends: Rc::new(Cell::new(Duration::ZERO)),
+            epoch_bytes_max: Rc::new(Cell::new(usize::MAX)),
+            units_left: Rc::new(Cell::new(usize::MAX)),
+            begins_nothing: Rc::new(Cell::new(false)),
             revision,
         };
         let allocator = Allocator::Thread(Default::default());
@@ -112,7 +119,7 @@ impl<C: Code> Worker<C> {
         let dataflow = render(&mut timely, &plan, &defaults, config.bounds.window_bytes_max, &shared);
         let given = dataflow.readers.iter().map(|_| Vec::new()).collect();
         let assignment = Assignment::new(&plan, &config);
-        let delivery = Delivery::start(producer, &config)?;
+        let delivery = Delivery::start(producer, &plan, &config)?;
         consumer.subscribe(&subscriptions(&plan))?;
         Ok(Worker {
             config,
@@ -126,6 +133,8 @@ impl<C: Code> Worker<C> {
             polled: Vec::new(),
             coming: Vec::new(),
             given,
+            one_by_one: 0,
+            waits_since: None,
         })
     }
 
@@ -138,7 +147,7 @@ impl<C: Code> Worker<C> {
             None => self.take_over()?,
         }
         self.give();
-        if polled > 0 || self.wants_epoch() {
+        if (polled > 0 || self.wants_epoch()) && !self.waits_for_one() {
             self.run_epoch();
         }
         self.ease_pressure()?;
@@ -146,7 +155,7 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             return Err(Stopped::Halted(Box::new(failure)));
         }
-        let committed = self.deliver(false)?;
+        let committed = self.deliver(self.one_by_one > 0)?;
         Ok(Turn { polled, committed })
     }
 
@@ -207,32 +216,123 @@ impl<C: Code> Worker<C> {
                 self.take_over()
             }
             Change::Revoked(names) => {
-                if !self.flush()? {
+                self.await_calls_of(&names)?;
+                let committed = self.flush()?;
+                if !committed {
                     warn!("partitions are given up before everything of them was committed: it comes again");
                 }
-                self.give_up(&names);
-                Ok(self.consumer.release(&names)?)
+                self.let_go(&names, committed)
             }
-            Change::Lost(names) => {
-                self.give_up(&names);
-                Ok(self.consumer.release(&names)?)
+            Change::Lost(names) => self.let_go(&names, false),
+        }
+    }
+
+    /// Partitions go to another member. Unless everything was `committed`, nothing that is not may
+    /// be committed any more, and what stays here starts over.
+    fn let_go(&mut self, names: &[TopicPartition], committed: bool) -> Result<(), Stopped> {
+        if !committed {
+            self.delivery.abandon(self.shared.clock.as_ref());
+        }
+        self.give_up(names);
+        self.consumer.release(names)?;
+        if !committed && self.config.guarantee == Guarantee::ExactlyOnce {
+            self.start_over()?;
+        }
+        Ok(())
+    }
+
+    /// Lets pending calls that hold events of these partitions come to their end, for a while.
+    fn await_calls_of(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
+        let asked =
+            |event: &Event| names.iter().any(|name| name.partition == event.partition && name.topic == event.topic);
+        let deadline = self.shared.clock.now() + self.config.bounds.revoke_wait_max;
+        self.shared.begins_nothing.set(true);
+        while self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits_for(&asked))
+            && self.shared.clock.now() < deadline
+        {
+            self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            self.run_epoch();
+            self.deliver(false)?;
+        }
+        self.shared.begins_nothing.set(false);
+        Ok(())
+    }
+
+    /// The abort move: what is staged is gone, readers that had completed something of it go back to
+    /// their committed positions with all that waits in them, and pending awaits run again.
+    fn start_over(&mut self) -> Result<(), Stopped> {
+        self.dataflow.staged.borrow_mut().clear();
+        self.shared.tables.borrow_mut().abort();
+        let back = self.assignment.go_back();
+        for (reader, goes_back) in self.dataflow.readers.iter().zip(back) {
+            let mut stage = reader.stage.borrow_mut();
+            if goes_back {
+                stage.clear();
+                if let Some(window) = &reader.window {
+                    window.borrow_mut().clear();
+                }
+            } else {
+                stage.cancel_awaits();
             }
         }
+        self.count_queued();
+        self.start_partitions()
+    }
+
+    /// Counts anew what waits of each partition.
+    fn count_queued(&mut self) {
+        let mut queued = self.shared.queued.borrow_mut();
+        let mut slots = self.shared.slots.borrow_mut();
+        queued.iter_mut().for_each(|bytes| *bytes = 0);
+        let mut count = |event: &Rc<Event>| queued[slots.of(event)] += event.size();
+        for reader in &self.dataflow.readers {
+            reader.stage.borrow().waiting().for_each(&mut count);
+            if let Some(window) = &reader.window {
+                window.borrow().waiting().for_each(&mut count);
+            }
+        }
+    }
+
+    /// Starts the consumer on partitions that stand still; a broker that does not answer is asked
+    /// again at the next turn.
+    fn start_partitions(&mut self) -> Result<(), Stopped> {
+        match self.assignment.start(self.consumer.as_mut()) {
+            Err(BrokerError::Retriable(why)) => {
+                info!("partitions wait to be started: {why}");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// One event by one is run, and the last is not committed yet.
+    fn waits_for_one(&self) -> bool {
+        self.one_by_one > 0 && !(self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty())
     }
 
     /// Starts on partitions that came. A broker that does not answer is asked again at the next turn.
     fn take_over(&mut self) -> Result<(), Stopped> {
         if self.coming.is_empty() {
-            return Ok(());
+            return self.start_partitions();
         }
         let names = std::mem::take(&mut self.coming);
+        let now = self.shared.clock.now();
         match self.start_on(&names) {
             Err(BrokerError::Retriable(why)) => {
-                info!("partitions wait to be started: {why}");
+                let since = *self.waits_since.get_or_insert(now);
+                debug!("partitions wait to be started: {why}");
+                if now - since >= self.config.bounds.unblock_after {
+                    info!("partitions wait to be started: {why}; open transactions of members that are gone are ended");
+                    self.consumer.unblock(&names);
+                    self.waits_since = Some(now);
+                }
                 self.coming = names;
                 Ok(())
             }
-            other => Ok(other?),
+            other => {
+                self.waits_since = None;
+                Ok(other?)
+            }
         }
     }
 
@@ -314,6 +414,8 @@ impl<C: Code> Worker<C> {
     /// Steps until the frontier has passed the epoch: all that was handed over in it has run.
     fn run_epoch(&mut self) {
         self.shared.epoch_ends.set(self.shared.clock.now() + self.config.bounds.epoch_budget);
+        self.shared.epoch_bytes_max.set(self.delivery.epoch_bytes_max());
+        self.shared.units_left.set(if self.one_by_one > 0 { 1 } else { usize::MAX });
         self.epoch += 1;
         for reader in &mut self.dataflow.readers {
             reader.input.advance_to(self.epoch);
@@ -333,7 +435,8 @@ impl<C: Code> Worker<C> {
         let bounds = &self.config.bounds;
         let queued = self.shared.queued.borrow();
         let marks = (bounds.queued_bytes_high, bounds.queued_bytes_low);
-        let (pause, resume) = self.assignment.back_pressure(&queued, marks, self.delivery.is_full());
+        let full = self.delivery.is_full(&self.dataflow.staged);
+        let (pause, resume) = self.assignment.back_pressure(&queued, marks, full);
         if !pause.is_empty() {
             self.consumer.pause(&pause)?;
         }
@@ -348,23 +451,50 @@ impl<C: Code> Worker<C> {
     }
 
     fn deliver(&mut self, now_or_never: bool) -> Result<bool, Stopped> {
-        let (delivery, mut around) = self.around();
-        Ok(delivery.turn(&mut around, now_or_never)?)
+        Ok(self.delivered(now_or_never)? == Delivered::Committed)
     }
 
-    /// Commits everything that is complete. False: the broker took too long.
+    fn delivered(&mut self, now_or_never: bool) -> Result<Delivered, Stopped> {
+        let (delivery, mut around) = self.around();
+        let delivered = delivery.turn(&mut around, now_or_never)?;
+        match &delivered {
+            Delivered::Undone { why, refused } => {
+                warn!("nothing since the last commit is committed, it is done again: {why}");
+                self.undone(*refused)?;
+            }
+            Delivered::Committed => self.one_by_one = self.one_by_one.saturating_sub(1),
+            Delivered::Nothing => {}
+        }
+        Ok(delivered)
+    }
+
+    fn undone(&mut self, refused: bool) -> Result<(), Stopped> {
+        if refused {
+            self.one_by_one = self.assignment.uncommitted();
+        }
+        self.start_over()
+    }
+
+    /// Commits everything that is complete. False: the broker took too long, or it must be done again.
     pub fn flush(&mut self) -> Result<bool, Stopped> {
         let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
         loop {
-            self.deliver(true)?;
+            if matches!(self.delivered(true)?, Delivered::Undone { .. }) || !self.may_commit() {
+                return Ok(false);
+            }
             if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
                 return Ok(true);
             }
             if self.shared.clock.now() >= deadline {
                 return Ok(false);
             }
-            self.delivery.wait()?;
+            self.delivery.wait();
         }
+    }
+
+    /// A worker that is no member of its group commits nothing.
+    fn may_commit(&self) -> bool {
+        self.config.guarantee == Guarantee::AtLeastOnce || self.consumer.group().is_member()
     }
 
     /// Lets calls that have begun come to their end, without taking events. What waits for a
@@ -397,7 +527,7 @@ impl<C: Code> Worker<C> {
             consumer: self.consumer.as_mut(),
             tables: &self.shared.tables,
             counters: &self.shared.counters,
-            now: self.shared.clock.now(),
+            clock: self.shared.clock.as_ref(),
         };
         (&mut self.delivery, around)
     }
@@ -428,7 +558,9 @@ impl<C: Code> Worker<C> {
 
     /// Commits what is complete, drops what waits (it comes again) and leaves the group.
     pub fn close(mut self) -> Result<SharedCounters, Stopped> {
-        self.flush()?;
+        if !self.flush()? {
+            self.delivery.abandon(self.shared.clock.as_ref());
+        }
         let names: Vec<_> = self.assignment.names().cloned().collect();
         self.give_up(&names);
         self.consumer.close()?;

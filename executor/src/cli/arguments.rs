@@ -98,7 +98,7 @@ pub struct RunArguments {
     /// as --kafka sasl.username=…. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = pair)]
     pub kafka: Vec<(String, String)>,
-    /// What a crash may repeat [settings: guarantee]. Only at-least-once, so far.
+    /// What a crash may repeat on Kafka: exactly-once (nothing) or at-least-once [settings: guarantee]
     #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
     pub guarantee: Option<String>,
     /// Where a group without commits begins: earliest, latest, or a time as ms since 1970 [settings: from].

@@ -16,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
 use crate::directory::Directory;
+use crate::failpoint::Failpoint;
 use crate::kafka::Kafka;
 use crate::kafka::config::{ClientSettings, setting_of};
 use crate::local::summary;
@@ -45,8 +46,9 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
         info!("CPython {} at {}", python::version(), python::prefix(py));
-        if settings.get("guarantee").is_none_or(|guarantee| guarantee == "at-least-once") {
-            info!("guarantee: at-least-once; a crash may repeat what was not committed");
+        match start.config.guarantee {
+            Guarantee::ExactlyOnce => info!("guarantee: exactly-once"),
+            Guarantee::AtLeastOnce => info!("guarantee: at-least-once; a crash may repeat what was not committed"),
         }
         let kafka = start.connect()?;
         let mut admin = kafka.admin();
@@ -144,15 +146,6 @@ struct Start {
 
 impl Start {
     fn new(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings, worker: u32) -> Result<Start, Stop> {
-        match settings.get("guarantee") {
-            None | Some("at-least-once") => {}
-            Some("exactly-once") => {
-                return Err(Stop::refused("exactly-once is not supported on Kafka yet: say --guarantee at-least-once"));
-            }
-            Some(other) => {
-                return Err(Stop::refused(format!("the guarantee \"{other}\" is not known: it is at-least-once")));
-            }
-        }
         if let Some(table) = plan.tables.first() {
             return Err(Stop::refused(format!(
                 "the table \"{}\" cannot be kept on Kafka yet: run these agents with --local",
@@ -161,7 +154,8 @@ impl Start {
         }
         let mut config = settings.config(plan, worker).map_err(Stop::refused)?;
         config.app = settings.app(plan).map_err(Stop::refused)?;
-        config.guarantee = Guarantee::AtLeastOnce;
+        config.keeps_changelogs = true;
+        config.failpoint = failpoint()?;
         let instance = settings.get("instance").map_or_else(random, str::to_owned);
         config.transactional_id = format!("{}.{instance}.{worker}", config.app);
         let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
@@ -169,6 +163,7 @@ impl Start {
             servers,
             app: config.app.clone(),
             instance: settings.get("instance").map(|_| config.transactional_id.clone()),
+            transactional_id: config.transactional_id.clone(),
             guarantee: config.guarantee,
             assignor: plan.app.assignor,
             user: user_settings(arguments),
@@ -235,6 +230,12 @@ fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
         true => Ok(Some(number)),
         false => Err(Stop(FORCED, "error: the supervisor of this worker is gone".to_owned())),
     }
+}
+
+/// Where a test wants the process to end: `KASPR_FAILPOINT`.
+fn failpoint() -> Result<Failpoint, Stop> {
+    let Ok(text) = std::env::var("KASPR_FAILPOINT") else { return Ok(Failpoint::default()) };
+    Failpoint::parse(&text).map_err(|why| Stop::refused(format!("KASPR_FAILPOINT: {why}")))
 }
 
 /// A name that no other instance has.

@@ -1,6 +1,5 @@
 //! Knows and makes topics, over the producer's connection.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::ANSWER_WAIT_MAX;
 use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
 use super::errors::judge;
-use super::producer::Client;
+use super::producer::Line;
 use super::raw;
 use crate::broker::{Access, Admin, BrokerError, NewTopic, TopicInfo};
 
@@ -22,19 +21,19 @@ const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 /// Answers about topics.
 pub struct KafkaAdmin {
-    client: Rc<Client>,
+    line: Line,
     settings: ClientSettings,
     health: Arc<Health>,
 }
 
 impl KafkaAdmin {
     /// An admin over a client that has connected.
-    pub fn new(client: Rc<Client>, settings: ClientSettings, health: Arc<Health>) -> KafkaAdmin {
-        KafkaAdmin { client, settings, health }
+    pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaAdmin {
+        KafkaAdmin { line, settings, health }
     }
 
     fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
-        let asked = self.client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
+        let asked = self.line.client().client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
         let answered = asked.map_err(|error| judge(&format!("the topic \"{name}\""), &error))?;
         self.health.answered();
         let Some(topic) = answered.topics().iter().find(|topic| topic.name() == name) else {
@@ -52,7 +51,7 @@ impl KafkaAdmin {
 
     /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>, BrokerError> {
-        let made = self.settings.producer().create();
+        let made = self.settings.plain().create();
         made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {error}")))
     }
 
@@ -84,13 +83,15 @@ impl Admin for KafkaAdmin {
 
     fn access(&mut self, topic: &str) -> Result<Access, BrokerError> {
         let everything = Access { read: true, write: true };
-        let Some(operations) = raw::operations(&self.client, topic, ANSWER_WAIT_MAX) else { return Ok(everything) };
+        let Some(operations) = raw::operations(&self.line.client(), topic, ANSWER_WAIT_MAX) else {
+            return Ok(everything);
+        };
         let may = |operation| operations.contains(&operation) || operations.contains(&raw::Operation::All);
         Ok(Access { read: may(raw::Operation::Read), write: may(raw::Operation::Write) })
     }
 
     fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
-        let asked = self.client.client().fetch_metadata(None, ANSWER_WAIT_MAX);
+        let asked = self.line.client().client().fetch_metadata(None, ANSWER_WAIT_MAX);
         let answered = asked.map_err(|error| judge("the list of topics", &error))?;
         let mut names: Vec<String> = answered.topics().iter().map(|topic| topic.name().to_owned()).collect();
         names.sort();

@@ -10,8 +10,11 @@ use crate::config::Guarantee;
 /// The largest record that a client sends at all; topics have their own, lower limits.
 pub const RECORD_BYTES_MAX: usize = 100 << 20;
 
+/// How long a transaction may last: [`crate::config::Bounds::transaction_timeout`].
+const TRANSACTION_TIMEOUT_MS: &str = "15000";
+
 /// Settings that delivery depends on, and why nobody may change them.
-const FIXED: [(&str, &str); 13] = [
+const FIXED: [(&str, &str); 16] = [
     ("acks", "a record counts as delivered when all in-sync replicas have it"),
     ("allow.auto.create.topics", "a topic that is missing is an error, or is declared in the spec"),
     ("auto.offset.reset", "where a group begins is said with --from"),
@@ -24,6 +27,9 @@ const FIXED: [(&str, &str); 13] = [
     ("isolation.level", "only committed records are read"),
     ("message.max.bytes", "the topics' own limits hold"),
     ("partition.assignment.strategy", "the plan decides it: agents that share tables need their partitions together"),
+    ("message.timeout.ms", "it must fit the transaction's timeout"),
+    ("retry.backoff.ms", "a call that is slower counts as repeated"),
+    ("transaction.timeout.ms", "the bounds of a transaction follow from it"),
     ("transactional.id", "it follows from the app, the instance and the worker"),
 ];
 
@@ -36,6 +42,8 @@ pub struct ClientSettings {
     pub app: String,
     /// The member's lasting name.
     pub instance: Option<String>,
+    /// The name of the worker's producer, lasting where the instance is.
+    pub transactional_id: String,
     /// What a crash may repeat.
     pub guarantee: Guarantee,
     /// How partitions are divided.
@@ -107,6 +115,30 @@ impl ClientSettings {
         self.with_user(config)
     }
 
+    /// Whether effects and positions are one transaction.
+    pub fn is_exact(&self) -> bool {
+        self.guarantee == Guarantee::ExactlyOnce
+    }
+
+    /// Of a client that neither reads nor writes records.
+    pub fn plain(&self) -> ClientConfig {
+        self.with_user(self.common())
+    }
+
+    /// Of a client that sees what the group has committed, whatever transactions are open over it.
+    pub fn unstable(&self) -> ClientConfig {
+        let mut config = self.common();
+        config.set("group.id", &self.app).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
+        self.with_user(config)
+    }
+
+    /// Of a producer that takes a `transactional.id` over.
+    pub fn successor(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.common();
+        config.set("transactional.id", transactional_id);
+        self.with_user(config)
+    }
+
     /// Of the producer, whose connection serves questions about topics too.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.common();
@@ -118,7 +150,14 @@ impl ClientSettings {
             .set("queue.buffering.max.kbytes", "32768")
             // A millisecond gathers records into batches: a fifth less CPU per event at full load.
             .set("linger.ms", "1");
-        if self.guarantee == Guarantee::AtLeastOnce {
+        if self.is_exact() {
+            config
+                .set("transactional.id", &self.transactional_id)
+                .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+                // Not above the transaction's; a record that takes longer means that it is undone.
+                .set("message.timeout.ms", "10000")
+                .set("linger.ms", "5");
+        } else {
             // A broker that goes away is waited for; the bound is the queue above.
             config.set("message.timeout.ms", "0");
         }
@@ -149,6 +188,7 @@ mod tests {
             servers: "localhost:9092".to_owned(),
             app: "shop".to_owned(),
             instance: None,
+            transactional_id: "shop.a.0".to_owned(),
             guarantee: Guarantee::AtLeastOnce,
             assignor: Assignor::default(),
             user: [(name.to_owned(), value.to_owned())].into(),

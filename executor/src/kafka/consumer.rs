@@ -16,6 +16,7 @@ use super::ANSWER_WAIT_MAX;
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
+use super::fence::Fence;
 use super::raw;
 use super::wake::Wake;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
@@ -23,6 +24,9 @@ use crate::message::{Event, TopicName, TopicPartition};
 
 /// Partitions whose ends are asked for to wake the threads that fetch.
 const WOKEN_MAX: usize = 16;
+/// Longest wait for committed offsets. Those under an open transaction are not told before it ends, and
+/// the worker's other partitions stand still meanwhile.
+const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Pause between tries to seek in a partition that librdkafka has not started yet.
 const SEEK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -37,6 +41,7 @@ pub struct KafkaConsumer {
     last_topic: TopicName,
     commits: raw::Commits,
     wake: Option<Wake>,
+    fence: Fence,
     /// Given up by the group, not yet acknowledged by us.
     owed: Vec<TopicPartition>,
 }
@@ -58,6 +63,7 @@ impl KafkaConsumer {
             topics: FxHashSet::default(),
             last_topic: "".into(),
             commits,
+            fence: Fence::new(settings),
             wake: None,
             owed: Vec::new(),
         })
@@ -234,7 +240,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError> {
-        let asked = self.consumer.committed_offsets(list(partitions), ANSWER_WAIT_MAX);
+        let asked = self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
         let asking = format!("the committed offsets of the group \"{}\"", self.app);
         let answered = asked.map_err(|error| judge(&asking, &error))?;
         let mut committed = Vec::with_capacity(partitions.len());
@@ -275,21 +281,16 @@ impl Consumer for KafkaConsumer {
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
-        let asked = || {
-            let mut list = TopicPartitionList::with_capacity(offsets.len());
-            for OffsetCommit { partition, committed } in offsets {
-                let mut element = list.add_partition(&partition.topic, partition.partition);
-                element.set_offset(Offset::Offset(committed.offset))?;
-                element.set_metadata(&committed.metadata);
-            }
-            Ok(list)
-        };
-        let answer = self.commits.turn(&self.consumer, asked);
+        let answer = self.commits.turn(&self.consumer, || offset_list(offsets));
         let committed = answer.map_err(|error| judge(&format!("offsets of the group \"{}\"", self.app), &error))?;
         if committed {
             self.health.answered();
         }
         Ok(committed)
+    }
+
+    fn unblock(&mut self, partitions: &[TopicPartition]) {
+        self.fence.end_transactions_over(partitions);
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -371,6 +372,17 @@ fn name(topics: &mut FxHashSet<TopicName>, last: &mut TopicName, topic: &str) ->
         };
     }
     last.clone()
+}
+
+/// Offsets with their metadata, as librdkafka takes them.
+pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for OffsetCommit { partition, committed } in offsets {
+        let mut element = list.add_partition(&partition.topic, partition.partition);
+        element.set_offset(Offset::Offset(committed.offset))?;
+        element.set_metadata(&committed.metadata);
+    }
+    Ok(list)
 }
 
 fn list(partitions: &[TopicPartition]) -> TopicPartitionList {

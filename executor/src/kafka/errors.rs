@@ -2,6 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+use super::raw::TransactionError;
 use crate::broker::BrokerError;
 
 /// Whether someone must act, or the same call may succeed later.
@@ -12,6 +13,39 @@ pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
         Some(code) if passes(code) => BrokerError::Retriable(text),
         Some(code) if is_about_membership(code) => BrokerError::Abort(text),
         _ => BrokerError::Fatal(text),
+    }
+}
+
+/// A call on a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A producer begins its life.
+    Init,
+    /// A transaction begins.
+    Begin,
+    /// Offsets are put into it.
+    Offsets,
+    /// It is committed.
+    Commit,
+    /// It is aborted.
+    Abort,
+}
+
+/// What an error of a call on a transaction means. A call whose request may still be under way leaves
+/// the outcome open, whatever the client says of trying again.
+pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
+    let TransactionError { code, text, is_fatal, requires_abort } = error;
+    match (step, code) {
+        (_, Code::TransactionalIdAuthorizationFailed) => {
+            BrokerError::Fatal(format!("no permission to use transactions (WRITE on the transactional id): {text}"))
+        }
+        (Step::Init, _) if is_fatal => BrokerError::Fatal(text),
+        (Step::Init, _) => BrokerError::Retriable(text),
+        _ if is_fatal => BrokerError::Fenced(text),
+        (Step::Begin, _) => BrokerError::Fenced(text),
+        (Step::Abort, _) => BrokerError::Indefinite(text),
+        _ if requires_abort => BrokerError::Abort(text),
+        _ => BrokerError::Indefinite(text),
     }
 }
 

@@ -9,11 +9,11 @@ pub mod config;
 pub mod consumer;
 pub mod context;
 pub mod errors;
+mod fence;
 pub mod producer;
 mod raw;
 mod wake;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use admin::KafkaAdmin;
 use config::ClientSettings;
 use consumer::KafkaConsumer;
 use context::Health;
-use producer::{Client, KafkaProducer};
+use producer::{KafkaProducer, Line};
 
 /// Longest wait for the first answer of a broker.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
@@ -35,21 +35,22 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct Kafka {
     settings: ClientSettings,
     health: Arc<Health>,
-    client: Rc<Client>,
+    line: Line,
 }
 
 impl Kafka {
     /// Connects, and waits until a broker has answered. Errors name the servers and the reason.
     pub fn connect(settings: ClientSettings) -> Result<Kafka, BrokerError> {
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
-        let client = Rc::new(producer::client(&settings, health.clone())?);
+        let line = Line::new(&settings, health.clone())?;
+        let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for _ in 0..tries {
             let answer = client.client().fetch_metadata(None, CONNECT_STEP);
             client.poll(Duration::ZERO);
             if answer.is_ok() {
                 health.answered();
-                return Ok(Kafka { settings, health, client });
+                return Ok(Kafka { settings, health, line });
             }
             if let Some(refused) = health.refused() {
                 return Err(BrokerError::Fatal(refused));
@@ -63,7 +64,7 @@ impl Kafka {
         if !self.health.is_suspect() {
             return;
         }
-        match self.client.client().fetch_metadata(None, LOOK_WAIT_MAX) {
+        match self.line.client().client().fetch_metadata(None, LOOK_WAIT_MAX) {
             Ok(_) => self.health.answered(),
             Err(_) => self.health.unanswered(),
         }
@@ -76,12 +77,12 @@ impl Kafka {
 
     /// The producer. There is one per connection.
     pub fn producer(&self) -> KafkaProducer {
-        KafkaProducer::new(self.client.clone(), self.health.clone())
+        KafkaProducer::new(self.line.clone(), self.settings.clone(), self.health.clone())
     }
 
     /// Knows and makes topics.
     pub fn admin(&self) -> KafkaAdmin {
-        KafkaAdmin::new(self.client.clone(), self.settings.clone(), self.health.clone())
+        KafkaAdmin::new(self.line.clone(), self.settings.clone(), self.health.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sends records, over librdkafka's producer.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,27 +10,64 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header as NativeHeader, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use tracing::debug;
 
 use super::config::ClientSettings;
+use super::consumer::offset_list;
 use super::context::Health;
-use super::errors::words;
+use super::errors::{Step, judge_transaction, words};
+use super::raw;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::message::TopicPartition;
+
+/// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
+const INIT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to a call on a transaction. Then its outcome is not known.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long, and how often, reports of purged records are waited for.
+const PURGE_TURN: Duration = Duration::from_millis(10);
+const PURGE_TURNS_MAX: u32 = 100;
 
 /// The producer's client, which also answers questions about topics.
 pub type Client = BaseProducer<DeliveryContext>;
 
-/// A client that is not connected yet.
-pub fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Client, BrokerError> {
-    let context = DeliveryContext { health, state: Mutex::default() };
+/// Where the producer's client is: a new one may take its place.
+#[derive(Clone)]
+pub struct Line(Rc<RefCell<Arc<Client>>>);
+
+impl Line {
+    /// A client that is not connected yet.
+    pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
+        Ok(Line(Rc::new(RefCell::new(client(settings, health)?))))
+    }
+
+    /// The client as it is now.
+    pub fn client(&self) -> Arc<Client> {
+        self.0.borrow().clone()
+    }
+
+    fn replace(&self, client: Arc<Client>) {
+        let old = std::mem::replace(&mut *self.0.borrow_mut(), client);
+        // Its end waits for threads and connections of its own: nobody here needs to.
+        let ends = move || drop(old);
+        if std::thread::Builder::new().name("kaspr-old-producer".to_owned()).spawn(ends).is_err() {
+            debug!("an old producer ended in the worker's thread");
+        }
+    }
+}
+
+fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
+    let context = DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default() };
     let made = settings.producer().create_with_context(context);
-    made.map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))
+    made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))
 }
 
 /// The producer's ear: counts what is in flight.
 pub struct DeliveryContext {
     health: Arc<Health>,
+    /// It sends in transactions: what goes wrong is the transaction's, not the worker's.
+    is_exact: bool,
     state: Mutex<Flights>,
 }
 
@@ -39,8 +77,17 @@ struct Flights {
     in_flight: VecDeque<(u64, usize)>,
     /// Reports that came, of any kind.
     reports: u64,
-    /// The first record that could not be delivered.
-    failed: Option<String>,
+    /// The first record that could not be delivered, and why.
+    failed: Option<(Option<Code>, String)>,
+    /// What the client said before it gave up.
+    fatal: Option<String>,
+    /// Offsets after the last tracked record, by partition.
+    written: BTreeMap<(String, i32), i64>,
+}
+
+/// What a record carries to its report: its generation, and whether it is tracked.
+fn opaque(generation: u64, tracked: bool) -> usize {
+    usize::try_from(generation << 1 | u64::from(tracked)).expect("pointers have 64 bits where this runs")
 }
 
 impl DeliveryContext {
@@ -55,67 +102,126 @@ impl ClientContext for DeliveryContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.complains(error.rdkafka_error_code(), reason);
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) if self.is_exact => self.flights().fatal = Some(reason.to_owned()),
+            code => self.health.complains(code, reason),
+        }
     }
 }
 
 impl ProducerContext for DeliveryContext {
-    /// The generation.
+    /// See [`opaque`].
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, generation: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let mut flights = self.flights();
         flights.reports += 1;
-        let generation = generation as u64;
+        let (generation, tracked) = (opaque as u64 >> 1, opaque & 1 == 1);
         if let Some(flight) = flights.in_flight.iter_mut().find(|flight| flight.0 == generation) {
             flight.1 -= 1;
         }
         while flights.in_flight.front().is_some_and(|flight| flight.1 == 0) {
             flights.in_flight.pop_front();
         }
-        if let Err((error, message)) = result {
-            let place = format!("{}/{}", message.topic(), message.partition());
-            flights.failed.get_or_insert_with(|| {
-                format!("a record of {} bytes could not be sent to {place}: {}", message.payload_len(), words(error))
-            });
+        match result {
+            Ok(message) if tracked => {
+                let next = flights.written.entry((message.topic().to_owned(), message.partition())).or_default();
+                *next = (*next).max(message.offset() + 1);
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                let place = format!("{}/{}", message.topic(), message.partition());
+                flights.failed.get_or_insert_with(|| {
+                    let size = message.payload_len();
+                    let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
+                    (error.rdkafka_error_code(), why)
+                });
+            }
         }
     }
 }
 
 /// The producer of a worker.
 pub struct KafkaProducer {
-    client: Rc<Client>,
+    line: Line,
+    client: Arc<Client>,
+    settings: ClientSettings,
     health: Arc<Health>,
+    /// The client has run transactions: to fence it, another one is made.
+    used: bool,
 }
 
 impl KafkaProducer {
     /// A producer over a client that has connected.
-    pub fn new(client: Rc<Client>, health: Arc<Health>) -> KafkaProducer {
-        KafkaProducer { client, health }
+    pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaProducer {
+        KafkaProducer { client: line.client(), line, settings, health, used: false }
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.client.context().flights()
     }
+
+    /// Takes reports until there are no more; waits at most `wait` for the first.
+    fn take_reports(&self, wait: Duration) {
+        let mut wait = wait;
+        loop {
+            let before = self.flights().reports;
+            self.client.poll(wait);
+            wait = Duration::ZERO;
+            if self.flights().reports == before {
+                break;
+            }
+            self.health.answered();
+        }
+    }
+
+    /// What went wrong with a record.
+    fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
+        match code {
+            _ if !self.settings.is_exact() => BrokerError::Fatal(why),
+            Some(code) if is_refusal(code) => BrokerError::Refused(why),
+            _ => BrokerError::Abort(why),
+        }
+    }
 }
 
-/// Transactions have an issue of their own.
-fn no_transactions() -> BrokerError {
-    BrokerError::Fatal("exactly-once is not supported on Kafka yet".to_owned())
+/// The broker will never take the record.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::InvalidTopic
+            | Code::TopicAuthorizationFailed
+    )
 }
 
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
-        Err(no_transactions())
+        if self.used {
+            self.client = client(&self.settings, self.health.clone())?;
+            self.line.replace(self.client.clone());
+            self.used = false;
+        }
+        let ready = raw::init_transactions(&self.client, INIT_WAIT_MAX);
+        ready.map_err(|error| judge_transaction(Step::Init, error))?;
+        self.used = true;
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<(), BrokerError> {
-        Err(no_transactions())
+        raw::begin(&self.client).map_err(|error| judge_transaction(Step::Begin, error))
     }
 
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
-        let number = usize::try_from(generation).expect("pointers have 64 bits where this runs");
-        let mut native = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, number)
+        let opaque = opaque(generation, record.tracked);
+        let mut native = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
             .partition(record.partition)
             .timestamp(record.timestamp_ms);
         native.key = record.key;
@@ -137,33 +243,32 @@ impl Producer for KafkaProducer {
                 Ok(Taken::Yes)
             }
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(Taken::QueueFull),
-            Err((error, _)) => Err(BrokerError::Fatal(format!(
-                "a record could not be sent to {}/{}: {}",
-                record.topic,
-                record.partition,
-                words(&error)
-            ))),
+            Err((error, _)) => {
+                let place = format!("{}/{}", record.topic, record.partition);
+                let why = format!("a record could not be sent to {place}: {}", words(&error));
+                Err(self.failed(error.rdkafka_error_code(), why))
+            }
         }
     }
 
     fn poll(&mut self, wait: Duration) -> Result<(), BrokerError> {
-        let mut wait = wait;
-        loop {
-            let before = self.flights().reports;
-            self.client.poll(wait);
-            wait = Duration::ZERO;
-            if self.flights().reports == before {
-                break;
-            }
-            self.health.answered();
-        }
+        self.take_reports(wait);
         if let Some(fatal) = self.health.fatal() {
             return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
         }
-        match self.flights().failed.take() {
-            Some(failed) => Err(BrokerError::Fatal(failed)),
-            None => Ok(()),
+        let (fatal, failed) = {
+            let mut flights = self.flights();
+            (flights.fatal.take(), flights.failed.take())
+        };
+        match (fatal, failed) {
+            (Some(fatal), _) => Err(BrokerError::Fenced(fatal)),
+            (None, Some((code, why))) => Err(self.failed(code, why)),
+            (None, None) => Ok(()),
         }
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.take_reports(wait);
     }
 
     fn in_flight(&self, generation: u64) -> usize {
@@ -171,14 +276,40 @@ impl Producer for KafkaProducer {
     }
 
     fn written(&mut self) -> Vec<(TopicPartition, i64)> {
-        Vec::new()
+        let written = std::mem::take(&mut self.flights().written);
+        let named = |((topic, partition), offset)| (TopicPartition::new(String::as_str(&topic), partition), offset);
+        written.into_iter().map(named).collect()
     }
 
-    fn commit(&mut self, _: &[OffsetCommit], _: &GroupMetadata) -> Result<(), BrokerError> {
-        Err(no_transactions())
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let list = offset_list(offsets).map_err(|error| BrokerError::Abort(words(&error)))?;
+        raw::send_offsets(&self.client, &list, group, CALL_WAIT_MAX)
+            .map_err(|error| judge_transaction(Step::Offsets, error))
     }
 
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        raw::commit(&self.client, CALL_WAIT_MAX).map_err(|error| judge_transaction(Step::Commit, error))?;
+        self.health.answered();
+        Ok(())
+    }
+
+    /// The queue is emptied first: with records in flight the client's own abort waits out its time.
     fn abort(&mut self) -> Result<(), BrokerError> {
-        Err(no_transactions())
+        self.client.purge(PurgeConfig::default().queue().inflight());
+        for _ in 0..PURGE_TURNS_MAX {
+            if self.client.in_flight_count() == 0 {
+                break;
+            }
+            self.take_reports(PURGE_TURN);
+        }
+        let aborted = raw::abort(&self.client, CALL_WAIT_MAX);
+        let mut flights = self.flights();
+        flights.in_flight.clear();
+        (flights.failed, flights.fatal) = (None, None);
+        drop(flights);
+        aborted.map_err(|error| judge_transaction(Step::Abort, error))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -17,6 +17,7 @@ use rdkafka_sys as native;
 
 use super::context::MemberContext;
 use super::producer::Client;
+use crate::broker::GroupMetadata;
 use crate::message::{Header, TopicPartition};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -171,6 +172,101 @@ impl Drop for Commits {
         // the consumer that owns both.
         unsafe { native::rd_kafka_queue_destroy(self.queue) };
     }
+}
+
+/// What the client says of a call on a transaction that failed.
+#[derive(Debug)]
+pub struct TransactionError {
+    /// The code.
+    pub code: RDKafkaErrorCode,
+    /// Its name and the words.
+    pub text: String,
+    /// The client cannot go on.
+    pub is_fatal: bool,
+    /// The transaction can only be aborted.
+    pub requires_abort: bool,
+}
+
+/// The outcome of a call.
+///
+/// # Safety
+/// `error` is null or an error that is the caller's.
+unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), TransactionError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise; the texts are read before the error is given back.
+    unsafe {
+        let name = CStr::from_ptr(native::rd_kafka_error_name(error)).to_string_lossy();
+        let words = CStr::from_ptr(native::rd_kafka_error_string(error)).to_string_lossy();
+        let found = TransactionError {
+            code: native::rd_kafka_error_code(error).into(),
+            text: format!("{words} ({})", name.trim_start_matches('_')),
+            is_fatal: native::rd_kafka_error_is_fatal(error) != 0,
+            requires_abort: native::rd_kafka_error_txn_requires_abort(error) != 0,
+        };
+        native::rd_kafka_error_destroy(error);
+        Err(found)
+    }
+}
+
+/// Makes the client the only producer under its `transactional.id`.
+pub fn init_transactions(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_init_transactions(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+/// Begins a transaction.
+pub fn begin(client: &Client) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
+}
+
+/// Puts offsets of the group's member into the client's transaction.
+pub fn send_offsets(
+    client: &Client,
+    offsets: &TopicPartitionList,
+    group: &GroupMetadata,
+    wait: Duration,
+) -> Result<(), TransactionError> {
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    let (name, member) = (text(&group.group), text(&group.member));
+    let instance = group.instance.as_deref().map(text);
+    // SAFETY: client, list and texts live through the calls, which copy what they keep; the metadata
+    // is ours and given back.
+    unsafe {
+        let instance = instance.as_ref().map_or(ptr::null(), |instance| instance.as_ptr());
+        let metadata = native::rd_kafka_consumer_group_metadata_new_with_genid(
+            name.as_ptr(),
+            group.generation,
+            member.as_ptr(),
+            instance,
+        );
+        let error = native::rd_kafka_send_offsets_to_transaction(
+            client.client().native_ptr(),
+            offsets.ptr(),
+            metadata,
+            milliseconds(wait),
+        );
+        native::rd_kafka_consumer_group_metadata_destroy(metadata);
+        outcome(error)
+    }
+}
+
+/// Commits the client's transaction. rdkafka's own call may wait out a flush before it.
+pub fn commit(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_commit_transaction(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+/// Aborts the client's transaction.
+pub fn abort(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_abort_transaction(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+fn milliseconds(wait: Duration) -> i32 {
+    i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// What an access list allows.

@@ -17,6 +17,8 @@ pub struct LogProducer {
     epoch: u32,
     number: u64,
     open: bool,
+    /// Offsets of a group that the open transaction will commit.
+    offsets: Option<(String, Vec<OffsetCommit>)>,
     /// Offsets after the last tracked record, by partition.
     written: BTreeMap<TopicPartition, i64>,
 }
@@ -24,7 +26,7 @@ pub struct LogProducer {
 impl LogProducer {
     pub(super) fn new(log: Log, transactional_id: Option<&str>) -> LogProducer {
         let transactional_id = transactional_id.map(str::to_owned);
-        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false, written: BTreeMap::new() }
+        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false, offsets: None, written: BTreeMap::new() }
     }
 
     fn transaction(&self) -> Option<TransactionId> {
@@ -41,7 +43,15 @@ impl LogProducer {
         if newest == Some(self.epoch) {
             return Ok(());
         }
-        Err(BrokerError::Fatal(format!("another producer has taken over the transactional id \"{id}\"")))
+        Err(BrokerError::Fenced(format!("another producer has taken over the transactional id \"{id}\"")))
+    }
+
+    fn check_open(&self) -> Result<(), BrokerError> {
+        self.check_fence()?;
+        match self.open {
+            true => Ok(()),
+            false => Err(BrokerError::Fatal("no transaction is open".to_owned())),
+        }
     }
 
     fn decide(&mut self, commits: bool) {
@@ -51,6 +61,7 @@ impl LogProducer {
             }
         }
         self.open = false;
+        self.offsets = None;
     }
 }
 
@@ -115,6 +126,8 @@ impl Producer for LogProducer {
         Ok(())
     }
 
+    fn wait(&mut self, _wait: Duration) {}
+
     fn in_flight(&self, _generation: u64) -> usize {
         0
     }
@@ -123,18 +136,23 @@ impl Producer for LogProducer {
         std::mem::take(&mut self.written).into_iter().collect()
     }
 
-    fn commit(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
-        self.check_fence()?;
-        if !self.open {
-            return Err(BrokerError::Fatal("no transaction is open".to_owned()));
-        }
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
+        self.check_open()?;
         let mut state = self.log.state.borrow_mut();
         let members = state.groups.entry(group.group.clone()).or_default();
         if !offsets.is_empty() && members.generation(&group.member) != Some(group.generation) {
             return Err(BrokerError::Abort(format!("\"{}\" has a newer generation than the commit", group.group)));
         }
-        members.commit(offsets);
         drop(state);
+        self.offsets = Some((group.group.clone(), offsets.to_vec()));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        self.check_open()?;
+        if let Some((group, offsets)) = self.offsets.take() {
+            self.log.state.borrow_mut().groups.entry(group).or_default().commit(&offsets);
+        }
         self.decide(true);
         Ok(())
     }

@@ -31,7 +31,7 @@ fn an_open_transaction_hides_itself_and_what_follows() {
     send(&mut producer, &topic, "in");
     log.append(&topic, NewRecord { value: Some("after".into()), ..NewRecord::default() }).expect("it is appended");
     assert_eq!(seen(&log, &topic), (vec![], 0));
-    producer.commit(&[], &log.consumer("g", None).group()).expect("it commits");
+    producer.commit().expect("it commits");
     assert_eq!(seen(&log, &topic), (vec!["in".into(), "after".into()], 3), "the marker has an offset");
 }
 
@@ -45,7 +45,7 @@ fn aborted_records_never_show() {
     producer.abort().expect("it aborts");
     producer.begin().expect("it begins");
     send(&mut producer, &topic, "kept");
-    producer.commit(&[], &log.consumer("g", None).group()).expect("it commits");
+    producer.commit().expect("it commits");
     assert_eq!(seen(&log, &topic), (vec!["kept".into()], 4));
 }
 
@@ -57,10 +57,10 @@ fn a_second_producer_fences_the_first() {
     first.begin().expect("it begins");
     send(&mut first, &topic, "lost");
     let mut second = transactional(&log, "a");
-    assert!(first.commit(&[], &log.consumer("g", None).group()).is_err());
+    assert!(first.commit().is_err());
     second.begin().expect("it begins");
     send(&mut second, &topic, "kept");
-    second.commit(&[], &log.consumer("g", None).group()).expect("it commits");
+    second.commit().expect("it commits");
     assert_eq!(seen(&log, &topic).0, ["kept"]);
 }
 
@@ -105,11 +105,13 @@ fn offsets_of_a_transaction_count_when_it_commits() {
     let offsets = [OffsetCommit { partition: partition.clone(), committed: committed.clone() }];
     producer.begin().expect("it begins");
     let old = crate::broker::GroupMetadata { generation: 0, ..consumer.group() };
-    assert!(producer.commit(&offsets, &old).is_err(), "an older generation commits nothing");
+    assert!(producer.send_offsets(&offsets, &old).is_err(), "an older generation commits nothing");
     assert_eq!(log.committed("g", &partition), None);
     producer.abort().expect("it aborts");
     producer.begin().expect("it begins");
-    producer.commit(&offsets, &consumer.group()).expect("it commits");
+    producer.send_offsets(&offsets, &consumer.group()).expect("the generation is the newest");
+    assert_eq!(log.committed("g", &partition), None);
+    producer.commit().expect("it commits");
     assert_eq!(log.committed("g", &partition), Some(committed));
 }
 

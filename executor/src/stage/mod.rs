@@ -86,6 +86,9 @@ impl<C: Code> Stage<C> {
     /// [`Stage::take_effects`].
     pub fn run(&mut self) {
         self.finish_awaits();
+        if self.shared.begins_nothing.get() {
+            return;
+        }
         self.wake_held();
         let mut blocked = VecDeque::new();
         while let Some(id) = self.ready.pop_front() {
@@ -95,7 +98,7 @@ impl<C: Code> Stage<C> {
             if !self.run_lane(id) {
                 blocked.push_back(id);
             }
-            if self.shared.clock.now() >= self.shared.epoch_ends.get() {
+            if self.epoch_is_over() {
                 break;
             }
         }
@@ -105,7 +108,7 @@ impl<C: Code> Stage<C> {
     /// Runs a lane's units until it is empty, waits or the epoch ends. False: it is still ready.
     fn run_lane(&mut self, id: LaneId) -> bool {
         loop {
-            if self.track_is_busy(id) {
+            if self.track_is_busy(id) || self.shared.units_left.get() == 0 {
                 return false;
             }
             let lane = self.lanes.get_mut(&id).expect("a ready lane exists");
@@ -117,15 +120,23 @@ impl<C: Code> Stage<C> {
             if lane.running.is_some() || lane.held_until.is_some() || self.halted.is_some() {
                 return true;
             }
-            if self.shared.clock.now() >= self.shared.epoch_ends.get() {
-                return lane.queue.is_empty();
+            if self.epoch_is_over() {
+                return self.lanes[&id].queue.is_empty();
             }
         }
+    }
+
+    /// Time, room in the next transaction or units that may run are used up.
+    fn epoch_is_over(&self) -> bool {
+        self.effects.held() >= self.shared.epoch_bytes_max.get()
+            || self.shared.units_left.get() == 0
+            || self.shared.clock.now() >= self.shared.epoch_ends.get()
     }
 
     /// Decodes a unit and walks it as far as it goes.
     fn begin(&mut self, id: LaneId, unit: Unit) {
         self.units += 1;
+        self.shared.units_left.update(|left| left.saturating_sub(1));
         let (frame, value) = match self.decode(unit) {
             Ok(decoded) => decoded,
             Err((unit, fault)) => return self.fail(id, (unit, &[]), self.program.decoding, fault),
@@ -409,6 +420,34 @@ impl<C: Code> Stage<C> {
                 self.ready.push_back(id);
             }
         }
+    }
+
+    /// Forgets everything that waits: it comes again.
+    pub fn clear(&mut self) {
+        self.drop_partitions(&|_| true);
+        self.halted = None;
+    }
+
+    /// Gives up pending awaits: whatever they still return is dropped, and their units run again.
+    pub fn cancel_awaits(&mut self) {
+        let waiting: Vec<_> = self.lanes.iter().filter(|(_, lane)| lane.running.is_some()).map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.cancel(id);
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Whether an await is pending that holds an event of a partition for which `asked` holds.
+    pub fn awaits_for(&self, asked: &dyn Fn(&Event) -> bool) -> bool {
+        let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        running.flat_map(|(_, walk)| walk.frame.whole().events()).any(|event| asked(event))
+    }
+
+    /// Every event that waits here.
+    pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
+        let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
+        let queued = self.lanes.values().flat_map(|lane| &lane.queue);
+        running.map(|(_, walk)| walk.frame.whole()).chain(queued).flat_map(Unit::events)
     }
 
     /// Gives up a pending await: its unit goes back to the front of its lane.

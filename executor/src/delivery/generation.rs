@@ -1,0 +1,122 @@
+//! A generation: what one commit takes, and how far it has got on its way to the broker.
+
+use kaspr_ir::plan::TableId;
+use rustc_hash::FxHashMap;
+
+use crate::broker::{BrokerError, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::effects::{Effects, TableWrite};
+use crate::message::TopicName;
+
+/// What a commit takes: whole epochs, oldest first.
+#[derive(Debug, Default)]
+pub struct Generation {
+    /// Counts the commits of a worker.
+    pub number: u64,
+    /// Effects of the epochs.
+    pub effects: Vec<Effects>,
+    /// The last write of each key, to be sent to the changelogs: gathered when the commit begins.
+    changes: Vec<TableWrite>,
+    /// Fixed when the commit begins.
+    pub offsets: Vec<OffsetCommit>,
+    /// Bytes that the effects hold.
+    pub bytes: usize,
+    /// Records among the effects.
+    pub records: usize,
+    /// Effects, and records of the next of them, that the producer has taken.
+    sent: (usize, usize),
+    /// Changes that the producer has taken.
+    changes_sent: usize,
+}
+
+impl Generation {
+    /// An empty generation.
+    pub fn new(number: u64) -> Generation {
+        Generation { number, ..Generation::default() }
+    }
+
+    /// Takes an epoch's effects.
+    pub fn take(&mut self, effects: Effects) {
+        self.bytes += effects.size();
+        self.records += effects.outgoing_count();
+        self.effects.push(effects);
+    }
+
+    /// Gathers what the changelogs must hear: of a key that was written often only the last write.
+    pub fn gather_changes(&mut self) {
+        let mut places: FxHashMap<(TableId, i32, &[u8]), usize> = FxHashMap::default();
+        let mut changes: Vec<&TableWrite> = Vec::new();
+        for write in self.effects.iter().flat_map(|effects| &effects.writes) {
+            match places.entry((write.table, write.partition, &write.key)) {
+                std::collections::hash_map::Entry::Occupied(place) => changes[*place.get()] = write,
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(changes.len());
+                    changes.push(write);
+                }
+            }
+        }
+        self.changes = changes.into_iter().cloned().collect();
+    }
+
+    /// Hands records to the producer while it takes them, then the changes to the topics of
+    /// `changelogs`. True: it has all.
+    pub fn send(
+        &mut self,
+        producer: &mut dyn Producer,
+        changelogs: &[TopicName],
+        now_ms: i64,
+    ) -> Result<bool, BrokerError> {
+        let (first, skip) = self.sent;
+        for (number, effects) in self.effects.iter().enumerate().skip(first) {
+            let skip = if number == first { skip } else { 0 };
+            for (record, outgoing) in effects.records().enumerate().skip(skip) {
+                if producer.send(outgoing, self.number)? == Taken::QueueFull {
+                    self.sent = (number, record);
+                    return Ok(false);
+                }
+            }
+        }
+        self.sent = (self.effects.len(), 0);
+        while let Some(change) = self.changes.get(self.changes_sent) {
+            let record = OutgoingRecord {
+                topic: &changelogs[change.table.index()],
+                partition: change.partition,
+                timestamp_ms: now_ms,
+                key: Some(&change.key),
+                value: change.value.as_deref(),
+                headers: &[],
+                tracked: true,
+            };
+            if producer.send(record, self.number)? == Taken::QueueFull {
+                return Ok(false);
+            }
+            self.changes_sent += 1;
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::Scratch;
+
+    #[test]
+    fn changelogs_hear_the_last_write_of_a_key() {
+        let write = |key: &'static str, value: &'static str| TableWrite {
+            table: TableId(0),
+            partition: 0,
+            key: key.into(),
+            value: Some(value.into()),
+        };
+        let mut generation = Generation::new(1);
+        for writes in [[("a", "1"), ("b", "1")], [("a", "2"), ("c", "1")]] {
+            let mut scratch = Scratch::default();
+            writes.into_iter().for_each(|(key, value)| scratch.write(write(key, value)));
+            let mut effects = Effects::default();
+            effects.keep(&mut scratch);
+            generation.take(effects);
+        }
+        generation.gather_changes();
+        assert_eq!(generation.changes, [write("a", "2"), write("b", "1"), write("c", "1")]);
+    }
+}

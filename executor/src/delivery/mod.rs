@@ -1,0 +1,461 @@
+//! From staged effects to the world: what was complete is committed, all of it or nothing.
+//!
+//! A commit takes whole epochs, oldest first. Exactly-once: their records, changelogs, offsets and
+//! positions are one transaction. At-least-once: records leave as soon as their epoch is complete,
+//! and changelogs and offsets follow. The next epochs run while records are in flight.
+//!
+//! A transaction that cannot be committed is *undone*: whatever is staged goes with it, and the
+//! worker starts over from the committed positions. One whose outcome nobody knows is in *doubt*:
+//! a new producer fences the old one's late requests, then the stable committed offsets tell.
+
+mod generation;
+mod room;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use kaspr_ir::plan::{Plan, TableId};
+use tracing::{debug, info, warn};
+
+use crate::assignment::Assignment;
+use crate::broker::{BrokerError, Consumer, Producer};
+use crate::clock::Clock;
+use crate::config::{Bounds, Config, Guarantee};
+use crate::counters::Counters;
+use crate::dataflow::StagedEpochs;
+use crate::effects::Effects;
+use crate::failpoint::Failpoint;
+use crate::failure::FailureRecord;
+use crate::message::{TopicName, TopicPartition};
+use crate::store::ChangelogPosition;
+use crate::tables::{Tables, changelog};
+use generation::Generation;
+use room::Room;
+
+/// Producers with our `transactional.id` that may take over in a row before a worker gives way.
+const FENCED_MAX: u32 = 2;
+
+/// How often a start asks for its producer's coordinator, each time as long as the client waits.
+const INIT_TRIES: u32 = 3;
+
+/// What a turn of the delivery came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// Nothing that the worker must know of.
+    Nothing,
+    /// A commit is done.
+    Committed,
+    /// Nothing that was staged is committed, and nothing of it is left: the worker starts over from
+    /// the committed positions.
+    Undone {
+        /// Why.
+        why: String,
+        /// The broker refuses a record for good: one of the events that are undone must fail.
+        refused: bool,
+    },
+}
+
+/// How far the question is what became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// A new producer must take over first.
+    Replace,
+    /// The committed offsets must be asked.
+    Ask,
+}
+
+/// The sending end of a worker.
+pub struct Delivery {
+    producer: Box<dyn Producer>,
+    guarantee: Guarantee,
+    interval: Duration,
+    bounds: Bounds,
+    /// Topics of the tables' changelogs, by table; empty: none are kept.
+    changelogs: Vec<TopicName>,
+    room: Room,
+    last_commit: Duration,
+    /// At-least-once: what is being sent and has no offsets yet.
+    open: Generation,
+    /// The commit under way, and since when.
+    closing: Option<(Generation, Duration)>,
+    doubt: Option<Doubt>,
+    /// The producer may have requests under way that arrive late: a new one takes its place before
+    /// the next transaction.
+    stale: bool,
+    /// Other producers that took over since the last commit.
+    fenced: u32,
+    failpoint: Failpoint,
+    failures: Vec<FailureRecord>,
+}
+
+/// What a delivery works with at a turn.
+pub struct Around<'a> {
+    /// Effects of complete epochs.
+    pub staged: &'a StagedEpochs,
+    /// Positions.
+    pub assignment: &'a mut Assignment,
+    /// Whose offsets are committed.
+    pub consumer: &'a mut dyn Consumer,
+    /// Tables that take the writes of a commit.
+    pub tables: &'a RefCell<Tables>,
+    /// The table of counters.
+    pub counters: &'a RefCell<Counters>,
+    /// Tells the time.
+    pub clock: &'a dyn Clock,
+}
+
+impl Delivery {
+    /// A delivery with nothing on its way.
+    pub fn start(mut producer: Box<dyn Producer>, plan: &Plan, config: &Config) -> Result<Delivery, BrokerError> {
+        if config.guarantee == Guarantee::ExactlyOnce {
+            init(producer.as_mut())?;
+        }
+        let names = plan.tables.iter().map(|table| changelog(&config.app, &table.name).as_str().into());
+        Ok(Delivery {
+            producer,
+            guarantee: config.guarantee,
+            interval: config.commit_interval,
+            changelogs: if config.keeps_changelogs { names.collect() } else { Vec::new() },
+            room: Room::new(config.bounds.staged_bytes_max, config.bounds.transaction_timeout),
+            bounds: config.bounds.clone(),
+            last_commit: Duration::ZERO,
+            open: Generation::default(),
+            closing: None,
+            doubt: None,
+            stale: false,
+            fenced: 0,
+            failpoint: config.failpoint.clone(),
+            failures: Vec::new(),
+        })
+    }
+
+    /// Moves what is on its way; begins a commit when it is time, or at once if `now_or_never`.
+    pub fn turn(&mut self, around: &mut Around<'_>, now_or_never: bool) -> Result<Delivered, BrokerError> {
+        let turned = match self.doubt {
+            Some(doubt) => self.settle(doubt, around),
+            None => self.advance(around, now_or_never),
+        };
+        match turned {
+            Err(error) if self.guarantee == Guarantee::ExactlyOnce => self.recover(error, around),
+            turned => turned,
+        }
+    }
+
+    fn advance(&mut self, around: &mut Around<'_>, now_or_never: bool) -> Result<Delivered, BrokerError> {
+        self.producer.poll(Duration::ZERO)?;
+        if self.guarantee == Guarantee::AtLeastOnce {
+            self.send_at_once(around)?;
+        }
+        if self.closing.is_none() && (now_or_never || self.is_due(around)) {
+            self.begin(around)?;
+        }
+        self.finish(around)
+    }
+
+    /// At-least-once: records leave in order, those of the commit under way first.
+    fn send_at_once(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
+        self.take_epochs(around);
+        let now_ms = around.clock.wall_ms();
+        let clear = match &mut self.closing {
+            Some((closing, _)) => closing.send(self.producer.as_mut(), &self.changelogs, now_ms)?,
+            None => true,
+        };
+        if clear {
+            self.open.send(self.producer.as_mut(), &self.changelogs, now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, around: &Around<'_>) -> bool {
+        if around.clock.now() >= self.last_commit + self.interval {
+            return true;
+        }
+        let (bytes, records) = staged(around.staged);
+        self.open.bytes + bytes >= self.room.bytes().min(self.bounds.staged_bytes_max)
+            || self.open.records + records >= self.bounds.staged_records_max
+    }
+
+    /// Takes complete epochs, oldest first; into a transaction no more than it has room for.
+    fn take_epochs(&mut self, around: &mut Around<'_>) {
+        let mut staged = around.staged.borrow_mut();
+        while let Some(epoch) = staged.first_entry() {
+            let bytes: usize = epoch.get().iter().map(Effects::size).sum();
+            let fits = self.open.effects.is_empty() || self.open.bytes + bytes <= self.room.bytes();
+            if self.guarantee == Guarantee::ExactlyOnce && !fits {
+                return;
+            }
+            for effects in epoch.remove() {
+                for progress in &effects.progress {
+                    around.assignment.commit_takes(progress);
+                }
+                self.open.take(effects);
+            }
+        }
+    }
+
+    fn begin(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
+        let is_exact = self.guarantee == Guarantee::ExactlyOnce;
+        if is_exact && !around.consumer.group().is_member() {
+            return Ok(());
+        }
+        if is_exact && self.stale {
+            self.producer.init_transactions()?;
+            self.stale = false;
+        }
+        self.take_epochs(around);
+        if around.staged.borrow().is_empty() {
+            around.assignment.pass_markers(around.consumer);
+        }
+        let offsets = around.assignment.offsets();
+        if self.open.effects.is_empty() && offsets.is_empty() {
+            // The first event after a quiet time does not wait for an interval.
+            return Ok(());
+        }
+        let next = Generation::new(self.open.number + 1);
+        let mut generation = std::mem::replace(&mut self.open, next);
+        generation.offsets = offsets;
+        if !self.changelogs.is_empty() {
+            generation.gather_changes();
+        }
+        self.last_commit = around.clock.now();
+        self.closing = Some((generation, self.last_commit));
+        self.failpoint.pass("begin");
+        if is_exact { self.producer.begin() } else { Ok(()) }
+    }
+
+    /// Commits when everything of the commit under way is acknowledged.
+    fn finish(&mut self, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
+        let Some((closing, began)) = &mut self.closing else {
+            return Ok(Delivered::Nothing);
+        };
+        if !closing.send(self.producer.as_mut(), &self.changelogs, around.clock.wall_ms())? {
+            return Ok(Delivered::Nothing);
+        }
+        self.failpoint.pass("sent");
+        if self.producer.in_flight(closing.number) > 0 {
+            return Ok(Delivered::Nothing);
+        }
+        self.failpoint.pass("delivered");
+        if closing.records > 0 {
+            self.room.delivered(closing.bytes, around.clock.now() - *began);
+        }
+        let committed = match self.guarantee {
+            Guarantee::ExactlyOnce => self.commit_transaction(around)?,
+            Guarantee::AtLeastOnce => self.commit_offsets(around)?,
+        };
+        Ok(if committed { self.apply(around) } else { Delivered::Nothing })
+    }
+
+    fn commit_transaction(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
+        let (closing, _) = self.closing.as_ref().expect("a commit is under way");
+        let before = around.clock.now();
+        self.producer.send_offsets(&closing.offsets, &around.consumer.group())?;
+        self.failpoint.pass("offsets");
+        self.producer.commit()?;
+        // A call that was slow was perhaps repeated inside the client, and its first copy may arrive
+        // when the next transaction is open.
+        self.stale = around.clock.now() - before >= self.bounds.slow_call;
+        self.failpoint.pass("committed");
+        Ok(true)
+    }
+
+    fn commit_offsets(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
+        let (closing, _) = self.closing.as_mut().expect("a commit is under way");
+        if closing.offsets.is_empty() {
+            return Ok(true);
+        }
+        match around.consumer.commit(&closing.offsets) {
+            Err(BrokerError::Retriable(why)) => {
+                debug!("offsets are not committed yet: {why}");
+                Ok(false)
+            }
+            Err(BrokerError::Abort(why)) => {
+                warn!("offsets were not committed, so their events may come again: {why}");
+                closing.offsets.clear();
+                Ok(true)
+            }
+            committed => committed,
+        }
+    }
+
+    /// What was committed is true from here on: for positions, tables, counters and failure records.
+    fn apply(&mut self, around: &mut Around<'_>) -> Delivered {
+        let (closing, _) = self.closing.take().expect("a commit was under way");
+        self.fenced = 0;
+        around.assignment.committed(&closing.offsets);
+        let (mut tables, mut counters) = (around.tables.borrow_mut(), around.counters.borrow_mut());
+        let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
+        tables.commit(&writes, &self.changelog_positions());
+        for mut effects in closing.effects {
+            counters.records += effects.outgoing_count() as u64;
+            self.failures.append(&mut effects.failures);
+        }
+        counters.commits += 1;
+        self.failpoint.pass("applied");
+        Delivered::Committed
+    }
+
+    fn changelog_positions(&mut self) -> Vec<ChangelogPosition> {
+        let written = self.producer.written();
+        let position = |(at, offset): (TopicPartition, i64)| {
+            let table = self.changelogs.iter().position(|topic| *topic == at.topic)?;
+            let table = TableId(u32::try_from(table).expect("a plan counts tables in u32"));
+            Some(ChangelogPosition { table, partition: at.partition, offset })
+        };
+        written.into_iter().filter_map(position).collect()
+    }
+
+    /// What an error means for a transaction.
+    fn recover(&mut self, error: BrokerError, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
+        match error {
+            BrokerError::Abort(why) => {
+                self.room.timed_out();
+                Ok(self.undo(why, false, around.clock))
+            }
+            BrokerError::Refused(why) => Ok(self.undo(why, true, around.clock)),
+            BrokerError::Indefinite(why) => {
+                info!("the transaction is in doubt: {why}");
+                self.doubt = Some(Doubt::Replace);
+                Ok(Delivered::Nothing)
+            }
+            BrokerError::Fenced(why) => {
+                self.fenced += 1;
+                if self.fenced > FENCED_MAX {
+                    return Err(BrokerError::Fatal(format!("another worker runs under this one's name: {why}")));
+                }
+                warn!("the producer must be replaced: {why}");
+                self.doubt = Some(Doubt::Replace);
+                Ok(Delivered::Nothing)
+            }
+            BrokerError::Retriable(why) => {
+                debug!("the commit waits: {why}");
+                Ok(Delivered::Nothing)
+            }
+            fatal @ BrokerError::Fatal(_) => Err(fatal),
+        }
+    }
+
+    /// Learns what became of a transaction whose outcome nobody knows.
+    fn settle(&mut self, doubt: Doubt, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
+        if doubt == Doubt::Replace {
+            self.producer.init_transactions()?;
+            (self.stale, self.doubt) = (false, Some(Doubt::Ask));
+        }
+        let Some((closing, _)) = &self.closing else {
+            self.doubt = None;
+            return Ok(Delivered::Nothing);
+        };
+        let Some(sent) = closing.offsets.first() else {
+            self.doubt = None;
+            return Ok(self.forget("none of its partitions is left".to_owned(), false));
+        };
+        let found = around.consumer.committed(std::slice::from_ref(&sent.partition))?;
+        self.doubt = None;
+        // A window may hold the offset still while the metadata moves: both are compared.
+        if found.first().and_then(Option::as_ref) == Some(&sent.committed) {
+            info!("the transaction was committed");
+            return Ok(self.apply(around));
+        }
+        Ok(self.forget("it was not committed".to_owned(), false))
+    }
+
+    /// Aborts the transaction under way and forgets everything that is staged in it or behind it.
+    fn undo(&mut self, why: String, refused: bool, clock: &dyn Clock) -> Delivered {
+        if self.closing.is_some() {
+            let before = clock.now();
+            if let Err(error) = self.producer.abort() {
+                debug!("the transaction could not be aborted: {error}");
+                self.stale = true;
+            }
+            self.stale |= clock.now() - before >= self.bounds.slow_call;
+        }
+        self.forget(why, refused)
+    }
+
+    fn forget(&mut self, why: String, refused: bool) -> Delivered {
+        self.closing = None;
+        self.open = Generation::new(self.open.number + 1);
+        // What was written belongs to nothing.
+        drop(self.producer.written());
+        Delivered::Undone { why, refused }
+    }
+
+    /// Exactly-once: what is not committed will not be, for the partitions change hands. A
+    /// transaction that is in doubt stays so.
+    pub fn abandon(&mut self, clock: &dyn Clock) {
+        if self.guarantee == Guarantee::ExactlyOnce && self.doubt.is_none() {
+            self.undo(String::new(), false, clock);
+        }
+    }
+
+    /// Waits a moment for acknowledgements.
+    pub fn wait(&mut self) {
+        self.producer.wait(Duration::from_millis(1));
+    }
+
+    /// Offsets of these partitions are not ours to commit any more.
+    pub fn give_up(&mut self, names: &[TopicPartition]) {
+        if let Some((closing, _)) = &mut self.closing {
+            closing.offsets.retain(|offset| !names.contains(&offset.partition));
+        }
+    }
+
+    /// What waits to be acknowledged is as much as may wait: nothing new should come.
+    pub fn is_full(&self, staged_epochs: &StagedEpochs) -> bool {
+        let closing = self.closing.as_ref().map_or((0, 0), |(closing, _)| (closing.bytes, closing.records));
+        let (bytes, records) = staged(staged_epochs);
+        self.open.bytes + closing.0 + bytes >= 2 * self.bounds.staged_bytes_max
+            || self.open.records + closing.1 + records >= 2 * self.bounds.staged_records_max
+    }
+
+    /// Bytes of effects that one epoch may bring, so that it fits into a transaction.
+    pub fn epoch_bytes_max(&self) -> usize {
+        match self.guarantee {
+            Guarantee::ExactlyOnce => self.room.bytes(),
+            Guarantee::AtLeastOnce => self.bounds.staged_bytes_max,
+        }
+    }
+
+    /// Nothing is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.closing.is_none() && self.open.effects.is_empty() && self.doubt.is_none()
+    }
+
+    /// When the next commit is due.
+    pub fn next_commit(&self) -> Duration {
+        self.last_commit + self.interval
+    }
+
+    /// A commit waits for acknowledgements.
+    pub fn is_sending(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Since when a transaction is open, if one is.
+    pub fn open_since(&self) -> Option<Duration> {
+        self.closing.as_ref().map(|(_, began)| *began)
+    }
+
+    /// Failures whose records are committed since the last call.
+    pub fn take_failures(&mut self) -> Vec<FailureRecord> {
+        std::mem::take(&mut self.failures)
+    }
+}
+
+/// The first takeover may have to wait for the end of another one.
+fn init(producer: &mut dyn Producer) -> Result<(), BrokerError> {
+    for _ in 1..INIT_TRIES {
+        match producer.init_transactions() {
+            Err(BrokerError::Retriable(why)) => info!("the producer waits for its coordinator: {why}"),
+            done => return done,
+        }
+    }
+    producer.init_transactions()
+}
+
+/// Bytes and records that are staged.
+fn staged(epochs: &StagedEpochs) -> (usize, usize) {
+    let epochs = epochs.borrow();
+    let all = epochs.values().flatten();
+    all.fold((0, 0), |(bytes, records), effects| (bytes + effects.size(), records + effects.outgoing_count()))
+}

@@ -1,0 +1,55 @@
+//! Ends the process at a chosen step of a commit: what a crash leaves behind is tested with it.
+
+/// The steps of a commit at which a process can be told to end, in their order.
+pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
+
+/// A step, and how often it is passed before the process ends there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failpoint {
+    name: String,
+    left: u32,
+}
+
+impl Failpoint {
+    /// Reads `name` or `name:n`, the n-th pass counted from 1.
+    pub fn parse(text: &str) -> Result<Failpoint, String> {
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        let left = count.parse().map_err(|_| format!("\"{count}\" is no number"))?;
+        if !FAILPOINTS.contains(&name) {
+            return Err(format!("\"{name}\" is none of {}", FAILPOINTS.join(", ")));
+        }
+        Ok(Failpoint { name: name.to_owned(), left })
+    }
+
+    /// A step is passed: here the process may end as a kill would end it.
+    pub fn pass(&mut self, name: &str) {
+        if self.left == 0 || self.name != name {
+            return;
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failpoint_has_a_name_and_a_count() {
+        assert_eq!(Failpoint::parse("sent:3"), Ok(Failpoint { name: "sent".to_owned(), left: 3 }));
+        assert_eq!(Failpoint::parse("begin").map(|point| point.left), Ok(1));
+        assert!(Failpoint::parse("nowhere").is_err() && Failpoint::parse("sent:x").is_err());
+    }
+
+    #[test]
+    fn other_steps_and_earlier_passes_go_by() {
+        let mut point = Failpoint::parse("sent:2").expect("it is well-formed");
+        point.pass("begin");
+        point.pass("sent");
+        assert_eq!(point.left, 1);
+        Failpoint::default().pass("sent");
+    }
+}
