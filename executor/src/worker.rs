@@ -479,13 +479,13 @@ impl<C: Code> Worker<C> {
     pub fn flush(&mut self) -> Result<bool, Stopped> {
         let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
         loop {
-            if matches!(self.delivered(true)?, Delivered::Undone { .. }) || !self.may_commit() {
+            if matches!(self.delivered(true)?, Delivered::Undone { .. }) {
                 return Ok(false);
             }
             if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
                 return Ok(true);
             }
-            if self.shared.clock.now() >= deadline {
+            if !self.may_commit() || self.shared.clock.now() >= deadline {
                 return Ok(false);
             }
             self.delivery.wait();

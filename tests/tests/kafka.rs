@@ -93,6 +93,11 @@ fn now() -> Instant {
 }
 
 #[track_caller]
+/// Milliseconds since 1970.
+fn wall_ms() -> i64 {
+    kaspr_exec::clock::Clock::wall_ms(&kaspr_exec::clock::SystemClock::start())
+}
+
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = now();
     while !is_so() {
@@ -551,12 +556,15 @@ fn a_check_looks_and_touches_nothing() {
 fn a_group_begins_where_it_is_told() {
     let broker = broker();
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    // Within the topic's retention, or the broker deletes the records before they are read.
+    let hour_ago = wall_ms() - 3_600_000;
     broker.produce(
         &input,
-        (0..10).map(|n| Record { timestamp: 1000 + n, ..Record::new("k", format!("{{\"n\": {n}}}")) }),
+        (0..10).map(|n| Record { timestamp: hour_ago + n, ..Record::new("k", format!("{{\"n\": {n}}}")) }),
     );
     let spec = agent("echo", &input, "", &output, SAME);
-    for (from, expected) in [("latest", 0), ("1007", 3), ("earliest", 10)] {
+    let seventh = (hour_ago + 7).to_string();
+    for (from, expected) in [("latest", 0), (seventh.as_str(), 3), ("earliest", 10)] {
         let before = broker.count(&output);
         let (status, words) = Run::new(broker, &spec).with(&["--until-caught-up", "--from", from]).to_end();
         assert_eq!(status, Some(0), "{words}");
