@@ -1,6 +1,7 @@
 //! `on_kafka`: topic → filter + map → topic on a real Kafka, beside the script that one writes by
 //! hand (confluent-kafka and orjson, batches of 1000). Both are processes of their own on the same
 //! broker and the same events; wall and CPU time are those of the whole process, start included.
+//! What exactly-once costs stands in the ratios to the same worker at least once.
 #![allow(clippy::print_stdout, reason = "a bench speaks on its terminal")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -29,7 +30,30 @@ struct Topics {
 #[derive(Clone, Copy)]
 enum Contestant {
     ByHand,
-    Worker,
+    AtLeastOnce,
+    /// With a commit interval in ms.
+    ExactlyOnce(u32),
+}
+
+/// Whose throughput is measured, one after the other in each round.
+const RUNNERS: [Contestant; 3] = [Contestant::ByHand, Contestant::AtLeastOnce, Contestant::ExactlyOnce(100)];
+/// Whose delay is measured.
+const PACED_RUNNERS: [Contestant; 5] = [
+    Contestant::ByHand,
+    Contestant::AtLeastOnce,
+    Contestant::ExactlyOnce(10),
+    Contestant::ExactlyOnce(100),
+    Contestant::ExactlyOnce(1000),
+];
+
+impl Contestant {
+    fn name(self) -> String {
+        match self {
+            Contestant::ByHand => "by hand, orjson, at least once".to_owned(),
+            Contestant::AtLeastOnce => "kaspr-exec, at-least-once".to_owned(),
+            Contestant::ExactlyOnce(interval) => format!("kaspr-exec, exactly-once {interval} ms"),
+        }
+    }
 }
 
 fn main() {
@@ -43,10 +67,10 @@ fn main() {
     let input = broker.topic("readings-raw", PARTITIONS);
     broker.produce(&input, records);
     println!("{EVENTS} events, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
-    let mut walls: [Vec<f64>; 2] = Default::default();
-    let mut cpus: [Vec<f64>; 2] = Default::default();
+    let mut walls: [Vec<f64>; RUNNERS.len()] = Default::default();
+    let mut cpus: [Vec<f64>; RUNNERS.len()] = Default::default();
     for _ in 0..ROUNDS {
-        for (number, contestant) in [Contestant::ByHand, Contestant::Worker].into_iter().enumerate() {
+        for (number, contestant) in RUNNERS.into_iter().enumerate() {
             let topics = Topics { input: input.clone(), output: broker.topic("readings", PARTITIONS) };
             let began = Instant::now();
             let child = start(contestant, &broker, &topics, EVENTS, true);
@@ -57,19 +81,27 @@ fn main() {
             assert_eq!(broker.count(&topics.output), expected, "every active reading came once");
         }
     }
-    let delays: Vec<Vec<f64>> =
-        [Contestant::ByHand, Contestant::Worker].into_iter().map(|contestant| latency(contestant, &broker)).collect();
-    println!("{:<30} {:>13} {:>13} {:>9} {:>9}", "", "µs wall/event", "µs CPU/event", "p50 ms", "p99 ms");
-    for (number, name) in ["by hand, orjson", "kaspr-exec, one worker"].into_iter().enumerate() {
-        let at = |share: f64| delays[number][(delays[number].len() as f64 * share) as usize];
-        let (wall, cpu) = (median(&walls[number]), median(&cpus[number]));
-        println!("{name:<30} {wall:>13.2} {cpu:>13.2} {:>9.1} {:>9.1}", at(0.5), at(0.99));
+    println!("{:<32} {:>13} {:>13}", "", "µs wall/event", "µs CPU/event");
+    for (number, contestant) in RUNNERS.into_iter().enumerate() {
+        println!("{:<32} {:>13.2} {:>13.2}", contestant.name(), median(&walls[number]), median(&cpus[number]));
     }
-    let ratio = |figures: &[Vec<f64>; 2]| {
-        let ratios: Vec<f64> = figures[0].iter().zip(&figures[1]).map(|(by_hand, own)| by_hand / own).collect();
+    let ratio = |figures: &[Vec<f64>; RUNNERS.len()], of: usize, to: usize| {
+        let ratios: Vec<f64> = figures[to].iter().zip(&figures[of]).map(|(to, of)| to / of).collect();
         median(&ratios)
     };
-    println!("throughput {:.2}x, CPU {:.2}x of the script by hand", ratio(&walls), ratio(&cpus));
+    for (of, to, what) in [
+        (1, 0, "at-least-once, of the script by hand"),
+        (2, 0, "exactly-once, of the script by hand"),
+        (2, 1, "exactly-once, of at-least-once"),
+    ] {
+        println!("throughput {:.2}x, CPU {:.2}x: {what}", ratio(&walls, of, to), ratio(&cpus, of, to));
+    }
+    println!("{:<32} {:>9} {:>9}", format!("at {RATE} events a second"), "p50 ms", "p99 ms");
+    for contestant in PACED_RUNNERS {
+        let delays = latency(contestant, &broker);
+        let at = |share: f64| delays[(delays.len() as f64 * share) as usize];
+        println!("{:<32} {:>9.1} {:>9.1}", contestant.name(), at(0.5), at(0.99));
+    }
 }
 
 fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, ends: bool) -> Child {
@@ -82,7 +114,7 @@ fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, 
             command.args([&topics.input, &topics.output]).arg(events.to_string());
             command
         }
-        Contestant::Worker => {
+        Contestant::AtLeastOnce | Contestant::ExactlyOnce(_) => {
             let spec = std::fs::read_to_string(folder("loop").join("agent.yaml")).expect("the bench's spec");
             let spec = spec.replace("name: readings-raw", &format!("name: {}", topics.input));
             let spec = spec.replace("- name: readings\n", &format!("- name: {}\n", topics.output));
@@ -94,6 +126,10 @@ fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, 
             if ends {
                 command.arg("--until-caught-up");
             }
+            match contestant {
+                Contestant::ExactlyOnce(interval) => command.args(["--commit-interval", &format!("{interval}ms")]),
+                _ => command.args(["--guarantee", "at-least-once"]),
+            };
             command
         }
     };
@@ -127,6 +163,7 @@ fn latency(contestant: Contestant, broker: &Broker) -> Vec<f64> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &broker.servers).set("linger.ms", "0");
     let producer: BaseProducer = config.create().expect("a producer");
+    config.set("isolation.level", "read_committed");
     config.set("group.id", unique("latency")).set("auto.offset.reset", "earliest").set("fetch.wait.max.ms", "10");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut list = rdkafka::TopicPartitionList::new();
