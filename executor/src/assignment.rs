@@ -3,7 +3,7 @@
 //! Start, abort and takeover are one move: the consumer starts at the committed offset, and each
 //! reader accepts only offsets at or past its own position, which stands in the offset's metadata.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::plan::{Plan, Topics};
 use regex::Regex;
@@ -97,6 +97,7 @@ impl Assignment {
         consumer: &mut dyn Consumer,
     ) -> Result<(), BrokerError> {
         let committed = consumer.committed(names)?;
+        let mut producers = BTreeSet::new();
         let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
         for (name, committed) in names.iter().zip(committed) {
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
@@ -108,10 +109,15 @@ impl Assignment {
                 }
                 None => self.first_offset(name, consumer)?,
             };
+            producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
             let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
             let assigned = self.assigned(name, offset, committed, metadata, count);
             info!(partition = %name, offset, "started");
             self.partitions.insert(slots.number(&name.topic, name.partition), assigned);
+        }
+        producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
+        if !producers.is_empty() {
+            consumer.end_gone(producers);
         }
         self.start(consumer)
     }

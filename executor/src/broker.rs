@@ -4,6 +4,7 @@
 //! only knows these traits. All calls come from the worker's one thread. A *consumer* is a member
 //! of the app's group; a *producer* sends records, in transactions or not; *admin* knows topics.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -119,6 +120,10 @@ pub trait Consumer {
     /// Commits offsets outside any transaction (at-least-once), without waiting. True: they are
     /// committed. False: they are on their way, and the same call asks how far they are.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
+
+    /// These producers committed last in partitions that came. Where their members are gone, ends what
+    /// they left open: it would hide later records of the topics that they wrote. Does not wait.
+    fn end_gone(&mut self, _producers: BTreeSet<String>) {}
 
     /// Lets [`Consumer::committed`] become answerable: ends transactions over the offsets of these
     /// partitions that a member which is gone left open. Does not wait; asking again is no harm.

@@ -24,12 +24,20 @@ pub struct Fault {
     pub at: Option<String>,
     /// The whole traceback, made when someone wants to read it.
     pub trace: Option<Rc<dyn Trace>>,
+    /// Nobody's fault: the outside world did not answer. The event waits and runs again, however
+    /// often, and no policy is asked.
+    pub passes: bool,
 }
 
 impl Fault {
     /// A fault that no line of user code raised.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
-        Fault { kind: kind.to_owned(), message: message.into(), at: None, trace: None }
+        Fault { kind: kind.to_owned(), message: message.into(), at: None, trace: None, passes: false }
+    }
+
+    /// What stands in the way of an event and will pass.
+    pub fn passing(message: impl Into<String>) -> Fault {
+        Fault { passes: true, ..Fault::new("Wait", message) }
     }
 
     /// The fault of a call that took longer than it may.

@@ -95,10 +95,17 @@ impl Inner {
                 Ok(None) => {
                     return Err(Fault::new("Topic", format!("the topic \"{topic}\" does not exist")));
                 }
-                Err(error) => {
-                    return Err(Fault::new("Topic", format!("the topic \"{topic}\": {error}")));
-                }
+                Err(BrokerError::Retriable(why)) => return Err(Fault::passing(why)),
+                Err(error) => return Err(Fault::new("Topic", format!("the topic \"{topic}\": {error}"))),
             };
+            match self.admin.access(topic) {
+                Ok(access) if access.write => {}
+                Err(BrokerError::Retriable(why)) => return Err(Fault::passing(why)),
+                _ => {
+                    let why = format!("no permission to write the topic \"{topic}\" (WRITE)");
+                    return Err(Fault::new("Topic", why));
+                }
+            }
             self.known.insert(topic.clone(), Known { info, turn: 0 });
         }
         Ok(self.known.get_mut(topic).expect("it was just inserted"))

@@ -40,7 +40,7 @@ impl std::fmt::Display for NameHash {
 /// What stands in the metadata of a committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Who committed; empty outside transactions.
+    /// Whose producer committed.
     pub transactional_id: String,
     /// Partitions that the topic had when the group first started on it: those below this number
     /// without a commit start at their beginning.

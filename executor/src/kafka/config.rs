@@ -14,10 +14,11 @@ pub const RECORD_BYTES_MAX: usize = 100 << 20;
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
 /// Settings that delivery depends on, and why nobody may change them.
-const FIXED: [(&str, &str); 16] = [
+const FIXED: [(&str, &str); 17] = [
     ("acks", "a record counts as delivered when all in-sync replicas have it"),
     ("allow.auto.create.topics", "a topic that is missing is an error, or is declared in the spec"),
     ("auto.offset.reset", "where a group begins is said with --from"),
+    ("client.id", "members of the group know one another's producers by it"),
     ("enable.auto.commit", "offsets are committed when their effects are durable"),
     ("enable.auto.offset.store", "offsets are committed when their effects are durable"),
     ("enable.idempotence", "a retried record must not arrive twice or out of order"),
@@ -94,6 +95,8 @@ impl ClientSettings {
         let mut config = self.common();
         config
             .set("group.id", &self.app)
+            // Others tell by it whether the member of a producer is gone.
+            .set("client.id", &self.transactional_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")

@@ -1,5 +1,6 @@
 //! A member of the app's group, over librdkafka's consumer.
 
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,7 +291,11 @@ impl Consumer for KafkaConsumer {
     }
 
     fn unblock(&mut self, partitions: &[TopicPartition]) {
-        self.fence.end_transactions_over(partitions);
+        self.fence.end_over(partitions);
+    }
+
+    fn end_gone(&mut self, producers: BTreeSet<String>) {
+        self.fence.end_gone(producers);
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {

@@ -24,6 +24,8 @@ use crate::walk::stage;
 const LETTER_MESSAGE_MAX: usize = 1024;
 /// Longest `kaspr.dlq.traceback`, in bytes.
 const LETTER_TRACEBACK_MAX: usize = 8 * 1024;
+/// How long an event waits for the outside world before it runs again.
+const PASSING_WAIT: Duration = Duration::from_secs(1);
 /// Tracebacks in the log, per operation and minute.
 const TRACEBACKS_MAX: u32 = 10;
 
@@ -56,6 +58,9 @@ impl<C: Code> Stage<C> {
         site: SiteId,
         fault: Fault,
     ) {
+        if fault.passes {
+            return self.hold(id, unit, &fault);
+        }
         let counter = self.site(site).counter;
         self.shared.counters.borrow_mut().steps[counter].failed += 1;
         let policy = self.site(site).on_error.clone();
@@ -84,6 +89,14 @@ impl<C: Code> Stage<C> {
             }
         }
         self.account(id, &unit);
+    }
+
+    /// Lets a unit wait for the outside world, without counting a try.
+    fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
+        warn!("{} waits: {}", unit.events()[0], fault.message);
+        let lane = self.lanes.get_mut(&id).expect("its unit ran");
+        lane.held_until = Some(self.shared.clock.now() + PASSING_WAIT);
+        lane.queue.push_front(unit);
     }
 
     /// Records the failure of an event, and sends a dead letter where the policy says so.
