@@ -147,7 +147,7 @@ impl<C: Code> Worker<C> {
             None => self.take_over()?,
         }
         self.give();
-        if (polled > 0 || self.wants_epoch()) && !self.waits_for_one() {
+        if polled > 0 || self.wants_epoch() {
             self.run_epoch();
         }
         self.ease_pressure()?;
@@ -305,9 +305,14 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// One event by one is run, and the last is not committed yet.
-    fn waits_for_one(&self) -> bool {
-        self.one_by_one > 0 && !(self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty())
+    /// How many units may begin in an epoch: where one is run after the other, none before the last is
+    /// committed.
+    fn units_of_epoch(&self) -> usize {
+        let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
+        match self.one_by_one {
+            0 => usize::MAX,
+            _ => usize::from(is_quiet),
+        }
     }
 
     /// Starts on partitions that came. A broker that does not answer is asked again at the next turn.
@@ -415,7 +420,7 @@ impl<C: Code> Worker<C> {
     fn run_epoch(&mut self) {
         self.shared.epoch_ends.set(self.shared.clock.now() + self.config.bounds.epoch_budget);
         self.shared.epoch_bytes_max.set(self.delivery.epoch_bytes_max());
-        self.shared.units_left.set(if self.one_by_one > 0 { 1 } else { usize::MAX });
+        self.shared.units_left.set(self.units_of_epoch());
         self.epoch += 1;
         for reader in &mut self.dataflow.readers {
             reader.input.advance_to(self.epoch);

@@ -26,6 +26,8 @@ pub struct Generation {
     sent: (usize, usize),
     /// Changes that the producer has taken.
     changes_sent: usize,
+    /// The producer has all of it.
+    pub is_sent: bool,
 }
 
 impl Generation {

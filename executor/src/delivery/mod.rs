@@ -171,7 +171,7 @@ impl Delivery {
             return true;
         }
         let (bytes, records) = staged(around.staged);
-        self.open.bytes + bytes >= self.room.bytes().min(self.bounds.staged_bytes_max)
+        self.open.bytes + bytes >= self.epoch_bytes_max()
             || self.open.records + records >= self.bounds.staged_records_max
     }
 
@@ -231,12 +231,14 @@ impl Delivery {
         if !closing.send(self.producer.as_mut(), &self.changelogs, around.clock.wall_ms())? {
             return Ok(Delivered::Nothing);
         }
-        self.failpoint.pass("sent");
+        if !std::mem::replace(&mut closing.is_sent, true) {
+            self.failpoint.pass("sent");
+        }
         if self.producer.in_flight(closing.number) > 0 {
             return Ok(Delivered::Nothing);
         }
         self.failpoint.pass("delivered");
-        if closing.records > 0 {
+        if closing.records > 0 && self.guarantee == Guarantee::ExactlyOnce {
             self.room.delivered(closing.bytes, around.clock.now() - *began);
         }
         let committed = match self.guarantee {
