@@ -480,13 +480,12 @@ impl<C: Code> Worker<C> {
         self.start_over()
     }
 
-    /// Commits everything that is complete. False: the broker took too long, or it must be done again.
+    /// Commits everything that is complete. False: the broker took too long.
     pub fn flush(&mut self) -> Result<bool, Stopped> {
         let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
         loop {
-            if matches!(self.delivered(true)?, Delivered::Undone { .. }) {
-                return Ok(false);
-            }
+            // What is undone comes again: then, too, nothing is left to be committed.
+            self.deliver(true)?;
             if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
                 return Ok(true);
             }
