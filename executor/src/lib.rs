@@ -34,6 +34,8 @@ pub mod record;
 pub mod settings;
 pub mod shared;
 pub mod stage;
+pub mod stall;
+pub mod status;
 pub mod store;
 pub mod tables;
 pub mod testing;
