@@ -4,8 +4,11 @@
 //! that is not complete. Between the two lies what waits: queued, in an open window, in back-off,
 //! in a pending await. Events of a partition complete in order, so there are no gaps.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
+use crate::guard::Watch;
 use crate::message::{Event, TopicName, TopicPartition};
 
 /// Positions of one reader in one partition.
@@ -72,9 +75,15 @@ pub struct Slots {
     names: Vec<TopicPartition>,
     numbers: FxHashMap<TopicPartition, usize>,
     last: usize,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Slots {
+    /// Numbers whose meaning the watch is told, for whoever reads its mark.
+    pub fn watched(watch: Arc<Watch>) -> Slots {
+        Slots { watch: Some(watch), ..Slots::default() }
+    }
+
     /// The number of a partition; it is kept for the worker's life.
     pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
         if let Some(name) = self.names.get(self.last)
@@ -87,6 +96,9 @@ impl Slots {
         self.last = match self.numbers.get(&name) {
             Some(&number) => number,
             None => {
+                if let Some(watch) = &self.watch {
+                    watch.name_partition(topic, partition);
+                }
                 self.numbers.insert(name.clone(), self.names.len());
                 self.names.push(name);
                 self.names.len() - 1

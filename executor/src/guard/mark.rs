@@ -1,0 +1,190 @@
+//! The mark: which event runs, in a page that may be a file's.
+//!
+//! It is written with plain stores, no call into the kernel: the page cache keeps what a process
+//! wrote, however it ended.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of the page; what follows in the file is text.
+pub const PAGE: usize = 4096;
+/// Says whose page it is, and which version of it.
+const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
+
+/// The words of a mark.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Mark {
+    magic: AtomicU64,
+    /// The number of the unit that runs; 0: none does.
+    unit: AtomicU64,
+    offset: AtomicI64,
+    reader: AtomicU32,
+    partition: AtomicU32,
+    events: AtomicU32,
+    /// The row of the table of counters whose call came last.
+    row: AtomicU32,
+}
+
+/// What a mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doing {
+    /// The number of the unit: it changes whenever another one begins or goes on.
+    pub unit: u64,
+    /// The offset of its (first) event.
+    pub offset: i64,
+    /// The reader's number in the plan.
+    pub reader: u32,
+    /// The number of the (first) event's partition in the worker's list.
+    pub partition: u32,
+    /// How many events it has.
+    pub events: u32,
+    /// The row of the table of counters whose call came last.
+    pub row: u32,
+}
+
+impl Mark {
+    /// Says what runs from now on. A reader that meets the words half-written sees that none runs.
+    pub fn set(&self, doing: &Doing) {
+        self.unit.store(0, Ordering::Relaxed);
+        self.offset.store(doing.offset, Ordering::Release);
+        self.reader.store(doing.reader, Ordering::Release);
+        self.partition.store(doing.partition, Ordering::Release);
+        self.events.store(doing.events, Ordering::Release);
+        self.row.store(doing.row, Ordering::Release);
+        self.unit.store(doing.unit, Ordering::Release);
+    }
+
+    /// Nothing runs.
+    pub fn clear(&self) {
+        self.unit.store(0, Ordering::Release);
+    }
+
+    /// The call that is made now.
+    pub fn set_row(&self, row: u32) {
+        self.row.store(row, Ordering::Release);
+    }
+
+    /// What runs.
+    pub fn get(&self) -> Option<Doing> {
+        loop {
+            let unit = self.unit.load(Ordering::Acquire);
+            if unit == 0 {
+                return None;
+            }
+            let doing = Doing {
+                unit,
+                offset: self.offset.load(Ordering::Acquire),
+                reader: self.reader.load(Ordering::Acquire),
+                partition: self.partition.load(Ordering::Acquire),
+                events: self.events.load(Ordering::Acquire),
+                row: self.row.load(Ordering::Acquire),
+            };
+            if self.unit.load(Ordering::Acquire) == unit {
+                return Some(doing);
+            }
+        }
+    }
+
+    /// The row of the last call, whether an event runs or not.
+    pub fn row(&self) -> u32 {
+        self.row.load(Ordering::Acquire)
+    }
+}
+
+/// What a page of a file says.
+pub fn read(bytes: &[u8]) -> Option<Doing> {
+    let word = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+    let half = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let unit = word(8).filter(|unit| *unit != 0 && word(0) == Some(MAGIC))?;
+    Some(Doing {
+        unit,
+        offset: word(16)?.cast_signed(),
+        reader: half(24)?,
+        partition: half(28)?,
+        events: half(32)?,
+        row: half(36)?,
+    })
+}
+
+/// The memory of a mark: the process's own, or a file's.
+#[derive(Debug)]
+pub struct Page {
+    mark: NonNull<Mark>,
+    mapped: bool,
+}
+
+// SAFETY: all words are atomics, and the memory lives as long as the page.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Memory of the process alone.
+    pub fn in_memory() -> Page {
+        Page { mark: NonNull::from(Box::leak(Box::<Mark>::default())), mapped: false }
+    }
+
+    /// The first page of a file, which says that nothing runs.
+    pub fn of(file: &File) -> std::io::Result<Page> {
+        // Written, not only made longer: a page without a block would be a fault on a full disk.
+        let mut page = [0; PAGE];
+        page[..8].copy_from_slice(&MAGIC.to_ne_bytes());
+        file.write_all_at(&page, 0)?;
+        // SAFETY: a new mapping of a file that is as long as it; the kernel chooses the place. The
+        // standard library has no mapping, and one page is no reason for a crate.
+        let start = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Page { mark: NonNull::new(start.cast()).expect("a mapping does not lie at 0"), mapped: true })
+    }
+}
+
+impl std::ops::Deref for Page {
+    type Target = Mark;
+    fn deref(&self) -> &Mark {
+        // SAFETY: the memory is aligned (a page, or a box), initialised (every pattern is a mark)
+        // and lives as long as `self`.
+        unsafe { self.mark.as_ref() }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: the memory came from this mapping, or from this box, and nobody has it any more.
+        unsafe {
+            if self.mapped {
+                libc::munmap(self.mark.as_ptr().cast(), PAGE);
+            } else {
+                drop(Box::from_raw(self.mark.as_ptr()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_in_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("page");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).expect("it opens");
+        let page = Page::of(&file).expect("it is mapped");
+        let doing = Doing { unit: 5, offset: -1, reader: 2, partition: 3, events: 4, row: 6 };
+        assert_eq!((page.get(), read(&std::fs::read(&path).expect("it is there"))), (None, None));
+        page.set(&doing);
+        assert_eq!((page.get(), read(&std::fs::read(&path).expect("it is there"))), (Some(doing), Some(doing)));
+        page.clear();
+        assert_eq!(read(&std::fs::read(&path).expect("it is there")), None);
+        assert_eq!(read(b"short"), None);
+    }
+}

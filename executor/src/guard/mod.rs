@@ -1,0 +1,247 @@
+//! Events that end the process: recognised after three crashes in a row, and not run again.
+//!
+//! The *mark* says which event runs. It lies in a mapped file, so it outlives the process; whoever
+//! starts next finds it there, counts it, and condemns an event that was found three times
+//! (delivery, rule 9). Without a state dir there is a mark all the same, in memory: the watchdog
+//! and the stall report read it.
+
+mod crashes;
+mod mark;
+mod names;
+mod watch;
+mod watchdog;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::warn;
+
+pub use crashes::{CRASHES_MAX, Crash};
+pub use mark::Doing;
+pub use names::Row;
+pub use watch::{NO_CALL, Outer, Rang, Sighting, Watch};
+pub use watchdog::{FORCED, grace, watch_over};
+
+use crashes::Crashes;
+
+/// What a worker's guard is opened for.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// Where its files are.
+    pub state_dir: &'a Path,
+    /// The worker's number, from 0.
+    pub worker: u32,
+    /// The app's name: another app's crashes say nothing.
+    pub app: &'a str,
+    /// The plan's revision: what crashed under other code may run now.
+    pub revision: &'a str,
+}
+
+/// The guard cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// Another process is at work there.
+    #[error("the state dir \"{}\" is in use by another worker {worker}: give each process its own", .state_dir.display())]
+    InUse {
+        /// Where.
+        state_dir: PathBuf,
+        /// Which worker.
+        worker: u32,
+    },
+    /// The file system refused.
+    #[error("the state dir \"{}\" cannot be used: {error}", .state_dir.display())]
+    File {
+        /// Where.
+        state_dir: PathBuf,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+/// The guard of one worker.
+#[derive(Debug)]
+pub struct Guard {
+    /// What the worker does now.
+    pub watch: Arc<Watch>,
+    crashes: Crashes,
+}
+
+impl Guard {
+    /// No guard: the mark is gone with the process.
+    pub fn none() -> Guard {
+        Guard { watch: Arc::new(Watch::in_memory()), crashes: Crashes::default() }
+    }
+
+    /// Takes `{state-dir}/running.{worker}` over, and counts the event that the process before
+    /// this one left in it.
+    pub fn open(post: Post<'_>) -> Result<Guard, GuardError> {
+        let failed = |error| GuardError::File { state_dir: post.state_dir.to_owned(), error };
+        std::fs::create_dir_all(post.state_dir).map_err(failed)?;
+        let path = post.state_dir.join(format!("running.{}", post.worker));
+        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(failed)?;
+        if let Err(error) = file.try_lock() {
+            return Err(match error {
+                std::fs::TryLockError::WouldBlock => {
+                    GuardError::InUse { state_dir: post.state_dir.to_owned(), worker: post.worker }
+                }
+                std::fs::TryLockError::Error(error) => failed(error),
+            });
+        }
+        let mut crashes = Crashes::read(post).map_err(failed)?;
+        let bytes = std::fs::read(&path).map_err(failed)?;
+        if let Some(crash) = names::last_crash(&bytes, post) {
+            let count = crashes.count(crash.clone()).map_err(failed)?;
+            tell(&crash, count);
+        }
+        let watch = Watch::mapped(file, post).map_err(failed)?;
+        Ok(Guard { watch: Arc::new(watch), crashes })
+    }
+
+    /// Events that have ended the process too often.
+    pub fn condemned(&self) -> Vec<&Crash> {
+        self.crashes.condemned()
+    }
+
+    /// Notes that a reader has completed everything before `done`. What crashed there before and
+    /// has not been condemned is free again.
+    pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) {
+        if let Err(error) = self.crashes.completed(reader, (topic, partition), done) {
+            warn!("the crashes of events cannot be noted: {error}");
+        }
+    }
+
+    /// Some event has crashed and not completed since.
+    pub fn has_suspects(&self) -> bool {
+        self.crashes.has_suspects()
+    }
+}
+
+fn tell(crash: &Crash, count: u32) {
+    let Crash { topic, partition, offset, events, .. } = crash;
+    let place = crash.place();
+    let batch = if *events > 1 { format!(" (a batch of {events} events)") } else { String::new() };
+    let verdict = match CRASHES_MAX.saturating_sub(count) {
+        0 => "it is not run again and fails".to_owned(),
+        left => format!("after {left} more in a row it fails alone"),
+    };
+    warn!("the last process ended in {place} on {topic}/{partition}@{offset}{batch}: crash {count}, {verdict}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Slots;
+    use crate::message::TopicPartition;
+    use kaspr_ir::plan::ReaderId;
+
+    fn post(state_dir: &Path) -> Post<'_> {
+        Post { state_dir, worker: 0, app: "shop", revision: "r1" }
+    }
+
+    fn named(guard: &Guard) -> &Watch {
+        guard.watch.name_reader(ReaderId(0), "orders");
+        guard.watch.name_rows([Row {
+            agent: "orders".into(),
+            operation: "count".into(),
+            limit: std::time::Duration::from_secs(1),
+        }]);
+        Slots::watched(guard.watch.clone()).number(&"in".into(), 3);
+        &guard.watch
+    }
+
+    /// A process that dies while an event runs: its mark stays.
+    fn crash(folder: &Path, offset: i64) -> usize {
+        let guard = Guard::open(post(folder)).expect("it opens");
+        named(&guard).begin(ReaderId(0), 0, offset, 1);
+        guard.watch.arm(0);
+        guard.condemned().len()
+    }
+
+    #[test]
+    fn three_crashes_in_a_row_condemn_an_event() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for expected in [0, 0, 0, 1, 1] {
+            assert_eq!(crash(folder.path(), 7), expected);
+        }
+        let guard = Guard::open(post(folder.path())).expect("it opens");
+        let condemned = guard.condemned();
+        assert_eq!((condemned[0].offset, condemned[0].partition, condemned[0].crashes), (7, 3, 5));
+        assert_eq!(condemned[0].place(), "agent \"orders\", operation \"count\"");
+    }
+
+    #[test]
+    fn an_event_that_completes_is_free_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crash(folder.path(), 7);
+        crash(folder.path(), 7);
+        let mut guard = Guard::open(post(folder.path())).expect("it opens");
+        assert!(guard.has_suspects());
+        guard.completed("orders", ("in", 3), 7);
+        assert!(guard.has_suspects(), "7 is not complete when the next offset to complete is 7");
+        guard.completed("orders", ("in", 3), 8);
+        assert!(!guard.has_suspects());
+        drop(guard);
+        for expected in [0, 0, 0, 1] {
+            assert_eq!(crash(folder.path(), 7), expected);
+        }
+    }
+
+    #[test]
+    fn a_process_that_ends_between_events_leaves_no_mark() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for _ in 0..5 {
+            let guard = Guard::open(post(folder.path())).expect("it opens");
+            let watch = named(&guard);
+            watch.begin(ReaderId(0), 0, 7, 1);
+            watch.end();
+            assert!(!guard.has_suspects() && guard.condemned().is_empty());
+        }
+    }
+
+    #[test]
+    fn other_code_gets_new_tries_and_a_batch_counts_by_its_first_offset() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for events in [3, 2, 5] {
+            let guard = Guard::open(post(folder.path())).expect("it opens");
+            named(&guard).begin(ReaderId(0), 0, 7, events);
+        }
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned().len(), 1);
+        let mended = Post { revision: "r2", ..post(folder.path()) };
+        assert_eq!(Guard::open(mended).expect("it opens").condemned().len(), 0);
+    }
+
+    #[test]
+    fn what_another_worker_counted_counts_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for worker in [0, 1, 1, 0] {
+            let guard = Guard::open(Post { worker, ..post(folder.path()) }).expect("it opens");
+            named(&guard).begin(ReaderId(0), 0, 7, 1);
+        }
+        // Worker 1's second crash still stands in its mark: it is counted when it starts again.
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned().len(), 1);
+    }
+
+    #[test]
+    fn one_process_at_a_time_and_strange_files_are_nobodys_crash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Guard::open(post(folder.path())).expect("it opens");
+        assert!(matches!(Guard::open(post(folder.path())), Err(GuardError::InUse { worker: 0, .. })));
+        drop(guard);
+        std::fs::write(folder.path().join("running.0"), vec![7; 5000]).expect("written");
+        std::fs::write(folder.path().join("crashes.0"), "{").expect("written");
+        assert!(!Guard::open(post(folder.path())).expect("it opens").has_suspects());
+    }
+
+    #[test]
+    fn partitions_are_named_once() {
+        let watch = Arc::new(Watch::in_memory());
+        let mut slots = Slots::watched(watch.clone());
+        for partition in [4, 5, 4] {
+            slots.number(&"t".into(), partition);
+        }
+        watch.begin(ReaderId(0), 1, 9, 1);
+        let doing = watch.doing().expect("it runs");
+        assert_eq!(watch.place(&doing), Some((TopicPartition::new("t", 5).to_string(), 9)));
+    }
+}

@@ -1,0 +1,126 @@
+//! What the numbers of a mark mean: readers, partitions, places of calls. In the file, behind the
+//! mark, one JSON object a line.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::mark::{self, PAGE};
+use super::{Crash, Post};
+
+/// A place of calls: a row of the table of counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The agent.
+    pub agent: String,
+    /// The operation, or `output:{topic}` and the like.
+    pub operation: String,
+    /// The longest time of one call.
+    pub limit: Duration,
+}
+
+impl Row {
+    /// In words.
+    pub fn words(&self) -> String {
+        words(&self.agent, &self.operation)
+    }
+}
+
+/// An agent's operation in words.
+pub fn words(agent: &str, operation: &str) -> String {
+    format!("agent \"{agent}\", operation \"{operation}\"")
+}
+
+/// A line of the file.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Line {
+    /// Whose file it is.
+    Post { app: String, revision: String },
+    /// The next reader.
+    Reader(String),
+    /// The next row.
+    Row(String, String),
+    /// The next partition.
+    Partition(String, i32),
+}
+
+/// The names, and the file that has them too.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub readers: Vec<String>,
+    pub rows: Vec<Row>,
+    pub partitions: Vec<(String, i32)>,
+    file: Option<(File, u64)>,
+}
+
+impl Names {
+    /// No names yet; the file's old ones are gone.
+    pub fn of(file: File, post: Post<'_>) -> std::io::Result<Names> {
+        file.set_len(PAGE as u64)?;
+        let mut names = Names { file: Some((file, PAGE as u64)), ..Names::default() };
+        names.write(&Line::Post { app: post.app.to_owned(), revision: post.revision.to_owned() })?;
+        Ok(names)
+    }
+
+    pub fn add_reader(&mut self, name: &str) {
+        self.readers.push(name.to_owned());
+        self.note(&Line::Reader(name.to_owned()));
+    }
+
+    pub fn add_row(&mut self, row: Row) {
+        self.note(&Line::Row(row.agent.clone(), row.operation.clone()));
+        self.rows.push(row);
+    }
+
+    pub fn add_partition(&mut self, topic: &str, partition: i32) {
+        self.partitions.push((topic.to_owned(), partition));
+        self.note(&Line::Partition(topic.to_owned(), partition));
+    }
+
+    fn note(&mut self, line: &Line) {
+        if let Err(error) = self.write(line) {
+            warn!("events that end the process may not be recognised: {error}");
+        }
+    }
+
+    fn write(&mut self, line: &Line) -> std::io::Result<()> {
+        let Some((file, at)) = &mut self.file else { return Ok(()) };
+        let mut text = serde_json::to_vec(line).map_err(std::io::Error::other)?;
+        text.push(b'\n');
+        file.write_all_at(&text, *at)?;
+        *at += text.len() as u64;
+        Ok(())
+    }
+}
+
+/// The event that ran when the process that wrote this file ended. Another app's, or that of other
+/// code, is nobody's.
+pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
+    let doing = mark::read(bytes)?;
+    let mut names = Names::default();
+    let lines = bytes.get(PAGE..)?.split(|byte| *byte == b'\n');
+    let mut is_ours = false;
+    for line in lines.map_while(|line| serde_json::from_slice::<Line>(line).ok()) {
+        match line {
+            Line::Post { app, revision } => is_ours = app == post.app && revision == post.revision,
+            Line::Reader(name) => names.readers.push(name),
+            Line::Row(agent, operation) => names.rows.push(Row { agent, operation, limit: Duration::ZERO }),
+            Line::Partition(topic, partition) => names.partitions.push((topic, partition)),
+        }
+    }
+    let (topic, partition) = names.partitions.get(doing.partition as usize).filter(|_| is_ours)?.clone();
+    let call = names.rows.get(doing.row as usize).map(|row| (row.agent.clone(), row.operation.clone()));
+    Some(Crash {
+        reader: names.readers.get(doing.reader as usize)?.clone(),
+        topic,
+        partition,
+        offset: doing.offset,
+        events: doing.events,
+        crashes: 0,
+        call,
+    })
+}

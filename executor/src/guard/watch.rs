@@ -1,0 +1,372 @@
+//! What the worker's thread does now, for threads that look from outside.
+//!
+//! Two things run there: a *unit* (an event or a batch, from its decoding to its last output) and,
+//! within it, a *call* of user code. Beginning and ending them is a few plain stores. A call is one
+//! atomic word, its number and whether the alarm has rung for it, so that an alarm never meets the
+//! call behind the one that it was meant for.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kaspr_ir::plan::ReaderId;
+
+use super::Post;
+use super::mark::{Doing, Page};
+use super::names::{Names, Row};
+use crate::config::CALL_MAX;
+
+/// The row of no call of an event: it is decoded; or, outside any event, a task that user code has
+/// started in the event loop runs.
+pub const NO_CALL: u32 = u32::MAX;
+
+/// Why the alarm rang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rang {
+    /// The call took longer than it may.
+    Call,
+    /// All calls of the event together did.
+    Event,
+}
+
+/// The bits of a call's word that are not its number.
+const RANG_BITS: u64 = 0b11;
+
+impl Rang {
+    fn bits(self) -> u64 {
+        match self {
+            Rang::Call => 1,
+            Rang::Event => 2,
+        }
+    }
+
+    fn of(word: u64) -> Option<Rang> {
+        match word & RANG_BITS {
+            1 => Some(Rang::Call),
+            2 => Some(Rang::Event),
+            _ => None,
+        }
+    }
+}
+
+/// What the worker's thread does.
+#[derive(Debug)]
+pub struct Watch {
+    page: Page,
+    /// Units and calls so far; only the worker's thread counts.
+    units: AtomicU64,
+    calls: AtomicU64,
+    /// The call that runs: its number and `RANG_BITS`; 0: none does.
+    call: AtomicU64,
+    names: Mutex<Names>,
+    /// After how long a stall is told, in ms; 0: never.
+    stall_after_ms: AtomicU64,
+    /// Someone wants the status.
+    asked: AtomicBool,
+}
+
+/// What ran when something else was let in between.
+#[derive(Clone, Copy, Debug)]
+pub struct Outer {
+    doing: Option<Doing>,
+    call: u64,
+    row: u32,
+}
+
+impl Watch {
+    /// A mark that is gone with the process.
+    pub fn in_memory() -> Watch {
+        Watch::over(Page::in_memory(), Names::default())
+    }
+
+    /// A mark in a file, which says that nothing runs.
+    pub(super) fn mapped(file: File, post: Post<'_>) -> std::io::Result<Watch> {
+        Ok(Watch::over(Page::of(&file)?, Names::of(file, post)?))
+    }
+
+    fn over(page: Page, names: Names) -> Watch {
+        Watch {
+            page,
+            units: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            call: AtomicU64::new(0),
+            names: Mutex::new(names),
+            stall_after_ms: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+        }
+    }
+
+    /// A unit begins: an event, or a batch by its first event.
+    pub fn begin(&self, reader: ReaderId, partition: usize, offset: i64, events: usize) {
+        let (reader, partition, events) = (reader.0, partition as u32, events as u32);
+        self.page.set(&Doing { unit: next(&self.units), offset, reader, partition, events, row: NO_CALL });
+    }
+
+    /// The unit has ended, or waits.
+    pub fn end(&self) {
+        self.page.clear();
+    }
+
+    /// A call begins at this row of the table of counters.
+    pub fn arm(&self, row: u32) {
+        self.page.set_row(row);
+        self.call.store(next(&self.calls) << 2, Ordering::Release);
+    }
+
+    /// The call has ended. Between the two steps nobody rings: that needs what the caller holds.
+    pub fn disarm(&self) -> Option<Rang> {
+        let word = self.call.load(Ordering::Acquire);
+        self.call.store(0, Ordering::Release);
+        Rang::of(word)
+    }
+
+    /// A unit that waited goes on inside something else, with a call at the row that it had.
+    pub fn enter(&self, doing: &Doing) -> Outer {
+        let outer = Outer { doing: self.doing(), call: self.call.load(Ordering::Acquire), row: self.page.row() };
+        self.page.set(&Doing { unit: next(&self.units), ..*doing });
+        self.arm(doing.row);
+        outer
+    }
+
+    /// It waits again: what ran before runs again.
+    pub fn leave(&self, outer: Outer) -> Option<Rang> {
+        let rang = self.disarm();
+        match &outer.doing {
+            Some(doing) => self.page.set(doing),
+            None => self.page.clear(),
+        }
+        self.page.set_row(outer.row);
+        self.call.store(outer.call, Ordering::Release);
+        rang
+    }
+
+    /// Notes that the alarm rings for this call. False: it has ended, or the alarm rang before.
+    pub fn ring(&self, call: u64, why: Rang) -> bool {
+        let word = call << 2;
+        self.call.compare_exchange(word, word | why.bits(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The unit that runs.
+    pub fn doing(&self) -> Option<Doing> {
+        self.page.get()
+    }
+
+    /// The number of the call that runs; 0: none does.
+    fn call(&self) -> u64 {
+        self.call.load(Ordering::Acquire) >> 2
+    }
+
+    /// The process ends for reasons that are not the event's: its mark shall not count.
+    pub fn spare(&self) {
+        self.page.clear();
+    }
+
+    /// Names the reader of this number, the next one.
+    pub fn name_reader(&self, reader: ReaderId, name: &str) {
+        let mut names = self.names();
+        debug_assert_eq!(names.readers.len(), reader.index(), "readers are named in order");
+        names.add_reader(name);
+    }
+
+    /// Names the next rows.
+    pub fn name_rows(&self, rows: impl IntoIterator<Item = Row>) {
+        let mut names = self.names();
+        rows.into_iter().for_each(|row| names.add_row(row));
+    }
+
+    /// Names the next partition of the worker's list.
+    pub fn name_partition(&self, topic: &str, partition: i32) {
+        self.names().add_partition(topic, partition);
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a name without ever waiting for the worker's thread.
+    fn peek<R>(&self, read: impl FnOnce(&Names) -> Option<R>) -> Option<R> {
+        let names = self.names.try_lock().ok()?;
+        read(&names)
+    }
+
+    /// The longest time of a call at the row of the last one.
+    pub fn limit(&self) -> Duration {
+        self.row().map_or(CALL_MAX, |row| row.limit)
+    }
+
+    /// The place of the last call; `None` where it is no event's.
+    pub fn row(&self) -> Option<Row> {
+        let row = self.page.row() as usize;
+        self.peek(|names| names.rows.get(row).cloned())
+    }
+
+    /// The place of the last call in words.
+    pub fn row_in_words(&self) -> String {
+        match (self.row(), self.doing()) {
+            (Some(row), _) => row.words(),
+            (None, Some(_)) => "the codec".to_owned(),
+            (None, None) => "a task of the event loop".to_owned(),
+        }
+    }
+
+    /// `topic/partition` and offset of a unit's first event.
+    pub fn place(&self, doing: &Doing) -> Option<(String, i64)> {
+        let at = doing.partition as usize;
+        self.peek(|names| names.partitions.get(at).map(|(topic, number)| (format!("{topic}/{number}"), doing.offset)))
+    }
+
+    /// After how long a stall is told.
+    pub fn set_stall_after(&self, after: Duration) {
+        self.stall_after_ms.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// As above; `None`: nobody wants to know.
+    pub fn stall_after(&self) -> Option<Duration> {
+        let ms = self.stall_after_ms.load(Ordering::Relaxed);
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// Asks for the status. May be called in a signal handler.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether someone asked since the last call.
+    pub fn take_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// Someone asked, and nobody has answered yet.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts: only one thread does.
+fn next(counter: &AtomicU64) -> u64 {
+    let number = counter.load(Ordering::Relaxed) + 1;
+    counter.store(number, Ordering::Relaxed);
+    number
+}
+
+/// What a thread that looks now and then has seen: since when the same runs.
+#[derive(Debug, Default)]
+pub struct Sighting {
+    call: (u64, Duration),
+    unit: (u64, Duration),
+    doing: Option<Doing>,
+}
+
+impl Sighting {
+    /// Looks. Ages count from the first look that saw the same, so they are never too long.
+    pub fn look(&mut self, watch: &Watch, now: Duration) {
+        self.doing = watch.doing();
+        let see = |seen: &mut (u64, Duration), number: u64| {
+            if seen.0 != number {
+                *seen = (number, now);
+            }
+        };
+        see(&mut self.call, watch.call());
+        see(&mut self.unit, self.doing.map_or(0, |doing| doing.unit));
+    }
+
+    /// The unit that runs.
+    pub fn doing(&self) -> Option<Doing> {
+        self.doing
+    }
+
+    /// The number of the call that runs, and how long it has.
+    pub fn call(&self, now: Duration) -> Option<(u64, Duration)> {
+        (self.call.0 != 0).then(|| (self.call.0, now.saturating_sub(self.call.1)))
+    }
+
+    /// How long the unit has run that runs.
+    pub fn unit(&self, now: Duration) -> Option<Duration> {
+        (self.unit.0 != 0).then(|| now.saturating_sub(self.unit.1))
+    }
+
+    /// What runs longest, the unit or, outside any, the call: its number and age.
+    pub fn longest(&self, now: Duration) -> Option<(u64, Duration)> {
+        match self.unit(now) {
+            Some(age) => Some((self.unit.0, age)),
+            None => self.call(now),
+        }
+    }
+
+    /// Why the call that runs should be interrupted.
+    pub fn overdue(&self, now: Duration, limit: Duration) -> Option<(u64, Rang)> {
+        let (call, age) = self.call(now)?;
+        let why = match self.unit(now) {
+            _ if age >= limit => Rang::Call,
+            Some(age) if age >= CALL_MAX => Rang::Event,
+            _ => return None,
+        };
+        Some((call, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_ring_is_for_one_call_and_once() {
+        let watch = Watch::in_memory();
+        watch.arm(0);
+        assert!(watch.ring(1, Rang::Call) && !watch.ring(1, Rang::Event));
+        assert_eq!(watch.disarm(), Some(Rang::Call));
+        assert!(!watch.ring(1, Rang::Call), "it has ended");
+        watch.arm(0);
+        assert!(!watch.ring(1, Rang::Call), "another one runs");
+        assert_eq!(watch.disarm(), None);
+    }
+
+    #[test]
+    fn what_is_let_in_between_has_a_time_of_its_own() {
+        let watch = Watch::in_memory();
+        watch.begin(ReaderId(0), 0, 5, 1);
+        watch.arm(3);
+        let waiting = Doing { unit: 0, offset: 9, reader: 1, partition: 1, events: 1, row: 4 };
+        let outer = watch.enter(&waiting);
+        let doing = watch.doing().expect("it runs");
+        assert_eq!((doing.unit, doing.offset, doing.row), (2, 9, 4));
+        assert!(watch.ring(2, Rang::Call));
+        assert_eq!(watch.leave(outer), Some(Rang::Call));
+        let doing = watch.doing().expect("it runs");
+        assert_eq!((doing.unit, doing.offset, doing.row), (1, 5, 3));
+        assert!(watch.ring(1, Rang::Call), "the outer call is armed as it was");
+    }
+
+    #[test]
+    fn ages_count_from_the_first_look_at_the_same() {
+        let (watch, mut sighting) = (Watch::in_memory(), Sighting::default());
+        watch.begin(ReaderId(0), 0, 5, 1);
+        watch.arm(0);
+        sighting.look(&watch, SECOND);
+        sighting.look(&watch, 3 * SECOND);
+        assert_eq!((sighting.call(3 * SECOND), sighting.unit(3 * SECOND)), (Some((1, 2 * SECOND)), Some(2 * SECOND)));
+        assert_eq!(sighting.overdue(3 * SECOND, 3 * SECOND), None);
+        assert_eq!(sighting.overdue(3 * SECOND, 2 * SECOND), Some((1, Rang::Call)));
+        watch.disarm();
+        watch.arm(0);
+        sighting.look(&watch, 4 * SECOND);
+        assert_eq!(
+            (sighting.call(4 * SECOND), sighting.unit(4 * SECOND)),
+            (Some((2, Duration::ZERO)), Some(3 * SECOND))
+        );
+        // Many calls, each in time: together they may take no longer than one.
+        let late = SECOND + CALL_MAX;
+        sighting.look(&watch, late);
+        assert_eq!(sighting.overdue(late, 2 * CALL_MAX), Some((2, Rang::Event)));
+    }
+
+    #[test]
+    fn nothing_runs_between_events() {
+        let (watch, mut sighting) = (Watch::in_memory(), Sighting::default());
+        sighting.look(&watch, SECOND);
+        assert_eq!((sighting.longest(SECOND), sighting.overdue(SECOND, SECOND)), (None, None));
+    }
+}

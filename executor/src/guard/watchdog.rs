@@ -1,0 +1,143 @@
+//! Ends the process when user code neither ends nor can be interrupted.
+//!
+//! The alarm raises in a call that takes too long; a call that blocks in C, or swallows what is
+//! raised, goes on all the same. Kafka would take the worker for dead and it would hold its
+//! partitions for ever. So a thread that takes no lock which the worker's thread could hold, the
+//! interpreter's least of all, ends the process after a second deadline, with the cause. Nothing is
+//! lost: what was not committed comes again, and the crash guard counts the event.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::watch::{Sighting, Watch};
+use crate::clock::{Clock, SystemClock};
+use crate::config::CALL_MAX;
+
+/// The exit status of a process that ends itself this way (sysexits' EX_TEMPFAIL: try again).
+pub const FORCED: i32 = 75;
+/// Bounds of the time between the alarm and the end: half of the call's own, at least and at most.
+/// With the longest call it ends before Kafka's `max.poll.interval.ms` (300 s).
+const GRACE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long the worker's thread may take to answer for the status.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long the last words may wait for a reader of standard error.
+const WORDS_WAIT_MS: i32 = 1000;
+
+/// The time that a call has to end after the alarm has rung for it.
+pub fn grace(limit: Duration) -> Duration {
+    (limit / 2).clamp(GRACE.0, GRACE.1)
+}
+
+/// Looks every now and then, until `ends`.
+#[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
+pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> std::io::Result<()> {
+    let look = move || {
+        let clock = SystemClock::start();
+        let (mut sighting, mut asked_at) = (Sighting::default(), None);
+        while !ends.load(Ordering::Relaxed) {
+            std::thread::sleep(every);
+            let now = clock.now();
+            sighting.look(&watch, now);
+            if let Some(held) = stuck(&sighting, now, watch.limit()) {
+                end(&watch, &sighting, held);
+            }
+            asked_at = if watch.is_asked() { asked_at.or(Some(now)) } else { None };
+            if asked_at.is_some_and(|at| now >= at + ANSWER_MAX) && watch.take_asked() {
+                say(&busy(&watch, &sighting, now));
+            }
+        }
+    };
+    std::thread::Builder::new().name("kaspr-watchdog".to_owned()).spawn(look).map(drop)
+}
+
+/// How long it has gone on, where it went on too long.
+fn stuck(sighting: &Sighting, now: Duration, limit: Duration) -> Option<Duration> {
+    let call = sighting.call(now).map(|(_, age)| age).filter(|age| *age >= limit + grace(limit));
+    call.or_else(|| sighting.unit(now).filter(|age| *age >= CALL_MAX + grace(CALL_MAX)))
+}
+
+fn end(watch: &Watch, sighting: &Sighting, held: Duration) -> ! {
+    let on = sighting.doing().and_then(|doing| watch.place(&doing));
+    let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
+    say(&format!(
+        "error: watchdog: {}{on} has blocked for {:.1} s (timeout {:?}) and cannot be interrupted: the process ends \
+         with {FORCED}, and what was not committed comes again\n",
+        watch.row_in_words(),
+        held.as_secs_f64(),
+        watch.limit(),
+    ));
+    // SAFETY: nothing can be finished: the worker's thread is in user code.
+    unsafe { libc::_exit(FORCED) }
+}
+
+/// The status when the worker's thread cannot say it: what it is in.
+fn busy(watch: &Watch, sighting: &Sighting, now: Duration) -> String {
+    let row = watch.row();
+    let place = sighting.doing().and_then(|doing| watch.place(&doing));
+    let seconds = sighting.longest(now).map(|(_, age)| age.as_secs_f64());
+    let running = serde_json::json!({
+        "agent": row.as_ref().map(|row| &row.agent),
+        "operation": row.as_ref().map(|row| &row.operation),
+        "on": place.map(|(place, offset)| format!("{place}@{offset}")),
+        "seconds": seconds,
+    });
+    format!("{}\n", serde_json::json!({ "status": { "running": running } }))
+}
+
+/// Writes to standard error without the locks of the log, which the worker's thread may hold.
+fn say(words: &str) {
+    let mut ready = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one descriptor of ours, and bytes that live through the call. What is ready takes a
+    // page without waiting; nobody can be told when it does not take it.
+    unsafe {
+        if libc::poll(&mut ready, 1, WORDS_WAIT_MS) > 0 {
+            libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len().min(super::mark::PAGE));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kaspr_ir::plan::ReaderId;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_second_deadline_comes_before_kafka_loses_patience() {
+        assert_eq!(grace(SECOND / 10), SECOND);
+        assert_eq!(grace(10 * SECOND), 5 * SECOND);
+        assert!(CALL_MAX + grace(CALL_MAX) < 300 * SECOND);
+    }
+
+    #[test]
+    fn only_what_goes_on_after_the_alarm_is_stuck() {
+        let (watch, mut sighting) = (Watch::in_memory(), Sighting::default());
+        watch.begin(ReaderId(0), 0, 5, 1);
+        watch.arm(0);
+        sighting.look(&watch, SECOND);
+        assert_eq!(stuck(&sighting, 3 * SECOND, 2 * SECOND), None, "the alarm rings now");
+        assert_eq!(stuck(&sighting, 4 * SECOND, 2 * SECOND), Some(3 * SECOND));
+        // Outside any call, what runs of an event is bounded all the same.
+        watch.disarm();
+        sighting.look(&watch, 5 * SECOND);
+        assert_eq!(stuck(&sighting, 200 * SECOND, 2 * SECOND), None);
+        assert_eq!(stuck(&sighting, 271 * SECOND, 2 * SECOND), Some(270 * SECOND));
+    }
+
+    #[test]
+    fn the_busy_status_names_what_runs() {
+        let (watch, mut sighting) = (Watch::in_memory(), Sighting::default());
+        let row = super::super::Row { agent: "a".into(), operation: "o".into(), limit: SECOND };
+        watch.name_rows([row]);
+        watch.name_partition("t", 3);
+        watch.begin(ReaderId(0), 0, 5, 1);
+        watch.arm(0);
+        sighting.look(&watch, SECOND);
+        assert_eq!(
+            busy(&watch, &sighting, 2 * SECOND),
+            "{\"status\":{\"running\":{\"agent\":\"a\",\"on\":\"t/3@5\",\"operation\":\"o\",\"seconds\":1.0}}}\n"
+        );
+    }
+}
