@@ -114,6 +114,11 @@ pub trait Consumer {
     /// The ends of a partition, as a committed reader sees them.
     fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
 
+    /// The end of a partition as it was last heard of, without asking anybody; `None`: nobody said.
+    fn known_end(&self, _partition: &TopicPartition) -> Option<i64> {
+        None
+    }
+
     /// The first offset whose record is at or after the time, or the end.
     fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError>;
 

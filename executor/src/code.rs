@@ -161,6 +161,8 @@ pub struct With<'a, V> {
     pub via: Option<&'a Rc<Via<V>>>,
     /// The longest time of the call.
     pub limit: Duration,
+    /// The call's row in the table of counters.
+    pub row: usize,
 }
 
 impl<V> Clone for With<'_, V> {

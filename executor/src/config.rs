@@ -10,6 +10,9 @@ use crate::failpoint::Failpoint;
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
 pub const CALL_MAX: Duration = Duration::from_secs(240);
 
+/// Longest time without progress that is not told, where nobody says.
+pub const STALL_AFTER: Duration = Duration::from_secs(30);
+
 /// What a worker is told besides its plan.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -33,6 +36,8 @@ pub struct Config {
     pub keeps_changelogs: bool,
     /// Where a test ends the process.
     pub failpoint: Failpoint,
+    /// Longest time without progress that is not told.
+    pub stall_after: Duration,
     /// The bounds.
     pub bounds: Bounds,
 }
@@ -127,6 +132,7 @@ impl Config {
             timeout: CALL_MAX,
             keeps_changelogs: false,
             failpoint: Failpoint::default(),
+            stall_after: STALL_AFTER,
             bounds: Bounds::default(),
         }
     }

@@ -22,6 +22,7 @@ use timely::worker::Worker;
 use crate::code::Code;
 use crate::effects::Effects;
 use crate::frame::Unit;
+use crate::guard::Row;
 use crate::program::{Defaults, Program, lower};
 use crate::shared::Shared;
 use crate::stage::Stage;
@@ -78,6 +79,7 @@ pub fn render<C: Code>(
             let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
             let program = Rc::new(lower(plan, id, defaults, shared.counters.borrow().steps.len()));
             count(&program, shared);
+            shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
             let (reader, stream) = reader(scope, plan, id, program, defaults, window_bytes_max, shared, &hand);
             readers.push(reader);
             effects.push(stream);
@@ -139,6 +141,11 @@ fn count<C: Code>(program: &Program, shared: &Shared<C>) {
         time: std::time::Duration::ZERO,
     });
     shared.counters.borrow_mut().steps.extend(rows);
+    shared.watch.name_rows(program.sites.iter().map(|site| Row {
+        agent: site.agent_name.to_string(),
+        operation: site.operation.clone(),
+        limit: site.limit,
+    }));
 }
 
 /// An operator with one input, one output and a capability that follows its input frontier.

@@ -53,6 +53,8 @@ pub struct Member<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Called now and then, when nothing else asks the brokers how they are.
     pub look: &'a dyn Fn(),
+    /// Takes the status, when somebody asked for it.
+    pub tell: &'a dyn Fn(String),
     /// Run only up to here.
     pub until: Option<BTreeMap<TopicPartition, i64>>,
 }
@@ -77,6 +79,9 @@ impl Member<'_> {
                 return Ok(Ended::Told);
             }
             worker.turn(LOOK_EVERY)?;
+            if worker.is_asked() {
+                (self.tell)(worker.status().to_string());
+            }
             let now = self.clock.now();
             if now < looked + LOOK_EVERY {
                 continue;

@@ -24,7 +24,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 10] = [
+pub const SETTINGS: [Setting; 12] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -74,6 +74,18 @@ pub const SETTINGS: [Setting; 10] = [
         variable: "COMMIT_INTERVAL",
         default: "100ms",
         help: "longest time from an event's completion to its commit",
+    },
+    Setting {
+        name: "stateDir",
+        variable: "STATE_DIR",
+        default: "",
+        help: "a folder that outlives the process: which event ran when it ended",
+    },
+    Setting {
+        name: "stallAfter",
+        variable: "STALL_AFTER",
+        default: "30s",
+        help: "longest time that a partition stands still without a line in the log that says why",
     },
 ];
 
@@ -155,6 +167,10 @@ impl Settings {
             config.commit_interval = duration(text).ok_or_else(|| {
                 error("commitInterval", text, "a duration is a number and one of ms, s, m, h, d: 100ms")
             })?;
+        }
+        if let Some(text) = self.get("stallAfter") {
+            let after = duration(text).filter(|after| !after.is_zero());
+            config.stall_after = after.ok_or_else(|| error("stallAfter", text, "a duration is needed: 30s"))?;
         }
         Ok(config)
     }

@@ -2,15 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
 use crate::clock::Clock;
 use crate::code::Code;
+use crate::condemned::Condemned;
 use crate::counters::SharedCounters;
 use crate::directory::Directory;
+use crate::guard::Watch;
 use crate::ledger::Slots;
+use crate::status::Recent;
 use crate::tables::Tables;
 
 /// Tracks on which an event is in flight, that is, in a pending await: by group, and by partition
@@ -45,6 +49,12 @@ pub struct Shared<C: Code> {
     pub begins_nothing: Rc<Cell<bool>>,
     /// The plan's revision, for dead letters.
     pub revision: Rc<str>,
+    /// What runs now, for threads that look from outside and for the next process.
+    pub watch: Arc<Watch>,
+    /// Events that must not run.
+    pub condemned: Rc<RefCell<Condemned>>,
+    /// The last failures.
+    pub recent: Rc<RefCell<Recent>>,
 }
 
 impl<C: Code> Clone for Shared<C> {
@@ -63,6 +73,9 @@ impl<C: Code> Clone for Shared<C> {
             units_left: self.units_left.clone(),
             begins_nothing: self.begins_nothing.clone(),
             revision: self.revision.clone(),
+            watch: self.watch.clone(),
+            condemned: self.condemned.clone(),
+            recent: self.recent.clone(),
         }
     }
 }

@@ -129,9 +129,9 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
             let stopped = match self.stack.pop() {
                 Some(Point::Value { at, value, via }) => self.follow(machine, at, value, via),
                 Some(Point::Values(steps)) => {
-                    let limit = machine.program.sites[steps.site.0].limit;
-                    let via = steps.via.as_ref();
-                    let with = With { agent: steps.agent, tables: &[], frame: &self.frame, via, limit };
+                    let site = &machine.program.sites[steps.site.0];
+                    let (limit, row, via) = (site.limit, site.counter, steps.via.as_ref());
+                    let with = With { agent: steps.agent, tables: &[], frame: &self.frame, via, limit, row };
                     let called = machine.code.next(&steps.values, with);
                     self.next(machine, steps, called)
                 }
@@ -217,8 +217,8 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                         Some(drafted) if *of_draft => drafted,
                         _ => &value,
                     };
-                    let limit = program.sites[site.0].limit;
-                    let with = With { agent: *agent, tables, frame: &self.frame, via: via.as_ref(), limit };
+                    let (limit, row) = (program.sites[site.0].limit, program.sites[site.0].counter);
+                    let with = With { agent: *agent, tables, frame: &self.frame, via: via.as_ref(), limit, row };
                     let called = timed(machine, *site, |machine| machine.code.call(*function, given, with));
                     match self.settle(machine, at, value, &via, called)? {
                         Some(next) => (at, value) = next,

@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::frame::Unit;
 use crate::message::Event;
 use crate::shared::Shared;
+use crate::stall::Cause;
 
 /// Events of one batch to be.
 #[derive(Debug)]
@@ -85,6 +86,14 @@ impl<C: Code> Window<C> {
     fn close(&mut self, key: usize) -> Option<Unit> {
         let open = self.open.remove(&key)?;
         Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
+    }
+
+    /// What holds a partition here: the window that has an event of it.
+    pub fn holds(&self, partition: usize) -> Option<Cause> {
+        let is_of = |event: &Rc<Event>| self.shared.slots.borrow_mut().of(event) == partition;
+        let open = self.open.values().find(|open| open.events.iter().any(|(event, _)| is_of(event)))?;
+        let due_in = open.due.saturating_sub(self.shared.clock.now());
+        Some(Cause::Window { events: open.events.len(), due_in })
     }
 
     /// When the next window is due.

@@ -1,19 +1,22 @@
 //! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
 
+mod standing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{Plan, Topics};
+use kaspr_ir::plan::{Plan, ReaderId, Topics};
 use timely::communication::Allocator;
 use tracing::{debug, info, warn};
 
 use crate::assignment::Assignment;
 use crate::broker::{BrokerError, Change, Committed, Consumer, Producer, Subscription};
 use crate::clock::Clock;
-use crate::code::Code;
+use crate::code::{Code, Fault};
+use crate::condemned::{Condemned, Sentence};
 use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
 use crate::dataflow::{Dataflow, Epoch, render};
@@ -21,9 +24,12 @@ use crate::delivery::{Around, Delivered, Delivery};
 use crate::directory::Directory;
 use crate::failure::FailureRecord;
 use crate::frame::Unit;
+use crate::guard::{CRASHES_MAX, Guard};
+use crate::ledger::Slots;
 use crate::message::{Event, TopicPartition};
 use crate::program::Defaults;
 use crate::shared::Shared;
+use crate::stall::{Cause, Stalls};
 use crate::tables::Tables;
 
 /// Why a worker stopped.
@@ -60,6 +66,8 @@ pub struct Parts<C: Code> {
     pub clock: Rc<dyn Clock>,
     /// The table of counters.
     pub counters: SharedCounters,
+    /// Recognises events that end the process.
+    pub guard: Guard,
 }
 
 /// What one turn did.
@@ -90,13 +98,17 @@ pub struct Worker<C: Code> {
     one_by_one: usize,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,
+    guard: Guard,
+    stalls: Stalls,
+    /// What holds partitions outside the stages.
+    held: BTreeMap<TopicPartition, Cause>,
 }
 
 impl<C: Code> Worker<C> {
     /// Renders the plan and joins the group. The code is loaded already: what fails there fails
     /// before anyone is disturbed.
     pub fn start(parts: Parts<C>) -> Result<Worker<C>, Stopped> {
-        let Parts { plan, config, code, mut consumer, producer, directory, tables, clock, counters } = parts;
+        let Parts { plan, config, code, mut consumer, producer, directory, tables, clock, counters, guard } = parts;
         let revision = plan.revision.as_str().into();
         let shared = Shared {
             code,
@@ -104,7 +116,7 @@ impl<C: Code> Worker<C> {
             counters,
             clock,
             tables,
-            slots: Rc::default(),
+            slots: Rc::new(RefCell::new(Slots::watched(guard.watch.clone()))),
             tracks: Rc::default(),
             queued: Rc::default(),
             epoch_ends: Rc::new(Cell::new(Duration::ZERO)),
@@ -112,15 +124,21 @@ impl<C: Code> Worker<C> {
             units_left: Rc::new(Cell::new(usize::MAX)),
             begins_nothing: Rc::new(Cell::new(false)),
             revision,
+            watch: guard.watch.clone(),
+            condemned: Rc::default(),
+            recent: Rc::default(),
         };
+        guard.watch.set_stall_after(config.stall_after);
         let allocator = Allocator::Thread(Default::default());
         let mut timely = timely::worker::Worker::new(timely::WorkerConfig::default(), allocator, None);
         let defaults = Defaults::of(&config);
         let dataflow = render(&mut timely, &plan, &defaults, config.bounds.window_bytes_max, &shared);
+        condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
         let given = dataflow.readers.iter().map(|_| Vec::new()).collect();
         let assignment = Assignment::new(&plan, &config);
         let delivery = Delivery::start(producer, &plan, &config)?;
         consumer.subscribe(&subscriptions(&plan))?;
+        let stalls = Stalls::new(config.stall_after);
         Ok(Worker {
             config,
             shared,
@@ -135,6 +153,9 @@ impl<C: Code> Worker<C> {
             given,
             one_by_one: 0,
             waits_since: None,
+            guard,
+            stalls,
+            held: BTreeMap::new(),
         })
     }
 
@@ -156,6 +177,7 @@ impl<C: Code> Worker<C> {
             return Err(Stopped::Halted(Box::new(failure)));
         }
         let committed = self.deliver(self.one_by_one > 0)?;
+        self.report_stalls();
         Ok(Turn { polled, committed })
     }
 
@@ -432,6 +454,12 @@ impl<C: Code> Worker<C> {
         if let Some(effects) = self.dataflow.staged.borrow().get(&passed) {
             for progress in effects.iter().flat_map(|effects| &effects.progress) {
                 self.assignment.complete(progress);
+                if self.guard.has_suspects() {
+                    let slots = self.shared.slots.borrow();
+                    let (name, reader) =
+                        (slots.name(progress.partition), &self.dataflow.readers[progress.reader.index()]);
+                    self.guard.completed(&reader.name, (&name.topic, name.partition), progress.done);
+                }
             }
         }
     }
@@ -585,6 +613,22 @@ impl<C: Code> Worker<C> {
     /// Where each reader is in each partition: next offset to take, next offset not complete.
     pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
         self.assignment.positions()
+    }
+}
+
+/// What has ended the process too often fails when it comes.
+fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
+    let readers = (0..).map(ReaderId).zip(&plan.readers);
+    for (id, reader) in readers {
+        let name = &plan[reader.agents[0]].name;
+        for crash in guard.condemned().into_iter().filter(|crash| crash.reader == *name) {
+            let what = if crash.events > 1 { "a batch that begins with it" } else { "it" };
+            let why =
+                format!("the process ended {CRASHES_MAX} times in a row while {what} ran, last in {}", crash.place());
+            let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
+            let sentence = Sentence { fault: Fault::new("ProcessCrash", why), site: crash.call.clone() };
+            condemned.condemn(id, partition, crash.offset, sentence);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use kaspr_exec::clock::{Clock, SimulatedClock};
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::Config;
 use kaspr_exec::directory::Directory;
+use kaspr_exec::guard::Guard;
 use kaspr_exec::log::{Log, NewRecord};
 use kaspr_exec::message::{Header, TopicName, TopicPartition};
 use kaspr_exec::position::{Metadata, NameHash};
@@ -123,6 +124,7 @@ fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config
         tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
         clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
         counters: Rc::default(),
+        guard: Guard::none(),
     })
     .expect("the worker starts");
     // It takes its partitions and commits where it starts; the next interval begins.

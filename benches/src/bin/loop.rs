@@ -17,6 +17,7 @@ use kaspr_exec::clock::{Clock, SystemClock};
 use kaspr_exec::config::Config;
 use kaspr_exec::counters::SharedCounters;
 use kaspr_exec::directory::Directory;
+use kaspr_exec::guard::Guard;
 use kaspr_exec::log::{Log, NewRecord};
 use kaspr_exec::message::TopicPartition;
 use kaspr_exec::python::{self, Interpreter, Loading, PythonCode};
@@ -128,6 +129,7 @@ fn worker(file: &Path) -> Run {
     interpreter.run(|py| {
         let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
         let directory = Directory::new(Box::new(log.admin()));
+        let guard = Guard::none();
         let loading = Loading {
             plan: &plan,
             tables: tables.clone(),
@@ -135,6 +137,7 @@ fn worker(file: &Path) -> Run {
             clock: clock.clone(),
             settings: Default::default(),
             timeout: kaspr_exec::config::CALL_MAX,
+            watch: guard.watch.clone(),
         };
         let code = PythonCode::load(py, loading).unwrap_or_else(|error| panic!("{error}"));
         let counters = SharedCounters::default();
@@ -148,6 +151,7 @@ fn worker(file: &Path) -> Run {
             tables,
             clock: clock.clone(),
             counters: counters.clone(),
+            guard,
         })
         .expect("the worker starts");
         let written = TopicPartition { topic: "readings".into(), partition: 0 };

@@ -15,7 +15,7 @@ Example:
   echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
   kaspr-exec run agent.yaml --bootstrap-servers localhost:9092
 
-Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 shutdown deadline.")]
+Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline.")]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -149,6 +149,12 @@ pub struct RunArguments {
     /// Longest time from an event's completion to its commit [settings: commitInterval].
     #[arg(long, value_name = "DURATION")]
     pub commit_interval: Option<String>,
+    /// A folder that outlives the process: an event that ends it three times in a row fails alone [settings: stateDir].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// Longest time that a partition stands still without a line that says why [settings: stallAfter].
+    #[arg(long, value_name = "DURATION")]
+    pub stall_after: Option<String>,
     /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
     #[arg(long, value_name = "DIR")]
     pub python_path: Vec<PathBuf>,
@@ -204,6 +210,8 @@ impl RunArguments {
             ("guarantee", &self.guarantee),
             ("from", &self.from),
             ("shutdownTimeout", &self.shutdown_timeout),
+            ("stateDir", &self.state_dir),
+            ("stallAfter", &self.stall_after),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
@@ -220,7 +228,7 @@ fn settings_help() -> String {
             setting.name, setting.variable, setting.help
         ));
     }
-    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 shutdown deadline.");
+    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline.");
     text
 }
 

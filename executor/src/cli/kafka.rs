@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 
 use kaspr_ir::plan::{Plan, Topics};
@@ -17,6 +18,7 @@ use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
 use crate::directory::Directory;
 use crate::failpoint::Failpoint;
+use crate::guard::{Guard, Post};
 use crate::kafka::Kafka;
 use crate::kafka::config::{ClientSettings, setting_of};
 use crate::local::summary;
@@ -55,6 +57,8 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
         refuse_faults(&start.topics(&mut admin, true)?)?;
         let directory = Directory::new(Box::new(kafka.admin()));
         let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+        let guard = guard(settings, plan, &start.config.app, start.worker)?;
+        signals.watch(guard.watch.clone());
         let loading = python::Loading {
             plan,
             tables: tables.clone(),
@@ -62,6 +66,7 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
             clock: clock.clone(),
             settings: settings.for_python(&start.config),
             timeout: start.config.timeout,
+            watch: guard.watch.clone(),
         };
         let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(Stop::fault)?));
         let mut consumer = kafka.consumer().map_err(Stop::fault)?;
@@ -80,10 +85,17 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
             tables,
             clock: clock.clone(),
             counters: counters.clone(),
+            guard,
         })
         .map_err(Stop::fault)?;
         let began = clock.now();
-        let member = Member { clock: clock.as_ref(), stop: &|| signals.told(), look: &|| kafka.look(), until };
+        let member = Member {
+            clock: clock.as_ref(),
+            stop: &|| signals.told(),
+            look: &|| kafka.look(),
+            tell: &|status| say(&status),
+            until,
+        };
         let ended = member.run(worker);
         code.borrow_mut().close();
         if !arguments.quiet {
@@ -112,6 +124,7 @@ pub fn check_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Sett
             clock: Rc::new(SystemClock::start()),
             settings: settings.for_python(&start.config),
             timeout: start.config.timeout,
+            watch: Guard::none().watch,
         };
         PythonCode::load(py, loading).map(|mut code| code.close()).map_err(Stop::fault)
     })?;
@@ -142,6 +155,7 @@ struct Start {
     plan: Rc<Plan>,
     config: Config,
     client: ClientSettings,
+    worker: u32,
 }
 
 impl Start {
@@ -169,7 +183,7 @@ impl Start {
             user: user_settings(arguments),
         };
         client.check().map_err(Stop::refused)?;
-        Ok(Start { plan: plan.clone(), config, client })
+        Ok(Start { plan: plan.clone(), config, client, worker })
     }
 
     fn connect(&self) -> Result<Kafka, Stop> {
@@ -181,6 +195,16 @@ impl Start {
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
         topics::prepare(&self.plan, &Defaults::of(&self.config), admin, make).map_err(Stop::fault)
     }
+}
+
+/// Recognises events that end the process, where there is a place to note them.
+pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) -> Result<Guard, Stop> {
+    let Some(state_dir) = settings.get("stateDir") else {
+        info!("no state dir: an event that ends the process is not recognised when it comes again");
+        return Ok(Guard::none());
+    };
+    let post = Post { state_dir: Path::new(state_dir), worker, app, revision: &plan.revision };
+    Guard::open(post).map_err(Stop::fault)
 }
 
 fn refuse_faults(found: &[Found]) -> Result<(), Stop> {

@@ -7,6 +7,7 @@ use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
+use super::kafka::guard;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::terminal::{Terminal, say, start_log};
 use crate::clock::{Clock, SystemClock};
@@ -49,6 +50,9 @@ pub fn run_locally(
         info!("CPython {} at {}", python::version(), python::prefix(py));
         let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
         let prepared = local.prepare();
+        let guard = guard(settings, plan, &config.app, 0)?;
+        let watch = guard.watch.clone();
+        signals.watch(watch.clone());
         let loading = python::Loading {
             plan,
             tables: tables.clone(),
@@ -56,12 +60,17 @@ pub fn run_locally(
             clock: clock.clone(),
             settings: settings.for_python(&config),
             timeout: config.timeout,
+            watch: watch.clone(),
         };
         let code = PythonCode::load(py, loading).map_err(Stop::fault)?;
         let code = Rc::new(RefCell::new(code));
         let began = clock.now();
         let stop = || signals.told();
-        let ended = local.run(prepared, code.clone(), tables, counters.clone(), &stop, &mut |progress, _| {
+        let counted = (counters.clone(), guard);
+        let ended = local.run(prepared, code.clone(), tables, counted, &stop, &mut |progress, worker| {
+            if worker.is_asked() {
+                say(&worker.status().to_string());
+            }
             terminal.update(clock.now() - began, progress, counters.borrow().completed);
         });
         terminal.finish();

@@ -1,8 +1,10 @@
 //! What ends the program: exit statuses, messages and signals.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use crate::guard::Watch;
 
 /// Drained.
 pub const FINE: i32 = 0;
@@ -10,8 +12,8 @@ pub const FINE: i32 = 0;
 pub const FAULT: i32 = 1;
 /// Wrong use, or a spec that is refused.
 pub const REFUSED: i32 = 2;
-/// Told twice to stop, or not done by the deadline.
-pub const FORCED: i32 = 75;
+/// Told twice to stop, not done by the deadline, or stuck in user code.
+pub use crate::guard::FORCED;
 
 /// What ends the program before its work is done: an exit status and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,22 +31,27 @@ impl Stop {
     }
 }
 
-/// SIGTERM and SIGINT, counted.
+/// SIGTERM and SIGINT, counted; SIGUSR1, noted.
 #[derive(Clone)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
     /// Seconds until the process ends by itself after the first one; 0: never.
     deadline: Arc<AtomicU32>,
+    /// What runs: it is not to blame when the process is told to end.
+    watch: Arc<OnceLock<Arc<Watch>>>,
+    asked: Arc<AtomicBool>,
 }
 
 impl Signals {
     /// Listens from now on. The second signal ends the process at once, with 75.
     pub fn listen() -> Signals {
-        let signals = Signals { count: Arc::default(), deadline: Arc::default() };
+        let signals =
+            Signals { count: Arc::default(), deadline: Arc::default(), watch: Arc::default(), asked: Arc::default() };
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            let Signals { count, deadline } = signals.clone();
+            let Signals { count, deadline, watch, .. } = signals.clone();
             let act = move || {
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
+                    spare(&watch);
                     signal_hook::low_level::exit(FORCED);
                 }
                 let seconds = deadline.load(Ordering::SeqCst);
@@ -56,7 +63,9 @@ impl Signals {
             // SAFETY: the action only touches atomics, `alarm` and `_exit`, all allowed in a handler.
             unsafe { signal_hook::low_level::register(signal, act) }.expect("SIGTERM and SIGINT can be handled");
         }
-        let late = || {
+        let watch = signals.watch.clone();
+        let late = move || {
+            spare(&watch);
             let words = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
             // SAFETY: write and _exit may be called in a signal handler; the words live for ever.
             unsafe { libc::write(2, words.as_ptr().cast(), words.len()) };
@@ -65,6 +74,13 @@ impl Signals {
         // SAFETY: as above.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGALRM, late) }
             .expect("SIGALRM can be handled");
+        let Signals { watch, asked, .. } = signals.clone();
+        let ask = move || match watch.get() {
+            Some(watch) => watch.ask(),
+            None => asked.store(true, Ordering::Relaxed),
+        };
+        // SAFETY: the action only touches atomics.
+        unsafe { signal_hook::low_level::register(signal_hook::consts::SIGUSR1, ask) }.expect("SIGUSR1 can be handled");
         signals
     }
 
@@ -74,8 +90,30 @@ impl Signals {
         self.deadline.store(seconds, Ordering::SeqCst);
     }
 
+    /// From now on what runs is not to blame when the process must end, and it is asked for its
+    /// status on SIGUSR1.
+    pub fn watch(&self, watch: Arc<Watch>) {
+        if self.asked.swap(false, Ordering::Relaxed) {
+            watch.ask();
+        }
+        // Nobody watches twice.
+        let _ = self.watch.set(watch);
+    }
+
+    /// Without anything to watch: SIGUSR1 has come since the last call.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
     /// A signal has come.
     pub fn told(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Takes the mark away. May be called in a signal handler: it only stores.
+fn spare(watch: &OnceLock<Arc<Watch>>) {
+    if let Some(watch) = watch.get() {
+        watch.spare();
     }
 }

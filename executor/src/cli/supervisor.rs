@@ -41,6 +41,9 @@ pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 
             told = true;
             posts.iter().for_each(|post| tell(post, libc::SIGTERM));
         }
+        if signals.take_asked() {
+            posts.iter().for_each(|post| tell(post, libc::SIGUSR1));
+        }
         for post in &mut posts {
             let Some(status) = post.ended() else { continue };
             match (status.code(), told) {

@@ -265,6 +265,10 @@ impl Consumer for KafkaConsumer {
         Ok(Watermarks { low, high })
     }
 
+    fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
+        raw::known_end(&self.consumer, partition)
+    }
+
     fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
         let asking = format!("the offset of {partition} at {timestamp_ms} ms");
         let mut asked = TopicPartitionList::new();

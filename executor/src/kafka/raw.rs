@@ -79,6 +79,18 @@ pub fn fill_positions(consumer: &BaseConsumer<MemberContext>, list: &TopicPartit
     unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
 }
 
+/// The end of a partition as the last fetch told it; `None` before the first.
+pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartition) -> Option<i64> {
+    let topic = CString::new(&*partition.topic).ok()?;
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: client and name live through the call, which writes the two numbers and asks nobody.
+    let code = unsafe {
+        let client = consumer.client().native_ptr();
+        native::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition.partition, &mut low, &mut high)
+    };
+    (code == NO_ERROR && high >= 0).then_some(high)
+}
+
 /// The member's generation and name; 0 and empty outside a group.
 pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     // SAFETY: the client lives through the calls; the metadata is ours and given back.

@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::config::Config;
 use crate::counters::SharedCounters;
 use crate::directory::Directory;
+use crate::guard::Guard;
 use crate::log::Log;
 use crate::message::TopicPartition;
 use crate::record::write_pair;
@@ -99,7 +100,7 @@ impl Local {
         prepared: Prepared,
         code: Rc<RefCell<C>>,
         tables: Rc<RefCell<Tables>>,
-        counters: SharedCounters,
+        (counters, guard): (SharedCounters, Guard),
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(&Progress, &Worker<C>),
     ) -> Result<Ended, LocalError> {
@@ -122,6 +123,7 @@ impl Local {
             tables: tables.clone(),
             clock: self.clock.clone(),
             counters,
+            guard,
         })?;
         let mut run = Run { local: &self, log, worker, printer, failures, progress };
         let ended = run.until_ended(stop, watch);

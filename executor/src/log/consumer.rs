@@ -140,6 +140,11 @@ impl Consumer for LogConsumer {
         topic.and_then(|topic| topic.watermarks(partition.partition)).ok_or_else(|| unknown(partition))
     }
 
+    fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
+        let state = self.log.state.borrow();
+        Some(state.topics.get(&partition.topic)?.watermarks(partition.partition)?.high)
+    }
+
     fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
         let state = self.log.state.borrow();
         let topic = state.topics.get(&partition.topic);

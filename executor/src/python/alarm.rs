@@ -1,106 +1,129 @@
 //! Interrupts a call of user code that takes longer than it may.
 //!
-//! A call only counts itself in and out, two stores. A thread looks every now and then whether the
-//! same call still runs, and raises an exception in the worker's thread when it has run too long.
-//! CPython delivers it between two bytecodes: a call into C that blocks ends first.
+//! A call only says that it begins and ends, a few stores (see [`crate::guard`]). A thread looks
+//! every now and then whether the same call still runs, and raises an exception in the worker's
+//! thread when it has run too long. CPython delivers it between two bytecodes: a call into C that
+//! blocks ends first, and a second thread, which needs no interpreter, ends the process if it
+//! does not (the watchdog).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use tracing::{info, warn};
 
 use crate::clock::{Clock, SystemClock};
+use crate::guard::{Outer, Rang, Sighting, Watch, watch_over};
 
-/// How often the thread looks, as a share of the shortest timeout, and within which bounds.
+/// How often the threads look, as a share of the shortest timeout, and within which bounds.
 const LOOKS_PER_TIMEOUT: u32 = 8;
 const LOOKS_MIN: Duration = Duration::from_millis(2);
 const LOOKS_MAX: Duration = Duration::from_millis(500);
 
-/// What the worker's thread and the alarm's share.
-#[derive(Default)]
-struct Shared {
-    /// The number of the call that runs; 0: none does.
-    call: AtomicU64,
-    limit_ms: AtomicU64,
-    /// The number of the call that was interrupted last.
-    rang: AtomicU64,
-    ends: AtomicBool,
-}
-
 /// The alarm of one worker.
 pub struct Alarm {
-    shared: Arc<Shared>,
-    /// Calls so far.
-    calls: u64,
+    /// What runs.
+    pub watch: Arc<Watch>,
+    ends: Arc<AtomicBool>,
     /// The worker's thread, as CPython names it.
     thread: std::ffi::c_long,
 }
 
 impl Alarm {
-    /// Starts the thread. The caller's thread is the one whose calls are watched.
-    pub fn start(py: Python<'_>, exception: Py<PyAny>, shortest: Duration) -> PyResult<Alarm> {
+    /// Starts the threads. The caller's thread is the one whose calls are watched.
+    pub fn start(py: Python<'_>, watch: Arc<Watch>, exception: Py<PyAny>, shortest: Duration) -> PyResult<Alarm> {
         let ident: u64 = py.import("threading")?.call_method0("get_ident")?.extract()?;
         // CPython takes the same bits as an unsigned long.
         let thread = ident as std::ffi::c_long;
-        let shared = Arc::new(Shared::default());
-        let watched = shared.clone();
+        let ends = Arc::new(AtomicBool::new(false));
         let every = (shortest / LOOKS_PER_TIMEOUT).clamp(LOOKS_MIN, LOOKS_MAX);
+        watch_over(watch.clone(), every, ends.clone())?;
+        let (watched, ended) = (watch.clone(), ends.clone());
         std::thread::Builder::new()
             .name("kaspr-alarm".to_owned())
-            .spawn(move || watch(&watched, thread, &exception, every))?;
-        Ok(Alarm { shared, calls: 0, thread })
+            .spawn(move || wake_up(&watched, thread, &exception, every, &ended))?;
+        Ok(Alarm { watch, ends, thread })
     }
 
-    /// A call begins.
-    pub fn arm(&mut self, limit: Duration) {
-        self.calls += 1;
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.shared.limit_ms.store(limit_ms, Ordering::Relaxed);
-        self.shared.call.store(self.calls, Ordering::Release);
+    /// Ends the threads.
+    pub fn stop(&self) {
+        self.ends.store(true, Ordering::Relaxed);
     }
 
-    /// The call has ended. True: it was interrupted, or was about to be.
-    pub fn disarm(&mut self, _py: Python<'_>) -> bool {
-        self.shared.call.store(0, Ordering::Release);
-        if self.shared.rang.load(Ordering::Acquire) != self.calls {
-            return false;
+    /// A call begins, at this row of the table of counters.
+    pub fn arm(&self, row: usize) {
+        self.watch.arm(row as u32);
+    }
+
+    /// The call has ended. `Some`: it was interrupted, or was about to be.
+    pub fn disarm(&self, py: Python<'_>) -> Option<Rang> {
+        let rang = self.watch.disarm();
+        self.clear(py, rang)
+    }
+
+    /// As [`Watch::leave`].
+    pub fn leave(&self, py: Python<'_>, outer: Outer) -> Option<Rang> {
+        let rang = self.watch.leave(outer);
+        self.clear(py, rang)
+    }
+
+    fn clear(&self, _py: Python<'_>, rang: Option<Rang>) -> Option<Rang> {
+        if rang.is_some() {
+            // It may have ended before the exception arrived: then nobody else shall meet it.
+            // SAFETY: we are attached (`_py`); a null exception takes a pending one back.
+            unsafe { ffi::PyThreadState_SetAsyncExc(self.thread, std::ptr::null_mut()) };
         }
-        // It may have ended before the exception arrived: then nobody else shall meet it.
-        // SAFETY: we are attached (`_py`); a null exception takes a pending one back.
-        unsafe { ffi::PyThreadState_SetAsyncExc(self.thread, std::ptr::null_mut()) };
-        true
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.shared.ends.store(true, Ordering::Relaxed);
+        rang
     }
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
-fn watch(shared: &Shared, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration) {
+fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration, ends: &AtomicBool) {
     let clock = SystemClock::start();
-    let (mut seen, mut since) = (0, clock.now());
-    while !shared.ends.load(Ordering::Relaxed) {
+    let (mut sighting, mut told) = (Sighting::default(), Told::default());
+    while !ends.load(Ordering::Relaxed) {
         std::thread::sleep(every);
-        let call = shared.call.load(Ordering::Acquire);
-        if call != seen {
-            (seen, since) = (call, clock.now());
-            continue;
-        }
-        let limit = Duration::from_millis(shared.limit_ms.load(Ordering::Relaxed));
-        if call != 0 && clock.now() - since >= limit && shared.rang.load(Ordering::Relaxed) != call {
+        let now = clock.now();
+        sighting.look(watch, now);
+        told.look(watch, &sighting, now);
+        if let Some((call, why)) = sighting.overdue(now, watch.limit()) {
             Python::attach(|_| {
                 // The call cannot end while we are attached: its end needs the interpreter too.
-                if shared.call.load(Ordering::Acquire) == call {
-                    shared.rang.store(call, Ordering::Release);
+                if watch.ring(call, why) {
                     // SAFETY: we are attached, and the class lives as long as the thread's handle on it.
                     unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception.as_ptr()) };
                 }
             });
+        }
+    }
+}
+
+/// Tells of calls that keep the worker's thread: it cannot report its stall itself.
+#[derive(Default)]
+struct Told {
+    /// What was told last, and for how long it had gone on when it was seen last.
+    stalled: Option<(u64, Duration)>,
+}
+
+impl Told {
+    fn look(&mut self, watch: &Watch, sighting: &Sighting, now: Duration) {
+        let longest = sighting.longest(now);
+        match (self.stalled, longest) {
+            (Some((number, _)), Some((same, held))) if number == same => self.stalled = Some((number, held)),
+            (Some((_, held)), _) => {
+                info!("the call has ended after {:.0} s: the worker goes on", held.as_secs_f64());
+                self.stalled = None;
+            }
+            (None, Some((number, held))) if watch.stall_after().is_some_and(|after| held >= after) => {
+                let on = sighting.doing().and_then(|doing| watch.place(&doing));
+                let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
+                let seconds = held.as_secs_f64();
+                warn!("{} has not returned for {seconds:.0} s{on}: this worker stands still", watch.row_in_words());
+                self.stalled = Some((number, held));
+            }
+            _ => {}
         }
     }
 }

@@ -13,12 +13,14 @@ mod interpreter;
 pub mod json;
 mod load;
 mod runtime;
+mod step;
 mod table;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kaspr_ir::plan::{AgentId, Codec, FunctionId, Plan, TableId};
@@ -30,16 +32,18 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
+use crate::config::CALL_MAX;
 use crate::directory::Directory;
+use crate::guard::{NO_CALL, Rang, Watch};
 use crate::message::{Header, TopicName};
 use crate::tables::Tables;
-use alarm::Alarm;
 use entry::{AppView, Context, Entry};
 pub use interpreter::{Interpreter, exit, prefix, version};
 use json::Decoder;
 pub use load::LoadError;
 use load::Loader;
 use runtime::{Running, Runtime};
+use step::Step;
 use table::TableView;
 
 /// What a worker's Python is loaded with.
@@ -56,6 +60,8 @@ pub struct Loading<'a> {
     pub settings: BTreeMap<String, String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
+    /// Says what runs, to whoever looks from outside.
+    pub watch: Arc<Watch>,
 }
 
 /// A function, and what its calls need.
@@ -84,7 +90,6 @@ pub struct PythonCode {
     tickets: u64,
     /// Something awaitable has been seen: the loop may hold tasks.
     has_awaited: bool,
-    alarm: Alarm,
 }
 
 impl PythonCode {
@@ -94,8 +99,7 @@ impl PythonCode {
         PythonCode::prepare(py, &loading).map_err(|error| internal(py, &error)).and_then(
             |(runtime, tables, context)| {
                 let functions = Loader { py, plan, runtime: &runtime, context }.functions()?;
-                let shortest = shortest_timeout(plan, loading.timeout);
-                let code = PythonCode::assemble(py, plan, runtime, functions, tables, shortest);
+                let code = PythonCode::assemble(py, plan, runtime, functions, tables);
                 code.map_err(|error| internal(py, &error))
             },
         )
@@ -109,7 +113,8 @@ impl PythonCode {
         let plan = loading.plan;
         let files: BTreeSet<String> = plan.files.iter().cloned().collect();
         let agents = plan.agents.iter().map(|agent| agent.name.clone()).collect();
-        let runtime = Rc::new(Runtime::start(py, files, agents)?);
+        let watched = (loading.watch.clone(), shortest_timeout(plan, loading.timeout));
+        let runtime = Rc::new(Runtime::start(py, files, agents, watched)?);
         take_output(py, &runtime)?;
         let tables: Vec<Py<TableView>> =
             (0..plan.tables.len()).map(|number| view(py, loading, &runtime, number)).collect::<PyResult<_>>()?;
@@ -140,13 +145,11 @@ impl PythonCode {
         runtime: Rc<Runtime>,
         functions: Vec<Py<PyAny>>,
         tables: Vec<Py<TableView>>,
-        shortest: Duration,
     ) -> PyResult<PythonCode> {
         for (table, view) in plan.tables.iter().zip(&tables) {
             let default = table.default.map(|function| functions[function.index()].clone_ref(py));
             view.borrow(py).default.replace(default);
         }
-        let alarm = Alarm::start(py, runtime.timeout.clone_ref(py), shortest)?;
         let functions = plan.functions.iter().zip(functions);
         let functions = functions.map(|(planned, function)| Callable {
             function,
@@ -161,7 +164,6 @@ impl PythonCode {
             waiting: BTreeMap::new(),
             tickets: 0,
             has_awaited: false,
-            alarm,
         })
     }
 
@@ -200,9 +202,11 @@ impl PythonCode {
         is_step: bool,
     ) -> Called<Py<PyAny>> {
         self.has_awaited = true;
-        let running = Running::of(with);
-        let task =
-            Py::new(py, Entry { running }).and_then(|entry| self.runtime.start.bind(py).call1((awaitable, entry)));
+        let entry = Py::new(py, Entry { running: Running::of(with) });
+        let task = entry.and_then(|entry| {
+            let step = Step::of(awaitable, &self.runtime, with.limit)?;
+            self.runtime.start.bind(py).call1((step, entry))
+        });
         let task = match task {
             Ok(task) => task,
             Err(error) => return Called::Failed(self.fault(py, &error)),
@@ -261,6 +265,13 @@ impl PythonCode {
             self.functions[function.index()].tables = Some(keywords.unbind());
         }
         Ok(())
+    }
+}
+
+impl Drop for PythonCode {
+    fn drop(&mut self) {
+        // The runtime lives on: Python's objects hold it.
+        self.runtime.alarm.stop();
     }
 }
 
@@ -333,7 +344,7 @@ impl Code for PythonCode {
     fn call(&mut self, function: FunctionId, value: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
         Python::attach(|py| {
             self.runtime.agent.set(Some(with.agent));
-            self.alarm.arm(with.limit);
+            self.runtime.alarm.arm(with.row);
             let called = self.called(py, function, value, with);
             self.in_time(py, called, with)
         })
@@ -341,7 +352,7 @@ impl Code for PythonCode {
 
     fn next(&mut self, values: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
         Python::attach(|py| {
-            self.alarm.arm(with.limit);
+            self.runtime.alarm.arm(with.row);
             let called = self.stepped(py, values, with);
             self.in_time(py, called, with)
         })
@@ -411,8 +422,15 @@ impl Code for PythonCode {
 
     fn turn(&mut self, wait: Duration, wake: Option<RawFd>) {
         Python::attach(|py| {
-            if let Err(error) = self.runtime.turn.bind(py).call1((wait.as_secs_f64(), wake)) {
+            // Steps of events are timed each by itself; this is for what user code started beside them.
+            self.runtime.alarm.arm(NO_CALL as usize);
+            let turned = self.runtime.turn.bind(py).call1((wait.as_secs_f64(), wake));
+            let rang = self.runtime.alarm.disarm(py);
+            if let Err(error) = turned {
                 error!("the event loop failed: {error}");
+            }
+            if rang.is_some() {
+                warn!("a task of the event loop took longer than {CALL_MAX:?}: it was interrupted");
             }
         });
     }
@@ -475,10 +493,10 @@ impl PythonCode {
 
     /// What a call gave, unless it took longer than it may: then it fails, whatever it gave.
     fn in_time(&mut self, py: Python<'_>, called: Called<Py<PyAny>>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
-        if !self.alarm.disarm(py) {
-            return called;
-        }
-        let mut fault = Fault::timeout(with.limit);
+        let mut fault = match self.runtime.alarm.disarm(py) {
+            None => return called,
+            Some(why) => late(why, with.limit),
+        };
         match called {
             Called::Failed(raised) => (fault.at, fault.trace) = (raised.at, raised.trace),
             Called::Pending(ticket) => self.cancel(ticket),
@@ -501,6 +519,14 @@ impl PythonCode {
         let result = callable.function.bind(py).call((value,), keywords);
         self.leave();
         result
+    }
+}
+
+/// The fault of a call for which the alarm has rung.
+fn late(why: Rang, limit: Duration) -> Fault {
+    match why {
+        Rang::Call => Fault::timeout(limit),
+        Rang::Event => Fault::new("Timeout", format!("the calls of the event took longer than {CALL_MAX:?} together")),
     }
 }
 

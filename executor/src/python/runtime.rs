@@ -5,14 +5,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+use super::alarm::Alarm;
 use super::entry::Entry;
 use crate::code::{Via, With};
 use crate::frame::Frame;
+use crate::guard::Watch;
 
 const SOURCE: &str = include_str!("runtime.py");
 
@@ -66,14 +70,23 @@ pub struct Runtime {
     pub timeout: Py<PyAny>,
     /// Redirects `print` and `logging`.
     pub take_output: Py<PyAny>,
+    /// Interrupts calls that take too long.
+    pub alarm: Alarm,
 }
 
 impl Runtime {
     /// Runs `runtime.py`.
-    pub fn start(py: Python<'_>, files: BTreeSet<String>, agents: Vec<String>) -> PyResult<Runtime> {
+    pub fn start(
+        py: Python<'_>,
+        files: BTreeSet<String>,
+        agents: Vec<String>,
+        (watch, shortest): (Arc<Watch>, Duration),
+    ) -> PyResult<Runtime> {
         let source = CString::new(SOURCE).expect("the source holds no NUL");
         let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_runtime")?;
         let get = |name: &str| module.getattr(name).map(Bound::unbind);
+        let timeout = get("Timeout")?;
+        let alarm = Alarm::start(py, watch, timeout.clone_ref(py), shortest)?;
         Ok(Runtime {
             files,
             agents,
@@ -88,8 +101,9 @@ impl Runtime {
             place: get("place")?,
             remember: get("remember")?,
             entry: get("entry")?,
-            timeout: get("Timeout")?,
+            timeout,
             take_output: get("take_output")?,
+            alarm,
         })
     }
 

@@ -75,17 +75,35 @@ impl<C: Code> Stage<C> {
                 return;
             }
         }
-        if matches!(last_resort(&policy), OnError::Halt) {
+        self.give_up_on(id, (unit, refused), site, &fault);
+    }
+
+    /// As [`Stage::fail`], where no further try can help.
+    pub(super) fn fail_at_last(
+        &mut self,
+        id: LaneId,
+        (unit, refused): (Unit, &[(Rc<Event>, Fault)]),
+        site: SiteId,
+        fault: &Fault,
+    ) {
+        let counter = self.site(site).counter;
+        self.shared.counters.borrow_mut().steps[counter].failed += 1;
+        self.give_up_on(id, (unit, refused), site, fault);
+    }
+
+    /// What the policy says when no try is left.
+    fn give_up_on(&mut self, id: LaneId, (unit, refused): (Unit, &[(Rc<Event>, Fault)]), site: SiteId, fault: &Fault) {
+        if matches!(last_resort(&self.site(site).on_error), OnError::Halt) {
             let event = &unit.events()[0];
-            self.halted = Some(self.record(event, site, &fault));
-            self.log(event, site, &fault);
+            self.halted = Some(self.record(event, site, fault));
+            self.log(event, site, fault);
             self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(unit);
             return;
         }
         for event in unit.events() {
             match refused.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
                 Some((_, own)) => self.give_up(id, event, self.program.decoding, own),
-                None => self.give_up(id, event, site, &fault),
+                None => self.give_up(id, event, site, fault),
             }
         }
         self.account(id, &unit);
@@ -106,6 +124,7 @@ impl<C: Code> Stage<C> {
             self.dead_letter(id, event, site, fault, topic.as_deref());
         }
         let record = self.record(event, site, fault);
+        self.shared.recent.borrow_mut().note(&record);
         self.effects.failures.push(record);
         self.shared.counters.borrow_mut().failures += 1;
     }

@@ -5,6 +5,7 @@
 //! stays open for it, and other lanes go on.
 
 mod failing;
+mod hold;
 mod lane;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -115,7 +116,9 @@ impl<C: Code> Stage<C> {
             let Some(unit) = lane.queue.pop_front() else {
                 return true;
             };
+            self.mark(id, &unit);
             self.begin(id, unit);
+            self.shared.watch.end();
             let lane = &self.lanes[&id];
             if lane.running.is_some() || lane.held_until.is_some() || self.halted.is_some() {
                 return true;
@@ -133,10 +136,33 @@ impl<C: Code> Stage<C> {
             || self.shared.clock.now() >= self.shared.epoch_ends.get()
     }
 
+    /// Says to whoever looks from outside, or comes after this process, what runs now.
+    fn mark(&self, id: LaneId, unit: &Unit) {
+        let events = unit.events();
+        let partition = if id == LaneId::MIXED { self.shared.slots.borrow_mut().of(&events[0]) } else { id.0 };
+        self.shared.watch.begin(self.reader, partition, events[0].offset, events.len());
+    }
+
+    /// Where and why the unit fails without running, if it must not run.
+    fn condemned(&self, unit: &Unit) -> Option<(SiteId, Fault)> {
+        let condemned = self.shared.condemned.borrow();
+        if condemned.is_empty() {
+            return None;
+        }
+        let sentence = condemned.sentence(self.reader, unit, &mut self.shared.slots.borrow_mut())?;
+        let site = sentence.site.as_ref().and_then(|(agent, operation)| {
+            self.program.sites.iter().position(|site| *site.agent_name == **agent && site.operation == *operation)
+        });
+        Some((site.map_or(self.program.decoding, SiteId), sentence.fault.clone()))
+    }
+
     /// Decodes a unit and walks it as far as it goes.
     fn begin(&mut self, id: LaneId, unit: Unit) {
         self.units += 1;
         self.shared.units_left.update(|left| left.saturating_sub(1));
+        if let Some((site, fault)) = self.condemned(&unit) {
+            return self.fail_at_last(id, (unit, &[]), site, &fault);
+        }
         let (frame, value) = match self.decode(unit) {
             Ok(decoded) => decoded,
             Err((unit, fault)) => return self.fail(id, (unit, &[]), self.program.decoding, fault),
@@ -241,6 +267,7 @@ impl<C: Code> Stage<C> {
             let (_, mut walk) = lane.running.take().expect("it was just found");
             lane.await_ends = None;
             self.release_track(id);
+            self.mark(id, walk.frame.whole());
             let outcome = match called {
                 Some(called) => self.with_machine(|machine| walk.resume(machine, called)),
                 None => {
@@ -249,6 +276,7 @@ impl<C: Code> Stage<C> {
                 }
             };
             self.settle(id, walk, outcome);
+            self.shared.watch.end();
             let lane = &self.lanes[&id];
             if lane.is_ready() {
                 self.ready.push_back(id);

@@ -17,6 +17,7 @@ use crate::counters::SharedCounters;
 use crate::directory::Directory;
 use crate::effects::TableWrite;
 use crate::failure::FailureRecord;
+use crate::guard::Guard;
 use crate::local::table_lines;
 use crate::log::{Log, NewRecord};
 use crate::partitioner::partition_for;
@@ -59,6 +60,7 @@ pub fn play(
     }
     let tables = Rc::new(RefCell::new(Tables::over(Box::new(store(plan, &log, case)?))));
     let directory = Directory::new(Box::new(log.admin()));
+    let guard = Guard::none();
     let loading = Loading {
         plan,
         tables: tables.clone(),
@@ -66,6 +68,7 @@ pub fn play(
         clock: Rc::new(clock.clone()),
         settings: settings.clone(),
         timeout: config.timeout,
+        watch: guard.watch.clone(),
     };
     let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(|error| error.to_string())?));
     let worker = Worker::start(Parts {
@@ -78,6 +81,7 @@ pub fn play(
         tables: tables.clone(),
         clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
         counters: SharedCounters::default(),
+        guard,
     });
     let worker = worker.map_err(|error| error.to_string())?;
     let mut stage = Stage { worker, clock, log };

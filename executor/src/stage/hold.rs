@@ -1,0 +1,36 @@
+//! What holds a partition in a stage, for the stall report and the status.
+
+use super::Stage;
+use super::lane::LaneId;
+use crate::code::Code;
+use crate::frame::Unit;
+use crate::stall::Cause;
+
+impl<C: Code> Stage<C> {
+    /// Why the partition's next event is not complete; `None`: nothing of it is here.
+    pub fn holds(&self, partition: usize) -> Option<Cause> {
+        let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
+        let lane = self.lanes.get(&id)?;
+        let now = self.shared.clock.now();
+        let is_of = |unit: &Unit| {
+            let mut slots = self.shared.slots.borrow_mut();
+            !self.mixed || unit.events().iter().any(|event| slots.of(event) == partition)
+        };
+        if let Some((_, walk)) = lane.running.as_ref().filter(|(_, walk)| is_of(walk.frame.whole())) {
+            let site = self.site(walk.pending_site(&self.program).unwrap_or(self.program.decoding));
+            let left = lane.await_ends.map_or(site.limit, |ends| ends.saturating_sub(now));
+            return Some(Cause::Await {
+                agent: site.agent_name.to_string(),
+                operation: site.operation.clone(),
+                held: site.limit.saturating_sub(left),
+            });
+        }
+        let waiting: usize = lane.queue.iter().filter(|unit| is_of(unit)).map(|unit| unit.events().len()).sum();
+        let first = lane.queue.iter().find(|unit| is_of(unit))?;
+        if let Some(until) = lane.held_until {
+            let (offset, tries) = (first.events()[0].offset, lane.tries);
+            return Some(Cause::Retry { offset, tries, due_in: until.saturating_sub(now) });
+        }
+        Some(if self.track_is_busy(id) { Cause::Track } else { Cause::Turn { events: waiting } })
+    }
+}

@@ -1,0 +1,101 @@
+//! Where a worker's readers are and what holds them: what the stall report and the status say.
+
+use serde_json::Value;
+
+use super::Worker;
+use crate::code::Code;
+use crate::message::TopicPartition;
+use crate::stall::{Cause, Standing, Subject};
+use crate::status::{Reading, Status};
+
+impl<C: Code> Worker<C> {
+    /// Tells of stalls, when it is time to look.
+    pub(super) fn report_stalls(&mut self) {
+        let now = self.shared.clock.now();
+        if !self.stalls.is_due(now) {
+            return;
+        }
+        let standings = self.standings();
+        for notice in self.stalls.look(now, standings) {
+            notice.log();
+        }
+    }
+
+    /// Something outside the stages holds a partition (a table that is restored, somebody's open
+    /// transaction), or does no longer.
+    pub fn held_by(&mut self, partition: &TopicPartition, cause: Option<Cause>) {
+        match cause {
+            Some(cause) => self.held.insert(partition.clone(), cause),
+            None => self.held.remove(partition),
+        };
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
+        standings.extend(self.coming.iter().map(|partition| Standing {
+            subject: Subject::Start(partition.clone()),
+            position: 0,
+            lag: 1,
+            cause: Some(self.held.get(partition).cloned().unwrap_or(Cause::Transaction { id: None })),
+        }));
+        let commits = self.shared.counters.borrow().commits;
+        standings.push(Standing {
+            subject: Subject::Commits,
+            position: commits.cast_signed(),
+            lag: u64::from(!self.delivery.is_idle()),
+            cause: Some(Cause::Acknowledgement),
+        });
+        standings
+    }
+
+    /// One per partition and reader, partitions that have not started too.
+    fn readings(&self) -> Vec<Reading> {
+        let positions = self.positions();
+        let reading = |(partition, reader, taken, done): &(TopicPartition, String, i64, i64)| {
+            let high = self.consumer.known_end(partition);
+            let waits = taken > done || high.is_some_and(|high| high > *taken);
+            let cause = waits.then(|| self.cause(partition, reader, (*taken, *done))).flatten();
+            let (partition, reader) = (partition.clone(), reader.clone());
+            Reading { partition, reader, taken: *taken, done: *done, high, cause }
+        };
+        positions.iter().map(reading).collect()
+    }
+
+    fn cause(&self, partition: &TopicPartition, reader: &str, (taken, done): (i64, i64)) -> Option<Cause> {
+        if let Some(cause) = self.held.get(partition) {
+            return Some(cause.clone());
+        }
+        let number = self.shared.slots.borrow_mut().number(&partition.topic, partition.partition);
+        if taken > done {
+            return self.holds(reader, number);
+        }
+        if self.delivery.is_full(&self.dataflow.staged) {
+            return Some(Cause::Acknowledgement);
+        }
+        let others = self.dataflow.readers.iter().map(|other| other.name.as_str()).filter(|other| *other != reader);
+        let queued = self.shared.queued.borrow().get(number).copied().unwrap_or(0);
+        let is_paused = queued > self.config.bounds.queued_bytes_low;
+        let full = others.into_iter().find(|other| is_paused && self.holds(other, number).is_some());
+        Some(full.map_or(Cause::Broker, |other| Cause::Behind { reader: other.to_owned() }))
+    }
+
+    fn holds(&self, reader: &str, number: usize) -> Option<Cause> {
+        let run = self.dataflow.readers.iter().find(|run| run.name == reader)?;
+        let in_window = || run.window.as_ref().and_then(|window| window.borrow().holds(number));
+        run.stage.borrow().holds(number).or_else(in_window)
+    }
+
+    /// Somebody asked for the status since the last call.
+    pub fn is_asked(&self) -> bool {
+        self.shared.watch.take_asked()
+    }
+
+    /// Everything that a person asks of a running worker: counters, positions, last failures.
+    pub fn status(&self) -> Value {
+        let counters = self.shared.counters.borrow();
+        let recent = self.shared.recent.borrow();
+        let now = self.shared.clock.wall_ms();
+        Status { config: &self.config, now_ms: now, counters: &counters, readings: self.readings(), recent: &recent }
+            .to_json()
+    }
+}
