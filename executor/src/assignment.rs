@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kaspr_ir::plan::{Plan, Topics};
+use kaspr_ir::plan::{Plan, ReaderId, Topics};
 use regex::Regex;
 use tracing::{info, warn};
 
@@ -351,6 +351,18 @@ impl Assignment {
     /// The partitions, in order of their numbers.
     pub fn names(&self) -> impl Iterator<Item = &TopicPartition> {
         self.partitions.values().map(|assigned| &assigned.name)
+    }
+
+    /// Readers with the numbers of their partitions and the positions that are committed.
+    pub fn committed_positions(&self) -> impl Iterator<Item = (ReaderId, usize, i64)> {
+        let of = |(&number, assigned): (&usize, &Assigned)| {
+            let position = move |reading: &Reading| {
+                let reader = u32::try_from(reading.reader).expect("a plan counts readers in u32");
+                (ReaderId(reader), number, reading.committed)
+            };
+            assigned.readers.iter().map(position).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of)
     }
 
     /// Per partition and reader: its name, next offset to take, next offset not complete.

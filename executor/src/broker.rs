@@ -32,8 +32,13 @@ pub enum BrokerError {
     Fenced(String),
     /// A record will never be taken by the broker, however often it is sent; the transaction must be
     /// aborted.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{why}")]
+    Refused {
+        /// The kind of a failure record: `Size`, `Partition` or `Topic`.
+        kind: &'static str,
+        /// What the broker says.
+        why: String,
+    },
 }
 
 /// A change of this member's partitions.

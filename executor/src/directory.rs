@@ -76,6 +76,11 @@ impl Directory {
         ))
     }
 
+    /// Asks anew of every topic: one is no longer what it was.
+    pub fn forget(&self) {
+        self.inner.borrow_mut().known.clear();
+    }
+
     /// Partitions of a topic as they are now; `None` where it does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
         self.inner.borrow_mut().admin.partitions(topic)

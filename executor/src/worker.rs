@@ -20,8 +20,9 @@ use crate::condemned::{Condemned, Sentence};
 use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
 use crate::dataflow::{Dataflow, Epoch, render};
-use crate::delivery::{Around, Delivered, Delivery};
+use crate::delivery::{Around, Delivered, Delivery, Refused};
 use crate::directory::Directory;
+use crate::effects::Progress;
 use crate::failure::FailureRecord;
 use crate::frame::Unit;
 use crate::guard::{CRASHES_MAX, Guard};
@@ -493,17 +494,41 @@ impl<C: Code> Worker<C> {
         match &delivered {
             Delivered::Undone { why, refused } => {
                 warn!("nothing since the last commit is committed, it is done again: {why}");
-                self.undone(*refused)?;
+                self.undone(refused.as_ref())?;
             }
-            Delivered::Committed => self.one_by_one = self.one_by_one.saturating_sub(1),
+            Delivered::Committed => {
+                self.one_by_one = self.one_by_one.saturating_sub(1);
+                self.forget_condemned();
+            }
             Delivered::Nothing => {}
         }
         Ok(delivered)
     }
 
-    fn undone(&mut self, refused: bool) -> Result<(), Stopped> {
-        if refused {
-            self.one_by_one = self.assignment.uncommitted();
+    /// Failures that are committed need no sentence any more.
+    fn forget_condemned(&mut self) {
+        let mut condemned = self.shared.condemned.borrow_mut();
+        if !condemned.is_empty() {
+            for (reader, partition, offset) in self.assignment.committed_positions() {
+                condemned.passed(reader, partition, offset);
+            }
+        }
+    }
+
+    /// Where the broker refuses a record, everything is done again unit by unit until the one whose
+    /// record it is stands alone: that one fails.
+    fn undone(&mut self, refused: Option<&Refused>) -> Result<(), Stopped> {
+        if let Some(Refused { kind, why, progress }) = refused {
+            // What the topics take now is found when their records are staged again.
+            self.shared.directory.forget();
+            if self.one_by_one > 0 {
+                let mut condemned = self.shared.condemned.borrow_mut();
+                for Progress { reader, partition, done } in progress.iter().copied() {
+                    let sentence = Sentence { fault: Fault::new(kind, why), site: None };
+                    condemned.condemn(reader, partition, done - 1, sentence);
+                }
+            }
+            self.one_by_one = self.one_by_one.max(self.assignment.uncommitted());
         }
         self.start_over()
     }

@@ -520,6 +520,28 @@ fn records_too_large_are_failures_of_their_events() {
     assert_eq!(numbers(&broker.read(&output)), [0, 2], "{words}");
 }
 
+/// What a topic takes may change while it is written: then a broker refuses a record that was staged.
+#[test]
+fn a_record_that_the_broker_refuses_fails_its_event_alone() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 1));
+    let body = "def step(value): return {**value, 'pad': 'x' * 5000} if value['n'] == 501 else value";
+    let run = Run::new(broker, &agent("grows", &input, "", &output, body));
+    let mut member = run.start(0);
+    broker.produce(&input, numbered(500, 7));
+    wait_until("the first records", || broker.count(&output) == 500);
+    let limit =
+        ["--alter", "--entity-type", "topics", "--entity-name", &output, "--add-config", "max.message.bytes=2000"];
+    broker.tool("kafka.admin.ConfigCommand", &limit, "");
+    broker.produce(&input, numbered(1000, 7).skip(500));
+    wait_until("the rest", || broker.lag(&run.group, &input) == 0);
+    assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
+    let mut numbers = numbers(&broker.read(&output));
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..1000).filter(|n| *n != 501).collect::<Vec<_>>(), "{}", run.words(0));
+    assert_eq!(run.words(0).matches("operation \"output:").count(), 1, "{}", run.words(0));
+}
+
 #[test]
 fn a_check_looks_and_touches_nothing() {
     let broker = broker();

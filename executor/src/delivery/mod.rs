@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Bounds, Config, Guarantee};
 use crate::counters::Counters;
 use crate::dataflow::StagedEpochs;
-use crate::effects::Effects;
+use crate::effects::{Effects, Progress};
 use crate::failpoint::Failpoint;
 use crate::failure::FailureRecord;
 use crate::message::{TopicName, TopicPartition};
@@ -51,8 +51,19 @@ pub enum Delivered {
         /// Why.
         why: String,
         /// The broker refuses a record for good: one of the events that are undone must fail.
-        refused: bool,
+        refused: Option<Refused>,
     },
+}
+
+/// A record that the broker will never take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The kind of the failure.
+    pub kind: &'static str,
+    /// What the broker says.
+    pub why: String,
+    /// What the transaction would have completed.
+    pub progress: Vec<Progress>,
 }
 
 /// How far the question is what became of a transaction.
@@ -312,9 +323,13 @@ impl Delivery {
         match error {
             BrokerError::Abort(why) => {
                 self.room.timed_out();
-                Ok(self.undo(why, false, around.clock))
+                Ok(self.undo(why, None, around.clock))
             }
-            BrokerError::Refused(why) => Ok(self.undo(why, true, around.clock)),
+            BrokerError::Refused { kind, why } => {
+                let effects = self.closing.iter().flat_map(|(closing, _)| &closing.effects);
+                let progress = effects.flat_map(|effects| &effects.progress).copied().collect();
+                Ok(self.undo(why.clone(), Some(Refused { kind, why, progress }), around.clock))
+            }
             BrokerError::Indefinite(why) => {
                 info!("the transaction is in doubt: {why}");
                 self.doubt = Some(Doubt::Replace);
@@ -349,7 +364,7 @@ impl Delivery {
         };
         let Some(sent) = closing.offsets.first() else {
             self.doubt = None;
-            return Ok(self.forget("none of its partitions is left".to_owned(), false));
+            return Ok(self.forget("none of its partitions is left".to_owned(), None));
         };
         let found = around.consumer.committed(std::slice::from_ref(&sent.partition))?;
         self.doubt = None;
@@ -358,11 +373,11 @@ impl Delivery {
             info!("the transaction was committed");
             return Ok(self.apply(around));
         }
-        Ok(self.forget("it was not committed".to_owned(), false))
+        Ok(self.forget("it was not committed".to_owned(), None))
     }
 
     /// Aborts the transaction under way and forgets everything that is staged in it or behind it.
-    fn undo(&mut self, why: String, refused: bool, clock: &dyn Clock) -> Delivered {
+    fn undo(&mut self, why: String, refused: Option<Refused>, clock: &dyn Clock) -> Delivered {
         if self.closing.is_some() {
             let before = clock.now();
             if let Err(error) = self.producer.abort() {
@@ -374,7 +389,7 @@ impl Delivery {
         self.forget(why, refused)
     }
 
-    fn forget(&mut self, why: String, refused: bool) -> Delivered {
+    fn forget(&mut self, why: String, refused: Option<Refused>) -> Delivered {
         self.closing = None;
         self.open = Generation::new(self.open.number + 1);
         // What was written belongs to nothing.
@@ -386,7 +401,7 @@ impl Delivery {
     /// transaction that is in doubt stays so.
     pub fn abandon(&mut self, clock: &dyn Clock) {
         if self.guarantee == Guarantee::ExactlyOnce && self.doubt.is_none() {
-            self.undo(String::new(), false, clock);
+            self.undo(String::new(), None, clock);
         }
     }
 

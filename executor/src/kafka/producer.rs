@@ -179,27 +179,29 @@ impl KafkaProducer {
     fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
         match code {
             _ if !self.settings.is_exact() => BrokerError::Fatal(why),
-            Some(code) if is_refusal(code) => BrokerError::Refused(why),
-            _ => BrokerError::Abort(why),
+            Some(code) => match refusal(code) {
+                Some(kind) => BrokerError::Refused { kind, why },
+                None => BrokerError::Abort(why),
+            },
+            None => BrokerError::Abort(why),
         }
     }
 }
 
-/// The broker will never take the record.
-fn is_refusal(code: Code) -> bool {
-    matches!(
-        code,
-        Code::MessageSizeTooLarge
-            | Code::InvalidMessage
-            | Code::InvalidMessageSize
-            | Code::InvalidRecord
-            | Code::InvalidTimestamp
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::UnknownTopicOrPartition
-            | Code::InvalidTopic
-            | Code::TopicAuthorizationFailed
-    )
+/// The kind of failure where the broker will never take the record.
+fn refusal(code: Code) -> Option<&'static str> {
+    match code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some("Size"),
+        Code::UnknownPartition => Some("Partition"),
+        Code::InvalidMessage
+        | Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::InvalidTopic
+        | Code::TopicAuthorizationFailed => Some("Topic"),
+        _ => None,
+    }
 }
 
 impl Producer for KafkaProducer {
