@@ -341,3 +341,33 @@ fn poison(value: &str) {
     assert_eq!((values.len(), texts.len()), (199, 199), "each once: {}", said());
     assert_eq!(said().matches("the last process ended in agent \"nasty\"").count(), 3, "{}", said());
 }
+
+#[test]
+fn on_kafka_quiet_partitions_are_no_stall() {
+    let broker = broker();
+    let (input, between, output) = (broker.topic("in", 2), broker.topic("between", 2), broker.topic("out", 2));
+    // The first agent's transactions leave markers at the ends of what the second reads.
+    let second = agent(&between, &output, "  input: {INPUT}\n").replace("name: nasty", "name: second");
+    let folder = Folder::with(&format!("{}---\n{second}", agent(&input, &between, "  input: {INPUT}\n")));
+    let words = Path::new(&folder.path("words")).to_owned();
+    let log = std::fs::File::create(&words).expect("a log");
+    let mut command = command("kaspr-exec", &["run", &folder.path("agent.yaml"), "--stall-after", "1s"]);
+    command.args(["--bootstrap-servers", &broker.servers, "--app", &unique("app")]).stdout(Stdio::null()).stderr(log);
+    let mut member = start(&mut command);
+    broker.produce(&input, (0..10).map(|n| Record::new(format!("{n}"), format!("{n}"))));
+    let said = || std::fs::read_to_string(&words).unwrap_or_default();
+    wait_until_or("the records", &said, || broker.read(&output).len() == 10);
+    std::thread::park_timeout(Duration::from_secs(4));
+    signal(&member, libc::SIGUSR1);
+    wait_until_or("the status", &said, || said().contains("{\"status\":"));
+    signal(&member, libc::SIGTERM);
+    assert_eq!(member.wait().expect("it ends").code(), Some(0), "{}", said());
+    assert!(!said().contains(" stands at "), "{}", said());
+    let words = said();
+    let line = words.lines().find(|line| line.starts_with("{\"status\":")).expect("a line");
+    let status = serde_json::from_str::<Value>(line).expect("it is JSON")["status"].take();
+    let readers = status["partitions"].as_array().expect("a list").iter();
+    let ends = readers.map(|partition| (&partition["high"], &partition["readers"][0]["done"]));
+    assert!(ends.clone().count() == 4 && ends.clone().all(|(high, done)| high == done), "{status}");
+    assert_eq!(status["completed"], 20, "{status}");
+}
