@@ -224,6 +224,8 @@ fn an_open_window_is_a_stall_with_a_name_and_stands_in_the_status() {
         reader["holds"].as_str().is_some_and(|holds| holds.starts_with("an open window holds 2 events")),
         "{status}"
     );
+    // Long enough for a line that came again.
+    std::thread::park_timeout(Duration::from_secs(1));
     run.stdin.as_mut().expect("it is open").write_all(b"3\n").expect("it reads");
     run.wait_for("reader \"nasty\" in in/0 goes on after");
     let status = run.status();
