@@ -17,6 +17,7 @@ use super::entry::raise;
 use super::runtime::{Running, Runtime};
 use crate::code::Encoded;
 use crate::effects::TableWrite;
+use crate::store::StoreError;
 use crate::tables::Tables;
 
 /// A table of the app.
@@ -176,7 +177,8 @@ impl TableView {
     fn find_bytes(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
         let (running, partition) = self.here(py)?;
         let key = self.encode_key(py, key)?;
-        Ok(self.tables.borrow().get(self.id, partition, &key, &running.frame.scratch.borrow()))
+        let found = self.tables.borrow().get(self.id, partition, &key, &running.frame.scratch.borrow());
+        found.map_err(|error| self.unread(&error))
     }
 
     fn find(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
@@ -204,7 +206,13 @@ impl TableView {
 
     fn pairs(&self, py: Python<'_>) -> PyResult<Vec<(Bytes, Bytes)>> {
         let (running, partition) = self.here(py)?;
-        Ok(self.tables.borrow().pairs(self.id, partition, &running.frame.scratch.borrow()))
+        let pairs = self.tables.borrow().pairs(self.id, partition, &running.frame.scratch.borrow());
+        pairs.map_err(|error| self.unread(&error))
+    }
+
+    /// The worker stops before anything of this event is committed.
+    fn unread(&self, error: &StoreError) -> PyErr {
+        PyRuntimeError::new_err(format!("the table \"{}\" cannot be read: {error}", self.name))
     }
 
     fn encode_key(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Bytes> {

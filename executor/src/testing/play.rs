@@ -195,7 +195,8 @@ fn store(plan: &Plan, log: &Log, case: &Case) -> Result<MemoryStore, String> {
                 _ => serde_json::from_str(value.get()).map_err(|_| format!("the table \"{name}\" holds texts"))?,
             };
             let (key, value) = (Bytes::from(key_bytes), Some(Bytes::from(value)));
-            store.apply(&[&[TableWrite { table: id, partition, key, value }]], &[]);
+            let write = TableWrite { table: id, partition, key, value };
+            store.apply(&[&[write]], &[]).map_err(|error| error.to_string())?;
         }
     }
     Ok(store)
