@@ -23,17 +23,35 @@ struct Reader {
     topics: Reads,
 }
 
-enum Reads {
+/// Which topics a reader reads.
+pub enum Reads {
+    /// These.
     Names(Vec<String>),
+    /// Those whose whole name matches.
     Pattern(Regex),
+}
+
+impl Reads {
+    /// What a plan says of it.
+    pub fn of(topics: &Topics) -> Reads {
+        match topics {
+            Topics::Names(names) => Reads::Names(names.clone()),
+            Topics::Pattern(pattern) => Reads::Pattern(whole(pattern)),
+        }
+    }
+
+    /// Whether it reads this one.
+    pub fn reads(&self, topic: &str) -> bool {
+        match self {
+            Reads::Names(names) => names.iter().any(|name| name == topic),
+            Reads::Pattern(pattern) => pattern.is_match(topic),
+        }
+    }
 }
 
 impl Reader {
     fn reads(&self, topic: &str) -> bool {
-        match &self.topics {
-            Reads::Names(names) => names.iter().any(|name| name == topic),
-            Reads::Pattern(pattern) => pattern.is_match(topic),
-        }
+        self.topics.reads(topic)
     }
 }
 
@@ -74,11 +92,7 @@ impl Assignment {
     pub fn new(plan: &Plan, config: &Config) -> Assignment {
         let readers = plan.readers.iter().map(|reader| {
             let name = plan[reader.agents[0]].name.clone();
-            let topics = match &reader.topics {
-                Topics::Names(names) => Reads::Names(names.clone()),
-                Topics::Pattern(pattern) => Reads::Pattern(whole(pattern)),
-            };
-            Reader { hash: NameHash::of(&name), name, topics }
+            Reader { hash: NameHash::of(&name), name, topics: Reads::of(&reader.topics) }
         });
         Assignment {
             readers: readers.collect(),

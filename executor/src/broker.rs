@@ -239,6 +239,33 @@ pub trait Producer {
     fn abort(&mut self) -> Result<(), BrokerError>;
 }
 
+/// Reads the changelogs of tables, outside any group: each partition from an offset on, only committed
+/// records.
+pub trait Changelog {
+    /// The ends of a partition. The high one counts records of open transactions too: what is
+    /// committed below it at this moment is read when [`Changelog::position`] has reached it.
+    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+
+    /// The end of what is decided: behind it stands an open transaction, or nothing.
+    fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError>;
+
+    /// A name for the topic that another topic of the same name never has; empty where nobody tells.
+    fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError>;
+
+    /// Reads this partition from this offset on.
+    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError>;
+
+    /// Reads this partition no more.
+    fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Appends up to `max` records to `into` without waiting, of each partition in offset order.
+    fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError>;
+
+    /// The next offset that is to be read, markers and aborted records passed over; `None` before
+    /// anything was.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
+}
+
 /// What a topic is, as far as staging a record needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicInfo {

@@ -93,6 +93,8 @@ pub struct Bounds {
     pub slow_call: Duration,
     /// How long a worker waits for committed offsets before it ends the transactions that hide them.
     pub unblock_after: Duration,
+    /// Records of changelogs that are taken into tables in one turn.
+    pub restore_records_max: usize,
     /// Longest time that calls which hold events of partitions that are given up may go on.
     pub revoke_wait_max: Duration,
 }
@@ -113,6 +115,7 @@ impl Default for Bounds {
             transaction_timeout: Duration::from_secs(15),
             slow_call: Duration::from_millis(200),
             unblock_after: Duration::from_secs(1),
+            restore_records_max: 5000,
             revoke_wait_max: Duration::from_secs(1),
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod assignment;
 pub mod broker;
+pub mod changelogs;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
@@ -33,6 +34,7 @@ pub mod position;
 pub mod program;
 pub mod python;
 pub mod record;
+pub mod restore;
 pub mod settings;
 pub mod shared;
 pub mod stage;

@@ -79,7 +79,7 @@ pub const SETTINGS: [Setting; 12] = [
         name: "stateDir",
         variable: "STATE_DIR",
         default: "",
-        help: "a folder that outlives the process: which event ran when it ended",
+        help: "a folder that outlives the process: tables, and which event ran when it ended",
     },
     Setting {
         name: "stallAfter",

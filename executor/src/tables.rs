@@ -222,6 +222,11 @@ impl Tables {
         self.store.release(table, partition);
     }
 
+    /// The store has failed: see [`Tables::unwritten`].
+    pub fn fail(&mut self, why: StoreError) {
+        self.unwritten = Some(why);
+    }
+
     /// Why the store does not take the writes of commits any more; [`Tables::rebuild`] helps.
     pub fn unwritten(&self) -> Option<StoreError> {
         self.unwritten.clone()

@@ -88,6 +88,8 @@ pub struct Found {
     pub partitions: Result<i32, String>,
     /// It was made just now.
     pub created: bool,
+    /// It is missing, and a run makes it.
+    pub is_made_by_run: bool,
 }
 
 /// Looks for every topic; `make` makes those that are declared and missing. Where a topic differs
@@ -97,7 +99,7 @@ pub fn prepare(plan: &Plan, defaults: &Defaults, admin: &mut dyn Admin, make: bo
     for named in named(plan, defaults) {
         let declared = plan.topics.iter().find(|topic| topic.name == named.name);
         let creates = declared.filter(|topic| topic.declare);
-        let mut created = false;
+        let (mut created, mut is_made_by_run) = (false, false);
         let mut partitions = admin.partitions(&named.name);
         if let (Ok(None), Some(topic), true) = (&partitions, creates, make) {
             partitions = match admin.create(&new_topic(topic)) {
@@ -120,12 +122,15 @@ pub fn prepare(plan: &Plan, defaults: &Defaults, admin: &mut dyn Admin, make: bo
                     _ => Ok(partitions),
                 }
             }
-            Ok(None) if creates.is_some() => Err("does not exist yet; a run creates it".to_owned()),
+            Ok(None) if creates.is_some() => {
+                is_made_by_run = true;
+                Err("does not exist yet; a run creates it".to_owned())
+            }
             Ok(None) => Err("does not exist; create it, or let the spec say \"declare: true\"".to_owned()),
             Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
             Err(error) => Err(format!("cannot be used: {error}")),
         };
-        all.push(Found { named, partitions, created });
+        all.push(Found { named, partitions, created, is_made_by_run });
     }
     Ok(all)
 }

@@ -1,6 +1,7 @@
 //! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
 
+mod restoring;
 mod standing;
 
 use std::cell::{Cell, RefCell};
@@ -13,7 +14,7 @@ use timely::communication::Allocator;
 use tracing::{debug, info, warn};
 
 use crate::assignment::Assignment;
-use crate::broker::{BrokerError, Change, Committed, Consumer, Producer, Subscription};
+use crate::broker::{BrokerError, Change, Changelog, Committed, Consumer, Producer, Subscription};
 use crate::clock::Clock;
 use crate::code::{Code, Fault};
 use crate::condemned::{Condemned, Sentence};
@@ -29,8 +30,10 @@ use crate::guard::{CRASHES_MAX, Guard};
 use crate::ledger::Slots;
 use crate::message::{Event, TopicPartition};
 use crate::program::Defaults;
+use crate::restore::Restore;
 use crate::shared::Shared;
 use crate::stall::{Cause, Stalls};
+use crate::store::StoreError;
 use crate::tables::Tables;
 
 /// Why a worker stopped.
@@ -39,6 +42,9 @@ pub enum Stopped {
     /// The outside world.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// Tables cannot be read, or not be written where no changelog could give them back.
+    #[error("tables cannot be used: {0}")]
+    Store(#[from] StoreError),
     /// An event failed where the policy is `halt`. What was complete before it is committed.
     #[error(
         "halted: agent \"{}\": operation \"{}\" failed on {}/{}@{}: {}: {}\n  --> {}",
@@ -63,6 +69,8 @@ pub struct Parts<C: Code> {
     pub directory: Directory,
     /// Where tables live. User code has the same tables in its hands.
     pub tables: Rc<RefCell<Tables>>,
+    /// Where tables come back from. `None`: their store is all there is of them.
+    pub changelog: Option<Box<dyn Changelog>>,
     /// Tells the time.
     pub clock: Rc<dyn Clock>,
     /// The table of counters.
@@ -89,6 +97,9 @@ pub struct Worker<C: Code> {
     dataflow: Dataflow<C>,
     assignment: Assignment,
     delivery: Delivery,
+    restore: Restore,
+    /// Changelogs may have more to read right now.
+    has_restored: bool,
     epoch: Epoch,
     polled: Vec<Event>,
     /// Partitions that came and have not started.
@@ -109,7 +120,12 @@ impl<C: Code> Worker<C> {
     /// Renders the plan and joins the group. The code is loaded already: what fails there fails
     /// before anyone is disturbed.
     pub fn start(parts: Parts<C>) -> Result<Worker<C>, Stopped> {
-        let Parts { plan, config, code, mut consumer, producer, directory, tables, clock, counters, guard } = parts;
+        let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
+            parts;
+        let restore = Restore::new(&plan, &config, changelog);
+        if restore.has_changelogs() {
+            tables.borrow_mut().follow_changelogs(restore.fed());
+        }
         let revision = plan.revision.as_str().into();
         let shared = Shared {
             code,
@@ -148,6 +164,8 @@ impl<C: Code> Worker<C> {
             dataflow,
             assignment,
             delivery,
+            restore,
+            has_restored: false,
             epoch: 0,
             polled: Vec::new(),
             coming: Vec::new(),
@@ -164,6 +182,7 @@ impl<C: Code> Worker<C> {
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
         let change = self.poll(self.wait_until_due(wait))?;
         let polled = self.polled.len();
+        self.restore_tables()?;
         match change {
             Some(change) => self.change(change)?,
             None => self.take_over()?,
@@ -178,6 +197,7 @@ impl<C: Code> Worker<C> {
             return Err(Stopped::Halted(Box::new(failure)));
         }
         let committed = self.deliver(self.one_by_one > 0)?;
+        self.mend_tables()?;
         self.report_stalls();
         Ok(Turn { polled, committed })
     }
@@ -192,6 +212,9 @@ impl<C: Code> Worker<C> {
         let mut wait = wait.min(self.config.bounds.idle_wait);
         if let Some(deadline) = self.next_deadline() {
             wait = wait.min(deadline.saturating_sub(now));
+        }
+        if self.restore.is_restoring() {
+            wait = if self.has_restored { Duration::ZERO } else { wait.min(Duration::from_millis(1)) };
         }
         if self.delivery.is_sending() {
             return wait.min(Duration::from_millis(1));
@@ -235,6 +258,7 @@ impl<C: Code> Worker<C> {
     fn change(&mut self, change: Change) -> Result<(), Stopped> {
         match change {
             Change::Assigned(names) => {
+                names.iter().for_each(|name| self.restore.want(name));
                 self.coming.extend(names);
                 self.take_over()
             }
@@ -256,7 +280,7 @@ impl<C: Code> Worker<C> {
         if !committed {
             self.delivery.abandon(self.shared.clock.as_ref());
         }
-        self.give_up(names);
+        self.give_up(names)?;
         self.consumer.release(names)?;
         if !committed && self.config.guarantee == Guarantee::ExactlyOnce {
             self.start_over()?;
@@ -338,12 +362,15 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Starts on partitions that came. A broker that does not answer is asked again at the next turn.
+    /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
+    /// asked again at the next turn.
     fn take_over(&mut self) -> Result<(), Stopped> {
-        if self.coming.is_empty() {
+        let (names, waiting): (Vec<_>, _) =
+            std::mem::take(&mut self.coming).into_iter().partition(|name| self.restore.is_ready(name));
+        self.coming = waiting;
+        if names.is_empty() {
             return self.start_partitions();
         }
-        let names = std::mem::take(&mut self.coming);
         let now = self.shared.clock.now();
         match self.start_on(&names) {
             Err(BrokerError::Retriable(why)) => {
@@ -354,7 +381,7 @@ impl<C: Code> Worker<C> {
                     self.consumer.unblock(&names);
                     self.waits_since = Some(now);
                 }
-                self.coming = names;
+                self.coming.extend(names);
                 Ok(())
             }
             other => {
@@ -377,7 +404,7 @@ impl<C: Code> Worker<C> {
     }
 
     /// Drops queues, windows and awaits of partitions that are no longer ours.
-    fn give_up(&mut self, names: &[TopicPartition]) {
+    fn give_up(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         let numbers: Vec<usize> = {
             let mut slots = self.shared.slots.borrow_mut();
             names.iter().map(|name| slots.number(&name.topic, name.partition)).collect()
@@ -398,6 +425,8 @@ impl<C: Code> Worker<C> {
         self.assignment.remove(&numbers);
         self.delivery.give_up(names);
         self.coming.retain(|name| !names.contains(name));
+        let left = self.assignment.names().chain(&self.coming);
+        Ok(self.restore.release(names, left, &mut self.shared.tables.borrow_mut())?)
     }
 
     /// Gives what was polled to the readers that accept it.
@@ -489,6 +518,12 @@ impl<C: Code> Worker<C> {
     }
 
     fn delivered(&mut self, now_or_never: bool) -> Result<Delivered, Stopped> {
+        let unread = self.shared.tables.borrow().unread();
+        if let Some(why) = unread {
+            // Some event may have seen what is not so.
+            self.shared.tables.borrow_mut().condemn();
+            return Err(why.into());
+        }
         let (delivery, mut around) = self.around();
         let delivered = delivery.turn(&mut around, now_or_never)?;
         match &delivered {
@@ -619,7 +654,7 @@ impl<C: Code> Worker<C> {
             self.delivery.abandon(self.shared.clock.as_ref());
         }
         let names: Vec<_> = self.assignment.names().cloned().collect();
-        self.give_up(&names);
+        self.give_up(&names)?;
         self.consumer.close()?;
         info!("left the group");
         Ok(self.shared.counters.clone())

@@ -122,6 +122,7 @@ fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config
         config,
         code: Rc::new(RefCell::new(Stub)),
         tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
+        changelog: None,
         clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
         counters: Rc::default(),
         guard: Guard::none(),

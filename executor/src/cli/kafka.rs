@@ -10,9 +10,11 @@ use tracing::info;
 
 use super::arguments::RunArguments;
 use super::stop::{FORCED, Signals, Stop};
+use super::stored::store;
 use super::supervisor::{dies_with, supervise};
 use super::terminal::{say, start_log};
 use crate::broker::{Admin, BrokerError};
+use crate::changelogs;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
@@ -56,7 +58,7 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
         let mut admin = kafka.admin();
         refuse_faults(&start.topics(&mut admin, true)?)?;
         let directory = Directory::new(Box::new(kafka.admin()));
-        let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+        let tables = Rc::new(RefCell::new(Tables::over(store(plan, settings, start.worker, &clock)?)));
         let guard = guard(settings, plan, &start.config.app, start.worker)?;
         signals.watch(guard.watch.clone());
         let loading = python::Loading {
@@ -83,6 +85,7 @@ pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settin
             producer: Box::new(kafka.producer()),
             directory,
             tables,
+            changelog: Some(Box::new(kafka.changelog().map_err(Stop::fault)?)),
             clock: clock.clone(),
             counters: counters.clone(),
             guard,
@@ -135,11 +138,8 @@ pub fn check_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Sett
             text.push_str(&format!("topic {} has {partitions} partitions ({})\n", named.name, named.by));
         }
     }
-    let missing = |found: &&Found| {
-        let declared = plan.topics.iter().any(|topic| topic.declare && topic.name == found.named.name);
-        found.partitions.is_err() && !declared
-    };
-    for found in found.iter().filter(|found| found.partitions.is_err() && !missing(found)) {
+    let missing = |found: &&Found| found.partitions.is_err() && !found.is_made_by_run;
+    for found in found.iter().filter(|found| found.is_made_by_run) {
         text.push_str(&format!(
             "topic {} does not exist yet: a run creates it ({})\n",
             found.named.name, found.named.by
@@ -160,12 +160,6 @@ struct Start {
 
 impl Start {
     fn new(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings, worker: u32) -> Result<Start, Stop> {
-        if let Some(table) = plan.tables.first() {
-            return Err(Stop::refused(format!(
-                "the table \"{}\" cannot be kept on Kafka yet: run these agents with --local",
-                table.name
-            )));
-        }
         let mut config = settings.config(plan, worker).map_err(Stop::refused)?;
         config.app = settings.app(plan).map_err(Stop::refused)?;
         config.keeps_changelogs = true;
@@ -193,7 +187,10 @@ impl Start {
     }
 
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
-        topics::prepare(&self.plan, &Defaults::of(&self.config), admin, make).map_err(Stop::fault)
+        let mut found = topics::prepare(&self.plan, &Defaults::of(&self.config), admin, make).map_err(Stop::fault)?;
+        let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make).map_err(Stop::fault)?;
+        found.extend(logs);
+        Ok(found)
     }
 }
 

@@ -9,6 +9,7 @@ use tracing::info;
 use super::arguments::RunArguments;
 use super::kafka::guard;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
+use super::stored::store;
 use super::terminal::{Terminal, say, start_log};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -16,7 +17,6 @@ use crate::counters::SharedCounters;
 use crate::local::{Ended, Local, LocalError, Output, summary};
 use crate::python::{self, Interpreter, PythonCode};
 use crate::settings::Settings;
-use crate::store::MemoryStore;
 use crate::tables::Tables;
 
 /// Finds the name that is nearest to one that nobody reads.
@@ -48,7 +48,7 @@ pub fn run_locally(
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
         info!("CPython {} at {}", python::version(), python::prefix(py));
-        let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
+        let tables = Rc::new(RefCell::new(Tables::over(store(plan, settings, 0, &clock)?)));
         let prepared = local.prepare();
         let guard = guard(settings, plan, &config.app, 0)?;
         let watch = guard.watch.clone();

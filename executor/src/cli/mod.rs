@@ -4,6 +4,7 @@ mod arguments;
 mod kafka;
 mod local;
 mod stop;
+mod stored;
 mod supervisor;
 mod terminal;
 mod test;

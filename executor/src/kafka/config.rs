@@ -128,6 +128,21 @@ impl ClientSettings {
         self.with_user(self.common())
     }
 
+    /// Of a reader of changelogs, which joins no group.
+    pub fn reader(&self) -> ClientConfig {
+        let mut config = self.common();
+        config
+            .set("group.id", &self.app)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("check.crcs", "true");
+        self.with_user(config)
+    }
+
     /// Of a client that sees what the group has committed, whatever transactions are open over it.
     pub fn unstable(&self) -> ClientConfig {
         let mut config = self.common();

@@ -356,7 +356,7 @@ impl Drop for KafkaConsumer {
     }
 }
 
-fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
+pub(super) fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
     Event {
         topic: name(topics, last, message.topic()),
         partition: message.partition(),
@@ -394,7 +394,7 @@ pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Kafka
     Ok(list)
 }
 
-fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
+pub(super) fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition(&partition.topic, partition.partition);

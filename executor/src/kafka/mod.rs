@@ -5,6 +5,7 @@
 //! fetch and send, and what they have to tell arrives through the callbacks of [`context`].
 
 pub mod admin;
+pub mod changelog;
 pub mod config;
 pub mod consumer;
 pub mod context;
@@ -21,6 +22,7 @@ use rdkafka::producer::Producer as _;
 
 use crate::broker::BrokerError;
 use admin::KafkaAdmin;
+use changelog::KafkaChangelog;
 use config::ClientSettings;
 use consumer::KafkaConsumer;
 use context::Health;
@@ -78,6 +80,11 @@ impl Kafka {
     /// The producer. There is one per connection.
     pub fn producer(&self) -> KafkaProducer {
         KafkaProducer::new(self.line.clone(), self.settings.clone(), self.health.clone())
+    }
+
+    /// Reads changelogs of tables.
+    pub fn changelog(&self) -> Result<KafkaChangelog, BrokerError> {
+        KafkaChangelog::new(&self.settings, self.line.clone())
     }
 
     /// Knows and makes topics.

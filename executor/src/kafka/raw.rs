@@ -6,8 +6,8 @@ use std::ptr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::consumer::{Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::Producer as _;
@@ -74,7 +74,7 @@ pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String
 }
 
 /// Fills in the next offsets that the consumer gives.
-pub fn fill_positions(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> bool {
+pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) -> bool {
     // SAFETY: client and list live through the call, which writes the list's offsets.
     unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
 }
@@ -296,6 +296,50 @@ pub enum Operation {
 
 /// What this user may do with a topic; `None` where the broker does not say.
 pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Operation>> {
+    let read = |description| {
+        let mut count = 0;
+        // SAFETY: the description lives through the call, and the list is its.
+        let list = unsafe { native::rd_kafka_TopicDescription_authorized_operations(description, &mut count) };
+        if list.is_null() {
+            return None;
+        }
+        use native::rd_kafka_AclOperation_t as Native;
+        // SAFETY: librdkafka's own count.
+        let operations = unsafe { std::slice::from_raw_parts(list, count) }.iter().map(|operation| match *operation {
+            Native::RD_KAFKA_ACL_OPERATION_ALL => Operation::All,
+            Native::RD_KAFKA_ACL_OPERATION_READ => Operation::Read,
+            Native::RD_KAFKA_ACL_OPERATION_WRITE => Operation::Write,
+            _ => Operation::Other,
+        });
+        Some(operations.collect())
+    };
+    describe_topic(client, topic, wait, read)
+}
+
+/// The id that a topic was given when it was made (KIP-516); `None` where the broker does not say.
+pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
+    let read = |description| {
+        // SAFETY: the description lives through the calls, and id and text are its.
+        let text = unsafe {
+            let id = native::rd_kafka_TopicDescription_topic_id(description);
+            let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
+            if text.is_null() {
+                return None;
+            }
+            CStr::from_ptr(text)
+        };
+        Some(text.to_string_lossy().into_owned())
+    };
+    describe_topic(client, topic, wait, read)
+}
+
+/// Asks about one topic; `read` sees the answer.
+fn describe_topic<T>(
+    client: &Client,
+    topic: &str,
+    wait: Duration,
+    read: impl FnOnce(*const native::rd_kafka_TopicDescription_t) -> Option<T>,
+) -> Option<T> {
     let name = CString::new(topic).ok()?;
     let mut names = [name.as_ptr()];
     let client = client.client().native_ptr();
@@ -314,7 +358,7 @@ pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Op
         let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
         native::rd_kafka_DescribeTopics(client, topics, options, queue);
         let event = native::rd_kafka_queue_poll(queue, wait);
-        let answer = answered(event);
+        let answer = described(event).and_then(read);
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
         }
@@ -325,11 +369,11 @@ pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Op
     }
 }
 
-/// The operations in the answer to a question about one topic.
+/// The description in the answer to a question about one topic.
 ///
 /// # Safety
 /// `event` is null or a live event.
-unsafe fn answered(event: *mut native::rd_kafka_event_t) -> Option<Vec<Operation>> {
+unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<*const native::rd_kafka_TopicDescription_t> {
     // SAFETY: the caller's promise; everything that is read is the event's.
     unsafe {
         if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
@@ -346,17 +390,6 @@ unsafe fn answered(event: *mut native::rd_kafka_event_t) -> Option<Vec<Operation
         if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
             return None;
         }
-        let list = native::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
-        if list.is_null() {
-            return None;
-        }
-        use native::rd_kafka_AclOperation_t as Native;
-        let operations = std::slice::from_raw_parts(list, count).iter().map(|operation| match *operation {
-            Native::RD_KAFKA_ACL_OPERATION_ALL => Operation::All,
-            Native::RD_KAFKA_ACL_OPERATION_READ => Operation::Read,
-            Native::RD_KAFKA_ACL_OPERATION_WRITE => Operation::Write,
-            _ => Operation::Other,
-        });
-        Some(operations.collect())
+        Some(topic)
     }
 }

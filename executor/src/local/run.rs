@@ -121,6 +121,7 @@ impl Local {
             producer: Box::new(log.producer(Some(&self.config.transactional_id))),
             directory,
             tables: tables.clone(),
+            changelog: None,
             clock: self.clock.clone(),
             counters,
             guard,

@@ -5,6 +5,7 @@
 //! them, aborted ones never show, and each marker takes an offset.
 
 mod admin;
+mod changelog;
 mod consumer;
 mod group;
 mod producer;
@@ -25,6 +26,7 @@ use group::Group;
 use topic::{Stored, Topic};
 
 pub use admin::LogAdmin;
+pub use changelog::LogChangelog;
 pub use consumer::LogConsumer;
 pub use producer::LogProducer;
 
@@ -109,6 +111,11 @@ impl Log {
     /// A producer, transactional where it has an id.
     pub fn producer(&self, transactional_id: Option<&str>) -> LogProducer {
         LogProducer::new(self.clone(), transactional_id)
+    }
+
+    /// Reads changelogs.
+    pub fn changelog(&self) -> LogChangelog {
+        LogChangelog::new(self.clone())
     }
 
     /// Knows the log's topics.

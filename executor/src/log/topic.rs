@@ -189,6 +189,11 @@ impl Topic {
         self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.stable() })
     }
 
+    /// The ends of a partition, undecided records included.
+    pub fn ends(&self, partition: i32) -> Option<Watermarks> {
+        self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.end() })
+    }
+
     /// The first offset at or after a time, or the end.
     pub fn offset_at(&self, partition: i32, timestamp_ms: i64) -> Option<i64> {
         let partition = self.at(partition)?;

@@ -79,6 +79,7 @@ pub fn play(
         producer: Box::new(log.producer(Some(&config.transactional_id))),
         directory,
         tables: tables.clone(),
+        changelog: None,
         clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
         counters: SharedCounters::default(),
         guard,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Worker;
 use crate::code::Code;
 use crate::message::TopicPartition;
+use crate::restore::Restoring;
 use crate::stall::{Cause, Standing, Subject};
 use crate::status::{Reading, Status};
 
@@ -32,11 +33,13 @@ impl<C: Code> Worker<C> {
 
     fn standings(&self) -> Vec<Standing> {
         let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
-        standings.extend(self.coming.iter().map(|partition| Standing {
-            subject: Subject::Start(partition.clone()),
-            position: 0,
-            lag: 1,
-            cause: Some(self.held.get(partition).cloned().unwrap_or(Cause::Transaction { id: None })),
+        standings.extend(self.coming.iter().map(|partition| {
+            let restoring = self.restore.holds(partition);
+            let (position, cause) = match restoring {
+                Some(Restoring { table, percent, at, .. }) => (at, Cause::Restoring { table, percent }),
+                None => (0, self.held.get(partition).cloned().unwrap_or(Cause::Transaction { id: None })),
+            };
+            Standing { subject: Subject::Start(partition.clone()), position, lag: 1, cause: Some(cause) }
         }));
         let commits = self.shared.counters.borrow().commits;
         standings.push(Standing {

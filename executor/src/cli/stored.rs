@@ -1,0 +1,21 @@
+//! Where the tables of a run are kept.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use kaspr_ir::plan::Plan;
+
+use super::stop::Stop;
+use crate::clock::Clock;
+use crate::settings::Settings;
+use crate::store::{DurableStore, MemoryStore, Store};
+
+/// On disk where there is a state folder, else in memory.
+pub fn store(plan: &Plan, settings: &Settings, worker: u32, clock: &Rc<dyn Clock>) -> Result<Box<dyn Store>, Stop> {
+    let Some(folder) = settings.get("stateDir").filter(|_| !plan.tables.is_empty()) else {
+        return Ok(Box::<MemoryStore>::default());
+    };
+    let names: Vec<&str> = plan.tables.iter().map(|table| table.name.as_str()).collect();
+    let opened = DurableStore::open(Path::new(folder), worker, &names, clock.clone());
+    opened.map(|store| Box::new(store) as Box<dyn Store>).map_err(Stop::fault)
+}
