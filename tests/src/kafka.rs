@@ -126,16 +126,21 @@ impl Broker {
     /// Makes a topic with a unique name.
     pub fn topic(&self, name: &str, partitions: i32) -> String {
         let name = unique(name);
+        self.named_topic(&name, partitions);
+        name
+    }
+
+    /// Makes a topic.
+    pub fn named_topic(&self, name: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let made = futures_executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
         made.expect("the broker answers").into_iter().for_each(|made| {
             made.expect("the topic is made");
         });
-        while self.partitions(&name) != partitions {
+        while self.partitions(name) != partitions {
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        name
     }
 
     /// Partitions of a topic; 0: it does not exist.
@@ -219,7 +224,15 @@ impl Broker {
         let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, self.partitions(topic) - 1);
-        let committed = consumer.committed_offsets(list, WAIT).expect("the broker answers");
+        // A coordinator that has just been made is not known to all at once.
+        let answers = (0..20).map(|_| {
+            let answer = consumer.committed_offsets(list.clone(), WAIT);
+            if answer.is_err() {
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+            answer
+        });
+        let committed = answers.flatten().next().expect("the broker answers");
         let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
             _ => None,

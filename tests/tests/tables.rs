@@ -1,0 +1,349 @@
+//! Tables on a real Kafka: they come back from their changelogs, from the disk, and from neither.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use kaspr_tests::kafka::{Broker, Record, broker, unique};
+use kaspr_tests::program::command;
+
+/// Longest time that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const KEYED: &str = "keySelector: {python: \"def key(value): return value['k']\"}";
+
+/// Counts how often each key came.
+fn counter(name: &str, inputs: &str, output: &str) -> String {
+    format!(
+        "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: {name}}}\nspec:\n  input:\n    topic: {{name: {inputs}}}\n  output:\n    \
+         topics: [{{name: {output}, {KEYED}}}]\n  processors:\n    pipeline: [count]\n    operations:\n      - name: count\n        \
+         tables: [{{name: counts, paramName: counts}}]\n        map:\n          python: |\n            def count(value, counts):\n                \
+         counts[value['k']] = counts.get(value['k'], 0) + 1\n                return {{'k': value['k'], 'n': counts[value['k']]}}\n---\n"
+    )
+}
+
+fn table(fields: &str) -> String {
+    format!("apiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {{name: counts}}\nspec: {{{fields}}}\n---\n")
+}
+
+/// An app in a folder of its own.
+struct App {
+    folder: tempfile::TempDir,
+    name: String,
+    servers: String,
+    flags: Vec<String>,
+}
+
+impl App {
+    fn new(broker: &Broker, specs: &str) -> App {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
+        App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
+    }
+
+    fn with(mut self, flags: &[&str]) -> App {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn on_disk(self) -> App {
+        let state = self.state().display().to_string();
+        self.with(&["--state-dir", &state])
+    }
+
+    fn changelog(&self) -> String {
+        format!("{}-counts-changelog", self.name)
+    }
+
+    fn start(&self, number: usize, flags: &[&str]) -> Child {
+        let mut command = command("kaspr-exec", &["run"]);
+        command.arg(self.folder.path().join("agents.yaml"));
+        command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
+        let log = std::fs::File::create(self.log(number)).expect("a log");
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+    }
+
+    fn log(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("log-{number}"))
+    }
+
+    fn words(&self, number: usize) -> String {
+        std::fs::read_to_string(self.log(number)).unwrap_or_default()
+    }
+
+    /// Processes what there is; gives what it said.
+    #[track_caller]
+    fn catch_up(&self) -> String {
+        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", self.words(0));
+        self.words(0)
+    }
+
+    /// What it says when it does not start.
+    #[track_caller]
+    fn refused(&self) -> String {
+        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
+        assert_eq!(status.code(), Some(1), "{}", self.words(0));
+        self.words(0)
+    }
+}
+
+impl Drop for App {
+    /// A test that fails shows what its workers said.
+    #[allow(clippy::print_stderr, reason = "only when a test fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (0..2).for_each(|number| eprintln!("-- worker {number}:\n{}", self.words(number)));
+        }
+    }
+}
+
+fn events(keys: u64, rounds: u64) -> impl Iterator<Item = Record> {
+    (0..keys * rounds).map(move |n| Record::new(format!("k-{}", n % keys), format!("{{\"k\": \"k-{}\"}}", n % keys)))
+}
+
+/// The count of every key, by the last record of each; counts of a key came in order, each once.
+#[track_caller]
+fn counts(records: &[Record]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        let value: serde_json::Value =
+            serde_json::from_slice(record.value.as_deref().unwrap_or_default()).expect("JSON");
+        let (key, n) = (value["k"].as_str().expect("a key").to_owned(), value["n"].as_u64().expect("a number"));
+        let before = counts.insert(key.clone(), n).unwrap_or(0);
+        assert_eq!(n, before + 1, "the count of {key}");
+    }
+    counts
+}
+
+#[track_caller]
+fn assert_all(counts: &BTreeMap<String, u64>, keys: u64, count: u64) {
+    assert_eq!(counts.len() as u64, keys);
+    assert!(counts.values().all(|n| *n == count), "{counts:?}");
+}
+
+/// Records read, and ms, of the last restoration that a log tells of.
+fn restored(words: &str) -> (u64, u64) {
+    let line = words.lines().rfind(|line| line.contains("tables are restored")).unwrap_or_else(|| panic!("{words}"));
+    let number = |after: &str| {
+        let from = &line[line.find(after).unwrap_or_else(|| panic!("{line}")) + after.len()..];
+        from.trim_start().split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    (number("partitions,"), number("read in"))
+}
+
+#[allow(clippy::disallowed_methods, reason = "a real broker takes real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = now();
+    while !is_so() {
+        assert!(now() - began < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_table_comes_back_from_its_changelog() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 3), broker.topic("out", 3));
+    let app = App::new(broker, &(table("") + &counter("counter", &input, &output)));
+    for round in 1..4 {
+        broker.produce(&input, events(100, 2));
+        let words = app.catch_up();
+        assert_all(&counts(&broker.read(&output)), 100, round * 2);
+        assert_eq!(restored(&words).0 > 0, round > 1, "{words}");
+    }
+    assert_eq!(broker.partitions(&app.changelog()), 3);
+    let config = broker.tool("org.apache.kafka.tools.TopicCommand", &["--describe", "--topic", &app.changelog()], "");
+    assert!(config.contains("cleanup.policy=compact"), "{config}");
+}
+
+#[test]
+fn a_table_on_disk_reads_nothing_again_after_a_stop_or_a_kill() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 3), broker.topic("out", 3));
+    let app =
+        App::new(broker, &(table("") + &counter("counter", &input, &output))).on_disk().with(&["--instance", "one"]);
+    broker.produce(&input, events(100, 5));
+    app.catch_up();
+    let mut rounds = 5;
+    for _ in 0..3 {
+        let mut worker = app.start(0, &[]);
+        broker.produce(&input, events(100, 5));
+        rounds += 5;
+        wait_until("the output", || broker.lag(&app.name, &input) == 0);
+        worker.kill().expect("it is killed");
+        worker.wait().expect("it ends");
+        let words = app.words(0);
+        assert!(restored(&words).0 <= 100, "{words}");
+        assert_all(&counts(&broker.read(&output)), 100, rounds);
+    }
+    broker.produce(&input, events(100, 1));
+    let words = app.catch_up();
+    assert!(restored(&words).0 <= 100, "what was committed last may be missing on disk: {words}");
+    assert_all(&counts(&broker.read(&output)), 100, rounds + 1);
+}
+
+#[test]
+fn a_store_in_doubt_is_built_anew() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let app = App::new(broker, &(table("") + &counter("counter", &input, &output))).on_disk();
+    broker.produce(&input, events(50, 3));
+    app.catch_up();
+    harm(&app.state());
+    broker.produce(&input, events(50, 1));
+    let words = app.catch_up();
+    assert!(words.contains("wiped and built anew"), "{words}");
+    assert!(restored(&words).0 >= 50, "{words}");
+    assert_all(&counts(&broker.read(&output)), 50, 4);
+    std::fs::remove_dir_all(app.state()).expect("it is removed");
+    broker.produce(&input, events(50, 1));
+    app.catch_up();
+    assert_all(&counts(&broker.read(&output)), 50, 5);
+    broker.produce(&input, events(50, 1));
+    assert_eq!(restored(&app.catch_up()).0, 0, "the new store holds everything");
+}
+
+/// Garbles every file in a folder.
+fn harm(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            harm(&path);
+        } else {
+            std::fs::write(path, b"this is no database").expect("it is written");
+        }
+    }
+}
+
+#[test]
+fn a_state_folder_has_one_process() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let app = App::new(broker, &(table("") + &counter("counter", &input, &output))).on_disk();
+    let mut first = app.start(1, &[]);
+    wait_until("the first worker", || app.words(1).contains("tables are kept in"));
+    let words = app.refused();
+    first.kill().expect("it is killed");
+    first.wait().expect("it ends");
+    assert!(words.contains("is another worker's"), "{words}");
+}
+
+#[test]
+fn a_hundred_thousand_keys_come_back() {
+    const KEYS: u64 = 100_000;
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 4), broker.topic("out", 4));
+    let app =
+        App::new(broker, &(table("") + &counter("counter", &input, &output))).on_disk().with(&["--instance", "one"]);
+    broker.produce(&input, events(KEYS, 1));
+    let mut worker = app.start(0, &[]);
+    wait_until("all to be counted", || broker.lag(&app.name, &input) == 0);
+    worker.kill().expect("it is killed");
+    worker.wait().expect("it ends");
+    broker.produce(&input, events(100, 1));
+    let (records, ms_disk) = restored(&app.catch_up());
+    assert!(records < KEYS / 10, "all but the last commit is on disk");
+    std::fs::remove_dir_all(app.state()).expect("it is removed");
+    broker.produce(&input, events(KEYS, 1));
+    let (records, ms_log) = restored(&app.catch_up());
+    assert!(records >= KEYS);
+    let counts = counts(&broker.read(&output));
+    assert_eq!((counts.len() as u64, counts["k-99"], counts["k-100"]), (KEYS, 3, 2));
+    say(&format!(
+        "{KEYS} keys are whole {ms_disk} ms after the partitions came with their store, {ms_log} ms without it"
+    ));
+}
+
+#[allow(clippy::print_stderr, reason = "a figure for those who look")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+#[test]
+fn partitions_that_do_not_fit_are_refused_before_the_first_event() {
+    let broker = broker();
+    let (two, three, output) = (broker.topic("in", 2), broker.topic("in", 3), broker.topic("out", 2));
+    let both = counter("first", &two, &output) + &counter("second", &three, &output);
+    let words = App::new(broker, &(table("") + &both)).refused();
+    for needle in ["(2 partitions)", "(3)", "must have equal partition counts", "the changelog of table \"counts\""] {
+        assert!(words.contains(needle), "{needle}: {words}");
+    }
+    let words = App::new(broker, &(table("partitions: 5") + &counter("first", &two, &output))).refused();
+    assert!(words.contains("needs 2 partitions") && words.contains("the table says 5"), "{words}");
+    let app = App::new(broker, &(table("") + &counter("first", &two, &output)));
+    broker.named_topic(&app.changelog(), 7);
+    let words = app.refused();
+    assert!(words.contains("has 7 partitions and needs 2"), "{words}");
+    let app = App::new(broker, &(table("global: true") + &both));
+    app.catch_up();
+    assert_eq!(broker.partitions(&app.changelog()), 1, "a global table's changelog has one");
+}
+
+#[test]
+fn a_global_table_is_whole_on_every_worker() {
+    let broker = broker();
+    let (names, asked, output) = (broker.topic("names", 4), broker.topic("asked", 4), broker.topic("out", 4));
+    let step = |name: &str, input: &str, body: &str| {
+        format!(
+            "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: {name}}}\nspec:\n  input:\n    topic: {{name: {input}}}\n  output:\n    \
+             topics: [{{name: {output}}}]\n  processors:\n    pipeline: [step]\n    operations:\n      - name: step\n        \
+             tables: [{{name: counts, paramName: table}}]\n        map:\n          python: |\n            def step(value, table):\n                {body}\n---\n"
+        )
+    };
+    let specs = table("global: true")
+        + &step("writer", &names, "table[value['k']] = value['v']; return ['wrote', value['k']]")
+        + &step("reader", &asked, "return [value['k'], table.get(value['k']), context['event'].message.partition]");
+    let app = App::new(broker, &specs).with(&["--kafka", "session.timeout.ms=3000"]);
+    let mut workers: Vec<Child> = (0..2).map(|number| app.start(number, &[])).collect();
+    let ask = |partition: i32, key: &str| {
+        let before = broker.read(&output).len();
+        broker.produce(
+            &asked,
+            [Record { partition: Some(partition), ..Record::new("", format!("{{\"k\": \"{key}\"}}")) }],
+        );
+        wait_until("an answer", || broker.read(&output).len() > before);
+        broker
+            .read(&output)
+            .iter()
+            .map(Record::text)
+            .filter(|text| text.contains(key) && !text.contains("wrote"))
+            .collect::<Vec<_>>()
+    };
+    let told = |key: &str, value: &str| {
+        let record = format!("{{\"k\": \"{key}\", \"v\": \"{value}\"}}");
+        broker.produce(&names, [Record { partition: Some(0), ..Record::new("", record) }]);
+        wait_until("the write", || broker.lag(&app.name, &names) == 0);
+    };
+    told("lamp", "brass");
+    for partition in 0..4 {
+        // The other worker hears of it when its turn comes.
+        wait_until("every worker to know", || {
+            ask(partition, "lamp").last().is_some_and(|answer| answer.contains("brass"))
+        });
+    }
+    // A worker that comes later has read all of it before its first event.
+    workers[0].kill().expect("it is killed");
+    workers[0].wait().expect("it ends");
+    workers[0] = app.start(0, &[]);
+    told("lamp", "tin");
+    for partition in 0..4 {
+        wait_until("every worker to know", || {
+            ask(partition, "lamp").last().is_some_and(|answer| answer.contains("tin"))
+        });
+    }
+    for worker in &mut workers {
+        worker.kill().expect("it is killed");
+        worker.wait().expect("it ends");
+    }
+}
