@@ -93,6 +93,8 @@ pub struct Bounds {
     pub slow_call: Duration,
     /// How long a worker waits for committed offsets before it ends the transactions that hide them.
     pub unblock_after: Duration,
+    /// How long partitions that are ready wait for others whose tables are being restored.
+    pub start_wait_max: Duration,
     /// Records of changelogs that are taken into tables in one turn.
     pub restore_records_max: usize,
     /// Longest time that calls which hold events of partitions that are given up may go on.
@@ -115,6 +117,7 @@ impl Default for Bounds {
             transaction_timeout: Duration::from_secs(15),
             slow_call: Duration::from_millis(200),
             unblock_after: Duration::from_secs(1),
+            start_wait_max: Duration::from_millis(500),
             restore_records_max: 5000,
             revoke_wait_max: Duration::from_secs(1),
         }

@@ -65,8 +65,6 @@ struct Reading {
     from: i64,
     to: i64,
     at: i64,
-    /// When it last came further.
-    came_further: Duration,
 }
 
 /// A partition of a table that is being restored.
@@ -111,6 +109,8 @@ pub struct Restore {
     parts: BTreeMap<(TableId, i32), Part>,
     session: Option<Session>,
     touched: Duration,
+    /// When something was last read, or asked about what hides it.
+    came: Duration,
     events: Vec<Event>,
     records_max: usize,
     blocked_after: Duration,
@@ -131,6 +131,7 @@ impl Restore {
             parts: BTreeMap::new(),
             session: None,
             touched: Duration::ZERO,
+            came: Duration::ZERO,
             events: Vec::new(),
             records_max: restore_records_max,
             blocked_after: unblock_after,
@@ -253,6 +254,9 @@ impl Restore {
         if self.parts.is_empty() {
             return Ok(Turned::default());
         }
+        if !self.is_restoring() {
+            self.came = clock.now();
+        }
         self.begin_wanted(tables, clock)?;
         let has_read = self.read_some(tables, clock.now())?;
         let is_blocked = self.advance(tables, clock.now())?;
@@ -315,7 +319,7 @@ impl Restore {
             tables.hold(table, partition);
             return Ok(Part::Whole);
         }
-        Ok(Part::Reading(Reading { from, to: ends.high, at: from, came_further: clock.now() }))
+        Ok(Part::Reading(Reading { from, to: ends.high, at: from }))
     }
 
     /// Takes records that have come, all in one write. True: there were some.
@@ -333,7 +337,7 @@ impl Restore {
             let Some(&table) = self.by_topic.get(&event.topic) else { continue };
             let partition = event.partition;
             match self.parts.get_mut(&(table, partition)) {
-                Some(Part::Reading(reading)) => (reading.at, reading.came_further) = (event.offset + 1, now),
+                Some(Part::Reading(reading)) => reading.at = event.offset + 1,
                 Some(Part::Whole) => {}
                 Some(Part::Wanted) | None => continue,
             }
@@ -350,6 +354,9 @@ impl Restore {
                 positions.map(|((table, partition), offset)| ChangelogPosition { table, partition, offset }).collect();
             tables.restore(&writes, &positions)?;
         }
+        if count > 0 {
+            self.came = now;
+        }
         if let Some(session) = &mut self.session {
             session.records += count as u64;
         }
@@ -360,30 +367,44 @@ impl Restore {
     fn advance(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
         let reading = self.parts.iter().filter(|(_, part)| matches!(part, Part::Reading(_)));
         let reading: Vec<_> = reading.map(|(at, _)| *at).collect();
-        let mut is_blocked = false;
         for (table, partition) in reading {
             let at = self.at(table, partition);
             let position = self.read()?.position(&at);
             let Some(Part::Reading(reading)) = self.parts.get_mut(&(table, partition)) else { continue };
-            if position.is_some_and(|position| position >= reading.to) {
-                let offset = reading.to.max(reading.at);
+            reading.at = reading.at.max(position.unwrap_or(reading.at));
+            let offset = reading.at;
+            if offset >= reading.to {
                 tables.restore(&[], &[ChangelogPosition { table, partition, offset }])?;
                 tables.hold(table, partition);
                 self.parts.insert((table, partition), Part::Whole);
                 if !self.tables[table.index()].is_global {
                     self.read()?.stop(&at)?;
                 }
-            } else if now >= reading.came_further + self.blocked_after {
-                reading.came_further = now;
-                let (reached, needed) = (position.unwrap_or(reading.at), reading.to);
-                is_blocked |= match self.read()?.stable_end(&at) {
-                    Ok(stable) => stable < needed && reached >= stable,
-                    Err(BrokerError::Retriable(_)) => false,
-                    Err(error) => return Err(error.into()),
-                };
             }
         }
-        Ok(is_blocked)
+        self.is_blocked(now)
+    }
+
+    /// Nothing has come for a while, and an open transaction is why.
+    fn is_blocked(&mut self, now: Duration) -> Result<bool, RestoreError> {
+        let reading = self.parts.iter().find_map(|(at, part)| match part {
+            Part::Reading(reading) => Some((*at, reading.at, reading.to)),
+            Part::Wanted | Part::Whole => None,
+        });
+        let Some(((table, partition), at, to)) = reading else {
+            self.came = now;
+            return Ok(false);
+        };
+        if now < self.came + self.blocked_after {
+            return Ok(false);
+        }
+        self.came = now;
+        let partition = self.at(table, partition);
+        match self.read()?.stable_end(&partition) {
+            Ok(stable) => Ok(stable < to && at >= stable),
+            Err(BrokerError::Retriable(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Tells of long restorations, and of every end that brought something.
@@ -432,15 +453,15 @@ fn doubt(followed: &Followed, ends: Watermarks, topic: &str, now_ms: i64, kept: 
     if known != topic {
         return Some("its changelog was made anew".to_owned());
     }
-    if *offset > high {
+    // The marker of its last transaction may not have reached the log yet.
+    if *offset > high + 1 {
         return Some(format!("it stands at offset {offset} of its changelog, which ends at {high}"));
     }
     if *offset < low {
         return Some(format!("it stands at offset {offset} of its changelog, which begins at {low}"));
     }
-    // One offset behind is the marker of its own last transaction.
     let is_old = now_ms.saturating_sub(*seen_ms) > kept.deletions_kept_ms / 2;
-    (is_old && offset + 1 < high).then(|| "it is so old that deletions may be missing from its changelog".to_owned())
+    (is_old && *offset < high).then(|| "it is so old that deletions may be missing from its changelog".to_owned())
 }
 
 fn kept(plan: &Plan, app: &str) -> Vec<Kept> {

@@ -78,6 +78,8 @@ pub struct Tables {
     own: Layer,
     /// Partitions whose state is whole: others take no writes. `None`: there is nothing to restore.
     held: Option<FxHashSet<(TableId, i32)>>,
+    /// Offsets behind a commit's last record in a changelog that hold nothing: the transaction's marker.
+    marker: i64,
     /// Why the store is not to be used any more.
     unwritten: Option<StoreError>,
     unread: RefCell<Option<StoreError>>,
@@ -93,14 +95,18 @@ impl Tables {
             returning: VecDeque::new(),
             own: Layer::default(),
             held: None,
+            marker: 0,
             unwritten: None,
             unread: RefCell::default(),
         }
     }
 
     /// From here on changelogs are the truth, and the store a copy: partitions take writes once they
-    /// are restored, and `fed` tables take them from their changelogs alone.
-    pub fn follow_changelogs(&mut self, fed: impl IntoIterator<Item = TableId>) {
+    /// are restored, and `fed` tables take them from their changelogs alone. Where commits are
+    /// transactions, a marker stands behind each: nobody else's committed record can stand there, as a
+    /// partition has one writer, so the store counts it as followed, written or not yet.
+    pub fn follow_changelogs(&mut self, fed: impl IntoIterator<Item = TableId>, transactions: bool) {
+        self.marker = i64::from(transactions);
         self.held = Some(FxHashSet::default());
         self.fed = fed.into_iter().collect();
     }
@@ -156,8 +162,10 @@ impl Tables {
             !self.fed.contains(&table) && self.held.as_ref().is_none_or(|held| held.contains(&(table, partition)))
         };
         let all_pass = writes.iter().copied().flatten().all(|write| passes(write.table, write.partition));
-        let positions_pass: Vec<_> =
-            positions.iter().filter(|position| passes(position.table, position.partition)).copied().collect();
+        let positions_pass = positions.iter().filter(|position| passes(position.table, position.partition)).copied();
+        let positions_pass: Vec<_> = positions_pass
+            .map(|position| ChangelogPosition { offset: position.offset + self.marker, ..position })
+            .collect();
         if self.unwritten.is_none() {
             let applied = match all_pass {
                 true => self.store.apply(writes, &positions_pass),
@@ -324,7 +332,7 @@ mod tests {
     #[test]
     fn a_partition_that_is_not_whole_takes_no_writes() {
         let mut tables = memory();
-        tables.follow_changelogs([]);
+        tables.follow_changelogs([], false);
         commit(&mut tables, &[write("a", Some("1"))], &[position(0, 1)]);
         assert_eq!((seen(&tables, 0, "a"), tables.store().followed(TableId(0), 0)), (None, Ok(None)));
         tables.hold(TableId(0), 0);
@@ -337,7 +345,7 @@ mod tests {
     #[test]
     fn a_global_write_lies_over_the_store_until_it_comes_back() {
         let mut tables = memory();
-        tables.follow_changelogs([TableId(1)]);
+        tables.follow_changelogs([TableId(1)], true);
         tables.hold(TableId(1), 0);
         // Another worker's write stands behind ours in the changelog, at offset 5.
         commit(&mut tables, &[of(1, "a", Some("ours"))], &[position(1, 4)]);
@@ -354,7 +362,7 @@ mod tests {
     #[test]
     fn what_a_store_does_not_take_stays_visible_until_it_is_rebuilt() {
         let mut tables = memory();
-        tables.follow_changelogs([]);
+        tables.follow_changelogs([], false);
         tables.hold(TableId(0), 0);
         commit(&mut tables, &[write("a", Some("1"))], &[position(0, 2)]);
         tables.unwritten = Some(StoreError("no space left on device".to_owned()));

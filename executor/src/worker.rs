@@ -100,6 +100,8 @@ pub struct Worker<C: Code> {
     restore: Restore,
     /// Changelogs may have more to read right now.
     has_restored: bool,
+    /// Since when partitions that are ready wait for others, to start with them.
+    ready_since: Option<Duration>,
     epoch: Epoch,
     polled: Vec<Event>,
     /// Partitions that came and have not started.
@@ -124,7 +126,8 @@ impl<C: Code> Worker<C> {
             parts;
         let restore = Restore::new(&plan, &config, changelog);
         if restore.has_changelogs() {
-            tables.borrow_mut().follow_changelogs(restore.fed());
+            let is_exact = config.guarantee == Guarantee::ExactlyOnce;
+            tables.borrow_mut().follow_changelogs(restore.fed(), is_exact);
         }
         let revision = plan.revision.as_str().into();
         let shared = Shared {
@@ -166,6 +169,7 @@ impl<C: Code> Worker<C> {
             delivery,
             restore,
             has_restored: false,
+            ready_since: None,
             epoch: 0,
             polled: Vec::new(),
             coming: Vec::new(),
@@ -365,9 +369,7 @@ impl<C: Code> Worker<C> {
     /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
     /// asked again at the next turn.
     fn take_over(&mut self) -> Result<(), Stopped> {
-        let (names, waiting): (Vec<_>, _) =
-            std::mem::take(&mut self.coming).into_iter().partition(|name| self.restore.is_ready(name));
-        self.coming = waiting;
+        let names = self.take_ready();
         if names.is_empty() {
             return self.start_partitions();
         }

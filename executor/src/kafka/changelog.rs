@@ -1,7 +1,8 @@
 //! Reads changelogs, over a consumer that joins no group.
 //!
-//! Two clients, because the end of a partition depends on who asks: one that reads only what is
-//! committed hears where the first open transaction begins, and only another one where the log ends.
+//! The end of a partition depends on who asks: a client that reads only what is committed hears where
+//! the first open transaction begins, and only another one where the log ends. The one that reads is
+//! never asked: its questions would wait behind fetches that wait for records.
 
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub struct KafkaChangelog {
     reader: BaseConsumer,
     /// Sees the ends of logs.
     asker: BaseConsumer,
+    /// Sees the ends of what is decided; made when somebody asks, which is rare.
+    stable: Option<BaseConsumer>,
+    settings: ClientSettings,
     line: Line,
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
@@ -39,11 +43,17 @@ impl KafkaChangelog {
         Ok(KafkaChangelog {
             reader: settings.reader().create().map_err(refused)?,
             asker: settings.unstable().create().map_err(refused)?,
+            stable: None,
+            settings: settings.clone(),
             line,
             topics: FxHashSet::default(),
             last_topic: "".into(),
         })
     }
+}
+
+fn refused(error: KafkaError) -> BrokerError {
+    BrokerError::Fatal(format!("the reader of changelogs cannot be made: {error}"))
 }
 
 fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
@@ -58,7 +68,13 @@ impl Changelog for KafkaChangelog {
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
-        Ok(ends(&self.reader, partition)?.high)
+        let stable = match self.stable.take() {
+            Some(stable) => stable,
+            None => self.settings.reader().create().map_err(refused)?,
+        };
+        let ends = ends(&stable, partition);
+        self.stable = Some(stable);
+        Ok(ends?.high)
     }
 
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {

@@ -5,6 +5,7 @@ use tracing::{error, info};
 use super::{Stopped, Worker};
 use crate::code::Code;
 use crate::config::Guarantee;
+use crate::message::TopicPartition;
 use crate::restore::{RestoreError, Restoring};
 
 impl<C: Code> Worker<C> {
@@ -27,6 +28,25 @@ impl<C: Code> Worker<C> {
             self.consumer.unblock(&self.coming);
         }
         Ok(())
+    }
+
+    /// Takes the partitions out of those that came whose tables are whole. A start costs the same for many
+    /// as for one, so the first ones wait a moment for the others.
+    pub(super) fn take_ready(&mut self) -> Vec<TopicPartition> {
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.coming).into_iter().partition(|name| self.restore.is_ready(name));
+        self.coming = waiting;
+        let now = self.shared.clock.now();
+        if ready.is_empty() || self.coming.is_empty() {
+            self.ready_since = None;
+            return ready;
+        }
+        if now < *self.ready_since.get_or_insert(now) + self.config.bounds.start_wait_max {
+            self.coming.extend(ready);
+            return Vec::new();
+        }
+        self.ready_since = None;
+        ready
     }
 
     /// A store that does not take what was committed is given up: the changelogs have it. Partitions
