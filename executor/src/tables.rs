@@ -13,6 +13,7 @@ use kaspr_ir::plan::TableId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
+use crate::broker::record_size;
 use crate::effects::{Scratch, TableWrite};
 use crate::store::{ChangelogPosition, MemoryStore, Store, StoreError};
 
@@ -80,6 +81,8 @@ pub struct Tables {
     held: Option<FxHashSet<(TableId, i32)>>,
     /// Offsets behind a commit's last record in a changelog that hold nothing: the transaction's marker.
     marker: i64,
+    /// The largest record that each table's changelog takes, in bytes; empty: no changelogs.
+    limits: Vec<usize>,
     /// Why the store is not to be used any more.
     unwritten: Option<StoreError>,
     unread: RefCell<Option<StoreError>>,
@@ -96,6 +99,7 @@ impl Tables {
             own: Layer::default(),
             held: None,
             marker: 0,
+            limits: Vec::new(),
             unwritten: None,
             unread: RefCell::default(),
         }
@@ -109,6 +113,20 @@ impl Tables {
         self.marker = i64::from(transactions);
         self.held = Some(FxHashSet::default());
         self.fed = fed.into_iter().collect();
+    }
+
+    /// From here on a write that its changelog would not take is refused where it is made.
+    pub fn limit(&mut self, limits: Vec<usize>) {
+        self.limits = limits;
+    }
+
+    /// Whether the table's changelog takes a write: its bytes, and those that it takes, where it does not.
+    pub fn check_size(&self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), (usize, usize)> {
+        let size = record_size(Some(key), value, &[]);
+        match self.limits.get(table.index()) {
+            Some(&limit) if size > limit => Err((size, limit)),
+            _ => Ok(()),
+        }
     }
 
     /// The value of a key as the event with this scratch sees it.
@@ -247,7 +265,8 @@ impl Tables {
 
     /// Gives the store up for an empty one in memory: changelogs fill it again.
     pub fn rebuild(&mut self) {
-        let mut failed = std::mem::replace(&mut self.store, Box::<MemoryStore>::default());
+        let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
+        std::mem::swap(&mut self.store, &mut failed);
         failed.condemn();
         warn!("tables live in memory until the next start, and are built anew from their changelogs");
         self.abort();

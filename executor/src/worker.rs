@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{Plan, ReaderId, Topics};
+use kaspr_ir::plan::{Plan, ReaderId, Table, Topics};
 use timely::communication::Allocator;
 use tracing::{debug, info, warn};
 
@@ -34,7 +34,7 @@ use crate::restore::Restore;
 use crate::shared::Shared;
 use crate::stall::{Cause, Stalls};
 use crate::store::StoreError;
-use crate::tables::Tables;
+use crate::tables::{Tables, changelog};
 
 /// Why a worker stopped.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,9 @@ impl<C: Code> Worker<C> {
         let restore = Restore::new(&plan, &config, changelog);
         if restore.has_changelogs() {
             let is_exact = config.guarantee == Guarantee::ExactlyOnce;
-            tables.borrow_mut().follow_changelogs(restore.fed(), is_exact);
+            let mut tables = tables.borrow_mut();
+            tables.follow_changelogs(restore.fed(), is_exact);
+            tables.limit(changelog_limits(&plan, &config, &directory)?);
         }
         let revision = plan.revision.as_str().into();
         let shared = Shared {
@@ -676,6 +678,15 @@ impl<C: Code> Worker<C> {
     pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
         self.assignment.positions()
     }
+}
+
+/// The largest record that each table's changelog takes.
+fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Result<Vec<usize>, BrokerError> {
+    let limit = |table: &Table| {
+        let topic = directory.admin(|admin| admin.topic(&changelog(&config.app, &table.name)))?;
+        Ok(topic.map_or(usize::MAX, |topic| topic.message_bytes_max))
+    };
+    plan.tables.iter().map(limit).collect()
 }
 
 /// What has ended the process too often fails when it comes.

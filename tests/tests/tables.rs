@@ -347,3 +347,20 @@ fn a_global_table_is_whole_on_every_worker() {
         worker.wait().expect("it ends");
     }
 }
+
+#[test]
+fn a_write_that_the_changelog_would_not_take_fails_its_event_alone() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    let grows = "counts[value['k']] = counts.get(value['k'], 0) + 1\n                counts['pad'] = 'x' * (2_000_000 if value['k'] == 'k-1' else 1)";
+    let specs = counter("counter", &input, &output);
+    let specs = specs.replace("counts[value['k']] = counts.get(value['k'], 0) + 1", grows);
+    let app = App::new(broker, &(table("") + &specs));
+    broker.produce(&input, events(3, 2));
+    let words = app.catch_up();
+    assert!(words.contains("is larger than the changelog of the table \"counts\" takes"), "{words}");
+    let counts = counts(&broker.read(&output));
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("k-0".to_owned(), 2), ("k-2".to_owned(), 2)], "{words}");
+    let kept = broker.read(&app.changelog());
+    assert!(kept.iter().all(|record| record.key.as_deref() != Some(b"\"k-1\"")), "nothing of the event is kept");
+}

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use kaspr_ir::plan::{Codec, TableId};
-use pyo3::exceptions::{PyKeyError, PyRuntimeError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
@@ -62,6 +62,12 @@ impl TableView {
             // With `raw`, None is what a changelog writes for a deletion.
             Encoded::Null => None,
         };
+        self.tables.borrow().check_size(self.id, &key, value.as_deref()).map_err(|(size, limit)| {
+            let name = &self.name;
+            PyValueError::new_err(format!(
+                "a write of {size} bytes is larger than the changelog of the table \"{name}\" takes ({limit})"
+            ))
+        })?;
         running.frame.scratch.borrow_mut().write(TableWrite { table: self.id, partition, key, value });
         Ok(())
     }
