@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle mutants golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (a minute a 
 	@.ci/install build
 	@$(CARGO) build --quiet -p kaspr-exec
 	@python3 tests/oracle/oracle.py --exec $(TARGET)/debug/kaspr-exec --seeds $(or $(SEEDS),0:5000)
+
+soak: ## Agents under load through every kind of trouble on a real Kafka, MINUTES=10 (and the build)
+	@.ci/install test
+	@tests/kafka/broker fetch
+	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-tests --bins
+	@$(TARGET)/release/soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 mutants: ## Breaks one rule of the executor after the other: a test must see each (20 minutes)
 	@.ci/install build

@@ -78,7 +78,7 @@ pub fn unique(name: &str) -> String {
 impl Broker {
     /// A broker of the test's own, which it may stop.
     pub fn start() -> Broker {
-        let port = three_free_ports();
+        let port = free_ports();
         let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
         let mut broker = Broker { servers: format!("127.0.0.1:{port}"), port, folder, script: None };
         broker.start_again(true);
@@ -89,6 +89,22 @@ impl Broker {
     /// has started the broker.
     pub fn with_passwords(&self) -> String {
         format!("127.0.0.1:{}", self.port + 2)
+    }
+
+    /// The port behind a proxy, and the one that the proxy must take: the broker names it to clients
+    /// that come that way.
+    pub fn behind_proxy(&self) -> (u16, u16) {
+        (self.port + 3, self.port + 4)
+    }
+
+    /// Stops the broker as it stands, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        let script = self.script.as_ref().expect("this process has started the broker").id();
+        for child in children(script).into_iter().filter(|&child| is_java(child)) {
+            // SAFETY: the process belongs to the script, which is ours and runs.
+            unsafe { libc::kill(child, signal) };
+        }
     }
 
     /// Starts a broker that was stopped, with the data that it had; `last` forgets them at its end.
@@ -279,13 +295,24 @@ impl Drop for Broker {
     }
 }
 
-/// A free port whose two successors are free too: for clients, the controller, users with passwords.
-fn three_free_ports() -> u16 {
+/// The processes that a process has started.
+pub fn children(process: u32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn is_java(process: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == "java")
+}
+
+/// A free port whose successors are free too: for clients, the controller, users with passwords,
+/// clients that come through a proxy, and that proxy.
+fn free_ports() -> u16 {
     loop {
         let first = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let port = first.local_addr().expect("it is bound").port();
         let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 2 && is_free(port + 1) && is_free(port + 2) {
+        if port < u16::MAX - 4 && (1..=4).all(|next| is_free(port + next)) {
             return port;
         }
     }

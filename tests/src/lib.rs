@@ -1,8 +1,16 @@
 //! What the tests share: the programs as they are built, runs of them, and comparisons.
 
+pub mod app;
+pub mod clock;
 pub mod compare;
 pub mod kafka;
+pub mod load;
 pub mod program;
+pub mod proxy;
+pub mod random;
+pub mod trouble;
+pub mod verify;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,9 @@ use crate::root;
 /// A program of the workspace, built beside the tests.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its file");
-    let folder = test.parent().and_then(std::path::Path::parent).expect("tests are built in target/PROFILE/deps");
+    let folder = test.parent().expect("programs are built in target/PROFILE");
+    // Tests are built in target/PROFILE/deps.
+    let folder = if folder.ends_with("deps") { folder.parent().expect("it has a parent") } else { folder };
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: build the workspace first (cargo build)", path.display());
     path

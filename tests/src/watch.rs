@@ -1,0 +1,139 @@
+//! Watches what an output's readers see, live: when each partition last gave a committed record,
+//! how long it stood still, who wrote it and how old it was.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+use crate::clock::{now, pause, since_1970};
+
+/// What is known of a partition.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// When it last gave a record.
+    pub last: Instant,
+    /// The longest time between two records since the watch was last reset.
+    pub gap: Duration,
+    /// The process that wrote the last record.
+    pub writer: u64,
+    /// When the event of the last record was sent, in ms since 1970.
+    pub event_at: i64,
+    /// Records since the watch was last reset.
+    pub records: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    partitions: BTreeMap<i32, Partition>,
+    ages: Vec<u64>,
+}
+
+/// A running watch.
+pub struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Watches a topic from its end on.
+    pub fn start(servers: &str, topic: &str, partitions: i32) -> Watch {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", servers).set("group.id", "kaspr-watch").set("log_level", "0");
+        config.set("enable.auto.commit", "false").set("isolation.level", "read_committed");
+        config.set("fetch.wait.max.ms", "10").set("reconnect.backoff.max.ms", "100");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let ends =
+                consumer.fetch_watermarks(topic, partition, Duration::from_secs(30)).expect("the topic is there");
+            list.add_partition_offset(topic, partition, Offset::Offset(ends.1)).expect("an offset");
+        }
+        consumer.assign(&list).expect("the partitions are there");
+        let (seen, ends) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
+        let (sees, told) = (seen.clone(), ends.clone());
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                if let Some(Ok(message)) = consumer.poll(Duration::from_millis(20)) {
+                    let value = serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
+                    see(&mut lock(&sees), message.partition(), &value);
+                }
+            }
+        });
+        Watch { seen, ends, thread: Some(thread) }
+    }
+
+    /// Forgets gaps and ages, not when and by whom records were last written.
+    pub fn reset(&self) {
+        let mut seen = lock(&self.seen);
+        seen.ages.clear();
+        for partition in seen.partitions.values_mut() {
+            (partition.gap, partition.records) = (Duration::ZERO, 0);
+        }
+    }
+
+    /// What is known of each partition; a gap that is open now counts.
+    pub fn partitions(&self) -> BTreeMap<i32, Partition> {
+        let mut partitions = lock(&self.seen).partitions.clone();
+        for partition in partitions.values_mut() {
+            partition.gap = partition.gap.max(now() - partition.last);
+        }
+        partitions
+    }
+
+    /// The age of records when they came, in ms: median, 99 of 100, and the oldest.
+    pub fn ages(&self) -> (u64, u64, u64) {
+        let mut ages = lock(&self.seen).ages.clone();
+        ages.sort_unstable();
+        let at = |part: usize| ages.get((ages.len() * part / 100).min(ages.len().saturating_sub(1))).copied();
+        (at(50).unwrap_or(0), at(99).unwrap_or(0), ages.last().copied().unwrap_or(0))
+    }
+
+    /// Waits until every partition has given a record of an event that was sent after `at`, in ms since 1970.
+    /// Gives how long that took; `None`: longer than `patience`.
+    pub fn until_after(&self, at: i64, partitions: usize, patience: Duration) -> Option<Duration> {
+        let began = now();
+        loop {
+            let is_past = |partition: &Partition| partition.event_at > at;
+            let past = lock(&self.seen).partitions.values().filter(|&partition| is_past(partition)).count();
+            match now() - began {
+                time if past >= partitions => return Some(time),
+                time if time > patience => return None,
+                _ => pause(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn see(seen: &mut Seen, partition: i32, value: &Value) {
+    let (now, event_at) = (now(), value["at"].as_i64().unwrap_or(0));
+    seen.ages.push(u64::try_from(since_1970() - event_at).unwrap_or(0));
+    let new = Partition { last: now, gap: Duration::ZERO, writer: 0, event_at: 0, records: 0 };
+    let partition = seen.partitions.entry(partition).or_insert(new);
+    partition.gap = partition.gap.max(now - partition.last);
+    partition.last = now;
+    partition.event_at = partition.event_at.max(event_at);
+    partition.writer = value["process"].as_u64().unwrap_or(0);
+    partition.records += 1;
+}

@@ -1,0 +1,384 @@
+//! What the guarantee withstands, on a real Kafka: processes that are killed, frozen and replaced, a
+//! broker that goes away, networks that break, links that are slow. Each test ends with the judge's
+//! verdict, and prints its figure (`cargo test --test delivery -- --nocapture --test-threads 2`).
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kaspr_tests::app::{Agents, App, Member};
+use kaspr_tests::clock::{now, pause, since_1970};
+use kaspr_tests::kafka::Broker;
+use kaspr_tests::load::{Load, Shape};
+use kaspr_tests::proxy::{ADD_OFFSETS_TO_TXN, END_TXN, Fault, Proxy, TXN_OFFSET_COMMIT};
+use kaspr_tests::random::Random;
+use kaspr_tests::watch::{Partition, Watch};
+
+/// Longest time until all partitions give output again.
+const PATIENCE: Duration = Duration::from_secs(90);
+const PARTITIONS: i32 = 12;
+/// Every step of a commit at which a process can die.
+const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
+
+/// The broker that most tests share, always one of their own: a proxy stands before it.
+fn broker() -> &'static Broker {
+    static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
+    &BROKER
+}
+
+/// The network before the broker, for one test at a time.
+fn network() -> MutexGuard<'static, Proxy> {
+    static NETWORK: LazyLock<Mutex<Proxy>> = LazyLock::new(|| {
+        let (upstream, port) = broker().behind_proxy();
+        Mutex::new(Proxy::start(port, upstream))
+    });
+    let network = NETWORK.lock().unwrap_or_else(PoisonError::into_inner);
+    network.clear();
+    network
+}
+
+/// Tests that measure times run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[allow(clippy::print_stderr, reason = "figures are for people")]
+fn figure(text: &str) {
+    eprintln!("figure: {text}");
+}
+
+/// Sessions that end soon, so that partitions of the dead move soon.
+fn quick(app: App) -> App {
+    app.with_kafka("session.timeout.ms=4000").with_kafka("heartbeat.interval.ms=500")
+}
+
+/// Waits until every partition gave output of an event that was sent after now. Gives the seconds.
+#[track_caller]
+fn recovery(app: &App, watch: &Watch, numbers: std::ops::Range<usize>) -> f64 {
+    let partitions = usize::try_from(app.partitions).expect("few");
+    match watch.until_after(since_1970(), partitions, PATIENCE) {
+        Some(time) => time.as_secs_f64(),
+        None => panic!("no output for {PATIENCE:?}\n{}", app.last_words(numbers, 30)),
+    }
+}
+
+/// Ends the load and all members, processes what is left, and judges it all.
+#[track_caller]
+fn all_zeros(app: &App, broker: &Broker, load: Load, members: Vec<Member>) -> String {
+    let events = load.end();
+    let processes = members.len();
+    for (number, mut member) in members.into_iter().enumerate() {
+        let status = member.terminate();
+        assert_eq!(status, Some(0), "process {number}\n{}", app.last_words(0..processes, 40));
+    }
+    app.drain().unwrap_or_else(|why| panic!("{why}"));
+    let verdict = app.verify(broker).unwrap_or_else(|why| panic!("{why}"));
+    assert!(verdict.is_clean(), "{verdict}\n{}", app.last_words(0..processes, 40));
+    assert!(events > 0 && verdict.events() as u64 % events == 0, "{events} events were sent: {verdict}");
+    verdict.to_string()
+}
+
+#[test]
+fn ten_kills_repeat_and_lose_nothing() {
+    let broker = broker();
+    let app = quick(App::new(broker, Agents::All, PARTITIONS));
+    let mut members = vec![app.start(0), app.start(1)];
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let load = Load::start(&broker.servers, &app.input, Shape { waits_every: 701, ..Shape::default() }, u64::MAX);
+    recovery(&app, &watch, 0..2);
+    let mut random = Random::new(7);
+    for kill in 0..10 {
+        pause(Duration::from_millis(300 + random.below(1700)));
+        members[kill % 2].kill();
+        members[kill % 2] = app.start(kill % 2);
+    }
+    let seconds = recovery(&app, &watch, 0..2);
+    let verdict = all_zeros(&app, broker, load, members);
+    figure(&format!("10 kills: {verdict}; all partitions back {seconds:.1} s after the last"));
+}
+
+#[test]
+fn a_death_at_each_step_of_the_commit_repeats_and_loses_nothing() {
+    let broker = broker();
+    let app = quick(App::new(broker, Agents::One, PARTITIONS));
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let load = Load::start(&broker.servers, &app.input, Shape::default(), u64::MAX);
+    let mut worst: (f64, &str) = (0.0, "");
+    for point in FAILPOINTS {
+        let mut member = app.start_with(0, &[], Some(&format!("{point}:7")));
+        let ended = member.ends_within(PATIENCE);
+        assert!(matches!(ended, Some(status) if status != Some(0)), "{point}: {ended:?}\n{}", app.last_words(0..1, 30));
+    }
+    for point in FAILPOINTS {
+        let mut member = app.start_with(0, &[], Some(&format!("{point}:20")));
+        assert!(member.ends_within(PATIENCE).is_some(), "{point}\n{}", app.last_words(0..1, 30));
+        let mut next = app.start(1);
+        let seconds = recovery(&app, &watch, 0..2);
+        if seconds > worst.0 {
+            worst = (seconds, point);
+        }
+        assert_eq!(next.terminate(), Some(0), "{}", app.last_words(0..2, 30));
+    }
+    let verdict = all_zeros(&app, broker, load, Vec::new());
+    figure(&format!("12 deaths at steps of the commit: {verdict}; back within {:.1} s (after {})", worst.0, worst.1));
+}
+
+#[test]
+fn processes_that_come_and_go_repeat_and_lose_nothing() {
+    let broker = broker();
+    let app = quick(App::new(broker, Agents::All, PARTITIONS));
+    let mut members = vec![app.start(0)];
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let load = Load::start(&broker.servers, &app.input, Shape { waits_every: 701, ..Shape::default() }, u64::MAX);
+    recovery(&app, &watch, 0..1);
+    watch.reset();
+    let (mut random, mut changes) = (Random::new(11), 0);
+    while changes < 14 {
+        pause(Duration::from_millis(200 + random.below(1300)));
+        match members.len() {
+            4 => drop(members.remove(0).terminate()),
+            1 => members.push(app.start(changes)),
+            count if random.below(2) == 0 => {
+                let status = members.remove(count - 1).terminate();
+                assert_eq!(status, Some(0), "{}", app.last_words(0..changes, 40));
+            }
+            _ => members.push(app.start(changes)),
+        }
+        changes += 1;
+    }
+    let gap = longest(&watch, |_| true);
+    recovery(&app, &watch, 0..changes);
+    let verdict = all_zeros(&app, broker, load, members);
+    figure(&format!("14 processes came or went: {verdict}; no partition stood still longer than {gap:.1} s"));
+}
+
+#[test]
+fn a_broker_that_stands_still_or_dies_is_survived() {
+    let mut broker = Broker::start();
+    broker.stop();
+    broker.start_again(false);
+    let app = quick(App::new(&broker, Agents::All, PARTITIONS));
+    let members = vec![app.start(0), app.start(1)];
+    let load = Load::start(&broker.servers, &app.input, Shape { waits_every: 701, ..Shape::default() }, u64::MAX);
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    recovery(&app, &watch, 0..2);
+    let mut seconds = Vec::new();
+    for frozen in [1500, 8000] {
+        broker.freeze(true);
+        pause(Duration::from_millis(frozen));
+        broker.freeze(false);
+        seconds.push(recovery(&app, &watch, 0..2));
+    }
+    for last in [false, true] {
+        broker.stop();
+        pause(Duration::from_secs(1));
+        broker.start_again(last);
+        seconds.push(recovery(&app, &watch, 0..2));
+    }
+    let verdict = all_zeros(&app, &broker, load, members);
+    figure(&format!(
+        "a broker that stood still for 1.5 s and 8 s, and died twice: {verdict}; back after {seconds:.1?} s"
+    ));
+}
+
+#[test]
+fn connections_that_break_or_are_slow_repeat_and_lose_nothing() {
+    let (broker, network) = (broker(), network());
+    let app = quick(App::new(broker, Agents::All, PARTITIONS)).at(network.servers());
+    let mut members = vec![app.start(0), app.start(1)];
+    let load = Load::start(&broker.servers, &app.input, Shape { waits_every: 701, ..Shape::default() }, u64::MAX);
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    recovery(&app, &watch, 0..2);
+    let mut random = Random::new(23);
+    for _ in 0..8 {
+        network.cut();
+        pause(Duration::from_millis(100 + random.below(900)));
+    }
+    let cut = recovery(&app, &watch, 0..2);
+    network.delay(Duration::from_millis(100));
+    pause(Duration::from_secs(4));
+    network.clear();
+    let delayed = recovery(&app, &watch, 0..2);
+    network.refuse(true);
+    pause(Duration::from_secs(6));
+    network.refuse(false);
+    let refused = recovery(&app, &watch, 0..2);
+    for member in &mut members {
+        assert_eq!(member.ended(), None, "{}", app.last_words(0..2, 40));
+    }
+    let verdict = all_zeros(&app, broker, load, members);
+    figure(&format!(
+        "8 cuts, 0.1 s more for each frame, no network for 6 s: {verdict}; back after {cut:.1}, {delayed:.1}, {refused:.1} s"
+    ));
+}
+
+#[test]
+fn requests_of_a_commit_that_are_late_or_lost_repeat_and_lose_nothing() {
+    let (broker, network) = (broker(), network());
+    let app = quick(App::new(broker, Agents::One, PARTITIONS)).at(network.servers());
+    let mut members = vec![app.start(0)];
+    let load = Load::start(&broker.servers, &app.input, Shape::default(), u64::MAX);
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    recovery(&app, &watch, 0..1);
+    let millis = Duration::from_millis;
+    let (mut worst, mut count) = (0.0, 0);
+    for api in [END_TXN, TXN_OFFSET_COMMIT, ADD_OFFSETS_TO_TXN] {
+        for fault in [
+            Fault::Late(millis(260)),
+            Fault::Late(millis(400)),
+            Fault::Late(millis(1100)),
+            Fault::LoseAnswer,
+            Fault::Hold(millis(1500)),
+        ] {
+            let before = network.happened(api);
+            network.fault(api, fault);
+            let began = now();
+            while network.happened(api) == before {
+                assert!(now() - began < PATIENCE, "no request {api} came\n{}", app.last_words(0..1, 40));
+                pause(millis(5));
+            }
+            let seconds = recovery(&app, &watch, 0..1);
+            (worst, count) = (f64::max(worst, seconds), count + 1);
+        }
+    }
+    assert_eq!(members[0].ended(), None, "{}", app.last_words(0..1, 40));
+    let verdict = all_zeros(&app, broker, load, members);
+    figure(&format!("{count} requests of commits late, held or unanswered: {verdict}; back within {worst:.1} s"));
+}
+
+/// The longest time that one of these partitions stood still, in seconds.
+fn longest(watch: &Watch, is_meant: impl Fn(&Partition) -> bool) -> f64 {
+    watch
+        .partitions()
+        .values()
+        .filter(|&partition| is_meant(partition))
+        .map(|p| p.gap.as_secs_f64())
+        .fold(0.0, f64::max)
+}
+
+/// Two processes share the partitions until one dies; gives how long its partitions stood still, and
+/// the others. `failpoint`: where it dies, else it is killed.
+fn take_over(failpoint: Option<&str>) -> (f64, f64) {
+    const SESSION: f64 = 6.0;
+    let _alone = alone();
+    let broker = broker();
+    let app = App::new(broker, Agents::One, PARTITIONS).with_kafka("session.timeout.ms=6000");
+    let mut members = vec![app.start(0), app.start_with(1, &[], failpoint)];
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let load = Load::start(&broker.servers, &app.input, Shape::default(), u64::MAX);
+    let [stays, dies] = [members[0].id(), members[1].id()];
+    let began = now();
+    let both = || {
+        let partitions = watch.partitions();
+        let of = |id: u64| partitions.values().filter(|partition| partition.writer == id).count();
+        of(stays) + of(dies) == 12 && of(stays) == 6
+    };
+    while !both() {
+        assert!(now() - began < PATIENCE, "they do not share\n{}", app.last_words(0..2, 30));
+        pause(Duration::from_millis(20));
+    }
+    pause(Duration::from_secs(1));
+    watch.reset();
+    match failpoint {
+        None => members[1].kill(),
+        Some(_) => assert!(members[1].ends_within(PATIENCE).is_some(), "it does not die"),
+    }
+    let owners = watch.partitions();
+    recovery(&app, &watch, 0..2);
+    let gap_of = |id: u64| {
+        let now = watch.partitions();
+        let of_id = owners.iter().filter(|(_, before)| before.writer == id);
+        of_id.map(|(partition, _)| now[partition].gap.as_secs_f64()).fold(0.0, f64::max)
+    };
+    let (moved, stayed) = (gap_of(dies), gap_of(stays));
+    members.truncate(1);
+    let verdict = all_zeros(&app, broker, load, members);
+    figure(&format!(
+        "death {}, session 6 s: its partitions stood still for {moved:.1} s, the others for {stayed:.1} s: {verdict}",
+        failpoint.map_or_else(|| "by kill -9".to_owned(), |point| format!("at \"{point}\", inside a transaction"))
+    ));
+    assert!(moved < SESSION + 3.0, "partitions of the dead stood still for {moved} s\n{}", app.last_words(0..2, 60));
+    (moved, stayed)
+}
+
+#[test]
+fn partitions_of_a_killed_process_move_soon() {
+    let (_, stayed) = take_over(None);
+    assert!(stayed < 3.0, "partitions of the living stood still for {stayed} s");
+}
+
+#[test]
+fn partitions_of_a_process_that_dies_inside_a_transaction_move_soon() {
+    for point in ["delivered:60", "offsets:60"] {
+        let (_, stayed) = take_over(Some(point));
+        assert!(stayed < 3.0, "partitions of the living stood still for {stayed} s");
+    }
+}
+
+#[test]
+fn a_static_member_that_is_killed_and_comes_back_goes_on_at_once() {
+    const KILLS: usize = 15;
+    let _alone = alone();
+    let broker = broker();
+    let app = App::new(broker, Agents::One, PARTITIONS).with(&["--instance", "one"]);
+    let mut member = app.start(0);
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let load = Load::start(&broker.servers, &app.input, Shape::default(), u64::MAX);
+    recovery(&app, &watch, 0..1);
+    let (mut random, mut seconds) = (Random::new(5), Vec::new());
+    for _ in 0..KILLS {
+        pause(Duration::from_millis(300 + random.below(300)));
+        let killed = now();
+        member.kill();
+        member = app.start(0);
+        let mine = |partition: &Partition| partition.writer == member.id();
+        while !watch.partitions().values().any(mine) {
+            assert!(now() - killed < PATIENCE, "no output\n{}", app.last_words(0..1, 30));
+            pause(Duration::from_millis(5));
+        }
+        seconds.push((now() - killed).as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let verdict = all_zeros(&app, broker, load, vec![member]);
+    let (median, worst) = (seconds[KILLS / 2], seconds[KILLS - 1]);
+    figure(&format!(
+        "a static member back at once, {KILLS} kills: first output after {median:.2} s (median), {worst:.2} s (worst): {verdict}"
+    ));
+    assert!(median < 10.0, "the first output came after {median} s, as if its session had to end");
+}
+
+#[test]
+fn a_slow_link_is_waited_for_in_bounded_memory() {
+    const LIMIT: u64 = 20_000;
+    let (broker, network) = (broker(), network());
+    let app = App::new(broker, Agents::One, PARTITIONS).at(network.servers());
+    let shape = Shape { rate: 0, padding: 300, ..Shape::default() };
+    let mut load = Load::start(&broker.servers, &app.input, shape, 60_000);
+    load.wait();
+    let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
+    let member = app.start(0);
+    let began = now();
+    while watch.partitions().is_empty() {
+        assert!(now() - began < PATIENCE, "no output\n{}", app.last_words(0..1, 30));
+        pause(Duration::from_millis(20));
+    }
+    network.throttle(LIMIT);
+    pause(Duration::from_secs(15));
+    let (early, said) = (member.memory().0, app.words(0).len());
+    watch.reset();
+    pause(Duration::from_secs(25));
+    let (late, most) = member.memory();
+    let records: u64 = watch.partitions().values().map(|partition| partition.records).sum();
+    let words = app.words(0)[said..].to_owned();
+    network.clear();
+    let verdict = all_zeros(&app, broker, load, vec![member]);
+    figure(&format!(
+        "20 kB/s, 20 MB to read: {records} records in 25 s, memory {} MB, then {} MB, at most {} MB: {verdict}",
+        early >> 20,
+        late >> 20,
+        most >> 20
+    ));
+    assert!(records > 0, "nothing came through\n{words}");
+    assert!(most < 400 << 20 && late < early + (64 << 20), "{early} {late} {most}");
+    assert!(!words.contains("ERROR") && !words.contains("WARN"), "{words}");
+}
