@@ -14,8 +14,6 @@ use crate::verify::{Verdict, judge};
 
 /// The agents. `counts` keeps a table, `gathers` a window, `waits` what is to be retried.
 const SPEC: &str = include_str!("app.yaml");
-/// Whether the executor keeps tables on Kafka yet.
-const HAS_TABLES: bool = false;
 /// Longest time for the last run, which processes what is left.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
@@ -52,7 +50,7 @@ impl App {
             input: input.clone(),
             outputs: vec![topic("first"), topic("second")],
             dead_letters: Some(topic("dead")),
-            changelog: HAS_TABLES.then(|| format!("{name}-counts-changelog")),
+            changelog: Some(format!("{name}-counts-changelog")),
         };
         let mut known = vec![("counts", counts)];
         if agents == Agents::All {
@@ -103,9 +101,7 @@ impl App {
         let mut command = command("kaspr-exec", &["run"]);
         command.arg(self.folder.path().join("agents.yaml"));
         command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
-        if HAS_TABLES {
-            command.arg("--state-dir").arg(self.folder.path().join(format!("state-{number}")));
-        }
+        command.arg("--state-dir").arg(self.folder.path().join(format!("state-{number}")));
         if let Some(failpoint) = failpoint {
             command.env("KASPR_FAILPOINT", failpoint);
         }
@@ -174,13 +170,6 @@ fn spec(agents: &[(&'static str, Topics)]) -> String {
             .any(|(name, _)| document.contains(&format!("  name: {name}\n")) || document.contains("kind: KasprTable"))
     };
     let mut spec: String = documents.filter(is_there).map(|document| format!("{document}---\n")).collect();
-    if !HAS_TABLES {
-        let table = spec.find("apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent").expect("there is an agent");
-        spec.drain(..table);
-        let used = "        tables:\n          - name: counts\n            paramName: counts\n";
-        spec = spec.replace(used, "").replace("count(value, counts)", "count(value)");
-        spec = spec.replace("count = counts.get(value[\"key\"], 0) + 1", "count, counts = None, {}");
-    }
     for (name, topics) in agents {
         spec = spec.replace("@input", &topics.input);
         for (number, output) in topics.outputs.iter().enumerate() {

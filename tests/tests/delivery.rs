@@ -74,7 +74,7 @@ fn all_zeros(app: &App, broker: &Broker, load: Load, members: Vec<Member>) -> St
     app.drain().unwrap_or_else(|why| panic!("{why}"));
     let verdict = app.verify(broker).unwrap_or_else(|why| panic!("{why}"));
     assert!(verdict.is_clean(), "{verdict}\n{}", app.last_words(0..processes, 40));
-    assert!(events > 0 && verdict.events() as u64 % events == 0, "{events} events were sent: {verdict}");
+    assert!(events > 0 && (verdict.events() as u64).is_multiple_of(events), "{events} events were sent: {verdict}");
     verdict.to_string()
 }
 
@@ -137,12 +137,12 @@ fn processes_that_come_and_go_repeat_and_lose_nothing() {
         pause(Duration::from_millis(200 + random.below(1300)));
         match members.len() {
             4 => drop(members.remove(0).terminate()),
-            1 => members.push(app.start(changes)),
+            1 => members.push(app.start(changes + 1)),
             count if random.below(2) == 0 => {
                 let status = members.remove(count - 1).terminate();
-                assert_eq!(status, Some(0), "{}", app.last_words(0..changes, 40));
+                assert_eq!(status, Some(0), "{}", app.last_words(0..=changes, 40));
             }
-            _ => members.push(app.start(changes)),
+            _ => members.push(app.start(changes + 1)),
         }
         changes += 1;
     }
@@ -380,5 +380,7 @@ fn a_slow_link_is_waited_for_in_bounded_memory() {
     ));
     assert!(records > 0, "nothing came through\n{words}");
     assert!(most < 400 << 20 && late < early + (64 << 20), "{early} {late} {most}");
-    assert!(!words.contains("ERROR") && !words.contains("WARN"), "{words}");
+    // That partitions stand still is said, and true: their events are on their way.
+    let fault = |line: &&str| line.contains("ERROR") || line.contains("WARN") && !line.contains("no events come");
+    assert_eq!(words.lines().find(fault), None, "{words}");
 }

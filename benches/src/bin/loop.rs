@@ -149,6 +149,7 @@ fn worker(file: &Path) -> Run {
             producer: Box::new(log.producer(Some("bench.loop.0"))),
             directory,
             tables,
+            changelog: None,
             clock: clock.clone(),
             counters: counters.clone(),
             guard,
