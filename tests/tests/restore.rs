@@ -1,0 +1,551 @@
+//! Tables that come back: from changelogs in the in-memory log, under a simulated clock, with code that
+//! is a stub in Rust.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kaspr_exec::broker::{OutgoingRecord, Producer};
+use kaspr_exec::clock::{Clock, SimulatedClock};
+use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
+use kaspr_exec::config::Config;
+use kaspr_exec::directory::Directory;
+use kaspr_exec::effects::{Scratch, TableWrite};
+use kaspr_exec::guard::Guard;
+use kaspr_exec::log::{Log, NewRecord};
+use kaspr_exec::message::{Header, TopicName, TopicPartition};
+use kaspr_exec::restore::Restore;
+use kaspr_exec::store::{ChangelogPosition, DurableStore, Followed, MemoryStore, Store, StoreError};
+use kaspr_exec::tables::Tables;
+use kaspr_exec::worker::{Parts, Stopped, Worker};
+use kaspr_ir::plan::{Codec, FunctionId, Plan, TableId};
+
+const TABLE: TableId = TableId(0);
+const CHANGELOG: &str = "app-counts-changelog";
+
+/// Counts how often each value came, where a function is given a table; global ones in partition 0.
+struct Counter {
+    tables: Rc<RefCell<Tables>>,
+    is_global: bool,
+}
+
+impl Code for Counter {
+    type Value = String;
+
+    fn decode(&mut self, _: &Codec, bytes: Option<&[u8]>) -> Result<String, Fault> {
+        Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+    }
+
+    fn validate(&mut self, _: &Codec, _: Option<&[u8]>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn encode(&mut self, _: &Codec, value: &String, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+        out.extend_from_slice(value.as_bytes());
+        Ok(Encoded::Bytes)
+    }
+
+    fn list(&mut self, values: Vec<String>) -> Result<String, Fault> {
+        Ok(values.join("+"))
+    }
+
+    fn none(&self) -> String {
+        "none".to_owned()
+    }
+
+    fn sent(&mut self, topic: &str, _: i32, _: i64) -> Result<String, Fault> {
+        Ok(topic.to_owned())
+    }
+
+    fn is_none(&self, value: &String) -> bool {
+        value == "none"
+    }
+
+    fn call(&mut self, _: FunctionId, value: &String, with: With<'_, String>) -> Called<String> {
+        if with.tables.is_empty() {
+            return Called::Value(value.clone());
+        }
+        let partition = if self.is_global { 0 } else { with.frame.partition.expect("one partition") };
+        let mut scratch = with.frame.scratch.borrow_mut();
+        let found = self.tables.borrow().get(TABLE, partition, value.as_bytes(), &scratch);
+        let count = match found {
+            Ok(count) => count.map_or(0, |count| number(&count)) + 1,
+            Err(error) => return Called::Failed(Fault::new("Store", error.to_string())),
+        };
+        let key = Bytes::copy_from_slice(value.as_bytes());
+        scratch.write(TableWrite { table: TABLE, partition, key, value: Some(count.to_string().into()) });
+        Called::Value(format!("{value}={count}"))
+    }
+
+    fn next(&mut self, _: &String, _: With<'_, String>) -> Called<String> {
+        Called::End
+    }
+
+    fn take(&mut self, _: Ticket) -> Option<Called<String>> {
+        None
+    }
+
+    fn cancel(&mut self, _: Ticket) {}
+
+    fn truth(&mut self, _: &String) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
+    fn topic(&mut self, value: &String) -> Result<TopicName, Fault> {
+        Ok(value.as_str().into())
+    }
+
+    fn partition(&mut self, _: &String) -> Result<Option<i32>, Fault> {
+        Ok(None)
+    }
+
+    fn headers(&mut self, _: &String) -> Result<Vec<Header>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn waits(&self) -> bool {
+        false
+    }
+
+    fn turn(&mut self, _: Duration, _: Option<RawFd>) {}
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// An agent that counts the events of `in`, and one without tables that passes on those of `plain`.
+fn specs(table: &str) -> Rc<Plan> {
+    let text = format!(
+        "apiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {{name: counts}}\nspec: {{{table}}}\n---\n\
+         apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: counter}}\nspec:\n  input: {{topic: {{name: in}}}}\n  \
+         output: {{topics: [{{name: out}}]}}\n  processors:\n    pipeline: [count]\n    operations:\n      - name: count\n        \
+         tables: [{{name: counts, paramName: counts}}]\n        map: {{python: \"def count(value, counts): return value\"}}\n---\n\
+         apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: plain}}\nspec:\n  input: {{topic: {{name: plain}}}}\n  \
+         output: {{topics: [{{name: passed}}]}}\n  processors:\n    pipeline: [pass]\n    operations:\n      - name: pass\n        \
+         map: {{python: \"def pass_on(value): return value\"}}\n"
+    );
+    let file = kasprc::SourceFile { name: "agents.yaml".to_owned(), bytes: text.into_bytes() };
+    let compiled = kasprc::compile(&[file], &kasprc::Options::default());
+    Rc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)))
+}
+
+fn config() -> Config {
+    let mut config = Config::new("app", "test", 0);
+    config.keeps_changelogs = true;
+    config
+}
+
+/// A log, and what runs on it.
+struct House {
+    log: Log,
+    plan: Rc<Plan>,
+    clock: SimulatedClock,
+}
+
+impl House {
+    fn new(partitions: i32, table: &str) -> House {
+        let log = Log::new(partitions);
+        ["in", "out", "plain", "passed"].iter().for_each(|name| log.create(name, partitions));
+        log.create(CHANGELOG, if table.contains("global") { 1 } else { partitions });
+        House { log, plan: specs(table), clock: SimulatedClock::default() }
+    }
+
+    fn worker(&self, store: Box<dyn Store>, config: Config) -> Worker<Counter> {
+        let tables = Rc::new(RefCell::new(Tables::over(store)));
+        let code = Counter { tables: tables.clone(), is_global: self.plan[TABLE].global };
+        Worker::start(Parts {
+            plan: self.plan.clone(),
+            consumer: Box::new(self.log.consumer(&config.app, None)),
+            producer: Box::new(self.log.producer(Some(&config.transactional_id))),
+            directory: Directory::new(Box::new(self.log.admin())),
+            config,
+            code: Rc::new(RefCell::new(code)),
+            tables,
+            changelog: Some(Box::new(self.log.changelog())),
+            clock: Rc::new(self.clock.clone()) as Rc<dyn Clock>,
+            counters: Rc::default(),
+            guard: Guard::none(),
+        })
+        .expect("the worker starts")
+    }
+
+    fn in_memory(&self) -> Worker<Counter> {
+        self.worker(Box::<MemoryStore>::default(), config())
+    }
+
+    fn disk(&self, folder: &Path) -> DurableStore {
+        DurableStore::open(folder, 0, &["counts"], Rc::new(self.clock.clone())).expect("it opens")
+    }
+
+    fn send(&self, topic: &str, partition: i32, value: &str) {
+        let value = Some(Bytes::copy_from_slice(value.as_bytes()));
+        let record = NewRecord { partition: Some(partition), value, ..NewRecord::default() };
+        self.log.append(&topic.into(), record).expect("it is appended");
+    }
+
+    /// Turns until nothing is left to do.
+    fn run(&self, worker: &mut Worker<Counter>) {
+        for _ in 0..20 {
+            worker.turn(Duration::ZERO).expect("it turns");
+            self.clock.advance(Duration::from_millis(50));
+        }
+    }
+
+    fn values(&self, topic: &str) -> Vec<String> {
+        let partitions = self.log.topics().iter().find(|(name, _)| **name == *topic).map_or(0, |(_, count)| *count);
+        let read = |partition| self.log.read(&topic.into(), partition, 0, usize::MAX).0;
+        let events = (0..partitions).flat_map(read);
+        events.map(|event| String::from_utf8_lossy(event.value.as_deref().unwrap_or_default()).into_owned()).collect()
+    }
+
+    /// Records of a changelog, as some worker committed them, in one transaction.
+    fn changes(&self, pairs: &[(&str, &str)]) {
+        let mut producer = self.log.producer(Some("another"));
+        producer.init_transactions().expect("it starts");
+        producer.begin().expect("it begins");
+        send_changes(&mut producer, pairs);
+        producer.commit().expect("it commits");
+    }
+
+    fn restore(&self, tables: &mut Tables, config: &Config) -> Restore {
+        let mut restore = Restore::new(&self.plan, config, Some(Box::new(self.log.changelog())));
+        tables.follow_changelogs(restore.fed(), true);
+        restore.want(&input(0));
+        restore
+    }
+}
+
+fn send_changes(producer: &mut dyn Producer, pairs: &[(&str, &str)]) {
+    let topic: TopicName = CHANGELOG.into();
+    for (key, value) in pairs {
+        let value = Some(value.as_bytes()).filter(|value| !value.is_empty());
+        let (key, headers) = (Some(key.as_bytes()), &[]);
+        let record =
+            OutgoingRecord { topic: &topic, partition: 0, timestamp_ms: 0, key, value, headers, tracked: true };
+        producer.send(record, 0).expect("it is sent");
+    }
+}
+
+fn input(partition: i32) -> TopicPartition {
+    TopicPartition::new("in", partition)
+}
+
+fn get(tables: &Tables, key: &str) -> Option<String> {
+    let found = tables.get(TABLE, 0, key.as_bytes(), &Scratch::default()).expect("it reads");
+    found.map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+#[test]
+fn counts_go_on_after_a_restart() {
+    let house = House::new(2, "");
+    for round in 1..4 {
+        let mut worker = house.in_memory();
+        house.send("in", 0, "a");
+        house.send("in", 1, "b");
+        house.run(&mut worker);
+        assert_eq!(house.values("out").last(), Some(&format!("b={round}")));
+        // The next one begins after a crash, not after a stop.
+        drop(worker);
+    }
+    assert_eq!(house.values("out"), ["a=1", "a=2", "a=3", "b=1", "b=2", "b=3"]);
+}
+
+#[test]
+fn a_store_on_disk_has_nothing_to_read_after_a_crash() {
+    let (house, folder) = (House::new(1, ""), tempfile::tempdir().expect("a folder"));
+    let mut worker = house.worker(Box::new(house.disk(folder.path())), config());
+    house.send("in", 0, "a");
+    house.run(&mut worker);
+    drop(worker);
+    let mut tables = Tables::over(Box::new(house.disk(folder.path())));
+    let mut restore = house.restore(&mut tables, &config());
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert!(restore.is_ready(&input(0)), "in one turn");
+    assert_eq!(get(&tables, "a").as_deref(), Some("1"));
+    let mut worker = house.worker(
+        Box::new({
+            drop(tables);
+            house.disk(folder.path())
+        }),
+        config(),
+    );
+    house.send("in", 0, "a");
+    house.run(&mut worker);
+    assert_eq!(house.values("out"), ["a=1", "a=2"]);
+}
+
+#[test]
+fn a_turn_restores_a_bounded_part() {
+    let house = House::new(1, "");
+    let pairs: Vec<(String, String)> = (0..100).map(|n| (n.to_string(), (n * 2).to_string())).collect();
+    let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    house.changes(&pairs);
+    let mut config = config();
+    config.bounds.restore_records_max = 10;
+    let mut tables = Tables::over(Box::<MemoryStore>::default());
+    let mut restore = house.restore(&mut tables, &config);
+    let mut percents = Vec::new();
+    for _ in 0..9 {
+        restore.turn(&mut tables, &house.clock).expect("it turns");
+        assert!(!restore.is_ready(&input(0)));
+        percents.extend(restore.progress().iter().map(|part| part.percent));
+    }
+    assert_eq!(percents, [9, 19, 29, 39, 49, 59, 69, 79, 89]);
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert!(restore.is_ready(&input(0)) && !restore.is_restoring());
+    assert_eq!(get(&tables, "99").as_deref(), Some("198"));
+}
+
+#[test]
+fn partitions_without_tables_go_on_while_others_wait_for_theirs() {
+    let house = House::new(1, "");
+    house.changes(&[[("a", "40"), ("a", "41")]; 10].concat());
+    let mut config = config();
+    config.bounds.restore_records_max = 1;
+    config.bounds.start_wait_max = Duration::ZERO;
+    let mut worker = house.worker(Box::<MemoryStore>::default(), config);
+    house.send("in", 0, "a");
+    house.send("plain", 0, "p");
+    for _ in 0..6 {
+        worker.turn(Duration::ZERO).expect("it turns");
+        house.clock.advance(Duration::from_millis(100));
+    }
+    assert_eq!(worker.restoring().len(), 1);
+    assert_eq!((house.values("passed"), house.values("out")), (vec!["p".to_owned()], vec![]));
+    house.run(&mut worker);
+    assert_eq!(house.values("out"), ["a=42"]);
+}
+
+#[test]
+fn what_an_open_transaction_hides_is_waited_for() {
+    for commits in [true, false] {
+        let house = House::new(1, "");
+        house.changes(&[("a", "1"), ("b", "1")]);
+        let mut dead = house.log.producer(Some("dead"));
+        dead.init_transactions().expect("it starts");
+        dead.begin().expect("it begins");
+        send_changes(&mut dead, &[("a", "2"), ("b", "")]);
+        let mut tables = Tables::over(Box::<MemoryStore>::default());
+        let mut restore = house.restore(&mut tables, &config());
+        let mut blocked = 0;
+        for _ in 0..30 {
+            blocked += u32::from(restore.turn(&mut tables, &house.clock).expect("it turns").is_blocked);
+            house.clock.advance(Duration::from_millis(100));
+        }
+        assert!(!restore.is_ready(&input(0)));
+        assert_eq!(blocked, 2, "told once a second");
+        if commits {
+            dead.commit().expect("it commits")
+        } else {
+            dead.abort().expect("it aborts")
+        }
+        restore.turn(&mut tables, &house.clock).expect("it turns");
+        assert!(restore.is_ready(&input(0)));
+        let expected = if commits { (Some("2"), None) } else { (Some("1"), Some("1")) };
+        assert_eq!((get(&tables, "a").as_deref(), get(&tables, "b").as_deref()), expected);
+    }
+}
+
+/// A store that holds the key `stale` at a position, and what it holds after it was restored.
+fn restored_from(house: &House, position: Option<i64>, topic: &str, after: Duration) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = house.disk(folder.path());
+    store.follow(TABLE, 0, topic);
+    let stale = TableWrite { table: TABLE, partition: 0, key: "stale".into(), value: Some("1".into()) };
+    let position: Vec<_> =
+        position.map(|offset| ChangelogPosition { table: TABLE, partition: 0, offset }).into_iter().collect();
+    store.apply(&[&[stale]], &position).expect("it writes");
+    house.clock.advance(after);
+    let mut tables = Tables::over(Box::new(store));
+    let mut restore = house.restore(&mut tables, &config());
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert!(restore.is_ready(&input(0)));
+    assert_eq!(
+        get(&tables, "a").as_deref(),
+        if position.is_empty() || get(&tables, "stale").is_none() { Some("1") } else { None }
+    );
+    get(&tables, "stale")
+}
+
+#[test]
+fn a_store_in_doubt_is_wiped() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let house = House::new(1, "");
+    house.changes(&[("a", "1")]);
+    // The record stands at 0, its marker at 1: the log ends at 2.
+    for (position, topic, after, keeps) in [
+        (Some(2), "", Duration::ZERO, true),
+        (Some(3), "", Duration::ZERO, true),
+        (Some(1), "", Duration::ZERO, true),
+        (Some(2), "", DAY, true),
+        (None, "", Duration::ZERO, false),
+        (Some(4), "", Duration::ZERO, false),
+        (Some(2), "another topic", Duration::ZERO, false),
+        (Some(1), "", DAY, false),
+    ] {
+        let stale = restored_from(&house, position, topic, after);
+        assert_eq!(stale.is_some(), keeps, "{position:?} {topic:?} {after:?}");
+    }
+    house.changes(&[("a", "1")]);
+    house.log.forget_before(&TopicPartition::new(CHANGELOG, 0), 2);
+    assert_eq!(restored_from(&house, Some(1), "", Duration::ZERO), None, "a part of the log is gone");
+}
+
+/// A disk that is full after some writes.
+struct Filling {
+    store: MemoryStore,
+    left: Rc<Cell<u32>>,
+    reads: Rc<Cell<bool>>,
+}
+
+impl Store for Filling {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if !self.reads.get() {
+            return Err(StoreError("input/output error".to_owned()));
+        }
+        self.store.get(table, partition, key)
+    }
+
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.store.pairs(table, partition)
+    }
+
+    fn partitions(&self, table: TableId) -> Vec<i32> {
+        self.store.partitions(table)
+    }
+
+    fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
+        let left = self.left.get().checked_sub(1).ok_or(StoreError("no space left on device".to_owned()))?;
+        self.left.set(left);
+        self.store.apply(writes, positions)
+    }
+
+    fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError> {
+        self.store.followed(table, partition)
+    }
+
+    fn follow(&mut self, table: TableId, partition: i32, topic: &str) {
+        self.store.follow(table, partition, topic);
+    }
+
+    fn touch(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
+        self.store.touch(table, partition)
+    }
+
+    fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
+        self.store.clear(table, partition)
+    }
+
+    fn release(&mut self, table: TableId, partition: i32) {
+        self.store.release(table, partition);
+    }
+
+    fn condemn(&mut self) {
+        self.store.condemn();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_stops_nobody() {
+    for writes in 0..12 {
+        let house = House::new(2, "");
+        let (left, reads) = (Rc::new(Cell::new(writes)), Rc::new(Cell::new(true)));
+        let mut worker = house.worker(Box::new(Filling { store: MemoryStore::default(), left, reads }), config());
+        for _ in 0..10 {
+            house.send("in", 0, "a");
+            house.send("in", 1, "b");
+            house.send("plain", 0, "p");
+            house.run(&mut worker);
+        }
+        let expected = ["a", "b"].iter().flat_map(|key| (1..11).map(move |n| format!("{key}={n}")));
+        assert_eq!(house.values("out"), expected.collect::<Vec<_>>(), "after {writes} writes");
+        assert_eq!(house.values("passed").len(), 10);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_stops_the_worker_before_anything_is_committed() {
+    let house = House::new(1, "");
+    let (left, reads) = (Rc::new(Cell::new(1000)), Rc::new(Cell::new(true)));
+    let mut worker =
+        house.worker(Box::new(Filling { store: MemoryStore::default(), left, reads: reads.clone() }), config());
+    house.send("in", 0, "a");
+    house.run(&mut worker);
+    reads.set(false);
+    house.send("in", 0, "a");
+    let stopped = (0..10).find_map(|_| worker.turn(Duration::ZERO).err());
+    assert!(matches!(stopped, Some(Stopped::Store(_))), "{stopped:?}");
+    drop(worker);
+    let mut worker = house.in_memory();
+    house.run(&mut worker);
+    assert_eq!(house.values("out"), ["a=1", "a=2"]);
+}
+
+#[test]
+fn a_global_table_is_whole_on_every_worker() {
+    let house = House::new(2, "global: true");
+    let named = |name: &str| {
+        let mut config = Config::new("app", name, 0);
+        config.keeps_changelogs = true;
+        config
+    };
+    let mut workers = [
+        house.worker(Box::<MemoryStore>::default(), named("one")),
+        house.worker(Box::<MemoryStore>::default(), named("two")),
+    ];
+    for count in 1..6 {
+        // Both count the same key, one after the other: each sees what the other has committed.
+        for partition in 0..2 {
+            house.send("in", partition, "a");
+            for _ in 0..3 {
+                workers.iter_mut().for_each(|worker| house.run(worker));
+            }
+        }
+        let last: Vec<String> = (0..2).map(|n| format!("a={}", 2 * count - 1 + n)).collect();
+        let values = house.values("out");
+        assert!(last.iter().all(|value| values.contains(value)), "{last:?} in {values:?}");
+    }
+    drop(workers);
+    let mut late = house.in_memory();
+    house.send("in", 1, "a");
+    house.run(&mut late);
+    assert!(house.values("out").contains(&"a=11".to_owned()), "{:?}", house.values("out"));
+}
+
+#[test]
+fn a_partition_that_goes_before_its_table_is_whole_comes_back_later() {
+    let house = House::new(2, "");
+    house.changes(&[("a", "1"), ("a", "2"), ("a", "3")]);
+    let named = |name: &str, records: usize| {
+        let mut config = Config::new("app", name, 0);
+        config.keeps_changelogs = true;
+        config.bounds.restore_records_max = records;
+        config
+    };
+    let mut first = house.worker(Box::<MemoryStore>::default(), named("one", 1));
+    first.turn(Duration::ZERO).expect("it turns");
+    first.turn(Duration::ZERO).expect("it turns");
+    assert!(!first.restoring().is_empty());
+    let mut second = house.worker(Box::<MemoryStore>::default(), named("two", 1));
+    for _ in 0..3 {
+        house.run(&mut first);
+        house.run(&mut second);
+    }
+    house.send("in", 0, "a");
+    house.run(&mut first);
+    house.run(&mut second);
+    drop(second);
+    house.send("in", 0, "a");
+    house.run(&mut first);
+    drop(first);
+    let mut third = house.in_memory();
+    house.send("in", 0, "a");
+    house.run(&mut third);
+    let mut values = house.values("out");
+    values.sort();
+    assert_eq!(values, ["a=4", "a=5", "a=6"]);
+}
