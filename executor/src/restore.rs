@@ -27,6 +27,8 @@ const DELETIONS_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 /// How often a restoration tells how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// Pause after a question that the broker did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Partitions whose ends are asked for in one turn.
 const BEGUN_AT_ONCE: usize = 16;
 
@@ -109,6 +111,8 @@ pub struct Restore {
     parts: BTreeMap<(TableId, i32), Part>,
     session: Option<Session>,
     touched: Duration,
+    /// Until then nothing is begun: the broker did not answer.
+    not_before: Duration,
     /// When something was last read, or asked about what hides it.
     came: Duration,
     events: Vec<Event>,
@@ -131,6 +135,7 @@ impl Restore {
             parts: BTreeMap::new(),
             session: None,
             touched: Duration::ZERO,
+            not_before: Duration::ZERO,
             came: Duration::ZERO,
             events: Vec::new(),
             records_max: restore_records_max,
@@ -269,11 +274,18 @@ impl Restore {
     }
 
     fn begin_wanted(&mut self, tables: &mut Tables, clock: &dyn Clock) -> Result<(), RestoreError> {
+        if clock.now() < self.not_before {
+            return Ok(());
+        }
         let wanted = self.parts.iter().filter(|(_, part)| matches!(part, Part::Wanted));
         let wanted: Vec<_> = wanted.map(|(at, _)| *at).take(BEGUN_AT_ONCE).collect();
         for (table, partition) in wanted {
             match self.begin(table, partition, tables, clock) {
-                Err(RestoreError::Broker(BrokerError::Retriable(why))) => debug!("a table waits to be restored: {why}"),
+                Err(RestoreError::Broker(BrokerError::Retriable(why))) => {
+                    debug!("a table waits to be restored: {why}");
+                    self.not_before = clock.now() + ASK_AGAIN;
+                    return Ok(());
+                }
                 begun => {
                     self.parts.insert((table, partition), begun?);
                 }

@@ -154,17 +154,24 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn a_table_comes_back_from_its_changelog() {
     let broker = broker();
-    let (input, output) = (broker.topic("in", 3), broker.topic("out", 3));
-    let app = App::new(broker, &(table("") + &counter("counter", &input, &output)));
-    for round in 1..4 {
-        broker.produce(&input, events(100, 2));
-        let words = app.catch_up();
-        assert_all(&counts(&broker.read(&output)), 100, round * 2);
-        assert_eq!(restored(&words).0 > 0, round > 1, "{words}");
+    for guarantee in ["exactly-once", "at-least-once"] {
+        let (input, output) = (broker.topic("in", 3), broker.topic("out", 3));
+        let app = App::new(
+            broker,
+            &(table("extraTopicConfigs: {segment.ms: \"60000\"}") + &counter("counter", &input, &output)),
+        )
+        .with(&["--guarantee", guarantee]);
+        for round in 1..4 {
+            broker.produce(&input, events(100, 2));
+            let words = app.catch_up();
+            assert_all(&counts(&broker.read(&output)), 100, round * 2);
+            assert_eq!(restored(&words).0 > 0, round > 1, "{words}");
+        }
+        assert_eq!(broker.partitions(&app.changelog()), 3);
+        let describe = ["--describe", "--topic", &app.changelog()];
+        let config = broker.tool("org.apache.kafka.tools.TopicCommand", &describe, "");
+        assert!(config.contains("cleanup.policy=compact") && config.contains("segment.ms=60000"), "{config}");
     }
-    assert_eq!(broker.partitions(&app.changelog()), 3);
-    let config = broker.tool("org.apache.kafka.tools.TopicCommand", &["--describe", "--topic", &app.changelog()], "");
-    assert!(config.contains("cleanup.policy=compact"), "{config}");
 }
 
 #[test]
@@ -212,6 +219,27 @@ fn a_store_in_doubt_is_built_anew() {
     assert_all(&counts(&broker.read(&output)), 50, 5);
     broker.produce(&input, events(50, 1));
     assert_eq!(restored(&app.catch_up()).0, 0, "the new store holds everything");
+}
+
+#[test]
+fn a_local_run_keeps_its_tables_in_the_state_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spec, input) = (folder.path().join("agents.yaml"), folder.path().join("in.jsonl"));
+    std::fs::write(&spec, table("") + &counter("counter", "in", "out")).expect("written");
+    std::fs::write(&input, "{\"k\": \"a\"}\n{\"k\": \"b\"}\n{\"k\": \"a\"}\n").expect("written");
+    let run = |round: u64| {
+        let mut command = command("kaspr-exec", &["run", "--local", "--quiet"]);
+        command.arg(&spec).arg("--input").arg(format!("in={}", input.display()));
+        command.arg("--state-dir").arg(folder.path().join("state"));
+        command.arg("--output-dir").arg(folder.path().join(format!("out-{round}")));
+        let output = command.output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read_to_string(folder.path().join(format!("out-{round}/tables/counts.jsonl"))).expect("a table")
+    };
+    for round in 1..4 {
+        let lines = run(round);
+        assert!(lines.contains(&(2 * round).to_string()) && lines.contains(&round.to_string()), "{round}: {lines}");
+    }
 }
 
 /// Garbles every file in a folder.

@@ -12,7 +12,6 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rustc_hash::FxHashSet;
 use tracing::debug;
 
-use super::ANSWER_WAIT_MAX;
 use super::config::ClientSettings;
 use super::consumer::{event, list};
 use super::errors::{judge, words};
@@ -20,6 +19,9 @@ use super::producer::Line;
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::message::{Event, TopicName, TopicPartition};
+
+/// Longest wait for an answer: other partitions stand still meanwhile, and the question is asked again.
+const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Reads changelogs.
 pub struct KafkaChangelog {
@@ -57,7 +59,7 @@ fn refused(error: KafkaError) -> BrokerError {
 }
 
 fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-    let asked = client.fetch_watermarks(&partition.topic, partition.partition, ANSWER_WAIT_MAX);
+    let asked = client.fetch_watermarks(&partition.topic, partition.partition, ASK_WAIT_MAX);
     let (low, high) = asked.map_err(|error| judge(&format!("the ends of {partition}"), &error))?;
     Ok(Watermarks { low, high })
 }
@@ -78,7 +80,8 @@ impl Changelog for KafkaChangelog {
     }
 
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
-        Ok(raw::topic_id(&self.line.client(), topic, ANSWER_WAIT_MAX).unwrap_or_default())
+        let id = raw::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
+        id.ok_or_else(|| BrokerError::Retriable(format!("no answer about the topic \"{topic}\"")))
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {

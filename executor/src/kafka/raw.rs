@@ -316,7 +316,7 @@ pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Op
     describe_topic(client, topic, wait, read)
 }
 
-/// The id that a topic was given when it was made (KIP-516); `None` where the broker does not say.
+/// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
 pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
     let read = |description| {
         // SAFETY: the description lives through the calls, and id and text are its.
@@ -324,7 +324,7 @@ pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> 
             let id = native::rd_kafka_TopicDescription_topic_id(description);
             let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
             if text.is_null() {
-                return None;
+                return Some(String::new());
             }
             CStr::from_ptr(text)
         };
