@@ -60,11 +60,24 @@ impl App {
         format!("{}-counts-changelog", self.name)
     }
 
-    fn start(&self, number: usize, flags: &[&str]) -> Child {
+    fn command(&self, flags: &[&str]) -> std::process::Command {
         let mut command = command("kaspr-exec", &["run"]);
         command.arg(self.folder.path().join("agents.yaml"));
         command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
+        command
+    }
+
+    fn start(&self, number: usize, flags: &[&str]) -> Child {
         let log = std::fs::File::create(self.log(number)).expect("a log");
+        let mut command = self.command(flags);
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+    }
+
+    /// A worker that dies at a step of a commit: not of the first, which only says where it starts.
+    fn start_at(&self, number: usize, step: &str) -> Child {
+        let log = std::fs::File::create(self.log(number)).expect("a log");
+        let mut command = self.command(&["--until-caught-up"]);
+        command.env("KASPR_FAILPOINT", format!("{step}:2"));
         command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
     }
 
@@ -198,6 +211,24 @@ fn a_table_on_disk_reads_nothing_again_after_a_stop_or_a_kill() {
     let words = app.catch_up();
     assert!(restored(&words).0 <= 100, "what was committed last may be missing on disk: {words}");
     assert_all(&counts(&broker.read(&output)), 100, rounds + 1);
+}
+
+#[test]
+fn a_death_at_any_step_of_a_commit_loses_and_repeats_nothing() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let specs = table("") + &counter("counter", &input, &output);
+    // A name of its own for each worker: nobody inherits the transaction that the one before left open.
+    let app = App::new(broker, &specs).on_disk().with(&["--kafka", "session.timeout.ms=3000"]);
+    for (round, step) in (1..).zip(["delivered", "offsets", "committed", "applied"]) {
+        broker.produce(&input, events(20, 1));
+        let mut worker = app.start_at(0, step);
+        let status = worker.wait().expect("it ends");
+        assert_eq!(status.code(), None, "it dies at \"{step}\": {}", app.words(0));
+        let words = app.catch_up();
+        assert_all(&counts(&broker.read(&output)), 20, round);
+        assert!(!words.contains("wiped"), "at \"{step}\": {words}");
+    }
 }
 
 #[test]
