@@ -6,27 +6,28 @@
 //! trusted as far as its position says, and wiped where anything about it is in doubt. Global tables
 //! are read on for ever: see [`crate::tables`].
 
+mod doubt;
+mod session;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kaspr_ir::plan::{Plan, TableId};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::assignment::Reads;
-use crate::broker::{BrokerError, Changelog, Watermarks};
+use crate::broker::{BrokerError, Changelog};
 use crate::clock::Clock;
 use crate::config::{Bounds, Config};
 use crate::effects::TableWrite;
 use crate::message::{Event, TopicName, TopicPartition};
-use crate::store::{ChangelogPosition, Followed, StoreError};
-use crate::tables::{Tables, changelog};
+use crate::store::{ChangelogPosition, StoreError};
+use crate::tables::Tables;
+use doubt::{Kept, doubt, kept};
+use session::{Session, percent};
 
-/// Kafka's default of `delete.retention.ms`: so long a deleted key is told of in a compacted topic.
-const DELETIONS_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 /// How often a store notes that it is up to date, so that it is not taken for an old one.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
-/// How often a restoration tells how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Pause after a question that the broker did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Partitions whose ends are asked for in one turn.
@@ -41,14 +42,6 @@ pub enum RestoreError {
     /// Its store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// A table, as far as restoring needs it.
-struct Kept {
-    name: String,
-    topic: TopicName,
-    is_global: bool,
-    deletions_kept_ms: i64,
 }
 
 /// A partition of a table on its way to be whole.
@@ -80,16 +73,6 @@ pub struct Restoring {
     pub percent: u8,
     /// The next offset of the changelog that is to be read.
     pub at: i64,
-}
-
-/// What was told of a restoration: from nothing to do to nothing to do.
-#[derive(Debug, Default)]
-struct Session {
-    began: Duration,
-    told: Duration,
-    parts: usize,
-    offsets: i64,
-    records: u64,
 }
 
 /// What a turn came to.
@@ -323,9 +306,7 @@ impl Restore {
             self.read()?.start(&at, from)?;
         }
         debug!(changelog = %at, from, to = ends.high, "restoring");
-        let session = self.session.get_or_insert_with(|| Session { began: clock.now(), ..Session::default() });
-        session.parts += 1;
-        session.offsets += (ends.high - from).max(0);
+        self.session.get_or_insert_with(|| Session::begin(clock.now())).add(ends.high - from);
         if is_whole {
             tables.restore(&[], &[ChangelogPosition { table, partition, offset: from }])?;
             tables.hold(table, partition);
@@ -370,7 +351,7 @@ impl Restore {
             self.came = now;
         }
         if let Some(session) = &mut self.session {
-            session.records += count as u64;
+            session.read(count);
         }
         Ok(count > 0)
     }
@@ -419,23 +400,17 @@ impl Restore {
         }
     }
 
-    /// Tells of long restorations, and of every end that brought something.
+    /// Tells of long restorations, and of every end.
     fn tell(&mut self, now: Duration) {
         let Some(session) = &mut self.session else { return };
-        let reading = self.parts.values().filter_map(|part| match part {
+        let left = self.parts.values().filter_map(|part| match part {
             Part::Reading(reading) => Some(reading.to - reading.at),
-            Part::Wanted | Part::Whole => None,
+            Part::Wanted => Some(0),
+            Part::Whole => None,
         });
-        let left: i64 = reading.sum();
-        if self.parts.values().all(|part| matches!(part, Part::Whole)) {
-            let Session { began, parts, records, .. } = self.session.take().expect("it was just looked at");
-            let ms = (now - began).as_millis();
-            info!("tables are restored: {parts} partitions, {records} records read in {ms} ms");
-        } else if now >= session.told.max(session.began) + TELL_EVERY {
-            session.told = now;
-            let percent = percent(session.offsets - left, session.offsets);
-            let waiting = self.parts.values().filter(|part| !matches!(part, Part::Whole)).count();
-            info!("restoring tables: {percent} %, {waiting} partitions to go, {} records read", session.records);
+        let (parts, offsets) = left.fold((0, 0), |(parts, offsets), left| (parts + 1, offsets + left));
+        if session.tell(now, parts, offsets) {
+            self.session = None;
         }
     }
 
@@ -458,46 +433,8 @@ impl Restore {
     }
 }
 
-/// Why what a store holds is not to be trusted, if anything is against it.
-fn doubt(followed: &Followed, ends: Watermarks, topic: &str, now_ms: i64, kept: &Kept) -> Option<String> {
-    let Followed { offset, seen_ms, topic: known } = followed;
-    let Watermarks { low, high } = ends;
-    if known != topic {
-        return Some("its changelog was made anew".to_owned());
-    }
-    // The marker of its last transaction may not have reached the log yet.
-    if *offset > high + 1 {
-        return Some(format!("it stands at offset {offset} of its changelog, which ends at {high}"));
-    }
-    if *offset < low {
-        return Some(format!("it stands at offset {offset} of its changelog, which begins at {low}"));
-    }
-    let is_old = now_ms.saturating_sub(*seen_ms) > kept.deletions_kept_ms / 2;
-    (is_old && *offset < high).then(|| "it is so old that deletions may be missing from its changelog".to_owned())
-}
-
-fn kept(plan: &Plan, app: &str) -> Vec<Kept> {
-    let kept = plan.tables.iter().map(|table| {
-        let deletions_kept = table.topic_config.get("delete.retention.ms").and_then(|text| text.parse().ok());
-        Kept {
-            name: table.name.clone(),
-            topic: changelog(app, &table.name).as_str().into(),
-            is_global: table.global,
-            deletions_kept_ms: deletions_kept.unwrap_or(DELETIONS_KEPT_MS),
-        }
-    });
-    kept.collect()
-}
-
 /// Tables that steps of these agents are given.
 pub fn used(plan: &Plan, agents: &[kaspr_ir::plan::AgentId]) -> BTreeSet<TableId> {
     let steps = agents.iter().flat_map(|agent| &plan[*agent].steps);
     steps.flat_map(|step| &step.tables).map(|parameter| parameter.table).collect()
-}
-
-fn percent(part: i64, whole: i64) -> u8 {
-    if whole <= 0 {
-        return 100;
-    }
-    u8::try_from(i128::from(part.clamp(0, whole)) * 100 / i128::from(whole)).unwrap_or(100)
 }

@@ -1,0 +1,59 @@
+//! What is told of a restoration, from its beginning to its end.
+
+use std::time::Duration;
+
+use tracing::info;
+
+/// How often a restoration tells how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// What was restored since nothing was.
+#[derive(Debug, Default)]
+pub struct Session {
+    began: Duration,
+    told: Duration,
+    parts: usize,
+    offsets: i64,
+    records: u64,
+}
+
+impl Session {
+    /// A restoration that begins now.
+    pub fn begin(now: Duration) -> Session {
+        Session { began: now, told: now, ..Session::default() }
+    }
+
+    /// A partition of a table is part of it, with so many offsets to read.
+    pub fn add(&mut self, offsets: i64) {
+        self.parts += 1;
+        self.offsets += offsets.max(0);
+    }
+
+    /// So many records were read.
+    pub fn read(&mut self, records: usize) {
+        self.records += records as u64;
+    }
+
+    /// Tells how far it is, now and then, while `parts` and `offsets` are left. True: it is over.
+    pub fn tell(&mut self, now: Duration, parts: usize, offsets: i64) -> bool {
+        if parts == 0 {
+            let ms = (now - self.began).as_millis();
+            info!("tables are restored: {} partitions, {} records read in {ms} ms", self.parts, self.records);
+            return true;
+        }
+        if now >= self.told + TELL_EVERY {
+            self.told = now;
+            let percent = percent(self.offsets - offsets, self.offsets);
+            info!("restoring tables: {percent} %, {parts} partitions to go, {} records read", self.records);
+        }
+        false
+    }
+}
+
+/// A part of a whole that may be nothing.
+pub fn percent(part: i64, whole: i64) -> u8 {
+    if whole <= 0 {
+        return 100;
+    }
+    u8::try_from(i128::from(part.clamp(0, whole)) * 100 / i128::from(whole)).unwrap_or(100)
+}
