@@ -15,6 +15,7 @@ pub mod load;
 mod lower;
 mod python;
 mod read;
+pub mod rewrite;
 mod rules;
 mod schedule;
 pub mod schema;

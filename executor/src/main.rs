@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::Parser;
@@ -13,7 +13,7 @@ use kaspr_exec::cli::{
 use kaspr_exec::program::Defaults;
 use kaspr_exec::python;
 use kaspr_exec::settings::Settings;
-use kaspr_exec::testing::Suite;
+use kaspr_exec::testing::{Put, Suite};
 use kaspr_exec::unsupported::unsupported;
 use kaspr_ir::plan::Plan;
 
@@ -61,15 +61,29 @@ fn test(arguments: &TestArguments) -> Result<(), Stop> {
         let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
         let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
         can_run(&plan, &settings)?;
-        let path = folder.join(TESTS);
-        let text = std::fs::read(&path)
-            .map_err(|error| Stop::refused(format!("cannot read \"{}\": {error}", path.display())))?;
-        let file = kasprc::SourceFile { name: path.display().to_string(), bytes: text };
-        let json = kasprc::data::to_json(&file).map_err(|faults| Stop(REFUSED, faults))?;
-        let suite = Suite::from_json(&json).map_err(|why| Stop::refused(format!("{}: {why}", path.display())))?;
+        let suite = suite(&tests_of(&folder)?)?;
         tested.push(Tested { folder, plan, settings, suite });
     }
-    run_tests(&tested, arguments)
+    run_tests(&tested, arguments, &save)
+}
+
+/// The file of a folder's tests.
+fn tests_of(folder: &Path) -> Result<kasprc::SourceFile, Stop> {
+    let path = folder.join(TESTS);
+    let bytes =
+        std::fs::read(&path).map_err(|error| Stop::refused(format!("cannot read \"{}\": {error}", path.display())))?;
+    Ok(kasprc::SourceFile { name: path.display().to_string(), bytes })
+}
+
+fn suite(file: &kasprc::SourceFile) -> Result<Suite, Stop> {
+    let json = kasprc::data::to_json(file).map_err(|faults| Stop(REFUSED, faults))?;
+    Suite::from_json(&json).map_err(|why| Stop::refused(format!("{}: {why}", file.name)))
+}
+
+fn save(app: &Tested, puts: &[Put]) -> Result<(), String> {
+    let file = tests_of(&app.folder).map_err(|Stop(_, why)| why)?;
+    let text = kasprc::rewrite::rewrite(&file, puts)?;
+    std::fs::write(&file.name, text).map_err(|error| error.to_string())
 }
 
 fn needs_servers(settings: &Settings) -> Result<(), Stop> {

@@ -280,3 +280,95 @@ fn users_tests_are_played() {
         assert!(status == Some(code) && said.contains(part), "{expect}: {status:?}\n{said}");
     }
 }
+
+const TESTS: &str = "\
+# What the agent promises.
+tests:
+  - name: counts # by customer
+    tables: {counts: {a: 1}}
+    events:
+      - {topic: in, key: k, value: {id: a}}
+      - {topic: in, key: k, value: {id: b}}
+      - {topic: in, value: {id: c}}
+    expect:
+      topics:
+        in-out:
+          # the first knows its key
+          - {key: null, value: {id: a, count: 7}} # seven?
+          - value: {id: b, count: 1}
+          - value: {id: gone}
+          - value: {count: 1, id: c}
+          - value: {id: gone, too: true}
+      tables: {counts: {a: 2, d: 5}} # not d
+  - name: says nothing of its failure
+    events: [{topic: in, value: 5}]
+    expect:
+      topics: {in-out: [{value: 5}]}
+  - name: 'is right'
+    events: [{topic: in, value: {id: ä}}]
+    expect: {topics: {in-out: [{value: {id: \"\\u00e4\", count: 1}, partition: 0}]}}
+  - name: is begun
+    events: [{topic: in, value: {id: x}}]
+    expect: {topics: {in-out: []}}
+";
+
+const UPDATED: &str = "\
+# What the agent promises.
+tests:
+  - name: counts # by customer
+    tables: {counts: {a: 1}}
+    events:
+      - {topic: in, key: k, value: {id: a}}
+      - {topic: in, key: k, value: {id: b}}
+      - {topic: in, value: {id: c}}
+    expect:
+      topics:
+        in-out:
+          # the first knows its key
+          - {key: null, value: {id: a, count: 2}} # seven?
+          - value: {id: b, count: 1}
+          - value: {count: 1, id: c}
+      tables: {counts: {a: 2, b: 1, c: 1}} # not d
+  - name: says nothing of its failure
+    events: [{topic: in, value: 5}]
+    expect:
+      topics: {in-out: []}
+      failures: [{operation: step, kind: TypeError}]
+  - name: 'is right'
+    events: [{topic: in, value: {id: ä}}]
+    expect: {topics: {in-out: [{value: {id: \"\\u00e4\", count: 1}, partition: 0}]}}
+  - name: is begun
+    events: [{topic: in, value: {id: x}}]
+    expect: {topics: {in-out: [{value: {id: x, count: 1}}]}}
+";
+
+#[test]
+fn users_tests_are_updated_where_they_differ() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (path, tests) = (folder.path().display().to_string(), folder.path().join("tests.yaml"));
+    let python = "def step(value, t):\n    t[value['id']] = t.get(value['id'], 0) + 1\n    return {**value, 'count': t[value['id']]}\n";
+    let spec = agent("counts", "in", "", python)
+        .replace("        map:", "        tables: [{name: counts, paramName: t}]\n        map:");
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {name: counts}\n";
+    std::fs::write(folder.path().join("agent.yaml"), spec + table).expect("a spec can be written");
+    std::fs::write(&tests, TESTS).expect("tests can be written");
+    let update = || {
+        let output = run("kaspr-exec", &["test", &path, "--update"], "");
+        let text = std::fs::read_to_string(&tests).expect("it stays");
+        (output.status.code(), stdout(&output).replace(&path, "."), text, stderr(&output))
+    };
+    let (status, said, text, log) = update();
+    assert_eq!(text, UPDATED, "{said}{log}");
+    let words = "new  .: counts\nnew  .: says nothing of its failure\nok   .: is right\nnew  .: is begun\n1 passed, 3 updated, 0 failed\n";
+    assert_eq!((status, said.as_str()), (Some(0), words), "{log}");
+    let (status, said, text, _) = update();
+    assert!(status == Some(0) && said.ends_with("4 passed, 0 updated, 0 failed\n"), "{said}");
+    assert_eq!(text, UPDATED);
+
+    // What cannot be changed by spans is told, and nothing is written.
+    let aliased = "tests:\n  - name: aliased\n    events: [&x {topic: in, value: {id: a}}]\n    expect: {topics: {in-out: [*x]}}\n";
+    std::fs::write(&tests, aliased).expect("tests can be written");
+    let (status, said, text, _) = update();
+    assert!(status == Some(1) && said.contains("cannot update tests.yaml: "), "{said}");
+    assert_eq!(text, aliased);
+}

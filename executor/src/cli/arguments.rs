@@ -49,7 +49,10 @@ tests.yaml, beside the specs that it tests:
         tables: {prices: {lamp: 40}}
         failures: [{operation: price, kind: KeyError}]
 
-Exit status: 0 all passed, 1 some failed, 2 wrong use or spec refused.")]
+--update writes what came in the place of what differs: the fields that a record names, its key and value
+where it is new (so `topics: {bills: []}` is a beginning), and failures. All other text stays, comments too.
+
+Exit status: 0 all passed or were updated, 1 some failed, 2 wrong use or spec refused.")]
 pub struct TestArguments {
     /// Folders with a tests.yaml in them or below, or a spec beside one.
     #[arg(required = true, value_name = "PATH")]
@@ -57,6 +60,9 @@ pub struct TestArguments {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
+    /// Write what came into tests.yaml where a test expects something else; read the diff before you keep it.
+    #[arg(long)]
+    pub update: bool,
     /// How results are printed: text for people, json for programs (one object a test).
     #[arg(long, value_enum, default_value = "text")]
     pub format: ResultFormat,

@@ -14,4 +14,4 @@ pub use kafka::{check_on_kafka, run_on_kafka};
 pub use local::run_locally;
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};
 pub use terminal::{Terminal, say, start_log};
-pub use test::{TESTS, Tested, run_tests, tested_folders};
+pub use test::{Save, TESTS, Tested, run_tests, tested_folders};

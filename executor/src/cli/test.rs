@@ -13,7 +13,7 @@ use super::stop::{FAULT, Stop};
 use super::terminal::start_log;
 use crate::python::Interpreter;
 use crate::settings::Settings;
-use crate::testing::{Case, Suite, difference, play};
+use crate::testing::{Came, Case, Put, Suite, difference, play, puts};
 
 /// The file that holds the tests of the specs beside it.
 pub const TESTS: &str = "tests.yaml";
@@ -61,50 +61,122 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Plays all tests; a fault where one fails.
-pub fn run_tests(tested: &[Tested], arguments: &TestArguments) -> Result<(), Stop> {
+/// Writes what came into the file of an app's tests; the error says why it cannot be written so.
+pub type Save<'a> = &'a dyn Fn(&Tested, &[Put]) -> Result<(), String>;
+
+/// Plays all tests; a fault where one fails and is not updated.
+pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>) -> Result<(), Stop> {
     start_log(LogFormat::Text, arguments.log_level);
     let interpreter = Interpreter::start(&arguments.python_path);
-    let (mut passed, mut failed) = (0, 0);
+    let mut counts = Counts::default();
     interpreter.run(|py| {
         for app in tested {
-            for case in &app.suite.tests {
-                if arguments.only.as_ref().is_some_and(|part| !case.name.contains(part.as_str())) {
-                    continue;
-                }
-                let found = run_case(py, app, case);
-                tell(app, case, found.as_deref(), arguments.format);
-                if found.is_none() { passed += 1 } else { failed += 1 }
+            let played = run_app(py, app, arguments.only.as_deref());
+            let saved = if arguments.update { saved(app, &played, save) } else { Ok(()) };
+            for played in &played {
+                let result = result(played, arguments.update, &saved);
+                tell(app, played.case, &result, arguments.format);
+                counts.count(&result);
             }
         }
     });
+    let Counts { passed, updated, failed } = counts;
     if arguments.format == ResultFormat::Text {
-        print_line(&format!("{passed} passed, {failed} failed"));
+        let updates = if arguments.update { format!("{updated} updated, ") } else { String::new() };
+        print_line(&format!("{passed} passed, {updates}{failed} failed"));
     }
-    match (failed, passed) {
+    match (failed, passed + updated) {
         (0, 0) => Err(Stop::refused("no test has such a name")),
         (0, _) => Ok(()),
         _ => Err(Stop(FAULT, String::new())),
     }
 }
 
-/// What differs, or why the test could not be played.
-fn run_case(py: Python<'_>, app: &Tested, case: &Case) -> Option<String> {
-    let config = match app.settings.config(&app.plan, 0) {
-        Ok(config) => config,
-        Err(error) => return Some(error.to_string()),
-    };
-    match play(py, &app.plan, &config, &app.settings.for_python(&config), (case, &app.folder)) {
-        Ok(came) => difference(&case.expect, &came),
-        Err(why) => Some(why),
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    updated: usize,
+    failed: usize,
+}
+
+impl Counts {
+    fn count(&mut self, result: &Found) {
+        match result {
+            Found::Nothing => self.passed += 1,
+            Found::Updated => self.updated += 1,
+            Found::Difference(_) => self.failed += 1,
+        }
     }
 }
 
-fn tell(app: &Tested, case: &Case, found: Option<&str>, format: ResultFormat) {
+/// What became of a test.
+enum Found {
+    Nothing,
+    /// It expects what came now.
+    Updated,
+    Difference(String),
+}
+
+/// A test that was played.
+struct Played<'a> {
+    number: usize,
+    case: &'a Case,
+    /// The error is why it could not be played.
+    came: Result<Came, String>,
+    difference: Option<String>,
+}
+
+fn run_app<'a>(py: Python<'_>, app: &'a Tested, only: Option<&str>) -> Vec<Played<'a>> {
+    let cases = app.suite.tests.iter().enumerate();
+    let cases = cases.filter(|(_, case)| only.is_none_or(|part| case.name.contains(part)));
+    let played = cases.map(|(number, case)| {
+        let came = run_case(py, app, case);
+        let difference = match &came {
+            Ok(came) => difference(&case.expect, came),
+            Err(why) => Some(why.clone()),
+        };
+        Played { number, case, came, difference }
+    });
+    played.collect()
+}
+
+fn run_case(py: Python<'_>, app: &Tested, case: &Case) -> Result<Came, String> {
+    let config = app.settings.config(&app.plan, 0).map_err(|error| error.to_string())?;
+    play(py, &app.plan, &config, &app.settings.for_python(&config), (case, &app.folder))
+}
+
+/// Writes what came where it differs.
+fn saved(app: &Tested, played: &[Played<'_>], save: Save<'_>) -> Result<(), String> {
+    let mut all = Vec::new();
+    for Played { number, case, came, difference } in played {
+        if let (Ok(came), Some(_)) = (came, difference) {
+            all.extend(puts(&case.expect, came).into_iter().map(|(at, json)| (format!("/tests/{number}{at}"), json)));
+        }
+    }
+    if all.is_empty() { Ok(()) } else { save(app, &all) }
+}
+
+fn result(played: &Played<'_>, updates: bool, saved: &Result<(), String>) -> Found {
+    match (&played.difference, saved) {
+        (None, _) => Found::Nothing,
+        (Some(_), Ok(())) if updates && played.came.is_ok() => Found::Updated,
+        (Some(found), Err(why)) if played.came.is_ok() => {
+            Found::Difference(format!("{found}\ncannot update {TESTS}: {why}"))
+        }
+        (Some(found), _) => Found::Difference(found.clone()),
+    }
+}
+
+fn tell(app: &Tested, case: &Case, result: &Found, format: ResultFormat) {
     let folder = app.folder.display();
+    let found = match result {
+        Found::Difference(found) => Some(found),
+        Found::Nothing | Found::Updated => None,
+    };
     if format == ResultFormat::Json {
         let result = json!({
-            "folder": folder.to_string(), "name": case.name, "passed": found.is_none(), "difference": found,
+            "folder": folder.to_string(), "name": case.name, "passed": found.is_none(),
+            "updated": matches!(result, Found::Updated), "difference": found,
         });
         return print_line(&result.to_string());
     }
@@ -113,21 +185,19 @@ fn tell(app: &Tested, case: &Case, found: Option<&str>, format: ResultFormat) {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
             false => text.to_owned(),
         };
-    match found {
-        None => print_line(&format!("{} {folder}: {}", colour("32", "ok  "), case.name)),
-        Some(found) => {
-            print_line(&format!("{} {folder}: {}", colour("31", "FAIL"), case.name));
-            for line in found.lines() {
-                let code = if line.starts_with("  expected") {
-                    "32"
-                } else if line.starts_with("  came") {
-                    "31"
-                } else {
-                    "0"
-                };
-                print_line(&format!("     {}", colour(code, line)));
-            }
-        }
+    let (code, word) = match result {
+        Found::Nothing => ("32", "ok  "),
+        Found::Updated => ("33", "new "),
+        Found::Difference(_) => ("31", "FAIL"),
+    };
+    print_line(&format!("{} {folder}: {}", colour(code, word), case.name));
+    for line in found.into_iter().flat_map(|found| found.lines()) {
+        let code = match line {
+            line if line.starts_with("  expected") => "32",
+            line if line.starts_with("  came") => "31",
+            _ => "0",
+        };
+        print_line(&format!("     {}", colour(code, line)));
     }
 }
 

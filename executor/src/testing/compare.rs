@@ -44,7 +44,7 @@ fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Ca
 }
 
 /// The path and the words of the first field that differs. Only fields that are written count.
-fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) -> Option<(String, String)> {
+pub(super) fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) -> Option<(String, String)> {
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
     expected.iter().find_map(|(name, wanted)| {
         let got = came.get(name).map(|raw| raw.get());
@@ -88,39 +88,37 @@ fn in_value(expected: &Value, came: &Value) -> Option<(String, String)> {
 }
 
 fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Option<String> {
-    let none = Vec::new();
-    let lines = came.tables.get(table).unwrap_or(&none);
-    let mut got: BTreeMap<String, Value> = BTreeMap::new();
-    for line in lines {
-        let line = json(line);
-        let key = line.get("key").map(|key| key.as_str().map_or_else(|| key.to_string(), str::to_owned));
-        let value = ["value", "valueText", "valueBase64"].iter().find_map(|name| line.get(*name)).cloned();
-        got.insert(key.unwrap_or_default(), value.unwrap_or_default());
-    }
+    let got = pairs(table, came);
     let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     names.into_iter().find_map(|name| {
         let place = format!("table \"{table}\", key \"{name}\"");
-        match (expected.get(name), got.get(name)) {
-            (Some(wanted), Some(got)) => in_value(wanted, got).map(|(path, words)| format!("{place}{path}:\n{words}")),
+        match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
+            (Some(wanted), Some(got)) => in_value(wanted, &got).map(|(path, words)| format!("{place}{path}:\n{words}")),
             (Some(wanted), None) => Some(format!("{place}:\n{}", two(wanted, "nothing"))),
-            (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or(&Value::Null)))),
+            (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or_default()))),
         }
     })
+}
+
+/// What a table holds, by key: a text, or the JSON text of what is none.
+pub(super) fn pairs(table: &str, came: &Came) -> BTreeMap<String, Box<RawValue>> {
+    let lines = came.tables.get(table).into_iter().flatten();
+    let pair = |line: &String| {
+        let mut line: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).ok()?;
+        let key = json(line.get("key").map_or("null", |key| key.get()));
+        let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+        Some((key, ["value", "valueText", "valueBase64"].iter().find_map(|name| line.remove(*name))?))
+    };
+    lines.filter_map(pair).collect()
 }
 
 fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Option<String> {
     for number in 0..expected.len().max(came.len()) {
         let place = format!("failure {}", number + 1);
-        let line = came.get(number).map(|failure| {
-            let mut line = Vec::new();
-            crate::record::write_failure(failure, &mut line);
-            json(&String::from_utf8_lossy(&line))["failure"].clone()
-        });
-        let found = match (expected.get(number), line) {
-            (Some(expected), Some(line)) => expected.iter().find_map(|(name, wanted)| {
-                let got = line.get(name).cloned().unwrap_or_default();
-                in_value(wanted, &got).map(|(path, words)| format!("{place}, {name}{path}:\n{words}\n  of {line}"))
-            }),
+        let found = match (expected.get(number), came.get(number).map(failure)) {
+            (Some(expected), Some(line)) => {
+                of_failure(expected, &line).map(|(path, words)| format!("{place}, {path}:\n{words}\n  of {line}"))
+            }
             (Some(expected), None) => {
                 let expected = serde_json::to_string(expected).unwrap_or_default();
                 Some(format!("{place}:\n{}", two(expected, "no failure")))
@@ -132,4 +130,19 @@ fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Opt
         }
     }
     None
+}
+
+/// The fields of a failure.
+pub(super) fn failure(failure: &FailureRecord) -> Value {
+    let mut line = Vec::new();
+    crate::record::write_failure(failure, &mut line);
+    json(&String::from_utf8_lossy(&line))["failure"].clone()
+}
+
+/// The path and the words of the first field that differs. Only fields that are written count.
+pub(super) fn of_failure(expected: &BTreeMap<String, Value>, came: &Value) -> Option<(String, String)> {
+    expected.iter().find_map(|(name, wanted)| {
+        let got = came.get(name).cloned().unwrap_or_default();
+        in_value(wanted, &got).map(|(path, words)| (format!("{name}{path}"), words))
+    })
 }

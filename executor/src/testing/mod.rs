@@ -3,7 +3,9 @@
 mod compare;
 mod play;
 mod suite;
+mod update;
 
 pub use compare::difference;
 pub use play::{Came, play};
 pub use suite::{Case, Expect, Suite};
+pub use update::{Put, puts};

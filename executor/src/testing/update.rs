@@ -1,0 +1,117 @@
+//! What a test would have to expect: what came, in the fields that it names.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::compare::{failure, of_failure, of_record, pairs};
+use super::play::Came;
+use super::suite::Expect;
+
+/// A place within a test, as a JSON pointer, and the JSON text that belongs there.
+pub type Put = (String, String);
+
+/// Fields of a record, in the order in which new ones are written.
+const RECORD: [&str; 9] =
+    ["topic", "partition", "offset", "timestamp", "key", "value", "valueText", "valueBase64", "headers"];
+/// Those of them that tell a value.
+const VALUES: [&str; 3] = ["value", "valueText", "valueBase64"];
+const FAILURE: [&str; 8] = ["agent", "operation", "topic", "partition", "offset", "kind", "message", "at"];
+
+/// All that a test names, and its failures, as they came.
+pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
+    let none = Vec::new();
+    let place = |part: &str, name: &str| format!("/expect/{part}/{}", name.replace('~', "~0").replace('/', "~1"));
+    let mut puts = Vec::new();
+    for (topic, expected) in &expect.topics {
+        let lines = came.topics.get(topic).unwrap_or(&none);
+        let records = aligned(expected, lines, |old, line| of_record(old, line).is_none());
+        puts.push((place("topics", topic), list(records, |old, line| record(old, line))));
+    }
+    for table in expect.tables.keys() {
+        let pairs = serde_json::to_string(&pairs(table, came)).unwrap_or_default();
+        puts.push((place("tables", table), pairs));
+    }
+    let failures: Vec<Value> = came.failures.iter().map(failure).collect();
+    if !(failures.is_empty() && expect.failures.is_empty()) {
+        let lines = aligned(&expect.failures, &failures, |old, line| of_failure(old, line).is_none());
+        puts.push(("/expect/failures".to_owned(), list(lines, failed)));
+    }
+    puts
+}
+
+fn list<Old, New>(lines: Vec<(Option<&Old>, &New)>, text: impl Fn(Option<&Old>, &New) -> String) -> String {
+    let lines: Vec<_> = lines.into_iter().map(|(old, new)| text(old, new)).collect();
+    format!("[{}]", lines.join(","))
+}
+
+/// What came, each with what was expected in its place: of what is expected in vain or comes
+/// unexpected at the end or in the middle, all behind it still meets its own.
+fn aligned<'a, Old, New>(
+    expected: &'a [Old],
+    came: &'a [New],
+    fits: impl Fn(&Old, &New) -> bool,
+) -> Vec<(Option<&'a Old>, &'a New)> {
+    let mut next = 0;
+    came.iter()
+        .enumerate()
+        .map(|(number, line)| {
+            let rest = expected.get(next..).unwrap_or_default();
+            let own = rest.iter().position(|old| fits(old, line));
+            // One whose own expectation is still to come stands between two: it is new.
+            let is_awaited = came[number + 1..].iter().any(|line| rest.first().is_some_and(|old| fits(old, line)));
+            let at = own.or((!is_awaited && !rest.is_empty()).then_some(0));
+            next += at.map_or(0, |at| at + 1);
+            (at.and_then(|at| rest.get(at)), line)
+        })
+        .collect()
+}
+
+/// The fields of a record that the test names; key and value where it is new.
+fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
+    let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
+    let names_value = old.is_none_or(|old| VALUES.iter().any(|name| old.contains_key(*name)));
+    let is_wanted = |name: &str| match old {
+        _ if VALUES.contains(&name) => names_value,
+        None => name == "key" && came.get(name).is_some_and(|key| key.get() != "null"),
+        Some(old) => old.contains_key(name),
+    };
+    let wanted = RECORD.iter().filter(|name| is_wanted(name));
+    let mut fields: Vec<_> = wanted.filter_map(|name| came.get(*name).map(|raw| format!("\"{name}\":{raw}"))).collect();
+    if names_value && !VALUES.iter().any(|name| came.contains_key(*name)) {
+        fields.push("\"value\":null".to_owned());
+    }
+    format!("{{{}}}", fields.join(","))
+}
+
+/// The fields of a failure that the test names; operation and kind where it is new.
+fn failed(old: Option<&BTreeMap<String, Value>>, came: &Value) -> String {
+    let is_wanted = |name: &str| old.map_or(matches!(name, "operation" | "kind"), |old| old.contains_key(name));
+    let fields = FAILURE.iter().filter(|name| is_wanted(name));
+    let fields: Vec<_> = fields.map(|name| format!("\"{name}\":{}", came.get(*name).unwrap_or(&Value::Null))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(expected: &str, came: &str, pairs: &str) {
+        let (expected, came): (Vec<_>, Vec<_>) = (expected.chars().collect(), came.chars().collect());
+        let pair = |(old, new): (Option<&char>, &char)| format!("{}{new}", old.unwrap_or(&'-'));
+        let found: Vec<_> = aligned(&expected, &came, |old, new| old == new).into_iter().map(pair).collect();
+        assert_eq!(found.join(" "), pairs);
+    }
+
+    #[test]
+    fn what_came_meets_its_own_expectation() {
+        check("abc", "abc", "aa bb cc");
+        check("abc", "ac", "aa cc");
+        check("ac", "abc", "aa -b cc");
+        check("abc", "axc", "aa bx cc");
+        check("ab", "abxy", "aa bb -x -y");
+        check("", "a", "-a");
+        check("abc", "x", "ax");
+    }
+}
