@@ -106,6 +106,19 @@ fn sorted(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn specs_pass_their_own_tests() {
+    let update: &[&str] = if updates() { &["--update"] } else { &[] };
+    let output = run("kaspr-exec", &[&["test", "specs"], update].concat(), "");
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let idle = golden_specs().into_iter().filter(|folder| {
+        let shows = |name: &str| folder.join(name).exists();
+        !shows("tests.yaml") && !shows("events.out.jsonl")
+    });
+    let idle: Vec<_> = idle.map(|folder| format!("{} shows nothing", relative(&folder))).collect();
+    report(&idle);
+}
+
+#[test]
 fn specs_make_of_their_events_what_they_say() {
     let mut faults = Vec::new();
     for folder in golden_specs() {

@@ -49,8 +49,9 @@ tests.yaml, beside the specs that it tests:
         tables: {prices: {lamp: 40}}
         failures: [{operation: price, kind: KeyError}]
 
---update writes what came in the place of what differs: the fields that a record names, its key and value
-where it is new (so `topics: {bills: []}` is a beginning), and failures. All other text stays, comments too.
+--update writes what came in the place of what differs: the fields that a record names, for a new one those
+of the last, and key and value where the list is empty (so `topics: {bills: []}` is a beginning); and
+failures. All other text stays, comments too.
 
 Exit status: 0 all passed or were updated, 1 some failed, 2 wrong use or spec refused.")]
 pub struct TestArguments {

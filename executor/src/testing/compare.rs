@@ -105,7 +105,8 @@ pub(super) fn pairs(table: &str, came: &Came) -> BTreeMap<String, Box<RawValue>>
     let lines = came.tables.get(table).into_iter().flatten();
     let pair = |line: &String| {
         let mut line: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).ok()?;
-        let key = json(line.get("key").map_or("null", |key| key.get()));
+        let key = ["key", "keyText", "keyBase64"].iter().find_map(|name| line.remove(*name))?;
+        let key = json(key.get());
         let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
         Some((key, ["value", "valueText", "valueBase64"].iter().find_map(|name| line.remove(*name))?))
     };

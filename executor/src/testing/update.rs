@@ -27,7 +27,7 @@ pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
     for (topic, expected) in &expect.topics {
         let lines = came.topics.get(topic).unwrap_or(&none);
         let records = aligned(expected, lines, |old, line| of_record(old, line).is_none());
-        puts.push((place("topics", topic), list(records, |old, line| record(old, line))));
+        puts.push((place("topics", topic), list(records, |old, line| record(old.or(expected.last()), line))));
     }
     for table in expect.tables.keys() {
         let pairs = serde_json::to_string(&pairs(table, came)).unwrap_or_default();
@@ -36,7 +36,10 @@ pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
     let failures: Vec<Value> = came.failures.iter().map(failure).collect();
     if !(failures.is_empty() && expect.failures.is_empty()) {
         let lines = aligned(&expect.failures, &failures, |old, line| of_failure(old, line).is_none());
-        puts.push(("/expect/failures".to_owned(), list(lines, failed)));
+        puts.push((
+            "/expect/failures".to_owned(),
+            list(lines, |old, line| failed(old.or(expect.failures.last()), line)),
+        ));
     }
     puts
 }
@@ -68,7 +71,7 @@ fn aligned<'a, Old, New>(
         .collect()
 }
 
-/// The fields of a record that the test names; key and value where it is new.
+/// The fields of a record that the test names; key and value where it names none.
 fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
     let names_value = old.is_none_or(|old| VALUES.iter().any(|name| old.contains_key(*name)));
@@ -85,7 +88,7 @@ fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// The fields of a failure that the test names; operation and kind where it is new.
+/// The fields of a failure that the test names; operation and kind where it names none.
 fn failed(old: Option<&BTreeMap<String, Value>>, came: &Value) -> String {
     let is_wanted = |name: &str| old.map_or(matches!(name, "operation" | "kind"), |old| old.contains_key(name));
     let fields = FAILURE.iter().filter(|name| is_wanted(name));
