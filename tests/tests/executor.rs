@@ -20,8 +20,10 @@ fn agent(name: &str, input: &str, more: &str, python: &str) -> String {
 }
 
 struct Ran {
+    records: Vec<Value>,
     values: Vec<Value>,
     failures: Vec<(i64, String)>,
+    messages: Vec<String>,
     log: String,
     seconds: f64,
 }
@@ -38,13 +40,14 @@ fn play(spec: &str, lines: &str) -> Ran {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let seconds = start.elapsed().as_secs_f64();
     let json = |line: &str| serde_json::from_str::<Value>(line).expect("a line is JSON");
-    let values = stdout(&output).lines().map(|line| json(line)["value"].clone()).collect();
-    let failures = std::fs::read_to_string(&failures).expect("failures are written");
-    let failures = failures.lines().map(|line| {
-        let failure = &json(line)["failure"];
-        (failure["offset"].as_i64().unwrap_or(-1), failure["kind"].as_str().unwrap_or_default().to_owned())
-    });
-    Ran { values, failures: failures.collect(), log: stderr(&output), seconds }
+    let records: Vec<Value> = stdout(&output).lines().map(json).collect();
+    let values = records.iter().map(|record| record["value"].clone()).collect();
+    let lines = std::fs::read_to_string(&failures).expect("failures are written");
+    let failed: Vec<Value> = lines.lines().map(|line| json(line)["failure"].clone()).collect();
+    let text = |failure: &Value, name: &str| failure[name].as_str().unwrap_or_default().to_owned();
+    let messages = failed.iter().map(|failure| text(failure, "message")).collect();
+    let failures = failed.iter().map(|failure| (failure["offset"].as_i64().unwrap_or(-1), text(failure, "kind")));
+    Ran { records, values, failures: failures.collect(), messages, log: stderr(&output), seconds }
 }
 
 fn failed(expected: &[(i64, &str)]) -> Vec<(i64, String)> {
@@ -141,6 +144,64 @@ fn whatever_user_code_raises_is_a_failure_of_its_event() {
     let kinds: Vec<&str> = ran.values.iter().map(|value| value["kind"].as_str().unwrap_or("changed")).collect();
     assert_eq!(kinds, ["fine", "print", "changed", "fine"]);
     assert!(ran.log.len() > 1 << 20, "what is printed is logged");
+}
+
+const LARGE: &str = r#"
+def step(value):
+    if value == "message":
+        raise ValueError("é" * 1000)
+    if value == "record":
+        return "x" * (2 << 20)
+    return deep(50, value)
+
+def deep(depth, value):
+    if depth:
+        return deep_too(depth - 1, value)
+    raise LookupError("deep")
+
+def deep_too(depth, value):
+    return deep(depth, value)
+"#;
+
+#[test]
+fn what_is_too_large_is_cut_or_fails() {
+    // The letter of the last fits without its traceback only.
+    let large = "x".repeat((1 << 20) - 2000);
+    let lines = format!("\"message\"\n\"record\"\n\"{large}\"\n");
+    let ran = play(&agent("large", "in", "  onError: {action: deadLetter, topic: dead}\n", LARGE), &lines);
+    assert_eq!(ran.failures, failed(&[(0, "ValueError"), (1, "Size"), (2, "LookupError")]), "{}", ran.log);
+    assert_eq!(ran.messages[0], "é".repeat(300));
+    let headers = |record: &Value| -> BTreeMap<String, usize> {
+        let pairs = record["headers"].as_array().expect("a list").iter();
+        let pair = |pair: &Value| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.len()));
+        pairs.map(|header| pair(header).expect("texts")).collect()
+    };
+    let letters: Vec<_> = ran.records.iter().map(headers).collect();
+    assert_eq!(letters.len(), 3, "each has its letter");
+    assert_eq!(letters[0]["kaspr.dlq.message"], 1024, "a letter's message is up to a kilobyte");
+    assert!(letters[0]["kaspr.dlq.traceback"] > 0);
+    assert!(!letters[2].contains_key("kaspr.dlq.traceback") && letters[2].contains_key("kaspr.dlq.kind"));
+}
+
+#[test]
+fn what_is_printed_and_logged_bears_the_agents_name() {
+    let python = "import logging\nprint('loaded')\nasync def step(value):\n    print('one\\ntwo')\n    context['app'].log.warning('by hand')\n    return value\n";
+    let log = play(&agent("talks", "in", "", python), "1\n").log;
+    for line in ["loaded", "one", "two", "kaspr: by hand"] {
+        assert!(log.contains(&format!("agent \"talks\": {line}\n")), "{line}:\n{log}");
+    }
+}
+
+#[test]
+fn sinks_see_what_their_selectors_give() {
+    let sinks = "    sinks:\n      - name: s\n        predicate: {python: 'def wanted(value): return value != 0'}\n        \
+                 valueSelector: {python: 'def pick(value): return [value]'}\n        python: 'async def sink(value): \
+                 print(\"sunk\", value)'\n  processors:\n";
+    let spec = agent("sinks", "in", "", "def step(value):\n    return value\n").replace("  processors:\n", sinks);
+    let spec = spec.replace("output: {topics: [{name: in-out}]}\n", "output:\n    topics: [{name: in-out}]\n");
+    let ran = play(&spec, "0\n1\n");
+    assert!(ran.log.contains("sunk [1]") && !ran.log.contains("sunk [0]"), "{}", ran.log);
+    assert_eq!(ran.values, [0, 1].map(Value::from));
 }
 
 #[test]
