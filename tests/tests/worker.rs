@@ -192,6 +192,23 @@ fn an_open_window_holds_back_nobody_else_and_comes_again_after_a_restart() {
 }
 
 #[test]
+fn a_window_that_meets_its_bound_is_handed_over_early() {
+    let text = agent("batcher", "readings", WINDOW, "batches");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut config = Config::new("app", "test", 0);
+    config.bounds.window_bytes_max = 2000;
+    let mut worker = start_with(&log, &plan, &clock, config);
+    (0..50).for_each(|_| send(&log, "readings", &"x".repeat(100)));
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 3);
+    }
+    let sizes: Vec<_> = values(&log, "batches").iter().map(|batch| batch.split('+').count()).collect();
+    assert!(sizes.len() >= 2 && sizes.iter().all(|size| (5..=20).contains(size)), "{sizes:?}");
+    assert_eq!(committed(&log, "readings", "batcher"), i64::try_from(sizes.iter().sum::<usize>()).ok());
+}
+
+#[test]
 fn a_pending_await_holds_its_own_reader_only() {
     let text = agent("slow", "readings", "", "slowly") + &agent("quick", "readings", "", "quickly");
     let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
@@ -253,6 +270,40 @@ fn a_back_off_holds_its_own_partition_and_reader_only() {
         assert_eq!(committed_in(1, "patient"), Some(number + 1), "another partition goes on");
         assert_eq!(committed_in(0, "quick"), Some(number + 2), "another reader goes on");
     }
+}
+
+#[test]
+fn a_full_queue_behind_a_back_off_holds_its_partition_until_it_ends() {
+    let patient = agent("patient", "readings", "", "kept")
+        .replace("spec:\n", "spec:\n  onError: {action: retry, attempts: 2, backoff: {initial: 10m, jitter: 0}}\n");
+    let text = patient + &agent("quick", "readings", "", "quickly");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(2));
+    let mut config = Config::new("app", "test", 0);
+    (config.bounds.queued_bytes_high, config.bounds.queued_bytes_low) = (2000, 500);
+    let mut worker = start_with(&log, &plan, &clock, config);
+    let put = |partition: i32, value: &str| {
+        let value = Some(Bytes::copy_from_slice(value.as_bytes()));
+        let record = NewRecord { partition: Some(partition), value, ..NewRecord::default() };
+        log.append(&"readings".into(), record).expect("it is appended");
+    };
+    let sent = |topic: &str| (0..2).map(|partition| log.read(&topic.into(), partition, 0, 1000).0.len()).sum::<usize>();
+    let mut run = |turns_of_100_ms: u32| {
+        for _ in 0..turns_of_100_ms {
+            clock.advance(Duration::from_millis(100));
+            turns(&mut worker, 3);
+        }
+    };
+    put(0, "fail");
+    for _ in 0..100 {
+        put(0, &"x".repeat(100));
+        put(1, &"y".repeat(100));
+        run(1);
+    }
+    let (kept, quick) = (sent("kept"), sent("quickly"));
+    assert_eq!(kept, 100, "another partition goes on");
+    assert!((101..150).contains(&quick), "another reader goes on until the queue is full: {quick}");
+    run(7000);
+    assert_eq!((sent("kept"), sent("quickly")), (200, 200), "all goes on when the back-off is over");
 }
 
 #[test]
