@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
-use crate::broker::{Committed, OffsetCommit, Subscription};
+use crate::broker::{Committed, GroupMetadata, OffsetCommit, Subscription};
+use crate::log::topic::TransactionId;
 use crate::message::{TopicName, TopicPartition};
 
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Group {
     members: BTreeMap<String, Member>,
     generation: i32,
     committed: BTreeMap<TopicPartition, Committed>,
+    /// Offsets in transactions that are open.
+    pending: BTreeMap<TransactionId, BTreeMap<TopicPartition, Committed>>,
 }
 
 /// What a member must do next.
@@ -111,6 +114,8 @@ impl Group {
             for partition in partitions {
                 member.owned.remove(partition);
             }
+            // Whoever gets them joins once more.
+            self.generation += 1;
         }
     }
 
@@ -124,10 +129,38 @@ impl Group {
         self.committed.get(partition).cloned()
     }
 
+    /// Whether someone may commit: a member of this generation. As in Kafka, who names neither member
+    /// nor generation is not looked at.
+    pub fn admits(&self, asking: &GroupMetadata) -> bool {
+        let nameless = asking.member.is_empty() && asking.generation < 1;
+        nameless || self.generation(&asking.member) == Some(asking.generation)
+    }
+
     /// Commits offsets.
     pub fn commit(&mut self, offsets: &[OffsetCommit]) {
         for offset in offsets {
             self.committed.insert(offset.partition.clone(), offset.committed.clone());
         }
+    }
+
+    /// Keeps offsets for the end of their transaction; a later one of a partition takes the place of
+    /// an earlier one.
+    pub fn stage(&mut self, transaction: TransactionId, offsets: &[OffsetCommit]) {
+        let pending = self.pending.entry(transaction).or_default();
+        pending.extend(offsets.iter().map(|offset| (offset.partition.clone(), offset.committed.clone())));
+    }
+
+    /// A transaction ends; gives the offsets that it commits.
+    pub fn decide(&mut self, transaction: TransactionId, commits: bool) -> Vec<OffsetCommit> {
+        let pending = self.pending.remove(&transaction).filter(|_| commits).unwrap_or_default();
+        let offsets: Vec<_> =
+            pending.into_iter().map(|(partition, committed)| OffsetCommit { partition, committed }).collect();
+        self.commit(&offsets);
+        offsets
+    }
+
+    /// No open transaction may change what is committed for a partition.
+    pub fn is_stable(&self, partition: &TopicPartition) -> bool {
+        !self.pending.values().any(|offsets| offsets.contains_key(partition))
     }
 }

@@ -1,12 +1,12 @@
 //! The in-memory log: a real connector with topics, partitions, groups and transactions.
 //!
-//! It serves `--local` runs, tests and, one day, simulated faults. What a reader sees is what a
-//! `read_committed` reader of Kafka sees: records of an open transaction hide what comes after
-//! them, aborted ones never show, and each marker takes an offset.
+//! It serves `--local` runs, tests and simulated faults. What a reader sees is what a `read_committed` reader of Kafka sees: records of an open transaction hide
+//! what comes after them, aborted ones never show, and each marker takes an offset.
 
 mod admin;
 mod changelog;
 mod consumer;
+mod coordinator;
 mod group;
 mod producer;
 mod topic;
@@ -22,12 +22,14 @@ use bytes::Bytes;
 use crate::broker::{BrokerError, Committed};
 use crate::message::{Event, Header, TopicName, TopicPartition};
 use crate::partitioner::partition_for;
+use coordinator::Coordinator;
 use group::Group;
 use topic::{Stored, Topic};
 
 pub use admin::LogAdmin;
 pub use changelog::LogChangelog;
 pub use consumer::LogConsumer;
+pub use coordinator::Commit;
 pub use producer::LogProducer;
 
 /// The largest record that a topic of the log takes: Kafka's default `max.message.bytes`.
@@ -66,8 +68,9 @@ pub struct Log {
 struct State {
     topics: BTreeMap<TopicName, Topic>,
     groups: BTreeMap<String, Group>,
-    /// The epoch of each `transactional.id`: an older producer is fenced.
-    transactional: BTreeMap<String, u32>,
+    coordinator: Coordinator,
+    /// Every commit since the last look, where someone looks.
+    journal: Option<Vec<Commit>>,
     default_partitions: i32,
     auto_create: bool,
     members: u64,
@@ -79,7 +82,8 @@ impl Log {
         let state = State {
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
-            transactional: BTreeMap::new(),
+            coordinator: Coordinator::default(),
+            journal: None,
             default_partitions: default_partitions.max(1),
             auto_create: true,
             members: 0,
@@ -97,6 +101,15 @@ impl Log {
     pub fn create(&self, name: &str, partitions: i32) {
         let mut state = self.state.borrow_mut();
         state.topics.entry(name.into()).or_insert_with(|| Topic::new(partitions));
+        state.rebalance_all();
+    }
+
+    /// Gives a topic more partitions.
+    pub fn grow(&self, name: &str, partitions: i32) {
+        let mut state = self.state.borrow_mut();
+        if let Some(topic) = state.topics.get_mut(name) {
+            topic.grow(partitions);
+        }
         state.rebalance_all();
     }
 

@@ -7,18 +7,15 @@ use bytes::Bytes;
 
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::log::topic::{Stored, TransactionId};
-use crate::log::{Log, NewRecord};
-use crate::message::TopicPartition;
+use crate::log::{Log, NewRecord, State};
+use crate::message::{TopicName, TopicPartition};
 
 /// A producer of the in-memory log. Records are acknowledged as they are sent.
 pub struct LogProducer {
     log: Log,
     transactional_id: Option<String>,
     epoch: u32,
-    number: u64,
-    open: bool,
-    /// Offsets of a group that the open transaction will commit.
-    offsets: Option<(String, Vec<OffsetCommit>)>,
+    begun: bool,
     /// Offsets after the last tracked record, by partition.
     written: BTreeMap<TopicPartition, i64>,
 }
@@ -26,98 +23,61 @@ pub struct LogProducer {
 impl LogProducer {
     pub(super) fn new(log: Log, transactional_id: Option<&str>) -> LogProducer {
         let transactional_id = transactional_id.map(str::to_owned);
-        LogProducer { log, transactional_id, epoch: 0, number: 0, open: false, offsets: None, written: BTreeMap::new() }
+        LogProducer { log, transactional_id, epoch: 0, begun: false, written: BTreeMap::new() }
     }
 
-    fn transaction(&self) -> Option<TransactionId> {
-        let producer = self.transactional_id.clone().filter(|_| self.open)?;
-        Some(TransactionId { producer, epoch: self.epoch, number: self.number })
+    fn id(&self) -> Result<&str, BrokerError> {
+        let id = self.transactional_id.as_deref();
+        id.ok_or_else(|| BrokerError::Fatal("a producer without transactional id has no transactions".to_owned()))
     }
 
-    /// A newer producer with the same id has taken over.
-    fn check_fence(&self) -> Result<(), BrokerError> {
-        let Some(id) = &self.transactional_id else {
-            return Ok(());
-        };
-        let newest = self.log.state.borrow().transactional.get(id).copied();
-        if newest == Some(self.epoch) {
-            return Ok(());
-        }
-        Err(BrokerError::Fenced(format!("another producer has taken over the transactional id \"{id}\"")))
-    }
-
-    fn check_open(&self) -> Result<(), BrokerError> {
-        self.check_fence()?;
-        match self.open {
-            true => Ok(()),
+    fn check_begun(&self) -> Result<&str, BrokerError> {
+        let id = self.id()?;
+        self.log.state.borrow().coordinator.check(id, self.epoch)?;
+        match self.begun {
+            true => Ok(id),
             false => Err(BrokerError::Fatal("no transaction is open".to_owned())),
         }
     }
 
-    fn decide(&mut self, commits: bool) {
-        if let Some(transaction) = self.transaction() {
-            for topic in self.log.state.borrow_mut().topics.values_mut() {
-                topic.decide(&transaction, commits);
-            }
+    fn transaction(&self) -> Result<Option<TransactionId>, BrokerError> {
+        if self.transactional_id.is_none() {
+            return Ok(None);
         }
-        self.open = false;
-        self.offsets = None;
+        let id = self.check_begun()?;
+        self.log.state.borrow_mut().coordinator.open(id, self.epoch, Duration::ZERO).map(Some)
+    }
+
+    fn end(&mut self, commits: bool) -> Result<(), BrokerError> {
+        self.log.state.borrow_mut().end(self.id()?, self.epoch, commits)?;
+        self.begun = false;
+        Ok(())
     }
 }
 
 impl Producer for LogProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
-        let Some(id) = self.transactional_id.clone() else {
-            return Err(BrokerError::Fatal("a producer without transactional id has no transactions".to_owned()));
-        };
-        let mut state = self.log.state.borrow_mut();
-        for topic in state.topics.values_mut() {
-            for transaction in topic.open_of(&id) {
-                topic.decide(&transaction, false);
-            }
-        }
-        let newest = state.transactional.entry(id).or_insert(0);
-        *newest += 1;
-        self.epoch = *newest;
-        self.open = false;
+        let epoch = self.log.state.borrow_mut().take_over(self.id()?);
+        (self.epoch, self.begun) = (epoch, false);
         Ok(())
     }
 
     fn begin(&mut self) -> Result<(), BrokerError> {
-        self.check_fence()?;
-        if self.open {
+        self.log.state.borrow().coordinator.check(self.id()?, self.epoch)?;
+        if self.begun {
             return Err(BrokerError::Fatal("a transaction is open already".to_owned()));
         }
-        self.number += 1;
-        self.open = true;
+        self.begun = true;
         Ok(())
     }
 
     fn send(&mut self, record: OutgoingRecord<'_>, _generation: u64) -> Result<Taken, BrokerError> {
-        self.check_fence()?;
-        let transaction = self.transaction();
-        if self.transactional_id.is_some() && transaction.is_none() {
-            return Err(BrokerError::Fatal("a transactional producer sends within a transaction".to_owned()));
-        }
-        let mut state = self.log.state.borrow_mut();
-        if state.auto_create {
-            state.ensure(record.topic);
-        }
-        let topic = state.topics.get_mut(record.topic);
-        let topic = topic.filter(|topic| (0..topic.count()).contains(&record.partition)).ok_or_else(|| {
-            BrokerError::Fatal(format!("the partition {}/{} does not exist", record.topic, record.partition))
-        })?;
-        let stored = NewRecord {
-            partition: Some(record.partition),
-            timestamp_ms: record.timestamp_ms,
-            key: record.key.map(Bytes::copy_from_slice),
-            value: record.value.map(Bytes::copy_from_slice),
-            headers: record.headers.to_vec(),
-        };
-        let offset = topic.append(record.partition, Stored::sent(stored, transaction));
-        if record.tracked {
-            let partition = TopicPartition { topic: record.topic.clone(), partition: record.partition };
-            self.written.insert(partition, offset + 1);
+        let transaction = self.transaction()?;
+        let (partition, tracked) = (record.partition, record.tracked);
+        let topic = record.topic.clone();
+        let offset = self.log.state.borrow_mut().append_sent(&topic, NewRecord::from(record), transaction)?;
+        if tracked {
+            self.written.insert(TopicPartition { topic, partition }, offset + 1);
         }
         Ok(Taken::Yes)
     }
@@ -137,28 +97,50 @@ impl Producer for LogProducer {
     }
 
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
-        self.check_open()?;
-        let mut state = self.log.state.borrow_mut();
-        let members = state.groups.entry(group.group.clone()).or_default();
-        if !offsets.is_empty() && members.generation(&group.member) != Some(group.generation) {
-            return Err(BrokerError::Abort(format!("\"{}\" has a newer generation than the commit", group.group)));
+        let id = self.check_begun()?;
+        if offsets.is_empty() {
+            return Ok(());
         }
-        drop(state);
-        self.offsets = Some((group.group.clone(), offsets.to_vec()));
-        Ok(())
+        self.log.state.borrow_mut().add_offsets((id, self.epoch), offsets, group, Duration::ZERO)
     }
 
     fn commit(&mut self) -> Result<(), BrokerError> {
-        self.check_open()?;
-        if let Some((group, offsets)) = self.offsets.take() {
-            self.log.state.borrow_mut().groups.entry(group).or_default().commit(&offsets);
-        }
-        self.decide(true);
-        Ok(())
+        self.check_begun()?;
+        self.end(true)
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {
-        self.decide(false);
-        Ok(())
+        self.end(false)
+    }
+}
+
+impl From<OutgoingRecord<'_>> for NewRecord {
+    fn from(record: OutgoingRecord<'_>) -> NewRecord {
+        NewRecord {
+            partition: Some(record.partition),
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(Bytes::copy_from_slice),
+            value: record.value.map(Bytes::copy_from_slice),
+            headers: record.headers.to_vec(),
+        }
+    }
+}
+
+impl State {
+    /// Appends what a producer sends; gives the offset.
+    pub(super) fn append_sent(
+        &mut self,
+        topic: &TopicName,
+        record: NewRecord,
+        transaction: Option<TransactionId>,
+    ) -> Result<i64, BrokerError> {
+        if self.auto_create {
+            self.ensure(topic);
+        }
+        let partition = record.partition.unwrap_or_default();
+        let stored = self.topics.get_mut(topic).filter(|topic| (0..topic.count()).contains(&partition));
+        let stored =
+            stored.ok_or_else(|| BrokerError::Fatal(format!("the partition {topic}/{partition} does not exist")))?;
+        Ok(stored.append(partition, Stored::sent(record, transaction)))
     }
 }

@@ -6,13 +6,9 @@ use crate::broker::Watermarks;
 use crate::log::NewRecord;
 use crate::message::{Event, TopicName};
 
-/// A producer's transaction: its id's epoch and its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransactionId {
-    pub producer: String,
-    pub epoch: u32,
-    pub number: u64,
-}
+/// A transaction: the log counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransactionId(pub u64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
@@ -54,22 +50,22 @@ struct Partition {
     /// Offset of the first entry that is kept.
     first: i64,
     entries: VecDeque<Stored>,
-    /// Entries of open transactions.
-    open: usize,
+    /// Open transactions with the offset of the first entry of each, in the order of those offsets.
+    open: Vec<(TransactionId, i64)>,
 }
 
 impl Partition {
     fn end(&self) -> i64 {
-        self.first + i64::try_from(self.entries.len()).expect("a log fits in memory")
+        self.first + as_offset(self.entries.len())
     }
 
     /// The last stable offset: everything before it is decided.
     fn stable(&self) -> i64 {
-        if self.open == 0 {
-            return self.end();
-        }
-        let undecided = self.entries.iter().position(|stored| matches!(stored.fate, Fate::Open(_)));
-        self.first + i64::try_from(undecided.unwrap_or(self.entries.len())).expect("a log fits in memory")
+        self.open.first().map_or_else(|| self.end(), |(_, first)| *first)
+    }
+
+    fn index(&self, offset: i64) -> usize {
+        usize::try_from(offset - self.first).expect("it is past the first")
     }
 }
 
@@ -96,6 +92,13 @@ impl Topic {
         turn
     }
 
+    /// Gets more partitions; never fewer.
+    pub fn grow(&mut self, partitions: i32) {
+        while self.count() < partitions {
+            self.partitions.push(Partition::default());
+        }
+    }
+
     fn at(&self, partition: i32) -> Option<&Partition> {
         self.partitions.get(usize::try_from(partition).ok()?)
     }
@@ -108,39 +111,34 @@ impl Topic {
     pub fn append(&mut self, partition: i32, stored: Stored) -> i64 {
         let partition = self.at_mut(partition).expect("the caller has checked the partition");
         let offset = partition.end();
-        partition.open += usize::from(matches!(stored.fate, Fate::Open(_)));
+        if let Fate::Open(transaction) = stored.fate
+            && !partition.open.iter().any(|(open, _)| *open == transaction)
+        {
+            partition.open.push((transaction, offset));
+        }
         partition.entries.push_back(stored);
         offset
     }
 
-    /// Decides a transaction in every partition that it touched, with a marker in each.
-    pub fn decide(&mut self, transaction: &TransactionId, commits: bool) {
-        for partition in self.partitions.iter_mut().filter(|partition| partition.open > 0) {
-            let mut touched = false;
-            for stored in &mut partition.entries {
-                if matches!(&stored.fate, Fate::Open(id) if id == transaction) {
+    /// Decides a transaction in every partition that it touched, with a marker in each. Hands over what
+    /// becomes visible.
+    pub fn decide(&mut self, transaction: TransactionId, commits: bool, mut shows: impl FnMut(i32, i64, &NewRecord)) {
+        for (number, partition) in (0..).zip(&mut self.partitions) {
+            let Some(place) = partition.open.iter().position(|(open, _)| *open == transaction) else {
+                continue;
+            };
+            let (_, first) = partition.open.remove(place);
+            let (base, start) = (partition.first, partition.index(first));
+            for (index, stored) in (start..).zip(partition.entries.range_mut(start..)) {
+                if stored.fate == Fate::Open(transaction) {
                     stored.fate = if commits { Fate::Committed } else { Fate::Aborted };
-                    partition.open -= 1;
-                    touched = true;
+                    if commits {
+                        shows(number, base + as_offset(index), &stored.record);
+                    }
                 }
             }
-            if touched {
-                partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker, sent: false });
-            }
+            partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker, sent: false });
         }
-    }
-
-    /// Open transactions of a producer, whatever its epoch.
-    pub fn open_of(&self, producer: &str) -> Vec<TransactionId> {
-        let entries = self.partitions.iter().filter(|partition| partition.open > 0).flat_map(|p| &p.entries);
-        let mut open: Vec<TransactionId> = entries
-            .filter_map(|stored| match &stored.fate {
-                Fate::Open(id) if id.producer == producer => Some(id.clone()),
-                _ => None,
-            })
-            .collect();
-        open.dedup();
-        open
     }
 
     /// Appends up to `max` committed records to `into`; gives the offset to read next.
@@ -165,7 +163,7 @@ impl Topic {
         let mut next = from.max(partition.first);
         let mut taken = 0;
         while next < stable && taken < max {
-            let index = usize::try_from(next - partition.first).expect("it is past the first");
+            let index = partition.index(next);
             let stored = &partition.entries[index];
             if stored.fate == Fate::Committed && wanted(stored) {
                 into.push(event(name, number, next, &stored.record));
@@ -175,7 +173,7 @@ impl Topic {
         }
         // Markers behind the last record belong to it: no reader is left a step behind.
         while next < stable {
-            let index = usize::try_from(next - partition.first).expect("it is past the first");
+            let index = partition.index(next);
             if partition.entries[index].fate == Fate::Committed {
                 break;
             }
@@ -199,7 +197,7 @@ impl Topic {
         let partition = self.at(partition)?;
         let late = |stored: &Stored| stored.fate == Fate::Committed && stored.record.timestamp_ms >= timestamp_ms;
         let index = partition.entries.iter().position(late).unwrap_or(partition.entries.len());
-        Some(partition.first + i64::try_from(index).expect("a log fits in memory"))
+        Some(partition.first + as_offset(index))
     }
 
     /// Drops what stands before an offset, as far as it is decided.
@@ -210,11 +208,16 @@ impl Topic {
         let end = offset.min(partition.stable());
         let count = usize::try_from(end - partition.first).unwrap_or(0).min(partition.entries.len());
         partition.entries.drain(..count);
-        partition.first += i64::try_from(count).expect("a log fits in memory");
+        partition.first += as_offset(count);
     }
 }
 
-fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord) -> Event {
+fn as_offset(index: usize) -> i64 {
+    i64::try_from(index).expect("a log fits in memory")
+}
+
+/// What a reader sees of a record.
+pub fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord) -> Event {
     Event {
         topic: topic.clone(),
         partition,
