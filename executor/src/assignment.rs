@@ -277,9 +277,10 @@ impl Assignment {
         assigned.readers.iter_mut().find(|reading| reading.reader == progress.reader.index())
     }
 
-    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays.
+    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays. Where a
+    /// partition must still go back, the consumer's position is not the readers'.
     pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
-        for assigned in self.partitions.values_mut() {
+        for assigned in self.partitions.values_mut().filter(|assigned| assigned.started) {
             let Some(position) = consumer.position(&assigned.name) else {
                 continue;
             };

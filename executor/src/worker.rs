@@ -188,12 +188,13 @@ impl<C: Code> Worker<C> {
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
         let change = self.poll(self.wait_until_due(wait))?;
         let polled = self.polled.len();
+        // Before anything starts anew: what was polled comes from where its partition stood until now.
+        self.give();
         self.restore_tables()?;
         match change {
             Some(change) => self.change(change)?,
             None => self.take_over()?,
         }
-        self.give();
         if polled > 0 || self.wants_epoch() {
             self.run_epoch();
         }
