@@ -102,7 +102,7 @@ impl Assignment {
         }
     }
 
-    /// Takes partitions over: their consumer starts where the group has come to.
+    /// Takes partitions over: their readers are where the group has come to. They must be started then.
     pub fn add(
         &mut self,
         names: &[TopicPartition],
@@ -111,7 +111,7 @@ impl Assignment {
         consumer: &mut dyn Consumer,
     ) -> Result<(), BrokerError> {
         let committed = consumer.committed(names)?;
-        let mut producers = BTreeSet::new();
+        let (mut came, mut producers) = (Vec::with_capacity(names.len()), BTreeSet::new());
         let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
         for (name, committed) in names.iter().zip(committed) {
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
@@ -127,13 +127,15 @@ impl Assignment {
             let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
             let assigned = self.assigned(name, offset, committed, metadata, count);
             info!(partition = %name, offset, "started");
-            self.partitions.insert(slots.number(&name.topic, name.partition), assigned);
+            came.push((slots.number(&name.topic, name.partition), assigned));
         }
+        // All or none: one that is asked for again must not have begun.
+        self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
         if !producers.is_empty() {
             consumer.end_gone(producers);
         }
-        self.start(consumer)
+        Ok(())
     }
 
     /// Topics of which some partition has no commit and another has one: how many partitions they

@@ -391,7 +391,9 @@ impl<C: Code> Worker<C> {
             }
             other => {
                 self.waits_since = None;
-                Ok(other?)
+                other?;
+                // They are known now: a start that fails is tried again without asking once more.
+                self.start_partitions()
             }
         }
     }
