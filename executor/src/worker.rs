@@ -607,9 +607,12 @@ impl<C: Code> Worker<C> {
             }
             if !busy {
                 self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            } else if self.units_of_epoch() == 0 {
+                // The next may begin when the last is committed.
+                self.delivery.wait();
             }
             self.run_epoch();
-            self.deliver(false)?;
+            self.deliver(self.one_by_one > 0)?;
         }
         Ok(())
     }
