@@ -18,7 +18,7 @@ use kaspr_ir::plan::{Plan, TableId};
 use tracing::{debug, info, warn};
 
 use crate::assignment::Assignment;
-use crate::broker::{BrokerError, Consumer, Producer};
+use crate::broker::{BrokerError, Consumer, GroupMetadata, Producer};
 use crate::clock::Clock;
 use crate::config::{Bounds, Config, Guarantee};
 use crate::counters::Counters;
@@ -261,15 +261,26 @@ impl Delivery {
 
     fn commit_transaction(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
         let (closing, _) = self.closing.as_ref().expect("a commit is under way");
+        let group = around.consumer.group();
+        if !closing.offsets.is_empty() && !group.is_member() {
+            // The broker would take the offsets of a nameless client without looking.
+            return Ok(false);
+        }
         let before = around.clock.now();
-        self.producer.send_offsets(&closing.offsets, &around.consumer.group())?;
+        let committed = self.end_transaction(&group);
+        // A call that was slow was perhaps repeated inside the client, whatever came of it, and its
+        // first copy may arrive when the next transaction is open.
+        self.stale |= around.clock.now() - before >= self.bounds.slow_call;
+        committed.map(|()| true)
+    }
+
+    fn end_transaction(&mut self, group: &GroupMetadata) -> Result<(), BrokerError> {
+        let (closing, _) = self.closing.as_ref().expect("a commit is under way");
+        self.producer.send_offsets(&closing.offsets, group)?;
         self.failpoint.pass("offsets");
         self.producer.commit()?;
-        // A call that was slow was perhaps repeated inside the client, and its first copy may arrive
-        // when the next transaction is open.
-        self.stale = around.clock.now() - before >= self.bounds.slow_call;
         self.failpoint.pass("committed");
-        Ok(true)
+        Ok(())
     }
 
     fn commit_offsets(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
