@@ -284,12 +284,10 @@ impl<C: Code> Worker<C> {
     /// Partitions go to another member. Unless everything was `committed`, nothing that is not may
     /// be committed any more, and what stays here starts over.
     fn let_go(&mut self, names: &[TopicPartition], committed: bool) -> Result<(), Stopped> {
-        if !committed {
-            self.delivery.abandon(self.shared.clock.as_ref());
-        }
+        let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         self.give_up(names)?;
         self.consumer.release(names)?;
-        if !committed && self.config.guarantee == Guarantee::ExactlyOnce {
+        if !committed && is_clear && self.config.guarantee == Guarantee::ExactlyOnce {
             self.start_over()?;
         }
         Ok(())
@@ -372,7 +370,8 @@ impl<C: Code> Worker<C> {
     /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
     /// asked again at the next turn.
     fn take_over(&mut self) -> Result<(), Stopped> {
-        let names = self.take_ready();
+        // A transaction in doubt may hold writes to tables of a partition that comes back.
+        let names = if self.delivery.is_in_doubt() { Vec::new() } else { self.take_ready() };
         if names.is_empty() {
             return self.start_partitions();
         }

@@ -90,6 +90,9 @@ pub struct Delivery {
     /// The commit under way, and since when.
     closing: Option<(Generation, Duration)>,
     doubt: Option<Doubt>,
+    /// Partitions were given up while a transaction was in doubt: what is staged behind it must go,
+    /// whatever became of it.
+    abandoned: bool,
     /// The producer may have requests under way that arrive late: a new one takes its place before
     /// the next transaction.
     stale: bool,
@@ -133,6 +136,7 @@ impl Delivery {
             open: Generation::default(),
             closing: None,
             doubt: None,
+            abandoned: false,
             stale: false,
             fenced: 0,
             failpoint: config.failpoint.clone(),
@@ -382,7 +386,9 @@ impl Delivery {
         // A window may hold the offset still while the metadata moves: both are compared.
         if found.first().and_then(Option::as_ref) == Some(&sent.committed) {
             info!("the transaction was committed");
-            return Ok(self.apply(around));
+            let abandoned = std::mem::take(&mut self.abandoned);
+            let committed = self.apply(around);
+            return Ok(if abandoned { self.forget("partitions were given up".to_owned(), None) } else { committed });
         }
         Ok(self.forget("it was not committed".to_owned(), None))
     }
@@ -401,19 +407,31 @@ impl Delivery {
     }
 
     fn forget(&mut self, why: String, refused: Option<Refused>) -> Delivered {
-        self.closing = None;
+        (self.closing, self.abandoned) = (None, false);
         self.open = Generation::new(self.open.number + 1);
         // What was written belongs to nothing.
         drop(self.producer.written());
         Delivered::Undone { why, refused }
     }
 
-    /// Exactly-once: what is not committed will not be, for the partitions change hands. A
-    /// transaction that is in doubt stays so.
-    pub fn abandon(&mut self, clock: &dyn Clock) {
-        if self.guarantee == Guarantee::ExactlyOnce && self.doubt.is_none() {
-            self.undo(String::new(), None, clock);
+    /// Exactly-once: what is not committed will not be, for the partitions change hands. A transaction
+    /// that is in doubt stays so: then false, and the worker hears that all is undone when it is known
+    /// from where to start over.
+    pub fn abandon(&mut self, clock: &dyn Clock) -> bool {
+        if self.guarantee == Guarantee::AtLeastOnce {
+            return true;
         }
+        if self.is_in_doubt() {
+            self.abandoned = true;
+            return false;
+        }
+        self.undo(String::new(), None, clock);
+        true
+    }
+
+    /// What became of the last transaction is not known.
+    pub fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
     }
 
     /// Waits a moment for acknowledgements.

@@ -11,6 +11,10 @@ use crate::restore::{RestoreError, Restoring};
 impl<C: Code> Worker<C> {
     /// Reads a bounded part of the changelogs that are needed.
     pub(super) fn restore_tables(&mut self) -> Result<(), Stopped> {
+        if self.delivery.is_in_doubt() {
+            // What is in doubt may hold older writes to a partition that came back.
+            return Ok(());
+        }
         let turned = {
             let mut tables = self.shared.tables.borrow_mut();
             match self.restore.turn(&mut tables, self.shared.clock.as_ref()) {
@@ -58,14 +62,12 @@ impl<C: Code> Worker<C> {
         }
         error!("the store of tables cannot be written: {why}");
         let committed = self.flush()?;
-        if !committed {
-            self.delivery.abandon(self.shared.clock.as_ref());
-        }
+        let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         let names: Vec<_> =
             self.assignment.names().filter(|name| self.restore.concerns(&name.topic)).cloned().collect();
         self.consumer.pause(&names)?;
         self.give_up(&names)?;
-        if !committed && self.config.guarantee == Guarantee::ExactlyOnce {
+        if !committed && is_clear && self.config.guarantee == Guarantee::ExactlyOnce {
             self.start_over()?;
         }
         self.shared.tables.borrow_mut().rebuild();
