@@ -674,6 +674,11 @@ impl<C: Code> Worker<C> {
         self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits())
     }
 
+    /// A commit is under way: whether it comes to something is not known yet.
+    pub fn is_committing(&self) -> bool {
+        self.delivery.is_sending()
+    }
+
     /// Failures whose records are committed since the last call.
     pub fn take_failures(&mut self) -> Vec<FailureRecord> {
         self.delivery.take_failures()

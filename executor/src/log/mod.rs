@@ -1,6 +1,7 @@
 //! The in-memory log: a real connector with topics, partitions, groups and transactions.
 //!
-//! It serves `--local` runs, tests and simulated faults. What a reader sees is what a `read_committed` reader of Kafka sees: records of an open transaction hide
+//! It serves `--local` runs, tests and, with the faulty clients of [`sim`], the simulator. What
+//! a reader sees is what a `read_committed` reader of Kafka sees: records of an open transaction hide
 //! what comes after them, aborted ones never show, and each marker takes an offset.
 
 mod admin;
@@ -9,6 +10,7 @@ mod consumer;
 mod coordinator;
 mod group;
 mod producer;
+pub mod sim;
 mod topic;
 
 use std::cell::RefCell;

@@ -1,0 +1,172 @@
+//! Requests of a transaction on their way to the broker, and how a client's call with one ends.
+
+use std::time::Duration;
+
+use super::{Fault, Life, World};
+use crate::broker::{BrokerError, GroupMetadata, OffsetCommit};
+use crate::clock::Clock;
+
+/// A request that carries a producer's id and epoch.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// TxnOffsetCommit.
+    Offsets(Vec<OffsetCommit>, GroupMetadata),
+    /// EndTxn.
+    End {
+        /// Commit, or abort.
+        commits: bool,
+    },
+}
+
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Request::Offsets(offsets, group) => {
+                write!(f, "offsets of \"{}\" generation {}:", group.member, group.generation)?;
+                offsets.iter().try_for_each(|OffsetCommit { partition, committed }| {
+                    write!(f, " {partition}@{}", committed.offset)?;
+                    let ahead = committed.metadata.splitn(5, ';').nth(4);
+                    ahead.map_or(Ok(()), |ahead| write!(f, "[{ahead}]"))
+                })
+            }
+            Request::End { commits: true } => f.write_str("commit"),
+            Request::End { commits: false } => f.write_str("abort"),
+        }
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The `transactional.id`.
+    pub id: String,
+    /// Its epoch when the request was sent.
+    pub epoch: u32,
+}
+
+/// What is under way without anyone waiting for it.
+#[derive(Debug)]
+pub struct Late {
+    due: Duration,
+    what: Arrival,
+}
+
+#[derive(Debug)]
+enum Arrival {
+    /// A first copy of a request that was repeated or given up.
+    Copy(Sender, Request),
+    /// A producer that takes an id over, to end what is open under it.
+    Successor(String),
+}
+
+/// Shortest time after which librdkafka may have repeated a request: 0.8 of `retry.backoff.ms`.
+const REPEATS_AFTER_MS: u64 = 200;
+
+impl World {
+    /// The late request that arrives next, if its time has come.
+    pub(super) fn next_late(&self, now: Duration) -> Option<Late> {
+        let mut inner = self.inner.borrow_mut();
+        let due = inner.late.iter().enumerate().filter(|(_, late)| late.due <= now);
+        let (place, _) = due.min_by_key(|(_, late)| late.due)?;
+        Some(inner.late.remove(place))
+    }
+
+    pub(super) fn arrive(&self, late: Late) {
+        match late.what {
+            Arrival::Copy(sender, request) => self.arrive_late(&sender, &request),
+            Arrival::Successor(id) => {
+                self.log.state.borrow_mut().take_over(&id);
+                self.note(|| format!("{id}: ended by another worker"));
+            }
+        }
+    }
+
+    fn arrive_late(&self, sender: &Sender, request: &Request) {
+        // Offsets that come when nothing is open are not kept for what is opened next: the broker
+        // asks the coordinator first.
+        let idle = !self.log.state.borrow().coordinator.all_open().any(|(id, _)| id == sender.id);
+        let applied = if idle { Ok(()) } else { self.apply(sender, request) };
+        let fate = match applied {
+            Ok(()) if idle => "finds nothing open",
+            Ok(()) => "is applied",
+            Err(_) => "is refused",
+        };
+        self.note(|| format!("{}: a late copy {fate}: {request}", sender.id));
+    }
+
+    /// Some worker ends what is open under an id, in its own time.
+    pub(super) fn succeed(&self, id: &str) {
+        let due = self.clock.now() + self.draw(|seed| seed.millis(1, 700));
+        self.inner.borrow_mut().late.push(Late { due, what: Arrival::Successor(id.to_owned()) });
+    }
+
+    fn apply(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        let now = self.clock.now();
+        let mut state = self.log.state.borrow_mut();
+        match request {
+            Request::Offsets(offsets, group) => state.add_offsets((&sender.id, sender.epoch), offsets, group, now),
+            Request::End { commits } => state.end(&sender.id, sender.epoch, *commits),
+        }
+    }
+
+    fn arrives_late(&self, sender: &Sender, request: &Request) {
+        let due = self.clock.now() + self.draw(|seed| seed.millis(1, 600));
+        self.note(|| format!("{}: a copy is late until {:.3} s", sender.id, due.as_secs_f64()));
+        self.inner.borrow_mut().late.push(Late { due, what: Arrival::Copy(sender.clone(), request.clone()) });
+    }
+
+    /// A call of a client: what the caller hears, and what becomes of the request, are two things.
+    pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        self.step(life, "its call")?;
+        let is_abort = matches!(request, Request::End { commits: false });
+        let answer = if !is_abort && self.hits(Fault::Aborted) {
+            self.is_refused(sender, request)
+        } else if self.hits(Fault::Doubt) {
+            self.is_in_doubt(sender, request)
+        } else {
+            if self.hits(Fault::Repeated) {
+                self.takes(REPEATS_AFTER_MS, 1500);
+                if self.draw(|seed| seed.hits(700)) {
+                    self.arrives_late(sender, request);
+                }
+            } else {
+                self.takes(0, 20);
+            }
+            self.apply(sender, request)
+        };
+        self.note(|| match &answer {
+            Ok(()) => format!("{}: {request}: ok", sender.id),
+            Err(error) => format!("{}: {request}: {error}", sender.id),
+        });
+        self.step(life, "the answer to its call")?;
+        answer
+    }
+
+    fn is_refused(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        if self.draw(|seed| seed.hits(500)) {
+            self.takes(REPEATS_AFTER_MS, 1500);
+            if matches!(request, Request::Offsets(..)) {
+                self.arrives_late(sender, request);
+            }
+        } else {
+            self.takes(0, 20);
+        }
+        Err(BrokerError::Abort("the broker demands it".to_owned()))
+    }
+
+    fn is_in_doubt(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        let fate = self.draw(|seed| seed.below(3));
+        match fate {
+            0 => {}
+            // Whether the broker refuses it, nobody hears.
+            1 => drop(self.apply(sender, request)),
+            _ => self.arrives_late(sender, request),
+        }
+        match self.draw(|seed| seed.hits(300)) {
+            true => self.passes(Duration::from_secs(10)),
+            false => self.takes(1, 400),
+        }
+        let what = ["its request is lost", "its answer is lost", "its request is late"][fate];
+        Err(BrokerError::Indefinite(what.to_owned()))
+    }
+}

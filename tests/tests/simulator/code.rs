@@ -1,0 +1,197 @@
+//! The functions of the simulated app in Rust, doing what their Python does.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kaspr_exec::clock::Clock;
+use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
+use kaspr_exec::effects::TableWrite;
+use kaspr_exec::log::sim::World;
+use kaspr_exec::message::{Header, TopicName};
+use kaspr_exec::tables::Tables;
+use kaspr_ir::plan::{Codec, FunctionId, Plan};
+
+/// Values that a sink was told.
+pub type Told = Rc<RefCell<Vec<String>>>;
+
+/// A value of the stub.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing.
+    None,
+    /// Text.
+    Text(Rc<str>),
+    /// A generator's values that are left.
+    Values(Rc<RefCell<VecDeque<Rc<str>>>>),
+}
+
+/// The functions, and what waits in them.
+pub struct Stub {
+    world: World,
+    names: Vec<String>,
+    tables: Rc<RefCell<Tables>>,
+    told: Told,
+    tries: BTreeMap<String, u32>,
+    /// When each pending call ends, if it does, and with what.
+    pending: BTreeMap<Ticket, (Option<Duration>, Value)>,
+    tickets: u64,
+}
+
+impl Stub {
+    /// The functions of a plan.
+    pub fn new(world: &World, plan: &Plan, tables: Rc<RefCell<Tables>>, told: Told) -> Stub {
+        let names = plan.functions.iter().map(|function| function.name.clone()).collect();
+        let world = world.clone();
+        Stub { world, names, tables, told, tries: BTreeMap::new(), pending: BTreeMap::new(), tickets: 0 }
+    }
+
+    fn wait(&mut self, value: &str) -> Called<Value> {
+        let due = (!value.contains('W')).then(|| self.world.clock.now() + self.world.draw(|seed| seed.millis(1, 4000)));
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.pending.insert(ticket, (due, Value::Text(value.into())));
+        Called::Pending(ticket)
+    }
+
+    fn count(&mut self, value: &str, with: With<'_, Value>) -> Called<Value> {
+        let event = &with.frame.unit.events()[0];
+        let key = event.key.clone().unwrap_or_default();
+        let (table, partition) = (with.tables[0].table, event.partition);
+        let mut scratch = with.frame.scratch.borrow_mut();
+        let before = self.tables.borrow().get(table, partition, &key, &scratch).expect("memory can be read");
+        let count = if value.contains('z') {
+            if before.is_some() {
+                scratch.write(TableWrite { table, partition, key, value: None });
+            }
+            0
+        } else {
+            let before = before.map(|bytes| String::from_utf8_lossy(&bytes).parse::<u64>().expect("a count"));
+            let count = before.unwrap_or(0) + 1;
+            let value = Some(Bytes::from(count.to_string()));
+            scratch.write(TableWrite { table, partition, key, value });
+            count
+        };
+        let values = (0..=value.matches('g').count()).map(|place| format!("{value}:{count}:{place}").into());
+        Called::Values(Value::Values(Rc::new(RefCell::new(values.collect()))))
+    }
+}
+
+fn text(value: &Value) -> &str {
+    match value {
+        Value::Text(text) => text,
+        Value::None | Value::Values(_) => "",
+    }
+}
+
+fn failed() -> Called<Value> {
+    Called::Failed(Fault::new("ValueError", "told to fail"))
+}
+
+impl Code for Stub {
+    type Value = Value;
+
+    fn decode(&mut self, _: &Codec, bytes: Option<&[u8]>) -> Result<Value, Fault> {
+        Ok(Value::Text(String::from_utf8_lossy(bytes.unwrap_or_default()).into()))
+    }
+
+    fn validate(&mut self, _: &Codec, _: Option<&[u8]>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn encode(&mut self, _: &Codec, value: &Value, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+        out.extend_from_slice(text(value).as_bytes());
+        Ok(Encoded::Bytes)
+    }
+
+    fn list(&mut self, values: Vec<Value>) -> Result<Value, Fault> {
+        Ok(Value::Text(values.iter().map(text).collect::<Vec<_>>().join("+").into()))
+    }
+
+    fn none(&self) -> Value {
+        Value::None
+    }
+
+    fn is_none(&self, value: &Value) -> bool {
+        matches!(value, Value::None)
+    }
+
+    fn sent(&mut self, _: &str, _: i32, _: i64) -> Result<Value, Fault> {
+        Ok(Value::None)
+    }
+
+    fn call(&mut self, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
+        if self.world.draw(|seed| seed.hits(50)) {
+            self.world.takes(1, 25);
+        }
+        let given = text(value);
+        match self.names[function.index()].as_str() {
+            "patient" => {
+                let tries = self.tries.entry(given.to_owned()).or_default();
+                *tries += 1;
+                let fails = given.contains('R') || given.contains('r') && *tries <= 2;
+                if fails { failed() } else { Called::Value(value.clone()) }
+            }
+            "slow" if given.contains(['w', 'W']) => self.wait(given),
+            "count" => self.count(given, with),
+            "checked" if given.contains('x') => failed(),
+            "wanted" => Called::Value(if given.contains('f') { Value::None } else { value.clone() }),
+            "key_of" => {
+                let key = with.frame.unit.events()[0].key.clone().unwrap_or_default();
+                Called::Value(Value::Text(String::from_utf8_lossy(&key).into()))
+            }
+            "tell" => {
+                self.told.borrow_mut().push(given.to_owned());
+                Called::Value(Value::None)
+            }
+            "same" | "slow" | "checked" | "join" => Called::Value(value.clone()),
+            unknown => panic!("the stub has no function {unknown}"),
+        }
+    }
+
+    fn next(&mut self, values: &Value, _: With<'_, Value>) -> Called<Value> {
+        let Value::Values(values) = values else { return Called::End };
+        values.borrow_mut().pop_front().map_or(Called::End, |value| Called::Value(Value::Text(value)))
+    }
+
+    fn take(&mut self, ticket: Ticket) -> Option<Called<Value>> {
+        let (due, _) = self.pending.get(&ticket)?;
+        if due.is_none_or(|due| due > self.world.clock.now()) {
+            return None;
+        }
+        self.pending.remove(&ticket).map(|(_, value)| Called::Value(value))
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        self.pending.remove(&ticket);
+    }
+
+    fn truth(&mut self, value: &Value) -> Result<bool, Fault> {
+        Ok(!matches!(value, Value::None))
+    }
+
+    fn topic(&mut self, value: &Value) -> Result<TopicName, Fault> {
+        Ok(text(value).into())
+    }
+
+    fn partition(&mut self, _: &Value) -> Result<Option<i32>, Fault> {
+        Ok(None)
+    }
+
+    fn headers(&mut self, _: &Value) -> Result<Vec<Header>, Fault> {
+        Ok(Vec::new())
+    }
+
+    fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn turn(&mut self, wait: Duration, _: Option<RawFd>) {
+        let now = self.world.clock.now();
+        let due = self.pending.values().filter_map(|(due, _)| *due).min();
+        self.world.passes(due.map_or(wait, |due| due.saturating_sub(now).min(wait)));
+    }
+}

@@ -1,0 +1,81 @@
+//! The simulator: real workers over a simulated broker, thousands of seeds, the invariants checked
+//! after every step.
+//!
+//! A seed that fails prints how to replay it: `make sim SEED=17` shows its steps.
+
+#![allow(clippy::print_stdout, reason = "a failing seed says how to replay it")]
+
+mod checker;
+mod code;
+mod driver;
+mod store;
+mod workload;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use driver::Simulation;
+
+/// Seeds of a usual run.
+const SEEDS: Range<u64> = 0..2000;
+/// Threads that share them.
+const THREADS: u64 = 2;
+
+/// What became of a seed: steps and commits, or what does not hold.
+fn run(seed: u64, traces: bool) -> Result<(usize, usize), String> {
+    let simulation = Simulation::new(seed, traces);
+    let world = simulation.world().clone();
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        let mut simulation = simulation;
+        simulation.run().map(|outcome| (outcome.steps, outcome.commits))
+    }));
+    if traces {
+        println!("{}", world.notes().join("\n"));
+    }
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("a panic: {}", text.unwrap_or_default()))
+    })
+}
+
+/// `SEED=17` or `SEEDS=0..500` in the environment.
+fn asked() -> (Range<u64>, bool) {
+    let number = |text: &str| text.trim().parse::<u64>().expect("seeds are numbers");
+    if let Ok(seed) = std::env::var("SEED") {
+        let seed = number(&seed);
+        return (seed..seed + 1, true);
+    }
+    match std::env::var("SEEDS") {
+        Ok(range) => {
+            let (first, end) = range.split_once("..").expect("SEEDS is like 0..2000");
+            (number(first)..number(end), false)
+        }
+        Err(_) => (SEEDS, false),
+    }
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    let (seeds, traces) = asked();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let seeds = seeds.clone();
+            std::thread::spawn(move || {
+                let mine = seeds.filter(|seed| seed % THREADS == thread);
+                mine.map(|seed| (seed, run(seed, traces))).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut outcomes: Vec<_> =
+        threads.into_iter().flat_map(|thread| thread.join().expect("a seed's panic is caught")).collect();
+    outcomes.sort_by_key(|(seed, _)| *seed);
+    let failed: Vec<_> = outcomes.iter().filter_map(|(seed, outcome)| Some((seed, outcome.as_ref().err()?))).collect();
+    for (seed, why) in &failed {
+        println!("seed {seed}: {why}\n    make sim SEED={seed}");
+    }
+    let done = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok());
+    let (steps, commits) = done.fold((0, 0), |(steps, commits), (s, c)| (steps + s, commits + c));
+    println!("{} seeds, {} failed; {steps} steps and {commits} commits checked", outcomes.len(), failed.len());
+    assert!(failed.is_empty(), "{} seeds do not keep the invariants", failed.len());
+}
