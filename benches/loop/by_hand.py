@@ -1,4 +1,4 @@
-"""The loop that one writes by hand: bytes in, filter, map, bytes out. `by_hand.py stdlib|orjson EVENTS`."""
+"""The loop that one writes by hand, bytes in, bytes out: `by_hand.py stdlib|orjson map|filter|table EVENTS`."""
 
 import gc
 import json
@@ -15,8 +15,16 @@ def mark(reading):
     return reading
 
 
-def run(lines, loads, dumps):
-    # Results are counted and dropped: kept ones would cost the loop page faults that are not its own.
+def count(reading, seen):
+    sensor = reading["sensor"]
+    seen[sensor] = seen.get(sensor, 0) + 1
+    return {"sensor": sensor, "seen": seen[sensor]}
+
+
+# Results are counted and dropped: kept ones would cost the loop page faults that are not its own.
+
+
+def run_map(lines, loads, dumps):
     records = 0
     for line in lines:
         value = loads(line)
@@ -27,8 +35,26 @@ def run(lines, loads, dumps):
     return records
 
 
+def run_filter(lines, loads, dumps):
+    records = 0
+    for line in lines:
+        if is_active(loads(line)):
+            records += 1
+    return records
+
+
+def run_table(lines, loads, dumps):
+    records = 0
+    seen = {}
+    for line in lines:
+        dumps(count(loads(line), seen))
+        records += 1
+    return records
+
+
 def main():
-    library, path = sys.argv[1:]
+    library, case, path = sys.argv[1:]
+    run = {"map": run_map, "filter": run_filter, "table": run_table}[case]
     if library == "orjson":
         import orjson
 

@@ -51,6 +51,14 @@ pub fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Memory of this process that is in RAM, in MiB.
+pub fn resident_mib() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    // SAFETY: it only reads a setting of the system.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as f64 / 1048576.0
+}
+
 /// Readings of sensors as JSON: seven fields and a nested object, about 177 bytes each, every tenth
 /// one inactive. The same text at every call.
 pub fn readings(count: u64) -> String {

@@ -1,8 +1,8 @@
-//! `loop`: CPU time per event of one worker, bytes in → filter + map → bytes out, beside the loop
-//! that one writes by hand with the standard library's json and with orjson.
+//! `loop`: CPU time per event of one worker, bytes in → its steps → bytes out, beside the loop that
+//! one writes by hand with the standard library's json and with orjson; and whether its memory grows.
 //!
 //! Contestants take turns, each in a process of its own, so that what disturbs the machine
-//! disturbs all; medians and their ratios are printed. `loop worker FILE` is the worker's turn.
+//! disturbs all; medians and their ratios are printed. `loop worker CASE FILE` is the worker's turn.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks on its terminal")]
 
 use std::cell::RefCell;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kaspr_benches::{Run, cpu_seconds, folder, machine, median, readings};
+use kaspr_benches::{Run, cpu_seconds, folder, machine, median, readings, resident_mib};
 use kaspr_exec::clock::{Clock, SystemClock};
 use kaspr_exec::config::Config;
 use kaspr_exec::counters::SharedCounters;
@@ -28,15 +28,43 @@ use kaspr_ir::plan::Plan;
 
 const EVENTS: u64 = 200_000;
 const ROUNDS: usize = 7;
+/// Events that the log is given at once: it holds no more of the input than it would at a broker.
+const CHUNK: usize = 20_000;
+/// How often the events are given again to see whether memory grows.
+const LAPS: u64 = 50;
+
+/// What is done with an event.
+struct Case {
+    name: &'static str,
+    /// As `by_hand.py` and the spec's file have it.
+    word: &'static str,
+    libraries: &'static [&'static str],
+}
+
+const CASES: [Case; 3] = [
+    Case { name: "filter + map", word: "map", libraries: &["stdlib", "orjson"] },
+    Case { name: "filter only, bytes forwarded", word: "filter", libraries: &["orjson"] },
+    Case { name: "map that reads and writes a table", word: "table", libraries: &["orjson"] },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["worker", file] => {
-            println!("{}", worker(Path::new(file)).to_json());
+        ["worker", case, file] => {
+            println!("{}", worker(case, Path::new(file), 1).to_json());
             python::exit(0)
         }
-        [] => compare(),
+        ["memory", file] => {
+            worker("map", Path::new(file), LAPS);
+            python::exit(0)
+        }
+        [] => match compare() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("error: {why}");
+                ExitCode::FAILURE
+            }
+        },
         _ => {
             eprintln!("usage: loop, with KASPR_BENCH_PYTHON naming a Python that has orjson");
             ExitCode::from(2)
@@ -44,54 +72,64 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare() -> ExitCode {
-    let python = std::env::var("KASPR_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+fn compare() -> Result<(), String> {
     let events = readings(EVENTS);
     let file = std::env::temp_dir().join(format!("kaspr-bench-{}.jsonl", std::process::id()));
-    std::fs::write(&file, &events).expect("the events can be written");
+    std::fs::write(&file, &events).map_err(|error| format!("{}: {error}", file.display()))?;
     println!("{} events of {} bytes on {}", EVENTS, events.len() as u64 / EVENTS - 1, machine());
-    let script = folder("loop").join("by_hand.py");
-    let by_hand = |library: &str| {
-        let mut command = Command::new(&python);
-        command.arg(&script).arg(library).arg(&file);
-        command
-    };
-    let worker = || {
-        let mut command = Command::new(std::env::current_exe().expect("a program knows its file"));
-        command.arg("worker").arg(&file);
-        command
-    };
-    let names = ["by hand, json of the standard library", "by hand, orjson", "kaspr-exec, one worker"];
-    let mut micros: [Vec<f64>; 3] = Default::default();
+    println!("{:<34} {:<22} {:>12} {:>14} {:>12}", "", "", "µs CPU/event", "events/CPU s", "than orjson");
+    let compared = CASES.iter().try_for_each(|case| compare_case(case, &file));
+    let remembered = compared.and_then(|()| memory(&file));
+    let _ = std::fs::remove_file(&file);
+    remembered
+}
+
+fn compare_case(case: &Case, file: &Path) -> Result<(), String> {
+    let mut contestants: Vec<(String, Box<dyn Fn() -> Command>)> = Vec::new();
+    for &library in case.libraries {
+        contestants.push((format!("by hand, {library}"), Box::new(move || by_hand(library, case.word, file))));
+    }
+    contestants.push(("kaspr-exec, one worker".to_owned(), Box::new(|| own(&["worker", case.word], file))));
+    let mut micros = vec![Vec::new(); contestants.len()];
     let mut records = Vec::new();
     for _ in 0..ROUNDS {
-        for (contestant, command) in [by_hand("stdlib"), by_hand("orjson"), worker()].into_iter().enumerate() {
-            match turn(command) {
-                Ok(run) => {
-                    micros[contestant].push(run.micros());
-                    records.push(run.records);
-                }
-                Err(why) => {
-                    eprintln!("error: {}: {why}", names[contestant]);
-                    return ExitCode::FAILURE;
-                }
-            }
+        for ((name, command), micros) in contestants.iter().zip(&mut micros) {
+            let run = turn(command()).map_err(|why| format!("{name}: {why}"))?;
+            micros.push(run.micros());
+            records.push(run.records);
         }
     }
-    let _ = std::fs::remove_file(&file);
     if records.windows(2).any(|pair| pair[0] != pair[1]) {
-        eprintln!("error: the contestants wrote different numbers of records: {records:?}");
-        return ExitCode::FAILURE;
+        return Err(format!("the contestants wrote different numbers of records: {records:?}"));
     }
-    println!("{:<40} {:>12} {:>20} {:>14}", "", "µs CPU/event", "faster than stdlib", "than orjson");
-    for (name, own) in names.iter().zip(&micros) {
-        let ratio = |other: &[f64]| {
-            let ratios: Vec<f64> = other.iter().zip(own).map(|(other, own)| other / own).collect();
-            median(&ratios)
-        };
-        println!("{name:<40} {:>12.2} {:>19.2}x {:>13.2}x", median(own), ratio(&micros[0]), ratio(&micros[1]));
+    let orjson = &micros[case.libraries.iter().position(|library| *library == "orjson").expect("it takes part")];
+    for ((contestant, _), own) in contestants.iter().zip(&micros) {
+        let ratios: Vec<f64> = orjson.iter().zip(own).map(|(orjson, own)| orjson / own).collect();
+        let (own, ratio) = (median(own), median(&ratios));
+        println!("{:<34} {contestant:<22} {own:>12.2} {:>14.0} {ratio:>11.2}x", case.name, 1e6 / own);
     }
-    ExitCode::SUCCESS
+    Ok(())
+}
+
+/// Resident memory while the same events come again and again.
+fn memory(file: &Path) -> Result<(), String> {
+    println!("\nmemory of one worker, filter + map, {} events:", EVENTS * LAPS);
+    let status = own(&["memory"], file).status().map_err(|error| error.to_string())?;
+    status.success().then_some(()).ok_or_else(|| format!("the worker ended with {status}"))
+}
+
+fn by_hand(library: &str, case: &str, file: &Path) -> Command {
+    let python = std::env::var("KASPR_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut command = Command::new(python);
+    command.arg(folder("loop").join("by_hand.py")).args([library, case]).arg(file);
+    command
+}
+
+/// This program again, as a process of its own.
+fn own(words: &[&str], file: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a program knows its file"));
+    command.args(words).arg(file);
+    command
 }
 
 fn turn(mut command: Command) -> Result<Run, String> {
@@ -103,28 +141,52 @@ fn turn(mut command: Command) -> Result<Run, String> {
     Run::from_json(&line).ok_or_else(|| format!("it printed no result: {line}"))
 }
 
-fn plan() -> Rc<Plan> {
-    let files = kasprc::load::files(&[folder("loop").join("agent.yaml")]).expect("the bench's spec is there");
+fn plan(case: &str) -> Rc<Plan> {
+    let file = folder("loop").join(if case == "map" { "agent.yaml".to_owned() } else { format!("{case}.yaml") });
+    let files = kasprc::load::files(&[file]).expect("the bench's spec is there");
     let compiled = kasprc::compile(&files, &kasprc::Options::default());
     Rc::new(compiled.plan.unwrap_or_else(|| panic!("{}", kasprc::render(&compiled.diagnostics, &files, false))))
 }
 
-/// One worker on the in-memory log, from the first event to the last commit.
-fn worker(file: &Path) -> Run {
-    let plan = plan();
+/// The events of a file as values, again and again.
+struct Events {
+    values: Vec<Bytes>,
+    given: usize,
+    all: usize,
+}
+
+impl Events {
+    fn read(file: &Path, laps: u64) -> Events {
+        let text = Bytes::from(std::fs::read(file).expect("the events are there"));
+        let mut at = 0;
+        let value = |line: &[u8]| {
+            at += line.len();
+            text.slice(at - line.len()..at - 1)
+        };
+        let values: Vec<Bytes> = text.split_inclusive(|byte| *byte == b'\n').map(value).collect();
+        let all = values.len() * usize::try_from(laps).expect("laps are few");
+        Events { values, given: 0, all }
+    }
+
+    /// Gives the next ones to the log.
+    fn give(&mut self, log: &Log) {
+        for _ in 0..CHUNK.min(self.all - self.given) {
+            let value = Some(self.values[self.given % self.values.len()].clone());
+            let record = NewRecord { partition: Some(0), timestamp_ms: 0, key: None, value, headers: Vec::new() };
+            log.append(&"readings-raw".into(), record).expect("the log takes it");
+            self.given += 1;
+        }
+    }
+}
+
+/// One worker on the in-memory log, from the first event to the last commit. What the log is given
+/// costs nothing here, as the contestants by hand find their lines in a list. With more than one
+/// lap it prints its memory at every lap's fifth.
+fn worker(case: &str, file: &Path, laps: u64) -> Run {
+    let plan = plan(case);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let log = Log::new(1);
-    let text = Bytes::from(std::fs::read(file).expect("the events are there"));
-    let mut events = 0;
-    let mut at = 0;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let value = text.slice(at..at + line.len() - 1);
-        at += line.len();
-        let record =
-            NewRecord { partition: Some(0), timestamp_ms: 0, key: None, value: Some(value), headers: Vec::new() };
-        log.append(&"readings-raw".into(), record).expect("the log takes it");
-        events += 1;
-    }
+    let mut events = Events::read(file, laps);
     let interpreter = Interpreter::start(&[]);
     interpreter.run(|py| {
         let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
@@ -155,19 +217,31 @@ fn worker(file: &Path) -> Run {
             guard,
         })
         .expect("the worker starts");
+        let read = TopicPartition { topic: "readings-raw".into(), partition: 0 };
         let written = TopicPartition { topic: "readings".into(), partition: 0 };
-        let (wall, cpu) = (clock.now(), cpu_seconds());
-        while counters.borrow().completed < events {
+        let (wall, mut cpu, mut feeding, mut complete) = (clock.now(), cpu_seconds(), 0.0, 0);
+        while counters.borrow().completed < events.all as u64 {
+            let completed = counters.borrow().completed;
+            if events.given < events.all && events.given as u64 - completed < CHUNK as u64 / 2 {
+                let before = cpu_seconds();
+                events.give(&log);
+                feeding += cpu_seconds() - before;
+                if laps > 1 && (events.given as u64).is_multiple_of(laps * 20_000) {
+                    println!("{:>12} events {:>8.1} MiB", events.given, resident_mib());
+                }
+            }
             if worker.turn(Duration::ZERO).expect("the worker runs").committed {
-                // Nobody reads them; the contestants by hand drop their results too.
-                log.forget_before(&written, counters.borrow().records.cast_signed());
+                // Nobody reads them again; the contestants by hand drop theirs too.
+                log.forget_before(&read, std::mem::replace(&mut complete, completed.cast_signed()));
+                log.forget_before(&written, i64::MAX);
             }
         }
         worker.flush().expect("the worker commits");
+        cpu = cpu_seconds() - cpu - feeding;
         let run = Run {
-            cpu: cpu_seconds() - cpu,
+            cpu,
             wall: (clock.now() - wall).as_secs_f64(),
-            events,
+            events: events.all as u64,
             records: counters.borrow().records,
         };
         worker.close().expect("the worker closes");
