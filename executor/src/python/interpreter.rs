@@ -16,9 +16,12 @@ impl Interpreter {
         // SAFETY: mallopt only tunes the allocator, before any other thread runs.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         unsafe {
-            // Freed memory stays in the process: giving it back for every batch costs more.
+            // Freed memory stays in the process: giving it back for every batch costs more. The
+            // buffers of a batch come from there too: without a threshold of its own, each would be
+            // mapped and unmapped anew.
             libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 20);
             libc::mallopt(libc::M_TOP_PAD, 16 << 20);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
         }
         Python::initialize();
         Interpreter { paths: paths.to_vec() }

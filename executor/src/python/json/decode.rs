@@ -7,31 +7,32 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use super::keys::{Keys, Place, Shape, Values};
+use super::scan;
+
 /// Nesting up to which the fast path follows; deeper text is given to `json.loads`.
 const DEPTH_MAX: u32 = 128;
-/// Places in the cache of keys: one object a place, the newest wins.
-const KEYS: usize = 1024;
-/// Longest key that is cached, in bytes.
-const KEY_BYTES_MAX: usize = 48;
 
-/// Decodes JSON. It remembers keys, so that a key seen before costs no allocation and no hash.
+/// So many decimal digits, and powers of ten up to there, are exact as floats: then a division is
+/// correctly rounded (Clinger 1990).
+const DIGITS_EXACT: usize = 15;
+const TENS: [f64; DIGITS_EXACT + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// Decodes JSON. It remembers keys and shapes, so that an object like one seen before costs no
+/// allocation and no hash of its keys.
 pub struct Decoder {
     loads: Py<PyAny>,
-    keys: Vec<Option<Key>>,
+    keys: Keys,
     /// Room for strings with escapes.
     unescaped: Vec<u8>,
-}
-
-struct Key {
-    text: Box<[u8]>,
-    object: Py<PyString>,
 }
 
 impl Decoder {
     /// A decoder with an empty cache.
     pub fn new(py: Python<'_>) -> PyResult<Decoder> {
         let loads = py.import("json")?.getattr("loads")?.unbind();
-        Ok(Decoder { loads, keys: (0..KEYS).map(|_| None).collect(), unescaped: Vec::new() })
+        Ok(Decoder { loads, keys: Keys::new(), unescaped: Vec::new() })
     }
 
     /// What `json.loads` gives for the bytes read as UTF-8 (without BOM), or its exception.
@@ -79,16 +80,25 @@ impl<'py> Parser<'_, 'py> {
         self.bytes.get(self.at).copied()
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\t' | b'\r')) {
+        while let Some(byte @ 0..=b' ') = self.peek() {
+            if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+                return;
+            }
             self.at += 1;
         }
     }
 
-    fn value(&mut self, depth: u32) -> Option<Bound<'py, PyAny>> {
+    /// The next byte that is no space.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u8> {
         self.skip_space();
-        match self.peek()? {
+        self.peek()
+    }
+
+    fn value(&mut self, depth: u32) -> Option<Bound<'py, PyAny>> {
+        match self.next()? {
             b'"' => {
                 self.at += 1;
                 self.string()
@@ -118,40 +128,83 @@ impl<'py> Parser<'_, 'py> {
             return None;
         }
         self.at += 1;
-        let dict = PyDict::new(self.py);
-        self.skip_space();
-        if self.peek()? == b'}' {
-            self.at += 1;
-            return Some(dict.into_any());
+        match self.next()? {
+            b'"' => self.at += 1,
+            b'}' => {
+                self.at += 1;
+                return Some(PyDict::new(self.py).into_any());
+            }
+            _ => return None,
         }
+        let (key, place) = self.key()?;
+        self.colon()?;
+        if let Some(shape) = place.and_then(|place| self.decoder.keys.shape(place)) {
+            return self.object_like(&shape, place, depth);
+        }
+        let value = self.value(depth + 1)?;
+        let dict = PyDict::new(self.py);
+        set(&dict, &key, &value)?;
+        self.rest(dict, place, depth)
+    }
+
+    /// An object whose first key is that of a shape: as long as the next key is the shape's next,
+    /// it is only compared.
+    fn object_like(&mut self, shape: &Shape, place: Option<Place>, depth: u32) -> Option<Bound<'py, PyAny>> {
+        let mut values = Values::new();
         loop {
-            self.skip_space();
-            if self.peek()? != b'"' {
-                return None;
+            values.push(self.value(depth + 1)?);
+            match self.next()? {
+                b',' => {
+                    let comma = self.at;
+                    self.at += 1;
+                    self.skip_space();
+                    match shape.follows(values.len(), &self.bytes[self.at..]) {
+                        Some(length) => self.at += length,
+                        None => {
+                            self.at = comma;
+                            return self.rest(shape.begun(self.py, values)?, place, depth);
+                        }
+                    }
+                    self.colon()?;
+                }
+                b'}' if values.len() == shape.len() => {
+                    self.at += 1;
+                    return shape.filled(self.py, values);
+                }
+                b'}' => return self.rest(shape.begun(self.py, values)?, place, depth),
+                _ => return None,
             }
-            self.at += 1;
-            let key = self.key()?;
-            self.skip_space();
-            if self.peek()? != b':' {
-                return None;
-            }
-            self.at += 1;
-            let value = self.value(depth + 1)?;
-            // SAFETY: all three are alive; the dict takes its own references.
-            let set = unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
-            if set != 0 {
-                return None;
-            }
-            self.skip_space();
-            match self.peek()? {
+        }
+    }
+
+    /// What follows a value of an object, up to its end.
+    fn rest(&mut self, dict: Bound<'py, PyDict>, place: Option<Place>, depth: u32) -> Option<Bound<'py, PyAny>> {
+        loop {
+            match self.next()? {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
+                    if let Some(place) = place {
+                        self.decoder.keys.learn(place, &dict);
+                    }
                     return Some(dict.into_any());
                 }
                 _ => return None,
             }
+            if self.next()? != b'"' {
+                return None;
+            }
+            self.at += 1;
+            let (key, _) = self.key()?;
+            self.colon()?;
+            let value = self.value(depth + 1)?;
+            set(&dict, &key, &value)?;
         }
+    }
+
+    #[inline(always)]
+    fn colon(&mut self) -> Option<()> {
+        (self.next()? == b':').then(|| self.at += 1)
     }
 
     fn array(&mut self, depth: u32) -> Option<Bound<'py, PyAny>> {
@@ -183,51 +236,22 @@ impl<'py> Parser<'_, 'py> {
         }
     }
 
-    /// A key: from the cache where it was seen before.
-    fn key(&mut self) -> Option<Bound<'py, PyAny>> {
-        let start = self.at;
-        let end = self.plain_end()?;
-        let text = &self.bytes[start..end];
-        if self.bytes[end] != b'"' || text.len() > KEY_BYTES_MAX {
-            return self.string();
+    /// A key, and its place in the cache if it is plain.
+    fn key(&mut self) -> Option<(Bound<'py, PyAny>, Option<Place>)> {
+        let end = scan::plain_end(self.bytes, self.at)?;
+        let text = &self.bytes[self.at..end];
+        if self.bytes[end] != b'"' || text.len() > super::keys::KEY_BYTES_MAX {
+            return Some((self.string()?, None));
         }
         self.at = end + 1;
-        let place = place(text);
-        if let Some(key) = &self.decoder.keys[place]
-            && *key.text == *text
-        {
-            return Some(key.object.bind(self.py).clone().into_any());
-        }
-        let object = ascii(self.py, text)?;
-        // Its hash is kept in the object from here on.
-        object.hash().ok()?;
-        let key = Key { text: text.into(), object: object.clone().cast_into::<PyString>().ok()?.unbind() };
-        self.decoder.keys[place] = Some(key);
-        Some(object)
-    }
-
-    /// The first byte from here on that is no plain ASCII of a string: a quote, a backslash, a
-    /// control character, or the start of a longer character.
-    #[inline]
-    fn plain_end(&self) -> Option<usize> {
-        let mut at = self.at;
-        while let Some(chunk) = self.bytes.get(at..at + 8) {
-            let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-            let stops = stops(word);
-            if stops != 0 {
-                return Some(at + (stops.trailing_zeros() / 8) as usize);
-            }
-            at += 8;
-        }
-        let rest = self.bytes.get(at..)?;
-        let stop = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte >= 0x80)?;
-        Some(at + stop)
+        let (object, place) = self.decoder.keys.get(self.py, text)?;
+        Some((object, Some(place)))
     }
 
     /// A string behind its opening quote.
     fn string(&mut self) -> Option<Bound<'py, PyAny>> {
         let start = self.at;
-        let mut end = self.plain_end()?;
+        let mut end = scan::plain_end(self.bytes, self.at)?;
         if self.bytes[end] == b'"' {
             self.at = end + 1;
             return ascii(self.py, &self.bytes[start..end]);
@@ -308,17 +332,12 @@ impl<'py> Parser<'_, 'py> {
         let negative = self.peek()? == b'-';
         self.at += usize::from(negative);
         let first = self.at;
-        let mut integer: u64 = 0;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            integer = integer.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-            self.at += 1;
-        }
-        let digits = self.at - first;
-        if digits == 0 || digits > 1 && self.bytes[first] == b'0' {
+        let (integer, digits) = self.digits(0)?;
+        if digits > 1 && self.bytes[first] == b'0' {
             return None;
         }
         if matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
-            return self.float(start);
+            return self.float(start, (integer, digits, negative));
         }
         if digits > 18 {
             return self.big_integer(start);
@@ -329,17 +348,23 @@ impl<'py> Parser<'_, 'py> {
         unsafe { Bound::from_owned_ptr_or_opt(self.py, ffi::PyLong_FromLongLong(integer)) }
     }
 
-    fn float(&mut self, start: usize) -> Option<Bound<'py, PyAny>> {
+    /// A number with a fraction or an exponent; its whole part, digits and sign are read already.
+    fn float(&mut self, start: usize, (whole, digits, negative): (u64, usize, bool)) -> Option<Bound<'py, PyAny>> {
         if self.peek() == Some(b'.') {
             self.at += 1;
-            self.digits()?;
+            let (number, places) = self.digits(whole)?;
+            let is_short = digits + places <= DIGITS_EXACT && !matches!(self.peek(), Some(b'e' | b'E'));
+            if is_short {
+                let float = number as f64 / TENS[places];
+                return Some(pyo3::types::PyFloat::new(self.py, if negative { -float } else { float }).into_any());
+            }
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
             }
-            self.digits()?;
+            self.digits(0)?;
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("digits are ASCII");
         // Correctly rounded, as CPython's is.
@@ -347,12 +372,16 @@ impl<'py> Parser<'_, 'py> {
         Some(pyo3::types::PyFloat::new(self.py, float).into_any())
     }
 
-    fn digits(&mut self) -> Option<()> {
+    /// Digits, at least one: the number that they make behind `before`, and how many they are.
+    #[inline]
+    fn digits(&mut self, before: u64) -> Option<(u64, usize)> {
         let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
+        let mut number = before;
+        while let Some(digit @ b'0'..=b'9') = self.peek() {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
         }
-        (self.at > start).then_some(())
+        (self.at > start).then_some((number, self.at - start))
     }
 
     fn big_integer(&self, start: usize) -> Option<Bound<'py, PyAny>> {
@@ -365,37 +394,24 @@ impl<'py> Parser<'_, 'py> {
     }
 }
 
-/// Bytes of a word that end a run of plain ASCII, as the high bits of those bytes.
 #[inline]
-fn stops(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-    // Below the first true stop no bit is set by mistake: borrows only travel upwards.
-    zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control | (word & HIGH)
-}
-
-/// The cache's place for a key: FNV-1a over its ends and its length.
-#[inline]
-fn place(text: &[u8]) -> usize {
-    let mut hash: u64 = 0xCBF2_9CE4_8422_2325 ^ text.len() as u64;
-    for &byte in text {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-    }
-    (hash ^ (hash >> 32)) as usize % KEYS
+fn set(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Option<()> {
+    // SAFETY: all three are alive; the dict takes its own references.
+    let set = unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
+    (set == 0).then_some(())
 }
 
 /// A string of ASCII bytes.
 #[inline]
-fn ascii<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
+pub fn ascii<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
     let length = ffi::Py_ssize_t::try_from(text.len()).ok()?;
     // SAFETY: a new string of this length and kind has room for exactly these bytes, and nobody
     // else sees it yet. An empty string is shared and holds nothing to be written.
     unsafe {
         let object = ffi::PyUnicode_New(length, 127);
         if !object.is_null() && length > 0 {
-            std::ptr::copy_nonoverlapping(text.as_ptr(), ffi::PyUnicode_1BYTE_DATA(object), text.len());
+            let room = std::slice::from_raw_parts_mut(ffi::PyUnicode_1BYTE_DATA(object), text.len());
+            scan::copy(text, room);
         }
         Bound::from_owned_ptr_or_opt(py, object)
     }

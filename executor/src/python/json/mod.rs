@@ -7,6 +7,8 @@
 mod decode;
 mod encode;
 mod float;
+mod keys;
+mod scan;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,240 @@
+//! Keys and shapes that were seen before.
+//!
+//! Events of a topic look alike. A *shape* is the keys of an object in their order, with a dict that
+//! holds them: an object of the same shape is a copy of that dict with its values put in, and its
+//! keys are compared, not hashed. It is found by the object's first key.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::rc::Rc;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::decode::ascii;
+use super::scan;
+
+/// Places in the cache of keys: one object a place, the newest wins.
+const PLACES: usize = 1024;
+/// Longest key that is cached, in bytes.
+pub const KEY_BYTES_MAX: usize = 48;
+/// Most keys of a shape.
+const SHAPE_KEYS_MAX: usize = 32;
+/// Objects of another shape in a row, after which theirs is learnt.
+const SURPRISES_MAX: u8 = 4;
+/// Most keys that are interned: some versions of CPython never give those back.
+const INTERNED_MAX: usize = 4096;
+
+/// A place in the cache.
+#[derive(Clone, Copy)]
+pub struct Place(usize);
+
+struct Key {
+    text: Box<[u8]>,
+    object: Py<PyAny>,
+    /// The shape of objects that begin with it.
+    shape: Option<Rc<Shape>>,
+    /// Objects that began with it and that it had no shape for.
+    surprises: Cell<u8>,
+}
+
+/// Keys by their text.
+pub struct Keys {
+    places: Vec<Option<Key>>,
+    interned: usize,
+}
+
+impl Keys {
+    /// None are known.
+    pub fn new() -> Keys {
+        Keys { places: (0..PLACES).map(|_| None).collect(), interned: 0 }
+    }
+
+    /// The object of a key of plain ASCII.
+    #[inline]
+    pub fn get<'py>(&mut self, py: Python<'py>, text: &[u8]) -> Option<(Bound<'py, PyAny>, Place)> {
+        let place = place(text);
+        if let Some(key) = &self.places[place]
+            && *key.text == *text
+        {
+            return Some((key.object.bind(py).clone(), Place(place)));
+        }
+        let object = ascii(py, text)?;
+        // Its hash is kept in the object from here on.
+        object.hash().ok()?;
+        self.places[place] =
+            Some(Key { text: text.into(), object: object.clone().unbind(), shape: None, surprises: Cell::default() });
+        Some((object, Place(place)))
+    }
+
+    /// The shape that an object beginning with this key may have.
+    #[inline]
+    pub fn shape(&self, place: Place) -> Option<Rc<Shape>> {
+        self.places[place.0].as_ref()?.shape.clone()
+    }
+
+    /// Notes an object that was not of its key's shape.
+    pub fn learn(&mut self, place: Place, dict: &Bound<'_, PyDict>) {
+        let Some(key) = &mut self.places[place.0] else {
+            return;
+        };
+        let surprises = key.shape.as_ref().map_or(&key.surprises, |shape| &shape.surprises);
+        surprises.set((surprises.get() + 1) % SURPRISES_MAX);
+        if surprises.get() == 0 && dict.len() <= SHAPE_KEYS_MAX {
+            let shape = Shape::of(dict, &mut self.interned);
+            // Another key may have taken the place meanwhile: then it keeps what it had.
+            if let Some(shape) = shape.filter(|shape| shape.begins_with(&key.text)) {
+                key.shape = Some(Rc::new(shape));
+            }
+        }
+    }
+}
+
+/// The cache's place for a key: FNV-1a over its bytes and its length.
+#[inline]
+fn place(text: &[u8]) -> usize {
+    let mut hash: u64 = 0xCBF2_9CE4_8422_2325 ^ text.len() as u64;
+    for &byte in text {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    }
+    (hash ^ (hash >> 32)) as usize % PLACES
+}
+
+/// The keys of an object, in their order.
+pub struct Shape {
+    keys: Vec<ShapeKey>,
+    /// All keys, without values.
+    template: Py<PyDict>,
+    /// Objects in a row that began like it and were not of it.
+    surprises: Cell<u8>,
+}
+
+struct ShapeKey {
+    /// With its quotes.
+    text: Box<[u8]>,
+    /// The first bytes of the text, and which of their bits count.
+    word: u64,
+    mask: u64,
+    object: Py<PyAny>,
+}
+
+impl Shape {
+    fn of(dict: &Bound<'_, PyDict>, interned: &mut usize) -> Option<Shape> {
+        let template = PyDict::new(dict.py());
+        let mut keys = Vec::with_capacity(dict.len());
+        for key in dict.keys() {
+            let key = ShapeKey::of(key.cast().ok()?, interned)?;
+            template.set_item(&key.object, dict.py().None()).ok()?;
+            keys.push(key);
+        }
+        Some(Shape { keys, template: template.unbind(), surprises: Cell::default() })
+    }
+
+    fn begins_with(&self, text: &[u8]) -> bool {
+        self.keys.first().is_some_and(|key| key.text[1..key.text.len() - 1] == *text)
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether the text goes on with key `number`: then the length of the key with its quotes.
+    #[inline(always)]
+    pub fn follows(&self, number: usize, text: &[u8]) -> Option<usize> {
+        let key = self.keys.get(number)?;
+        let length = key.text.len();
+        let Some(chunk) = text.first_chunk() else {
+            return text.starts_with(&key.text).then_some(length);
+        };
+        if u64::from_le_bytes(*chunk) & key.mask != key.word {
+            return None;
+        }
+        (length <= 8 || text.get(8..length) == key.text.get(8..)).then_some(length)
+    }
+
+    /// An object of this shape.
+    pub fn filled<'py>(&self, py: Python<'py>, values: Values<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: the template is a dict that is alive; null comes with an exception.
+        let dict = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyDict_Copy(self.template.as_ptr()))? };
+        self.set(&dict, &values)?;
+        self.surprises.set(0);
+        Some(dict)
+    }
+
+    /// An object that has begun like this shape, and goes on in another way.
+    pub fn begun<'py>(&self, py: Python<'py>, values: Values<'py>) -> Option<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        self.set(dict.as_any(), &values)?;
+        Some(dict)
+    }
+
+    #[inline]
+    fn set(&self, dict: &Bound<'_, PyAny>, values: &Values<'_>) -> Option<()> {
+        for (key, value) in self.keys.iter().zip(values.as_slice()) {
+            // SAFETY: all three are alive; the dict takes its own references.
+            if unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.object.as_ptr(), value.as_ptr()) } != 0 {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+impl ShapeKey {
+    /// `None` where the key is not plain ASCII. It is interned: then it is the same object as the
+    /// literals of user code, and lookups find it by its address.
+    fn of(key: &Bound<'_, PyString>, interned: &mut usize) -> Option<ShapeKey> {
+        let plain = key.to_str().ok()?;
+        let object = if *interned < INTERNED_MAX { PyString::intern(key.py(), plain) } else { key.clone() };
+        *interned += 1;
+        let text = format!("\"{plain}\"").into_bytes();
+        if scan::plain_end(&text, 1) != Some(text.len() - 1) {
+            return None;
+        }
+        let mut first = [0; 8];
+        let count = text.len().min(8);
+        first[..count].copy_from_slice(&text[..count]);
+        let mask = u64::MAX >> (64 - 8 * count);
+        Some(ShapeKey { text: text.into(), word: u64::from_le_bytes(first), mask, object: object.into_any().unbind() })
+    }
+}
+
+/// Values of an object that is being read, without an allocation.
+pub struct Values<'py> {
+    count: usize,
+    room: [MaybeUninit<Bound<'py, PyAny>>; SHAPE_KEYS_MAX],
+}
+
+impl<'py> Values<'py> {
+    #[inline(always)]
+    pub fn new() -> Values<'py> {
+        Values { count: 0, room: [const { MaybeUninit::uninit() }; SHAPE_KEYS_MAX] }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// One more; a shape has no more keys than there is room.
+    #[inline(always)]
+    pub fn push(&mut self, value: Bound<'py, PyAny>) {
+        self.room[self.count].write(value);
+        self.count += 1;
+    }
+
+    fn as_slice(&self) -> &[Bound<'py, PyAny>] {
+        // SAFETY: the first `count` are initialised, and nothing else writes to them.
+        unsafe { std::slice::from_raw_parts(self.room.as_ptr().cast(), self.count) }
+    }
+}
+
+impl Drop for Values<'_> {
+    fn drop(&mut self) {
+        for value in &mut self.room[..self.count] {
+            // SAFETY: the first `count` are initialised, and are not used again.
+            unsafe { value.assume_init_drop() };
+        }
+    }
+}
