@@ -1,12 +1,14 @@
 //! Python objects to bytes.
 
+use std::cell::RefCell;
+
 use pyo3::exceptions::{PyRecursionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
-use super::float;
+use super::{float, scan};
 
 /// Deepest nesting; `json.dumps` gives up near it, with the same exception.
 const DEPTH_MAX: u32 = 980;
@@ -29,19 +31,41 @@ struct Around<'a> {
 }
 
 fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Around<'_>>) -> PyResult<()> {
+    if write_leaf(value.as_borrowed(), out) {
+        return Ok(());
+    }
+    write_branch(value, out, around)
+}
+
+/// Writes a value of the plain types that hold no others. No user code runs meanwhile, so nobody
+/// needs to own the value.
+#[inline]
+fn write_leaf(value: Borrowed<'_, '_, PyAny>, out: &mut Vec<u8>) -> bool {
     let class = value.get_type_ptr();
-    // SAFETY: the addresses of static types are only compared, never read.
+    // SAFETY: the addresses of static types are only compared, never read; the type is what the
+    // function that is called next wants.
     unsafe {
         if class == &raw mut ffi::PyUnicode_Type {
-            return write_string(value, out);
-        }
-        if class == &raw mut ffi::PyLong_Type {
-            return write_integer(value, out);
-        }
-        if class == &raw mut ffi::PyFloat_Type {
+            write_string(value, out);
+        } else if class == &raw mut ffi::PyLong_Type {
+            return write_short_integer(value, out);
+        } else if class == &raw mut ffi::PyFloat_Type {
             float::write(ffi::PyFloat_AS_DOUBLE(value.as_ptr()), out);
-            return Ok(());
+        } else if let Some(word) = word(value) {
+            out.extend_from_slice(word);
+        } else {
+            return false;
         }
+    }
+    true
+}
+
+/// Writes what is no leaf.
+fn write_branch(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Around<'_>>) -> PyResult<()> {
+    let class = value.get_type_ptr();
+    // SAFETY: the addresses of static types are only compared, never read; the casts are to the
+    // type that was found.
+    unsafe {
         if class == &raw mut ffi::PyDict_Type {
             return write_dict(value.cast_unchecked(), out, around);
         }
@@ -49,19 +73,23 @@ fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Around<'_>
             return write_list(value.cast_unchecked(), out, around);
         }
     }
-    if let Some(word) = word(value) {
-        out.extend_from_slice(word);
-        return Ok(());
-    }
     write_unusual(value, out, around)
 }
 
 /// The constants.
-fn word(value: &Bound<'_, PyAny>) -> Option<&'static [u8]> {
-    if value.is_none() {
-        return Some(b"null");
+#[inline]
+fn word(value: Borrowed<'_, '_, PyAny>) -> Option<&'static [u8]> {
+    let pointer = value.as_ptr();
+    // SAFETY: the addresses of the constants are only compared.
+    unsafe {
+        if pointer == ffi::Py_True() {
+            Some(b"true")
+        } else if pointer == ffi::Py_False() {
+            Some(b"false")
+        } else {
+            (pointer == ffi::Py_None()).then_some(b"null")
+        }
     }
-    value.cast_exact::<PyBool>().ok().map(|truth| if truth.is_true() { b"true".as_slice() } else { b"false" })
 }
 
 /// Tuples and subclasses as `json.dumps` sees them, then the extensions.
@@ -71,7 +99,8 @@ fn write_unusual(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Ar
         return write_sequence(tuple.len(), |at| tuple.get_item(at).ok(), out, &around);
     }
     if value.is_instance_of::<PyString>() {
-        return write_string(value, out);
+        write_string(value.as_borrowed(), out);
+        return Ok(());
     }
     if value.is_instance_of::<PyInt>() {
         return write_integer(value, out);
@@ -101,7 +130,8 @@ fn write_extension(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&
         return write(&value.call_method0("isoformat")?, out, around);
     }
     if classes.is_instance(value, &classes.texts)? {
-        return write_string(value.str()?.as_any(), out);
+        write_string(value.str()?.as_any().as_borrowed(), out);
+        return Ok(());
     }
     let around = enter(value, around)?;
     if classes.is_instance(value, &classes.enums)? {
@@ -213,16 +243,22 @@ fn write_dict(dict: &Bound<'_, PyDict>, out: &mut Vec<u8>, around: Option<&Aroun
     out.push(b'{');
     loop {
         let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: the dict is alive; both pointers are borrowed and made our own before anything
-        // else runs. A dict that user code changed is noticed below.
+        // SAFETY: the dict is alive; both pointers are borrowed, and made our own before user code
+        // runs. A dict that it changed is noticed below.
         let (key, value) = unsafe {
             if ffi::PyDict_Next(dict.as_ptr(), &raw mut position, &raw mut key, &raw mut value) == 0 {
                 break;
             }
-            (Bound::from_borrowed_ptr(dict.py(), key), Bound::from_borrowed_ptr(dict.py(), value))
+            (Borrowed::from_ptr(dict.py(), key), Borrowed::from_ptr(dict.py(), value))
         };
-        write_pair(&key, &value, first, out, &around)?;
-        first = false;
+        let is_first = std::mem::replace(&mut first, false);
+        if write_known_key(key, is_first, out) {
+            if !write_leaf(value, out) {
+                write_branch(&value.to_owned(), out, Some(&around))?;
+            }
+        } else {
+            write_pair(&key.to_owned(), &value.to_owned(), is_first, out, &around)?;
+        }
         if dict.len() != size {
             return Err(PyRuntimeError::new_err("dictionary changed size during iteration"));
         }
@@ -256,7 +292,7 @@ fn write_pair(
         out.extend_from_slice(b", ");
     }
     if key.is_instance_of::<PyString>() {
-        write_string(key, out)?;
+        write_string(key.as_borrowed(), out);
     } else {
         write_odd_key(key, out)?;
     }
@@ -264,12 +300,79 @@ fn write_pair(
     write(value, out, Some(around))
 }
 
+/// Most keys that are remembered with their text, and the longest text in bytes.
+const KNOWN: usize = 256;
+const TEXT_BYTES_MAX: usize = 32;
+
+/// A key that was written before.
+struct Known {
+    key: Py<PyAny>,
+    /// The key in its quotes and the colon, and room that is copied with them: then the copy is as
+    /// long as the compiler knows.
+    text: [u8; TEXT_BYTES_MAX],
+    length: usize,
+    /// It was written again since another key wanted its place.
+    is_used: bool,
+}
+
+thread_local! {
+    /// Keys by the address of their object, which is held: so no other has its address.
+    static KNOWN_KEYS: RefCell<Vec<Option<Known>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes a key that is an exact `str` with what stands around it; false where it is another.
+/// Literals of user code and keys that the decoder has seen are the same objects every time: their
+/// text is kept.
+#[inline]
+fn write_known_key(key: Borrowed<'_, '_, PyAny>, is_first: bool, out: &mut Vec<u8>) -> bool {
+    if key.get_type_ptr() != &raw mut ffi::PyUnicode_Type {
+        return false;
+    }
+    if !is_first {
+        out.extend_from_slice(b", ");
+    }
+    let address = key.as_ptr() as usize;
+    let place = (address >> 4 ^ address >> 12) % KNOWN;
+    KNOWN_KEYS.with_borrow_mut(|known| {
+        let start = out.len();
+        if let Some(Some(known)) = known.get_mut(place)
+            && known.key.as_ptr() == key.as_ptr()
+        {
+            out.extend_from_slice(&known.text);
+            out.truncate(start + known.length);
+            known.is_used = true;
+            return;
+        }
+        write_string(key, out);
+        out.extend_from_slice(b": ");
+        remember(known, place, key, &out[start..]);
+    });
+    true
+}
+
+fn remember(known: &mut Vec<Option<Known>>, place: usize, key: Borrowed<'_, '_, PyAny>, written: &[u8]) {
+    if written.len() > TEXT_BYTES_MAX {
+        return;
+    }
+    if known.is_empty() {
+        known.resize_with(KNOWN, || None);
+    }
+    if let Some(other) = &mut known[place]
+        && std::mem::take(&mut other.is_used)
+    {
+        return;
+    }
+    let mut text = [0; TEXT_BYTES_MAX];
+    text[..written.len()].copy_from_slice(written);
+    known[place] = Some(Known { key: key.to_owned().unbind(), text, length: written.len(), is_used: false });
+}
+
 /// A key that is no string, as the string that `json.dumps` makes of it.
 fn write_odd_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     out.push(b'"');
     if let Ok(number) = key.cast::<PyFloat>() {
         float::write(number.value(), out);
-    } else if let Some(word) = word(key) {
+    } else if let Some(word) = word(key.as_borrowed()) {
         out.extend_from_slice(word);
     } else if key.is_instance_of::<PyInt>() {
         write_integer(key, out)?;
@@ -281,12 +384,20 @@ fn write_odd_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     Ok(())
 }
 
-fn write_integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+/// An int that fits into 64 bits.
+#[inline]
+fn write_short_integer(value: Borrowed<'_, '_, PyAny>, out: &mut Vec<u8>) -> bool {
     let mut overflow = 0;
     // SAFETY: the value is an int or of a subclass; for those the call raises nothing.
     let number = unsafe { ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &raw mut overflow) };
     if overflow == 0 {
         out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+    overflow == 0
+}
+
+fn write_integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    if write_short_integer(value.as_borrowed(), out) {
         return Ok(());
     }
     // `int.__repr__`, whatever the subclass says of itself.
@@ -296,7 +407,7 @@ fn write_integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     Ok(())
 }
 
-fn write_string(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+fn write_string(value: Borrowed<'_, '_, PyAny>, out: &mut Vec<u8>) {
     let pointer = value.as_ptr();
     out.push(b'"');
     // SAFETY: the value is a str or of a subclass, in its final form; `DATA` points to `LENGTH`
@@ -317,19 +428,37 @@ fn write_string(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         }
     }
     out.push(b'"');
-    Ok(())
 }
 
-/// Characters below 256: runs of plain ones are copied whole.
+/// Characters below 256: plain ones eight at a time. The last eight are written over those before
+/// them, so that no rest is left.
+#[inline]
 fn write_narrow(characters: &[u8], out: &mut Vec<u8>) {
-    let mut rest = characters;
-    while !rest.is_empty() {
-        let plain = rest.iter().position(|&byte| !is_plain(byte)).unwrap_or(rest.len());
-        out.extend_from_slice(&rest[..plain]);
-        rest = &rest[plain..];
-        if let Some((&odd, after)) = rest.split_first() {
-            write_character(u32::from(odd), out);
-            rest = after;
+    out.reserve(characters.len() + 1);
+    let start = out.len();
+    let (words, rest) = characters.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        if scan::escapes(u64::from_le_bytes(*word)) != 0 {
+            return write_odd(&characters[8 * number..], out);
+        }
+        out.extend_from_slice(word);
+    }
+    match characters.last_chunk::<8>() {
+        Some(last) if scan::escapes(u64::from_le_bytes(*last)) == 0 => {
+            out.truncate(start + characters.len() - 8);
+            out.extend_from_slice(last);
+        }
+        _ => write_odd(rest, out),
+    }
+}
+
+/// Few characters, or such as are escaped: one at a time.
+fn write_odd(characters: &[u8], out: &mut Vec<u8>) {
+    for &character in characters {
+        if is_plain(character) {
+            out.push(character);
+        } else {
+            write_character(u32::from(character), out);
         }
     }
 }
