@@ -10,19 +10,25 @@ pub trait Clock {
     fn now(&self) -> Duration;
     /// Milliseconds since 1970, for timestamps of records.
     fn wall_ms(&self) -> i64;
+    /// Like [`Clock::now`], but some milliseconds behind it perhaps: as of the system's last tick,
+    /// which costs a fraction.
+    fn tick(&self) -> Duration {
+        self.now()
+    }
 }
 
 /// The machine's clock.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
+    start_tick: Duration,
 }
 
 impl SystemClock {
     /// A clock that starts now.
     #[allow(clippy::disallowed_methods, reason = "the home of the clock")]
     pub fn start() -> SystemClock {
-        SystemClock { start: Instant::now() }
+        SystemClock { start: Instant::now(), start_tick: tick() }
     }
 }
 
@@ -36,6 +42,27 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
+
+    fn tick(&self) -> Duration {
+        tick().saturating_sub(self.start_tick)
+    }
+}
+
+/// The system's monotonic time at its last tick.
+#[cfg(target_os = "linux")]
+fn tick() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on every Linux, and the pointer is to a live timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Where there is none, the time now, from the first call on.
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::disallowed_methods, reason = "the home of the clock")]
+fn tick() -> Duration {
+    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    FIRST.get_or_init(Instant::now).elapsed()
 }
 
 /// A clock that a test holds in its hand. It starts at 0 and moves when told.

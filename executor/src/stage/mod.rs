@@ -133,7 +133,7 @@ impl<C: Code> Stage<C> {
     fn epoch_is_over(&self) -> bool {
         self.effects.held() >= self.shared.epoch_bytes_max.get()
             || self.shared.units_left.get() == 0
-            || self.shared.clock.now() >= self.shared.epoch_ends.get()
+            || self.shared.clock.tick() >= self.shared.epoch_ends.get()
     }
 
     /// Says to whoever looks from outside, or comes after this process, what runs now.
