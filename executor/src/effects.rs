@@ -55,6 +55,12 @@ pub struct TableWrite {
     pub value: Option<Bytes>,
 }
 
+impl TableWrite {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Effects of the event that runs.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -138,6 +144,8 @@ pub struct Effects {
     outgoing: Vec<Outgoing>,
     /// In the order written.
     pub writes: Vec<TableWrite>,
+    /// Bytes of the writes.
+    written: usize,
     /// How far they bring their readers.
     pub progress: Vec<Progress>,
     /// Events that failed and were recorded.
@@ -145,16 +153,24 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Empty ones with as much room: what an epoch brings is like what the last one brought.
+    pub fn like(&self) -> Effects {
+        Effects {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            outgoing: Vec::with_capacity(self.outgoing.len()),
+            writes: Vec::with_capacity(self.writes.len()),
+            ..Effects::default()
+        }
+    }
+
     /// Nothing to stage.
     pub fn is_empty(&self) -> bool {
         self.outgoing.is_empty() && self.writes.is_empty() && self.progress.is_empty() && self.failures.is_empty()
     }
 
-    /// Bytes that it holds, for the bound on what is staged.
+    /// Bytes that it holds, for the bound on what is staged: told without counting.
     pub fn size(&self) -> usize {
-        let writes: usize =
-            self.writes.iter().map(|write| write.key.len() + write.value.as_ref().map_or(0, Bytes::len)).sum();
-        self.bytes.len() + writes + self.outgoing.len() * std::mem::size_of::<Outgoing>()
+        self.held() + self.written
     }
 
     /// Bytes that its records hold: told without counting.
@@ -171,6 +187,7 @@ impl Effects {
             outgoing.value = outgoing.value.map(|span| span.shifted(shift));
             outgoing
         }));
+        self.written += scratch.writes.iter().map(TableWrite::size).sum::<usize>();
         self.writes.append(&mut scratch.writes);
         scratch.clear();
     }

@@ -57,6 +57,13 @@ impl Frame {
         Frame { unit, partition, scratch: RefCell::default(), closed: Cell::new(false), refused }
     }
 
+    /// Makes the frame of a unit that is done into that of another, keeping its room.
+    pub fn restart(&mut self, unit: Unit, partition: Option<i32>, refused: Option<Refused>) {
+        (self.unit, self.partition, self.refused) = (unit, partition, refused);
+        self.scratch.get_mut().clear();
+        self.closed.set(false);
+    }
+
     /// What was handed over, events that do not decode included.
     pub fn whole(&self) -> &Unit {
         self.refused.as_ref().map_or(&self.unit, |refused| &refused.whole)

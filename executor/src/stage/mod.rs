@@ -231,12 +231,19 @@ impl<C: Code> Stage<C> {
         Ok(code.none())
     }
 
-    fn frame(&self, unit: Unit, refused: Option<Refused>) -> Rc<Frame> {
+    /// A frame for a unit: that of the last one, unless somebody holds it still.
+    fn frame(&mut self, unit: Unit, refused: Option<Refused>) -> Rc<Frame> {
         let partition = match refused.as_ref().map_or(&unit, |refused| &refused.whole) {
             Unit::Event(event) => Some(event.partition),
             Unit::Batch(_) if self.mixed => None,
             Unit::Batch(events) => events.first().map(|event| event.partition),
         };
+        if let Some(walk) = &mut self.spare
+            && let Some(frame) = Rc::get_mut(&mut walk.frame)
+        {
+            frame.restart(unit, partition, refused);
+            return walk.frame.clone();
+        }
         Rc::new(Frame::new(unit, partition, refused))
     }
 
@@ -385,7 +392,8 @@ impl<C: Code> Stage<C> {
 
     /// What completed since the last call.
     pub fn take_effects(&mut self) -> Effects {
-        std::mem::take(&mut self.effects)
+        let next = self.effects.like();
+        std::mem::replace(&mut self.effects, next)
     }
 
     /// The failure for which the worker must stop.
