@@ -27,13 +27,23 @@ pub struct Directory {
 
 struct Inner {
     admin: Box<dyn Admin>,
-    known: FxHashMap<TopicName, Known>,
+    topics: Vec<Known>,
+    numbers: FxHashMap<TopicName, usize>,
+    /// The topic that was asked for last: mostly it is the same again, by the same `Rc`.
+    last: Option<(TopicName, usize)>,
 }
 
 impl Directory {
     /// A directory that asks `admin`.
     pub fn new(admin: Box<dyn Admin>) -> Directory {
-        Directory { inner: Rc::new(RefCell::new(Inner { admin, known: FxHashMap::default() })) }
+        Directory {
+            inner: Rc::new(RefCell::new(Inner {
+                admin,
+                topics: Vec::new(),
+                numbers: FxHashMap::default(),
+                last: None,
+            })),
+        }
     }
 
     /// The partition for a record: the one chosen by the user, else the one of its key.
@@ -78,7 +88,10 @@ impl Directory {
 
     /// Asks anew of every topic: one is no longer what it was.
     pub fn forget(&self) {
-        self.inner.borrow_mut().known.clear();
+        let mut inner = self.inner.borrow_mut();
+        inner.numbers.clear();
+        inner.topics.clear();
+        inner.last = None;
     }
 
     /// Partitions of a topic as they are now; `None` where it does not exist.
@@ -94,7 +107,15 @@ impl Directory {
 
 impl Inner {
     fn known(&mut self, topic: &TopicName) -> Result<&mut Known, Fault> {
-        if !self.known.contains_key(topic) {
+        let number = match &self.last {
+            Some((last, number)) if Rc::ptr_eq(last, topic) => *number,
+            _ => self.number(topic)?,
+        };
+        Ok(&mut self.topics[number])
+    }
+
+    fn number(&mut self, topic: &TopicName) -> Result<usize, Fault> {
+        if !self.numbers.contains_key(topic) {
             let info = match self.admin.topic(topic) {
                 Ok(Some(info)) => info,
                 Ok(None) => {
@@ -111,8 +132,11 @@ impl Inner {
                     return Err(Fault::new("Topic", why));
                 }
             }
-            self.known.insert(topic.clone(), Known { info, turn: 0 });
+            self.numbers.insert(topic.clone(), self.topics.len());
+            self.topics.push(Known { info, turn: 0 });
         }
-        Ok(self.known.get_mut(topic).expect("it was just inserted"))
+        let number = self.numbers[topic];
+        self.last = Some((topic.clone(), number));
+        Ok(number)
     }
 }
