@@ -91,14 +91,16 @@ impl Keys {
     }
 }
 
-/// The cache's place for a key: FNV-1a over its bytes and its length.
+/// The cache's place for a key, by its length, its first eight bytes and its last eight.
 #[inline]
 fn place(text: &[u8]) -> usize {
-    let mut hash: u64 = 0xCBF2_9CE4_8422_2325 ^ text.len() as u64;
-    for &byte in text {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-    }
-    (hash ^ (hash >> 32)) as usize % PLACES
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let (first, last) = match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (text.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0),
+    };
+    let hash = (first ^ last.rotate_left(23) ^ text.len() as u64).wrapping_mul(ODD);
+    (hash >> 40) as usize % PLACES
 }
 
 /// The keys of an object, in their order.
@@ -114,8 +116,8 @@ struct ShapeKey {
     /// With its quotes.
     text: Box<[u8]>,
     /// The first bytes of the text, and which of their bits count.
-    word: u64,
-    mask: u64,
+    word: u128,
+    mask: u128,
     object: Py<PyAny>,
 }
 
@@ -148,10 +150,10 @@ impl Shape {
         let Some(chunk) = text.first_chunk() else {
             return text.starts_with(&key.text).then_some(length);
         };
-        if u64::from_le_bytes(*chunk) & key.mask != key.word {
+        if u128::from_le_bytes(*chunk) & key.mask != key.word {
             return None;
         }
-        (length <= 8 || text.get(8..length) == key.text.get(8..)).then_some(length)
+        (length <= 16 || text.get(16..length) == key.text.get(16..)).then_some(length)
     }
 
     /// An object of this shape.
@@ -193,11 +195,11 @@ impl ShapeKey {
         if scan::plain_end(&text, 1) != Some(text.len() - 1) {
             return None;
         }
-        let mut first = [0; 8];
-        let count = text.len().min(8);
+        let mut first = [0; 16];
+        let count = text.len().min(16);
         first[..count].copy_from_slice(&text[..count]);
-        let mask = u64::MAX >> (64 - 8 * count);
-        Some(ShapeKey { text: text.into(), word: u64::from_le_bytes(first), mask, object: object.into_any().unbind() })
+        let (word, mask) = (u128::from_le_bytes(first), u128::MAX >> (128 - 8 * count));
+        Some(ShapeKey { text: text.into(), word, mask, object: object.into_any().unbind() })
     }
 }
 
