@@ -339,9 +339,9 @@ fn what_an_open_transaction_hides_is_waited_for() {
         assert!(!restore.is_ready(&input(0)));
         assert_eq!(blocked, 2, "told once a second");
         if commits {
-            dead.commit().expect("it commits")
+            dead.commit().expect("it commits");
         } else {
-            dead.abort().expect("it aborts")
+            dead.abort().expect("it aborts");
         }
         restore.turn(&mut tables, &house.clock).expect("it turns");
         assert!(restore.is_ready(&input(0)));

@@ -132,7 +132,16 @@ impl World {
         let log = Log::new(1);
         log.state.borrow_mut().journal = Some(Vec::new());
         let trace = traces.then(Vec::new);
-        let inner = Inner { seed, rates, late: Vec::new(), members: Vec::new(), trace, refuses: |_, _| false, timed_out: 0, calls: 0 };
+        let inner = Inner {
+            seed,
+            rates,
+            late: Vec::new(),
+            members: Vec::new(),
+            trace,
+            refuses: |_, _| false,
+            timed_out: 0,
+            calls: 0,
+        };
         World { log, clock: SimulatedClock::default(), inner: Rc::new(RefCell::new(inner)) }
     }
 

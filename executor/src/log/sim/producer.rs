@@ -112,7 +112,11 @@ impl SimProducer {
             return (Fate::TimesOut { written }, Duration::from_secs(10));
         }
         let refuses = world.inner.borrow().refuses;
-        if refuses(record.topic, record.value.unwrap_or_default()) { (Fate::Refused, delay) } else { (Fate::Arrives, delay) }
+        if refuses(record.topic, record.value.unwrap_or_default()) {
+            (Fate::Refused, delay)
+        } else {
+            (Fate::Arrives, delay)
+        }
     }
 
     fn is_open(&self, what: &str) -> Result<(), BrokerError> {
@@ -181,9 +185,7 @@ impl Producer for SimProducer {
             return Err(BrokerError::Fenced("a record came under an old epoch".to_owned()));
         }
         match self.broken.take() {
-            Some(Fate::Refused) => {
-                Err(BrokerError::Refused { kind: "Topic", why: "a record is refused".to_owned() })
-            },
+            Some(Fate::Refused) => Err(BrokerError::Refused { kind: "Topic", why: "a record is refused".to_owned() }),
             Some(_) => Err(BrokerError::Abort("a record was not delivered in time".to_owned())),
             None => Ok(()),
         }
