@@ -179,12 +179,6 @@ impl Assignment {
         Ok(())
     }
 
-    /// Offsets that readers have completed and the group does not know: at least as many as events.
-    pub fn uncommitted(&self) -> usize {
-        let readings = self.partitions.values().flat_map(|assigned| &assigned.readers);
-        readings.map(|reading| usize::try_from(reading.ledger.done() - reading.committed).unwrap_or(0)).sum()
-    }
-
     /// Readers that completed something which is not committed go back to their committed positions
     /// in all their partitions; true for each that does. The partitions must be started again.
     pub fn go_back(&mut self) -> Vec<bool> {

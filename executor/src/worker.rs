@@ -108,8 +108,9 @@ pub struct Worker<C: Code> {
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
-    /// Events that still run and are committed one by one, because one of them cannot be delivered.
-    one_by_one: usize,
+    /// Until these readers have come so far, units run and are committed one by one, because a record of
+    /// one of them is refused.
+    one_by_one: Vec<Progress>,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,
     guard: Guard,
@@ -176,7 +177,7 @@ impl<C: Code> Worker<C> {
             polled: Vec::new(),
             coming: Vec::new(),
             given,
-            one_by_one: 0,
+            one_by_one: Vec::new(),
             waits_since: None,
             guard,
             stalls,
@@ -203,7 +204,7 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             return Err(Stopped::Halted(Box::new(failure)));
         }
-        let committed = self.deliver(self.one_by_one > 0)?;
+        let committed = self.deliver(!self.one_by_one.is_empty())?;
         self.mend_tables()?;
         self.report_stalls();
         Ok(Turn { polled, committed })
@@ -361,9 +362,9 @@ impl<C: Code> Worker<C> {
     /// committed.
     fn units_of_epoch(&self) -> usize {
         let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
-        match self.one_by_one {
-            0 => usize::MAX,
-            _ => usize::from(is_quiet),
+        match self.one_by_one.is_empty() {
+            true => usize::MAX,
+            false => usize::from(is_quiet),
         }
     }
 
@@ -538,12 +539,24 @@ impl<C: Code> Worker<C> {
                 self.undone(refused.as_ref())?;
             }
             Delivered::Committed => {
-                self.one_by_one = self.one_by_one.saturating_sub(1);
+                self.leave_one_by_one();
                 self.forget_condemned();
             }
             Delivered::Nothing => {}
         }
         Ok(delivered)
+    }
+
+    /// Units run one by one until all that a refused transaction would have completed is committed.
+    fn leave_one_by_one(&mut self) {
+        if self.one_by_one.is_empty() {
+            return;
+        }
+        let committed: Vec<_> = self.assignment.committed_positions().collect();
+        let is_left = |Progress { reader, partition, done }: &Progress| {
+            committed.iter().any(|(of, at, position)| (of, at) == (reader, partition) && position < done)
+        };
+        self.one_by_one.retain(is_left);
     }
 
     /// Failures that are committed need no sentence any more.
@@ -562,14 +575,14 @@ impl<C: Code> Worker<C> {
         if let Some(Refused { kind, why, progress }) = refused {
             // What the topics take now is found when their records are staged again.
             self.shared.directory.forget();
-            if self.one_by_one > 0 {
+            if !self.one_by_one.is_empty() {
                 let mut condemned = self.shared.condemned.borrow_mut();
                 for Progress { reader, partition, done } in progress.iter().copied() {
                     let sentence = Sentence { fault: Fault::new(kind, why), site: None };
                     condemned.condemn(reader, partition, done - 1, sentence);
                 }
             }
-            self.one_by_one = self.one_by_one.max(self.assignment.uncommitted());
+            self.one_by_one.extend(progress);
         }
         self.start_over()
     }
@@ -611,7 +624,7 @@ impl<C: Code> Worker<C> {
                 self.delivery.wait();
             }
             self.run_epoch();
-            self.deliver(self.one_by_one > 0)?;
+            self.deliver(!self.one_by_one.is_empty())?;
         }
         Ok(())
     }

@@ -265,12 +265,16 @@ impl<C: Code> Stage<C> {
         let waiting: Vec<_> =
             self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
         for (id, ticket) in waiting {
+            if self.shared.units_left.get() == 0 {
+                return;
+            }
             let called = self.shared.code.borrow_mut().take(ticket);
             let lane = self.lanes.get_mut(&id).expect("it was just found");
             let is_late = lane.await_ends.is_some_and(|ends| ends <= self.shared.clock.now());
             if called.is_none() && !is_late {
                 continue;
             }
+            self.shared.units_left.update(|left| left.saturating_sub(1));
             let (_, mut walk) = lane.running.take().expect("it was just found");
             lane.await_ends = None;
             self.release_track(id);
