@@ -33,7 +33,7 @@ test: ## Formatting, lints and every test (first time 5 to 10 minutes)
 	@$(CARGO) test --quiet --workspace
 	@echo "All tests passed."
 
-bench: ## Time per event beside bare Python loops, in one run (first time 3 to 6 minutes)
+bench: ## Time per event beside bare Python loops, and memory, in one run (first time 3 to 6 minutes)
 	@.ci/install bench
 	@$(CARGO) build --quiet --release -p kaspr-benches
 	@benches/run loop
