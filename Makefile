@@ -66,7 +66,7 @@ soak: ## Agents under load through every kind of trouble on a real Kafka, MINUTE
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-tests --bins
 	@$(TARGET)/release/soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
-mutants: ## Breaks one rule of the executor after the other: a test must see each (20 minutes)
+mutants: ## Breaks one rule of the executor after the other: a test must see each (an hour)
 	@.ci/install build
 	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/mutants.py
 

@@ -10,6 +10,7 @@ events that still do.
 import argparse
 import asyncio
 import base64
+import collections
 import copy
 import datetime
 import decimal
@@ -49,7 +50,7 @@ def plain(value):
         return str(value)
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, (set, frozenset, collections.deque)):
         return list(value)
     raise TypeError(type(value).__name__)
 
@@ -501,6 +502,11 @@ MAPS = [
     "import datetime, decimal, uuid, enum\nclass Colour(enum.Enum):\n    RED = 'red'\n"
     "def objects(value):\n    return [datetime.datetime(2020, 1, 2, 3, 4, 5, 6), datetime.date(2020, 1, 2), decimal.Decimal('1.50'),"
     " uuid.UUID(int=7), Colour.RED, {1}, frozenset([2])]",
+    "import collections\ndef queue(value):\n    return collections.deque([value, datetime_of(value)])\n"
+    "def datetime_of(value):\n    import datetime\n    return datetime.time(1, 2) if value else None",
+    "def bytes_within(value):\n    return [value, b'bytes'] if isinstance(value, dict) else value",
+    "class Items:\n    def __iter__(self):\n        return iter([1, 2])\n    def __json__(self):\n        return 'not its items'\n"
+    "def iterable(value):\n    return Items()",
     "class Money:\n    def __json__(self):\n        return {'amount': 5}\ndef money(value):\n    return {'m': Money()}",
     "def unknown(value):\n    return object()",
     "def as_bytes(value):\n    return b'\\x00\\xff{}'",
@@ -529,6 +535,9 @@ TABLED = [
     "def given(value, t):\n    return [t.get('never', None), t.get('never', 7), t.get('never')]",
     "def unencodable(value, t):\n    t['x'] = object()\n    return value",
     "def copies(value, t):\n    got = t.get('list', [])\n    got.append(value)\n    before = t.get('list')\n    t['list'] = got[-3:]\n    return [before, t['list']]",
+    "def nothing_is_a_value(value, t):\n    before = [t.get('none', 1), 'none' in t]\n    t['none'] = None\n    return before + [t.get('none', 1), 'none' in t, t.setdefault('none', 5)]",
+    "def takes_back(value, t):\n    t['gone'] = value\n    t.pop('gone')\n    del_or_key = t.get('gone', 'never was')\n    return [del_or_key, len(t)]",
+    "async def across_an_await(value, t):\n    import asyncio\n    t['n'] = (t.get('n', None) or 0) + 1\n    await asyncio.sleep(0)\n    yield t['n']\n    if value == []:\n        raise ValueError(t['n'])",
     "def writes_twice(value, t):\n    t['k'] = 1\n    yield t['k']\n    t['k'] = 2\n    yield t['k']",
 ]
 KEYS = [
@@ -626,7 +635,12 @@ def agent(rng, name, source, channels):
             if rng.random() < 0.3:
                 channel["valueSelector"] = block(rng, VALUES)
     if rng.random() < 0.2:
-        output["sinks"] = [{"name": "s", "python": rng.choice(SINKS) + "\n"}]
+        sink = {"name": "s", "python": rng.choice(SINKS) + "\n"}
+        if rng.random() < 0.3:
+            sink["predicate"] = block(rng, PREDICATES)
+        if rng.random() < 0.3:
+            sink["valueSelector"] = block(rng, VALUES)
+        output["sinks"] = [sink]
     spec = {"input": source, "output": output}
     pipeline = [operation["name"] for operation in operations]
     if pipeline and rng.random() < 0.1:
