@@ -398,3 +398,34 @@ fn two_workers_share_the_partitions_and_one_inherits_them() {
     came.sort_unstable();
     assert_eq!(came, (0..80).collect::<Vec<_>>(), "each event once, none lost");
 }
+
+#[test]
+fn a_revoked_partition_leaves_open_windows_and_comes_again_elsewhere() {
+    let text = agent("batcher", "readings", WINDOW, "batches");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    log.create("readings", 2);
+    let mut first = start(&log, &plan, &clock);
+    for partition in [0, 1, 0, 1] {
+        let value = Some(Bytes::from(partition.to_string()));
+        let record = NewRecord { partition: Some(partition), value, ..NewRecord::default() };
+        log.append(&"readings".into(), record).expect("it is appended");
+    }
+    turns(&mut first, 4);
+    assert!(first.has_open_windows());
+    let mut second = start_with(&log, &plan, &clock, Config::new("app", "test", 1));
+    for _ in 0..5 {
+        clock.advance(Duration::from_millis(100));
+        turns(&mut first, 4);
+        turns(&mut second, 4);
+    }
+    assert_eq!((first.positions().len(), second.positions().len()), (1, 1));
+    clock.advance(Duration::from_secs(600));
+    for _ in 0..3 {
+        clock.advance(Duration::from_millis(100));
+        turns(&mut first, 4);
+        turns(&mut second, 4);
+    }
+    let mut batches = values(&log, "batches");
+    batches.sort_unstable();
+    assert_eq!(batches, ["0+0", "1+1"], "each worker has a batch of its own partition, once");
+}
