@@ -687,6 +687,11 @@ impl<C: Code> Worker<C> {
         self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits())
     }
 
+    /// Bytes of the events that wait in the partition that holds most, all readers together.
+    pub fn queued_most(&self) -> usize {
+        self.shared.queued.borrow().iter().copied().max().unwrap_or(0)
+    }
+
     /// A commit is under way: whether it comes to something is not known yet.
     pub fn is_committing(&self) -> bool {
         self.delivery.is_sending()

@@ -26,6 +26,8 @@ use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTIT
 
 /// Places where a worker may run; each has its own `transactional.id`.
 const PLACES: usize = 3;
+/// More than any event of the workload holds.
+const EVENT_BYTES_MAX: usize = 200;
 /// How long a group keeps a member that is silent.
 const SESSION: Duration = Duration::from_secs(6);
 /// Rounds that a calm world gets to come to the end of its input.
@@ -112,6 +114,7 @@ fn config(seed: &mut Seed) -> Config {
     config.keeps_changelogs = true;
     config.commit_interval = Duration::from_millis(*seed.pick(&[100, 100, 10, 1000]));
     let bounds = &mut config.bounds;
+    // With one event at a poll the bound on queues is close.
     bounds.poll_events_max = *seed.pick(&[1, 3, 10, 1000]);
     bounds.staged_bytes_max = *seed.pick(&[16 << 20, 16 << 20, 2000, 300]);
     bounds.staged_records_max = *seed.pick(&[100_000, 4]);
@@ -367,10 +370,18 @@ impl Simulation {
             }
             self.checker.commit(&commit)?;
         }
+        let queued_max = self.queued_max();
         for place in 0..PLACES {
             let Some(running) = &mut self.places[place] else { continue };
             for failure in running.worker.take_failures() {
                 self.checker.failure(&failure)?;
+            }
+            let queued = running.worker.queued_most();
+            if queued > queued_max {
+                return Err(format!(
+                    "I6: {} holds {queued} bytes of one partition, {queued_max} at most",
+                    running.life.member()
+                ));
             }
             // Who is no member any more may hold what it likes, and who commits is told later.
             let member = running.life.member();
@@ -380,6 +391,12 @@ impl Simulation {
             self.check_tables(place)?;
         }
         Ok(())
+    }
+
+    /// What of a partition may wait: what lets it be paused, and one more poll for every reader.
+    fn queued_max(&self) -> usize {
+        let bounds = &self.config.bounds;
+        bounds.queued_bytes_high + bounds.poll_events_max * EVENT_BYTES_MAX * self.kinds.len()
     }
 
     /// I4: in every partition that the counter reads, its worker's table is what the changelog says.
