@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak mutants sim golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak mutants sim sim-mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,7 +72,11 @@ mutants: ## Breaks one rule of the executor after the other: a test must see eac
 
 sim: ## Real workers over a simulated broker, SEEDS=0..2000; SEED=17 replays one and shows its steps
 	@.ci/install build
-	@$(CARGO) test --quiet -p kaspr-tests --test simulator -- --nocapture
+	@$(CARGO) test --quiet -p kaspr-tests --test simulator -- --nocapture $(if $(PYTHON_SEED),real_python,every_seed)
+
+sim-mutants: ## Breaks one rule of delivery after the other: some seed must see each (20 minutes)
+	@.ci/install build
+	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/sim_mutants.py
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden

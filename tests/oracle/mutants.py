@@ -143,15 +143,20 @@ def run(command, **more):
     return subprocess.run(command, cwd=COPY, capture_output=True, text=True, **more)
 
 
-def prepare():
-    """The copy as it is, built, with the test programs that the checks run."""
+def copy():
+    """Brings the copy to what the tree is."""
     COPY.mkdir(parents=True, exist_ok=True)
     for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
-        source, copy = ROOT / name, COPY / name
-        if source.is_file() and (not copy.exists() or source.read_bytes() != copy.read_bytes()):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            shutil.copymode(source, copy)
+        source, target = ROOT / name, COPY / name
+        if source.is_file() and (not target.exists() or source.read_bytes() != target.read_bytes()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
+
+
+def prepare():
+    """The copy as it is, built, with the test programs that the checks run."""
+    copy()
     build(["--workspace", "--bins"])
     built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard"], env=environment())
     assert built.returncode == 0, built.stderr

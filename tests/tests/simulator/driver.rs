@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kaspr_exec::broker::BrokerError;
 use kaspr_exec::clock::Clock;
+use kaspr_exec::code::Code;
 use kaspr_exec::config::Config;
 use kaspr_exec::directory::Directory;
 use kaspr_exec::guard::Guard;
@@ -20,7 +21,7 @@ use kaspr_exec::worker::{Parts, Stopped, Worker};
 use kaspr_ir::plan::{Plan, TableId};
 
 use crate::checker::{Checker, Violation};
-use crate::code::{Stub, Told};
+use crate::code::Told;
 use crate::store::Disk;
 use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTITIONS, is_refused, specs};
 
@@ -42,8 +43,36 @@ pub struct Outcome {
     pub commits: usize,
 }
 
-struct Running {
-    worker: Worker<Stub>,
+/// What user code is made from, for each worker anew.
+pub struct Needs<'a> {
+    /// Time and chance.
+    pub world: &'a World,
+    /// Whose functions.
+    pub plan: &'a Plan,
+    /// The worker's tables.
+    pub tables: &'a Rc<RefCell<Tables>>,
+    /// The worker's topics.
+    pub directory: &'a Directory,
+    /// The worker's guard.
+    pub guard: &'a Guard,
+    /// What a sink hears.
+    pub told: &'a Told,
+}
+
+/// Makes user code.
+pub type Maker<'a, C> = &'a dyn Fn(Needs<'_>) -> C;
+
+/// Which events a simulation has, and for which agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// The stub: everything.
+    Rust,
+    /// Real Python: no call that waits for simulated time, and no sink.
+    Python,
+}
+
+struct Running<C: Code> {
+    worker: Worker<C>,
     life: Life,
     tables: Rc<RefCell<Tables>>,
 }
@@ -55,13 +84,15 @@ struct Ghost {
 }
 
 /// One seed.
-pub struct Simulation {
+pub struct Simulation<'a, C: Code> {
     world: World,
+    language: Language,
+    make: Maker<'a, C>,
     seed: Seed,
     plan: Rc<Plan>,
     kinds: Vec<Kind>,
     config: Config,
-    places: [Option<Running>; PLACES],
+    places: [Option<Running<C>>; PLACES],
     places_used: usize,
     /// Where tables outlive their workers; else they are built anew at every start.
     disks: Option<[Disk; PLACES]>,
@@ -84,21 +115,26 @@ thread_local! {
     static PLANS: RefCell<BTreeMap<Vec<Kind>, Rc<Plan>>> = RefCell::default();
 }
 
-fn plan(kinds: &[Kind]) -> Rc<Plan> {
+fn plan(kinds: &[Kind], language: Language) -> Rc<Plan> {
     let compile = || {
-        let file = kasprc::SourceFile { name: "agents.yaml".to_owned(), bytes: specs(kinds).into_bytes() };
+        let mut specs = specs(kinds);
+        if language == Language::Python {
+            specs = specs.replace("timeout: 30s", "timeout: 240s");
+        }
+        let file = kasprc::SourceFile { name: "agents.yaml".to_owned(), bytes: specs.into_bytes() };
         let compiled = kasprc::compile(&[file], &kasprc::Options::default());
         Rc::new(compiled.plan.unwrap_or_else(|| panic!("{:?}", compiled.diagnostics)))
     };
     PLANS.with_borrow_mut(|plans| plans.entry(kinds.to_vec()).or_insert_with(compile).clone())
 }
 
-fn kinds(seed: &mut Seed) -> Vec<Kind> {
+fn kinds(language: Language, seed: &mut Seed) -> Vec<Kind> {
     let mut kinds = Vec::new();
     let count = 1 + seed.below(3);
     while kinds.len() < count {
         let kind = *seed.pick(&KINDS);
-        if !kinds.contains(&kind) {
+        let fits = kind != Kind::Teller || language == Language::Rust;
+        if fits && !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
@@ -124,13 +160,13 @@ fn config(seed: &mut Seed) -> Config {
     config
 }
 
-impl Simulation {
+impl<'a, C: Code> Simulation<'a, C> {
     /// A simulation of this seed. With `traces`, what happens can be read.
-    pub fn new(number: u64, traces: bool) -> Simulation {
+    pub fn new(number: u64, traces: bool, language: Language, make: Maker<'a, C>) -> Simulation<'a, C> {
         let mut seed = Seed::new(number);
         let gentle = seed.hits(50);
         let world = World::new(Seed::new(seed.draw()), gentle, traces);
-        let kinds = kinds(&mut seed);
+        let kinds = kinds(language, &mut seed);
         world.log.create(INPUT, PARTITIONS);
         world.log.create(CHANGELOG, PARTITIONS);
         for (topic, partitions) in OUTPUTS {
@@ -141,13 +177,14 @@ impl Simulation {
         let refuses = seed.hits(250) && !kinds.contains(&Kind::Batcher);
         let told = Told::default();
         Simulation {
-            plan: plan(&kinds),
+            plan: plan(&kinds, language),
             checker: Checker::new(&kinds, told.clone()),
             told,
             kinds,
             config: config(&mut seed),
             places: [const { None }; PLACES],
-            places_used: 1 + seed.below(PLACES),
+            // A process has one Python, and so one worker.
+            places_used: if language == Language::Python { 1 } else { 1 + seed.below(PLACES) },
             disks: seed.hits(500).then(Default::default),
             ghosts: Vec::new(),
             partitions: PARTITIONS,
@@ -155,6 +192,8 @@ impl Simulation {
             events_max: 10 + seed.below(50),
             gentle,
             refuses,
+            language,
+            make,
             records: BTreeMap::new(),
             outcome: Outcome::default(),
             lost_failures: false,
@@ -190,7 +229,7 @@ impl Simulation {
                 let most = *self.seed.pick(&[5, 50, 50, 120, 1500, 8000]);
                 self.world.takes(1, most);
             }
-            260..263 => self.world.passes(Duration::from_secs(630)),
+            260..263 if !self.awaits_in_real_time() => self.world.passes(Duration::from_secs(630)),
             263..268 if !self.gentle => self.kill(place),
             268..275 if !self.gentle => self.close(place)?,
             275..280 if !self.gentle => self.cut(place),
@@ -205,10 +244,18 @@ impl Simulation {
         Ok(())
     }
 
+    /// Python's calls wait in real time: a leap of the simulated one would be their timeout.
+    fn awaits_in_real_time(&self) -> bool {
+        self.language == Language::Python && self.kinds.contains(&Kind::Waiter)
+    }
+
     fn feed(&mut self) {
         let count = (1 + self.seed.below(4)).min(self.events_max - self.events);
         for _ in 0..count {
-            let input = Input::draw(self.events, self.refuses, &mut self.seed);
+            let mut input = Input::draw(self.events, self.refuses, &mut self.seed);
+            if self.language == Language::Python {
+                input.value.retain(|flag| flag != 'W');
+            }
             let partition =
                 i32::try_from(self.seed.below(usize::try_from(self.partitions).expect("few"))).expect("few");
             let record = NewRecord {
@@ -266,18 +313,22 @@ impl Simulation {
         };
         let tables = Rc::new(RefCell::new(Tables::over(store)));
         let config = Config { transactional_id: format!("{APP}.{name}.0"), ..self.config.clone() };
+        let (directory, guard) = (Directory::new(Box::new(SimAdmin::new(world))), Guard::none());
+        let (plan, told) = (&*self.plan, &self.told);
+        let needs = Needs { world, plan, tables: &tables, directory: &directory, guard: &guard, told };
+        let code = (self.make)(needs);
         let started = Worker::start(Parts {
             plan: self.plan.clone(),
             consumer: Box::new(SimConsumer::new(world, &life, APP, &config.transactional_id)),
             producer: Box::new(SimProducer::new(world, &life, &config.transactional_id)),
-            directory: Directory::new(Box::new(SimAdmin::new(world))),
+            directory,
             config,
-            code: Rc::new(RefCell::new(Stub::new(world, &self.plan, tables.clone(), self.told.clone()))),
+            code: Rc::new(RefCell::new(code)),
             tables: tables.clone(),
             changelog: Some(Box::new(SimChangelog::new(world, &life))),
             clock: Rc::new(world.clock.clone()) as Rc<dyn Clock>,
             counters: Rc::default(),
-            guard: Guard::none(),
+            guard,
         });
         match started {
             Ok(worker) => {
@@ -451,7 +502,8 @@ impl Simulation {
     /// To the next moment for which some worker waits.
     fn jump(&mut self) {
         let now = self.world.clock.now();
-        let workers = self.places.iter().flatten();
+        let real = self.awaits_in_real_time();
+        let workers = self.places.iter().flatten().filter(|running| !real || !running.worker.awaits());
         let next = workers.filter_map(|running| running.worker.next_deadline()).filter(|due| *due > now).min();
         if let Some(due) = next {
             self.world.passes(due - now);

@@ -13,8 +13,12 @@ mod workload;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
-use driver::Simulation;
+use code::Stub;
+use driver::{Language, Maker, Needs, Simulation};
+use kaspr_exec::code::Code;
+use kaspr_exec::python::{Interpreter, Loading, PythonCode};
 
 /// Seeds of a usual run.
 const SEEDS: Range<u64> = 0..2000;
@@ -22,8 +26,8 @@ const SEEDS: Range<u64> = 0..2000;
 const THREADS: u64 = 2;
 
 /// What became of a seed: steps and commits, or what does not hold.
-fn run(seed: u64, traces: bool) -> Result<(usize, usize), String> {
-    let simulation = Simulation::new(seed, traces);
+fn run<C: Code>(seed: u64, traces: bool, language: Language, make: Maker<'_, C>) -> Result<(usize, usize), String> {
+    let simulation = Simulation::new(seed, traces, language, make);
     let world = simulation.world().clone();
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut simulation = simulation;
@@ -55,6 +59,46 @@ fn asked() -> (Range<u64>, bool) {
     }
 }
 
+fn stub(needs: Needs<'_>) -> Stub {
+    Stub::new(needs.world, needs.plan, needs.tables.clone(), needs.told.clone())
+}
+
+/// Seeds with real Python: fewer, for loading it takes longer than a seed.
+const PYTHON_SEEDS: Range<u64> = 0..40;
+
+#[test]
+fn real_python_keeps_them_too() {
+    let (seeds, traces) = match std::env::var("PYTHON_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("a seed is a number");
+            (seed..seed + 1, true)
+        }
+        Err(_) => (PYTHON_SEEDS, false),
+    };
+    let mut failed = 0;
+    Interpreter::start(&[]).run(|py| {
+        let make = |needs: Needs<'_>| {
+            let loading = Loading {
+                plan: needs.plan,
+                tables: needs.tables.clone(),
+                directory: needs.directory.clone(),
+                clock: Rc::new(needs.world.clock.clone()),
+                settings: Default::default(),
+                timeout: kaspr_exec::config::CALL_MAX,
+                watch: needs.guard.watch.clone(),
+            };
+            PythonCode::load(py, loading).unwrap_or_else(|error| panic!("{error}"))
+        };
+        for seed in seeds {
+            if let Err(why) = run(seed, traces, Language::Python, &make) {
+                println!("seed {seed} with Python: {why}\n    make sim PYTHON_SEED={seed}");
+                failed += 1;
+            }
+        }
+    });
+    assert_eq!(failed, 0, "seeds with Python that do not keep the invariants");
+}
+
 #[test]
 fn every_seed_keeps_the_invariants() {
     let (seeds, traces) = asked();
@@ -63,7 +107,7 @@ fn every_seed_keeps_the_invariants() {
             let seeds = seeds.clone();
             std::thread::spawn(move || {
                 let mine = seeds.filter(|seed| seed % THREADS == thread);
-                mine.map(|seed| (seed, run(seed, traces))).collect::<Vec<_>>()
+                mine.map(|seed| (seed, run(seed, traces, Language::Rust, &stub))).collect::<Vec<_>>()
             })
         })
         .collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Fault, Life, World};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
+use crate::clock::Clock;
 use crate::log::group::Step;
 use crate::message::{Event, TopicPartition};
 use crate::position::Metadata;
@@ -32,6 +33,10 @@ pub struct SimConsumer {
     member: String,
     /// The newest generation that the client has heard of.
     generation: i32,
+    /// Its session is over, and the worker hears of it then: until then it goes on.
+    hears_at: Option<Duration>,
+    /// The client itself knows already, and names nobody.
+    is_nameless: bool,
     readings: BTreeMap<TopicPartition, Reading>,
     turn: usize,
 }
@@ -47,6 +52,8 @@ impl SimConsumer {
             topics: Vec::new(),
             member: String::new(),
             generation: 0,
+            hears_at: None,
+            is_nameless: false,
             readings: BTreeMap::new(),
             turn: 0,
         }
@@ -88,6 +95,9 @@ impl SimConsumer {
                 return Ok(step.map(|step| self.follow(step)));
             }
             drop(state);
+            if !self.hears_of_its_end() {
+                return Ok(None);
+            }
             self.world.note(|| format!("{} hears that its session is over", self.member));
             (self.member, self.generation) = (String::new(), -1);
             if !self.readings.is_empty() {
@@ -98,6 +108,20 @@ impl SimConsumer {
             self.join()?;
         }
         Ok(None)
+    }
+
+    /// Some hear late that their session is over.
+    fn hears_of_its_end(&mut self) -> bool {
+        let now = self.world.clock.now();
+        let (world, is_nameless) = (&self.world, &mut self.is_nameless);
+        let hears_at = *self.hears_at.get_or_insert_with(|| {
+            *is_nameless = world.hits(Fault::Nameless) || world.draw(|seed| seed.hits(300));
+            now + world.draw(|seed| *seed.pick(&[Duration::ZERO, Duration::from_millis(400), Duration::from_secs(5)]))
+        });
+        if hears_at <= now {
+            (self.hears_at, self.is_nameless) = (None, false);
+        }
+        hears_at <= now
     }
 
     fn follow(&mut self, step: Step) -> Change {
@@ -257,7 +281,7 @@ impl Consumer for SimConsumer {
     }
 
     fn group(&self) -> GroupMetadata {
-        let is_nameless = self.member.is_empty() || self.world.hits(Fault::Nameless);
+        let is_nameless = self.member.is_empty() || self.is_nameless || self.world.hits(Fault::Nameless);
         let (generation, member) =
             if is_nameless { (-1, String::new()) } else { (self.generation, self.member.clone()) };
         GroupMetadata { group: self.group.clone(), generation, member, instance: None }

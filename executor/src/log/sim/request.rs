@@ -155,18 +155,19 @@ impl World {
     }
 
     fn is_in_doubt(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
-        let fate = self.draw(|seed| seed.below(3));
-        match fate {
-            0 => {}
-            // Whether the broker refuses it, nobody hears.
-            1 => drop(self.apply(sender, request)),
-            _ => self.arrives_late(sender, request),
+        let fate = self.draw(|seed| seed.below(4));
+        // Whether the broker refuses it, nobody hears.
+        if matches!(fate, 1 | 3) {
+            drop(self.apply(sender, request));
+        }
+        if matches!(fate, 2 | 3) {
+            self.arrives_late(sender, request);
         }
         match self.draw(|seed| seed.hits(300)) {
             true => self.passes(Duration::from_secs(10)),
             false => self.takes(1, 400),
         }
-        let what = ["its request is lost", "its answer is lost", "its request is late"][fate];
+        let what = ["its request is lost", "its answer is lost", "its request is late", "it was repeated"][fate];
         Err(BrokerError::Indefinite(what.to_owned()))
     }
 }
