@@ -29,8 +29,8 @@ use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTIT
 const PLACES: usize = 3;
 /// More than any event of the workload holds.
 const EVENT_BYTES_MAX: usize = 200;
-/// How long a group keeps a member that is silent.
-const SESSION: Duration = Duration::from_secs(6);
+/// How long a group keeps a member that is silent, in ms: from one that was silent before to a whole session.
+const SESSIONS_MS: [u64; 3] = [50, 1000, 6000];
 /// Rounds that a calm world gets to come to the end of its input.
 const CALM_ROUNDS: usize = 3000;
 
@@ -364,8 +364,14 @@ impl<'a, C: Code> Simulation<'a, C> {
             }
         }
         life.end();
-        self.ghosts.push(Ghost { member: life.member(), expires: self.world.clock.now() + SESSION });
+        self.haunt(life);
         Ok(())
+    }
+
+    /// A member stays in its group for a while.
+    fn haunt(&mut self, life: &Life) {
+        let session = Duration::from_millis(*self.seed.pick(&SESSIONS_MS));
+        self.ghosts.push(Ghost { member: life.member(), expires: self.world.clock.now() + session });
     }
 
     fn kill(&mut self, place: usize) {
@@ -374,7 +380,7 @@ impl<'a, C: Code> Simulation<'a, C> {
             self.lost_failures = true;
             life.end();
             drop(worker);
-            self.ghosts.push(Ghost { member: life.member(), expires: self.world.clock.now() + SESSION });
+            self.haunt(&life);
         }
     }
 

@@ -96,6 +96,10 @@ impl World {
 
     /// Some worker ends what is open under an id, in its own time.
     pub(super) fn succeed(&self, id: &str) {
+        if self.draw(|seed| seed.hits(250)) {
+            self.note(|| format!("{id}: nobody is heard who would end it"));
+            return;
+        }
         let due = self.clock.now() + self.draw(|seed| seed.millis(1, 700));
         self.inner.borrow_mut().late.push(Late { due, what: Arrival::Successor(id.to_owned()) });
     }
@@ -110,14 +114,21 @@ impl World {
     }
 
     fn arrives_late(&self, sender: &Sender, request: &Request) {
-        let due = self.clock.now() + self.draw(|seed| seed.millis(1, 600));
+        let most = self.draw(|seed| *seed.pick(&[600, 600, 9000]));
+        let due = self.clock.now() + self.draw(|seed| seed.millis(1, most));
         self.note(|| format!("{}: a copy is late until {:.3} s", sender.id, due.as_secs_f64()));
         self.inner.borrow_mut().late.push(Late { due, what: Arrival::Copy(sender.clone(), request.clone()) });
     }
 
     /// A call of a client: what the caller hears, and what becomes of the request, are two things.
     pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
-        self.step(life, "its call")?;
+        if let Err(ended) = self.step(life, "its call") {
+            // Perhaps the request had just left.
+            if self.draw(|seed| seed.hits(500)) {
+                self.arrives_late(sender, request);
+            }
+            return Err(ended);
+        }
         let is_abort = matches!(request, Request::End { commits: false });
         let answer = if !is_abort && self.hits(Fault::Aborted) {
             self.is_refused(sender, request)
