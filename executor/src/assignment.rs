@@ -132,9 +132,7 @@ impl Assignment {
         // All or none: one that is asked for again must not have begun.
         self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
-        if !producers.is_empty() {
-            consumer.end_gone(producers);
-        }
+        consumer.end_gone(producers);
         Ok(())
     }
 

@@ -131,12 +131,14 @@ pub trait Consumer {
     /// committed. False: they are on their way, and the same call asks how far they are.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
 
-    /// These producers committed last in partitions that came. Where their members are gone, ends what
-    /// they left open: it would hide later records of the topics that they wrote. Does not wait.
+    /// These producers committed last in partitions that came. Where they, or others that were seen in
+    /// the group, are gone, ends what they left open: it would hide later records of the topics that they
+    /// wrote. Does not wait.
     fn end_gone(&mut self, _producers: BTreeSet<String>) {}
 
     /// Lets [`Consumer::committed`] become answerable: ends transactions over the offsets of these
-    /// partitions that a member which is gone left open. Does not wait; asking again is no harm.
+    /// partitions that a member which is gone left open, its first one too. Does not wait; asking again is
+    /// no harm.
     fn unblock(&mut self, _partitions: &[TopicPartition]) {}
 
     /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.

@@ -100,6 +100,9 @@ impl KafkaConsumer {
     }
 
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
+        if self.consumer.context().take_stirred() {
+            self.fence.learn();
+        }
         let Some(change) = self.consumer.context().next_change() else {
             return Ok(None);
         };

@@ -149,6 +149,8 @@ pub struct MemberContext {
     /// How the brokers are.
     pub health: Arc<Health>,
     changes: Mutex<VecDeque<Rebalanced>>,
+    /// The group has changed since somebody last asked.
+    stirred: AtomicBool,
     /// The member leaves: nobody takes changes any more.
     leaves: AtomicBool,
 }
@@ -156,7 +158,8 @@ pub struct MemberContext {
 impl MemberContext {
     /// An ear that has heard nothing.
     pub fn new(health: Arc<Health>) -> MemberContext {
-        MemberContext { health, changes: Mutex::default(), leaves: AtomicBool::new(false) }
+        let (changes, stirred, leaves) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        MemberContext { health, changes, stirred, leaves }
     }
 
     fn changes(&self) -> MutexGuard<'_, VecDeque<Rebalanced>> {
@@ -166,6 +169,11 @@ impl MemberContext {
     /// The oldest change that nobody has taken.
     pub fn next_change(&self) -> Option<Rebalanced> {
         self.changes().pop_front()
+    }
+
+    /// The group has changed since the last call, with or without a change for this member.
+    pub fn take_stirred(&self) -> bool {
+        self.stirred.swap(false, Ordering::Relaxed)
     }
 
     /// From here on what goes is acknowledged at once: the member leaves.
@@ -193,6 +201,7 @@ impl ConsumerContext for MemberContext {
     /// What comes is acknowledged at once, since the whole group waits for it, but stands still
     /// until its offsets are known. What goes is acknowledged by the worker, after its last commit.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.stirred.store(true, Ordering::Relaxed);
         let names: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let done = match code {

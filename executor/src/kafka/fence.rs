@@ -5,6 +5,9 @@
 //! makes the broker end what the earlier one left open, in half a second instead of the transaction's
 //! timeout. Whether a member is gone the group tells: a consumer's `client.id` is the name of its
 //! producer. One that is only slow finds its producer replaced and does its work again.
+//!
+//! A member that dies inside its first transaction stands in no metadata: so the fence learns who is in
+//! the group whenever that changes, and remembers it until somebody asks who is gone.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::groups::{GroupInfo, GroupMemberInfo};
+use rdkafka::groups::GroupInfo;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, info};
@@ -27,11 +30,16 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Orders that may wait; what is more is ordered again by whoever still waits.
 const ORDERS_MAX: usize = 16;
 
+/// Names that are remembered; more are forgotten, and then the broker ends what they left open.
+const KNOWN_MAX: usize = 10_000;
+
 /// What the fence is asked to do.
 enum Order {
+    /// Learn who is in the group.
+    Learn,
     /// End what those who committed these partitions last left open, whoever they are.
     Over(Vec<(String, i32)>),
-    /// End what these producers left open, if they are gone.
+    /// Remember these producers too, and end what all who are gone left open.
     Gone(BTreeSet<String>),
 }
 
@@ -47,13 +55,20 @@ impl Fence {
         Fence { settings: settings.clone(), orders: None }
     }
 
-    /// Ends the transactions of those who committed these partitions last. Does not wait.
+    /// Learns who is in the group, which has just changed. Does not wait.
+    pub fn learn(&mut self) {
+        self.order(Order::Learn);
+    }
+
+    /// Ends the transactions of those who committed these partitions last, and of members that are
+    /// gone. Does not wait.
     pub fn end_over(&mut self, partitions: &[TopicPartition]) {
         let named = |partition: &TopicPartition| (partition.topic.to_string(), partition.partition);
         self.order(Order::Over(partitions.iter().map(named).collect()));
     }
 
-    /// Ends the transactions of these producers where their members are gone. Does not wait.
+    /// Ends the transactions of these producers, and of all members that were known, where they are
+    /// gone. Does not wait.
     pub fn end_gone(&mut self, producers: BTreeSet<String>) {
         self.order(Order::Gone(producers));
     }
@@ -79,16 +94,40 @@ impl Fence {
 }
 
 fn work(settings: &ClientSettings, orders: &Receiver<Order>) {
+    let mut known = BTreeSet::new();
     while let Ok(order) = orders.recv() {
-        let done = match order {
-            Order::Over(names) => holders(settings, &names),
-            Order::Gone(producers) => gone(settings, producers),
-        };
-        let done = done.and_then(|producers| producers.iter().try_for_each(|id| succeed(settings, id)));
-        if let Err(error) = done {
+        if let Err(error) = follow(settings, order, &mut known) {
             debug!("open transactions could not be ended: {error}");
         }
     }
+}
+
+/// Does what is ordered. `known`: whose members were there once and have not been ended since.
+fn follow(settings: &ClientSettings, order: Order, known: &mut BTreeSet<String>) -> Result<(), KafkaError> {
+    let consumer: BaseConsumer = settings.unstable().create()?;
+    let learns = matches!(order, Order::Learn);
+    match order {
+        Order::Learn => {}
+        Order::Over(names) => holders(settings, &consumer, &names)?.iter().try_for_each(|id| succeed(settings, id))?,
+        Order::Gone(producers) => known.extend(producers),
+    }
+    let alive = members(settings, &consumer)?;
+    // Who is no member is told nothing of the others, or wrongly.
+    if !alive.contains(&settings.transactional_id) {
+        return Ok(());
+    }
+    if !learns {
+        let gone: Vec<String> = known.difference(&alive).cloned().collect();
+        for id in gone {
+            succeed(settings, &id)?;
+            known.remove(&id);
+        }
+    }
+    if known.len() > KNOWN_MAX {
+        known.clear();
+    }
+    known.extend(alive);
+    Ok(())
 }
 
 /// Begins as a producer under a name and ends at once.
@@ -100,8 +139,11 @@ fn succeed(settings: &ClientSettings, id: &str) -> Result<(), KafkaError> {
 }
 
 /// Who committed these partitions last, other than this worker.
-fn holders(settings: &ClientSettings, names: &[(String, i32)]) -> Result<BTreeSet<String>, KafkaError> {
-    let consumer: BaseConsumer = settings.unstable().create()?;
+fn holders(
+    settings: &ClientSettings,
+    consumer: &BaseConsumer,
+    names: &[(String, i32)],
+) -> Result<BTreeSet<String>, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(names.len());
     for (topic, partition) in names {
         list.add_partition(topic, *partition);
@@ -113,11 +155,9 @@ fn holders(settings: &ClientSettings, names: &[(String, i32)]) -> Result<BTreeSe
     Ok(metadata.map(|metadata| metadata.transactional_id).filter(is_other).collect())
 }
 
-/// Those of the producers whose consumers are no members of the group.
-fn gone(settings: &ClientSettings, producers: BTreeSet<String>) -> Result<BTreeSet<String>, KafkaError> {
-    let consumer: BaseConsumer = settings.unstable().create()?;
+/// The producers whose consumers are members of the group.
+fn members(settings: &ClientSettings, consumer: &BaseConsumer) -> Result<BTreeSet<String>, KafkaError> {
     let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
     let members = groups.groups().iter().flat_map(GroupInfo::members);
-    let alive: BTreeSet<&str> = members.map(GroupMemberInfo::client_id).collect();
-    Ok(producers.into_iter().filter(|id| !alive.contains(id.as_str())).collect())
+    Ok(members.map(|member| member.client_id().to_owned()).collect())
 }
