@@ -43,6 +43,8 @@ pub struct ReaderRun<C: Code> {
     pub name: String,
     /// Where its events enter.
     pub input: InputHandleVec<Epoch, Unit>,
+    /// Events came for it since the last epoch.
+    pub was_given: bool,
     /// Its windows, where it has `take`.
     pub window: Option<Rc<RefCell<Window<C>>>>,
     /// Its stage.
@@ -116,7 +118,7 @@ fn reader<'scope, C: Code>(
     let stage = Stage::new(plan, id, program, scope_of_batches, shared.clone());
     let stage = Rc::new(RefCell::new(stage));
     let effects = stage_operator(stream, &name, stage.clone());
-    (ReaderRun { id, name, input, window, stage }, effects)
+    (ReaderRun { id, name, input, was_given: false, window, stage }, effects)
 }
 
 /// What the plan leaves to the app's settings: with `retry`, batches are per partition.

@@ -21,6 +21,16 @@ use crate::tables::Tables;
 /// where the plan says so.
 pub type BusyTracks = FxHashSet<(u32, Option<i32>)>;
 
+/// How long each stage may run in an epoch, from when its turn comes: those that have work share the
+/// epoch's time, so that a slow one takes none of the others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The epoch.
+    pub epoch: u64,
+    /// What has not run after this time is left to the next epoch.
+    pub time: Duration,
+}
+
 /// The parts of a worker that its stages and windows share.
 pub struct Shared<C: Code> {
     /// The user's code.
@@ -39,8 +49,8 @@ pub struct Shared<C: Code> {
     pub tracks: Rc<RefCell<BusyTracks>>,
     /// Bytes of events taken and not complete, by partition number, all readers together.
     pub queued: Rc<RefCell<Vec<usize>>>,
-    /// When the stages of this epoch leave what has not run to the next.
-    pub epoch_ends: Rc<Cell<Duration>>,
+    /// How long each stage may run in this epoch.
+    pub share: Rc<Cell<Share>>,
     /// Bytes of effects after which a stage leaves what has not run to the next epoch.
     pub epoch_bytes_max: Rc<Cell<usize>>,
     /// How many units may still begin in this epoch.
@@ -68,7 +78,7 @@ impl<C: Code> Clone for Shared<C> {
             slots: self.slots.clone(),
             tracks: self.tracks.clone(),
             queued: self.queued.clone(),
-            epoch_ends: self.epoch_ends.clone(),
+            share: self.share.clone(),
             epoch_bytes_max: self.epoch_bytes_max.clone(),
             units_left: self.units_left.clone(),
             begins_nothing: self.begins_nothing.clone(),

@@ -20,7 +20,7 @@ use crate::code::{Code, Fault};
 use crate::condemned::{Condemned, Sentence};
 use crate::config::{Config, Guarantee};
 use crate::counters::SharedCounters;
-use crate::dataflow::{Dataflow, Epoch, render};
+use crate::dataflow::{Dataflow, Epoch, ReaderRun, render};
 use crate::delivery::{Around, Delivered, Delivery, Refused};
 use crate::directory::Directory;
 use crate::effects::Progress;
@@ -31,7 +31,7 @@ use crate::ledger::Slots;
 use crate::message::{Event, TopicPartition};
 use crate::program::Defaults;
 use crate::restore::Restore;
-use crate::shared::Shared;
+use crate::shared::{Share, Shared};
 use crate::stall::{Cause, Stalls};
 use crate::store::StoreError;
 use crate::tables::{Tables, changelog};
@@ -104,6 +104,8 @@ pub struct Worker<C: Code> {
     ready_since: Option<Duration>,
     epoch: Epoch,
     polled: Vec<Event>,
+    /// The last poll gave as much as it may.
+    is_behind: bool,
     /// Partitions that came and have not started.
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
@@ -142,7 +144,7 @@ impl<C: Code> Worker<C> {
             slots: Rc::new(RefCell::new(Slots::watched(guard.watch.clone()))),
             tracks: Rc::default(),
             queued: Rc::default(),
-            epoch_ends: Rc::new(Cell::new(Duration::ZERO)),
+            share: Rc::default(),
             epoch_bytes_max: Rc::new(Cell::new(usize::MAX)),
             units_left: Rc::new(Cell::new(usize::MAX)),
             begins_nothing: Rc::new(Cell::new(false)),
@@ -175,6 +177,7 @@ impl<C: Code> Worker<C> {
             ready_since: None,
             epoch: 0,
             polled: Vec::new(),
+            is_behind: false,
             coming: Vec::new(),
             given,
             one_by_one: Vec::new(),
@@ -254,13 +257,24 @@ impl<C: Code> Worker<C> {
             wait
         };
         self.polled.clear();
-        let (max, consumer, polled) = (self.config.bounds.poll_events_max, &mut self.consumer, &mut self.polled);
-        if wait.is_zero() {
-            return Ok(consumer.poll(wait, max, polled)?);
-        }
+        let max = self.poll_max();
+        let (consumer, polled) = (&mut self.consumer, &mut self.polled);
         let mut change = Ok(None);
-        self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
+        if wait.is_zero() {
+            change = consumer.poll(wait, max, polled);
+        } else {
+            self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
+        }
+        self.is_behind = self.polled.len() == max;
         Ok(change?)
+    }
+
+    /// How many events to take from the broker at once. Where they come faster than they run, more, so
+    /// that partitions with full queues are soon paused: the events of all others come behind theirs.
+    fn poll_max(&self) -> usize {
+        let bounds = &self.config.bounds;
+        let waits = self.is_behind && self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
+        if waits { bounds.poll_waiting_max } else { bounds.poll_events_max }
     }
 
     fn change(&mut self, change: Change) -> Result<(), Stopped> {
@@ -458,6 +472,7 @@ impl<C: Code> Worker<C> {
         for (reader, units) in self.dataflow.readers.iter_mut().zip(&mut self.given) {
             if !units.is_empty() {
                 reader.input.send_batch(units);
+                reader.was_given = true;
                 units.clear();
             }
         }
@@ -475,12 +490,21 @@ impl<C: Code> Worker<C> {
             })
     }
 
+    /// What part of this epoch's time each reader gets.
+    fn share(&mut self) -> Share {
+        let has_work =
+            |reader: &mut ReaderRun<C>| std::mem::take(&mut reader.was_given) || reader.stage.borrow().is_busy();
+        let readers: u32 = self.dataflow.readers.iter_mut().map(|reader| u32::from(has_work(reader))).sum();
+        Share { epoch: self.epoch, time: self.config.bounds.epoch_budget / readers.max(1) }
+    }
+
     /// Steps until the frontier has passed the epoch: all that was handed over in it has run.
     fn run_epoch(&mut self) {
-        self.shared.epoch_ends.set(self.shared.clock.now() + self.config.bounds.epoch_budget);
+        self.epoch += 1;
+        let share = self.share();
+        self.shared.share.set(share);
         self.shared.epoch_bytes_max.set(self.delivery.epoch_bytes_max());
         self.shared.units_left.set(self.units_of_epoch());
-        self.epoch += 1;
         for reader in &mut self.dataflow.readers {
             reader.input.advance_to(self.epoch);
         }

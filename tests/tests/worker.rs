@@ -19,8 +19,9 @@ use kaspr_exec::tables::Tables;
 use kaspr_exec::worker::{Parts, Stopped, Worker};
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 
-/// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever.
-struct Stub;
+/// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever, `slow` takes
+/// 15 ms.
+struct Stub(SimulatedClock);
 
 impl Code for Stub {
     type Value = String;
@@ -58,6 +59,10 @@ impl Code for Stub {
         match value.as_str() {
             "fail" => Called::Failed(Fault::new("Stub", "told to fail")),
             "wait" => Called::Pending(Ticket(1)),
+            "slow" => {
+                self.0.advance(Duration::from_millis(15));
+                Called::Value(value.clone())
+            }
             _ => Called::Value(value.clone()),
         }
     }
@@ -120,7 +125,7 @@ fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config
         producer: Box::new(log.producer(Some(&config.transactional_id))),
         directory: Directory::new(Box::new(log.admin())),
         config,
-        code: Rc::new(RefCell::new(Stub)),
+        code: Rc::new(RefCell::new(Stub(clock.clone()))),
         tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
         changelog: None,
         clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
@@ -304,6 +309,18 @@ fn a_full_queue_behind_a_back_off_holds_its_partition_until_it_ends() {
     assert!((101..150).contains(&quick), "another reader goes on until the queue is full: {quick}");
     run(7000);
     assert_eq!((sent("kept"), sent("quickly")), (200, 200), "all goes on when the back-off is over");
+}
+
+#[test]
+fn a_slow_reader_takes_no_time_of_others() {
+    let text = agent("slow", "works", "", "slowly") + &agent("quick", "readings", "", "quickly");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    (0..100).for_each(|_| send(&log, "works", "slow"));
+    (0..100).for_each(|_| send(&log, "readings", "quick"));
+    turns(&mut worker, 10);
+    assert_eq!(values(&log, "quickly").len(), 100, "the quick one has had its time in each epoch");
+    assert!((1..30).contains(&values(&log, "slowly").len()), "{}", values(&log, "slowly").len());
 }
 
 #[test]

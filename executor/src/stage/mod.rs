@@ -20,7 +20,7 @@ use crate::failure::FailureRecord;
 use crate::frame::{Frame, Refused, Unit};
 use crate::message::Event;
 use crate::program::{Program, SiteId};
-use crate::shared::Shared;
+use crate::shared::{Share, Shared};
 use crate::walk::{Machine, Outcome, Walk};
 use lane::{Lane, LaneId};
 
@@ -39,6 +39,8 @@ pub struct Stage<C: Code> {
     /// Lanes that have a unit to run now.
     ready: VecDeque<LaneId>,
     effects: Effects,
+    /// The epoch that it was last run in, and when its time in it is over.
+    epoch: (u64, Duration),
     spare: Option<Walk<C::Value>>,
     buffer: Vec<u8>,
     units: u64,
@@ -65,6 +67,7 @@ impl<C: Code> Stage<C> {
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             effects: Effects::default(),
+            epoch: (0, Duration::ZERO),
             spare: None,
             buffer: Vec::new(),
             units: 0,
@@ -83,9 +86,13 @@ impl<C: Code> Stage<C> {
         lane.queue.push_back(unit);
     }
 
-    /// Runs what may run until the epoch ends. The effects of what completed can be taken with
-    /// [`Stage::take_effects`].
+    /// Runs what may run until its time in the epoch is over. The effects of what completed can be
+    /// taken with [`Stage::take_effects`].
     pub fn run(&mut self) {
+        let Share { epoch, time } = self.shared.share.get();
+        if self.epoch.0 != epoch {
+            self.epoch = (epoch, self.shared.clock.tick() + time);
+        }
         self.finish_awaits();
         if self.shared.begins_nothing.get() {
             return;
@@ -133,7 +140,7 @@ impl<C: Code> Stage<C> {
     fn epoch_is_over(&self) -> bool {
         self.effects.held() >= self.shared.epoch_bytes_max.get()
             || self.shared.units_left.get() == 0
-            || self.shared.clock.tick() >= self.shared.epoch_ends.get()
+            || self.shared.clock.tick() >= self.epoch.1
     }
 
     /// Says to whoever looks from outside, or comes after this process, what runs now.
