@@ -10,6 +10,11 @@ use crate::config::Guarantee;
 /// The largest record that a client sends at all; topics have their own, lower limits.
 pub const RECORD_BYTES_MAX: usize = 100 << 20;
 
+/// Most that a broker sends at once, in bytes, but for a batch that is larger: a slow link must carry it
+/// within librdkafka's `socket.timeout.ms` (60 s), or the same is asked for again for ever. 20 kB/s carry
+/// it in 13 s.
+const FETCH_BYTES_MAX: &str = "262144";
+
 /// How long a transaction may last: [`crate::config::Bounds::transaction_timeout`].
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
@@ -106,6 +111,9 @@ impl ClientSettings {
             .set("max.poll.interval.ms", "300000")
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.max.bytes", FETCH_BYTES_MAX)
+            // librdkafka wants it to be no more than the former; of a reader it means nothing.
+            .set("message.max.bytes", FETCH_BYTES_MAX)
             .set("check.crcs", "true");
         let strategy = match self.assignor {
             Assignor::CooperativeSticky => "cooperative-sticky",
@@ -141,6 +149,8 @@ impl ClientSettings {
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.max.bytes", FETCH_BYTES_MAX)
+            .set("message.max.bytes", FETCH_BYTES_MAX)
             .set("check.crcs", "true");
         self.with_user(config)
     }
