@@ -19,6 +19,8 @@ use crate::root;
 
 /// Longest wait for an answer of the broker.
 const WAIT: Duration = Duration::from_secs(30);
+/// The largest record that tests send, in bytes: as large as a broker takes at all.
+const RECORD_BYTES_MAX: &str = "104857600";
 /// How long a reader waits for the next record before it looks whether it is at the end.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -146,10 +148,24 @@ impl Broker {
         name
     }
 
+    /// Makes a topic with a unique name that takes records up to this size, in bytes.
+    pub fn topic_for(&self, name: &str, partitions: i32, message_bytes_max: usize) -> String {
+        let name = unique(name);
+        self.make_topic(&name, partitions, Some(&message_bytes_max.to_string()));
+        name
+    }
+
     /// Makes a topic.
     pub fn named_topic(&self, name: &str, partitions: i32) {
+        self.make_topic(name, partitions, None);
+    }
+
+    fn make_topic(&self, name: &str, partitions: i32, message_bytes_max: Option<&str>) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        if let Some(bytes) = message_bytes_max {
+            topic = topic.set("max.message.bytes", bytes);
+        }
         let made = futures_executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
         made.expect("the broker answers").into_iter().for_each(|made| {
             made.expect("the topic is made");
@@ -170,6 +186,7 @@ impl Broker {
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Record>) {
         let mut config = self.config();
         config.set("linger.ms", "5").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+        config.set("message.max.bytes", RECORD_BYTES_MAX);
         let producer: BaseProducer = config.create().expect("a producer");
         for record in records {
             let mut native = BaseRecord::<[u8], [u8]>::to(topic);
@@ -254,6 +271,14 @@ impl Broker {
             _ => None,
         };
         committed.elements().iter().map(of).collect()
+    }
+
+    /// Members of a group that is not rebalancing; `None`: it is, or nobody tells.
+    pub fn members(&self, group: &str) -> Option<usize> {
+        let client: BaseConsumer = self.config().create().expect("a client");
+        let groups = client.fetch_group_list(Some(group), WAIT).ok()?;
+        let group = groups.groups().iter().find(|info| info.name() == group)?;
+        (group.state() == "Stable").then(|| group.members().len())
     }
 
     /// Records that a group has not passed yet, as tools that watch lag count them.

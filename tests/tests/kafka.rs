@@ -520,6 +520,30 @@ fn records_too_large_are_failures_of_their_events() {
     assert_eq!(numbers(&broker.read(&output)), [0, 2], "{words}");
 }
 
+/// Up to the topic's limit, which may be more than clients' queues usually hold, records are read and
+/// written; one byte more is a failure of its event.
+#[test]
+fn records_as_large_as_the_topic_takes_pass() {
+    const LIMIT: usize = 40 << 20;
+    /// What Kafka counts at most besides the value.
+    const OVERHEAD: usize = 93;
+    let broker = broker();
+    let (input, output) = (broker.topic_for("in", 1, LIMIT + 1000), broker.topic_for("out", 1, LIMIT));
+    // JSON text of so many bytes.
+    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    let sizes = [10, 1_000_000, 20 << 20, LIMIT - OVERHEAD, LIMIT - OVERHEAD + 1, 20];
+    broker.produce(&input, sizes.map(|bytes| Record { value: Some(text(bytes).into()), ..Record::default() }));
+    let run = Run::new(broker, &agent("echo", &input, "", &output, SAME)).with(&["--until-caught-up"]);
+    let (status, words) = run.to_end();
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!(words.matches("a record of 41943041 bytes is larger than the topic").count(), 1, "{words}");
+    assert!(words.contains(&format!("{input}/0@4")), "{words}");
+    let passed = broker.read(&output);
+    let [.., _, last] = sizes;
+    assert_eq!(passed.iter().map(|record| record.text().len()).collect::<Vec<_>>(), [&sizes[..4], &[last]].concat());
+    assert!(passed.iter().all(|record| record.text() == text(record.text().len())), "they are as they were");
+}
+
 /// What a topic takes may change while it is written: then a broker refuses a record that was staged.
 #[test]
 fn a_record_that_the_broker_refuses_fails_its_event_alone() {

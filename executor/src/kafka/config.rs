@@ -18,6 +18,10 @@ const FETCH_BYTES_MAX: &str = "262144";
 /// How long a transaction may last: [`crate::config::Bounds::transaction_timeout`].
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
+/// Bytes that wait in the producer, in kB: more than the largest record. What is staged has a lower bound,
+/// [`crate::config::Bounds::staged_bytes_max`].
+const QUEUED_KBYTES_MAX: usize = (RECORD_BYTES_MAX >> 10) + 1024;
+
 /// Settings that delivery depends on, and why nobody may change them.
 const FIXED: [(&str, &str); 17] = [
     ("acks", "a record counts as delivered when all in-sync replicas have it"),
@@ -177,7 +181,7 @@ impl ClientSettings {
             .set("acks", "all")
             .set("message.max.bytes", RECORD_BYTES_MAX.to_string())
             .set("retry.backoff.ms", "250")
-            .set("queue.buffering.max.kbytes", "32768")
+            .set("queue.buffering.max.kbytes", QUEUED_KBYTES_MAX.to_string())
             // A millisecond gathers records into batches: a fifth less CPU per event at full load.
             .set("linger.ms", "1");
         if self.is_exact() {

@@ -244,7 +244,17 @@ impl Producer for KafkaProducer {
                 }
                 Ok(Taken::Yes)
             }
-            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(Taken::QueueFull),
+            // An empty queue that does not take it never will.
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) if self.client.in_flight_count() > 0 => {
+                Ok(Taken::QueueFull)
+            }
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+                let why = format!(
+                    "a record for {}/{} is larger than the client's queue (queue.buffering.max.kbytes)",
+                    record.topic, record.partition
+                );
+                Err(self.failed(Some(Code::MessageSizeTooLarge), why))
+            }
             Err((error, _)) => {
                 let place = format!("{}/{}", record.topic, record.partition);
                 let why = format!("a record could not be sent to {place}: {}", words(&error));
