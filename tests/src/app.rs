@@ -63,10 +63,27 @@ impl App {
             };
             known.extend([("gathers", gathers), ("waits", waits)]);
         }
+        let spec = spec(&known);
+        App::in_folder(broker, name, &spec, known, partitions)
+    }
+
+    /// An app of another spec, of which one agent can be judged: the one with these topics.
+    pub fn of(broker: &Broker, spec: &str, agent: &'static str, topics: Topics, partitions: i32) -> App {
+        let agents = vec![(agent, topics)];
+        App::in_folder(broker, unique("app"), spec, agents, partitions)
+    }
+
+    fn in_folder(
+        broker: &Broker,
+        name: String,
+        spec: &str,
+        agents: Vec<(&'static str, Topics)>,
+        partitions: i32,
+    ) -> App {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("agents.yaml"), spec(&known)).expect("it can be written");
-        let servers = broker.servers.clone();
-        App { folder, name, servers, input, partitions, flags: Vec::new(), agents: known }
+        std::fs::write(folder.path().join("agents.yaml"), spec).expect("it can be written");
+        let (servers, input) = (broker.servers.clone(), agents[0].1.input.clone());
+        App { folder, name, servers, input, partitions, flags: Vec::new(), agents }
     }
 
     /// With these flags too.
@@ -86,7 +103,7 @@ impl App {
         self
     }
 
-    /// The first output of the agent with the table.
+    /// The first output of the first agent: of the one with the table.
     pub fn output(&self) -> &str {
         &self.agents[0].1.outputs[0]
     }

@@ -71,6 +71,8 @@ impl Load {
         config.set("bootstrap.servers", servers).set("partitioner", "murmur2_random").set("log_level", "0");
         // A broker that goes away is waited for, and no event is there twice.
         config.set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
+        // Batches as most producers make them: a reader gets whole ones.
+        config.set("batch.size", "65536");
         let producer: BaseProducer = config.create().expect("a producer");
         let (topic, told, counted) = (topic.to_owned(), ends.clone(), sent.clone());
         let thread = std::thread::spawn(move || {

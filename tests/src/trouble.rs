@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::app::{Agents, App, Member};
-use crate::clock::{pause, since_1970};
+use crate::clock::{now, pause, since_1970};
 use crate::kafka::Broker;
 use crate::load::{Load, Shape};
 use crate::proxy::{ADD_OFFSETS_TO_TXN, Api, END_TXN, Fault, Proxy, TXN_OFFSET_COMMIT};
@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Longest time until a process dies at its failpoint, or a request comes.
 const COMES_MAX: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 12;
+/// How often, and how often in a row, the group must look settled: between the two halves of a
+/// rebalance it does for a moment.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const SETTLED_LOOKS: u32 = 4;
 /// Processes at the start; the last is a static member of the group.
 const PROCESSES: usize = 3;
 
@@ -234,9 +238,9 @@ impl Scene {
     fn request(&mut self, api: Api, fault: Fault) -> bool {
         let before = self.network.happened(api);
         self.network.fault(api, fault);
-        let began = crate::clock::now();
+        let began = now();
         while self.network.happened(api) == before {
-            if crate::clock::now() - began > COMES_MAX {
+            if now() - began > COMES_MAX {
                 return false;
             }
             pause(Duration::from_millis(2));
@@ -244,11 +248,30 @@ impl Scene {
         true
     }
 
-    /// Records that come when nothing is wrong: the age of the oldest.
-    pub fn quiet(&mut self, time: Duration) -> Duration {
+    /// Waits until nothing is wrong any more, then for this long. Gives how late commits were at most.
+    ///
+    /// # Errors
+    /// In words, if the group does not settle or partitions give no output.
+    pub fn quiet(&mut self, time: Duration) -> Result<Duration, String> {
+        self.settle()?;
+        self.recovery()?;
         self.watch.reset();
         pause(time);
-        Duration::from_millis(self.watch.ages().2)
+        Ok(self.watch.oldest())
+    }
+
+    /// Waits until the group knows the processes that there are, and no others.
+    fn settle(&self) -> Result<(), String> {
+        let (began, mut looks) = (now(), 0);
+        while looks < SETTLED_LOOKS {
+            if now() - began > COMES_MAX {
+                return Err(format!("the group does not settle\n{}", self.app.last_words(0..PROCESSES, 40)));
+            }
+            let is_settled = self.broker.members(&self.app.name) == Some(PROCESSES);
+            looks = if is_settled { looks + 1 } else { 0 };
+            pause(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// Ends the load and the processes, processes what is left, and judges it. Tells, too, which
@@ -272,10 +295,10 @@ impl Scene {
 
     fn recovery(&mut self) -> Result<Duration, String> {
         let (at, partitions) = (since_1970(), usize::try_from(PARTITIONS).expect("few"));
-        let began = crate::clock::now();
-        while crate::clock::now() - began < PATIENCE {
+        let began = now();
+        while now() - began < PATIENCE {
             if self.watch.until_after(at, partitions, Duration::from_secs(1)).is_some() {
-                return Ok(crate::clock::now() - began);
+                return Ok(now() - began);
             }
             self.count_ended();
         }

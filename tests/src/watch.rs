@@ -28,12 +28,15 @@ pub struct Partition {
     pub event_at: i64,
     /// Records since the watch was last reset.
     pub records: u64,
+    /// The greatest age that a record had when it came, of those whose events were sent since the watch
+    /// was last reset.
+    pub age: Duration,
 }
 
-#[derive(Default)]
 struct Seen {
     partitions: BTreeMap<i32, Partition>,
-    ages: Vec<u64>,
+    /// When the watch was last reset, in ms since 1970 and as an instant.
+    reset_at: (i64, Instant),
 }
 
 /// A running watch.
@@ -58,7 +61,8 @@ impl Watch {
             list.add_partition_offset(topic, partition, Offset::Offset(ends.1)).expect("an offset");
         }
         consumer.assign(&list).expect("the partitions are there");
-        let (seen, ends) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
+        let seen = Seen { partitions: BTreeMap::new(), reset_at: (since_1970(), now()) };
+        let (seen, ends) = (Arc::new(Mutex::new(seen)), Arc::new(AtomicBool::new(false)));
         let (sees, told) = (seen.clone(), ends.clone());
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
@@ -74,9 +78,9 @@ impl Watch {
     /// Forgets gaps and ages, not when and by whom records were last written.
     pub fn reset(&self) {
         let mut seen = lock(&self.seen);
-        seen.ages.clear();
+        seen.reset_at = (since_1970(), now());
         for partition in seen.partitions.values_mut() {
-            (partition.gap, partition.records) = (Duration::ZERO, 0);
+            (partition.gap, partition.records, partition.age) = (Duration::ZERO, 0, Duration::ZERO);
         }
     }
 
@@ -89,12 +93,14 @@ impl Watch {
         partitions
     }
 
-    /// The age of records when they came, in ms: median, 99 of 100, and the oldest.
-    pub fn ages(&self) -> (u64, u64, u64) {
-        let mut ages = lock(&self.seen).ages.clone();
-        ages.sort_unstable();
-        let at = |part: usize| ages.get((ages.len() * part / 100).min(ages.len().saturating_sub(1))).copied();
-        (at(50).unwrap_or(0), at(99).unwrap_or(0), ages.last().copied().unwrap_or(0))
+    /// How late commits were at most since the watch was last reset: the greatest age of a record of an
+    /// event that was sent since then, or the longest time that a partition has been silent for since then,
+    /// if that is more. What the partition owes from before does not count.
+    pub fn oldest(&self) -> Duration {
+        let seen = lock(&self.seen);
+        let silent = |partition: &Partition| now() - partition.last.max(seen.reset_at.1);
+        let late = seen.partitions.values().map(|partition| partition.age.max(silent(partition)));
+        late.max().unwrap_or_default()
     }
 
     /// Waits until every partition has given a record of an event that was sent after `at`, in ms since 1970.
@@ -128,9 +134,12 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 fn see(seen: &mut Seen, partition: i32, value: &Value) {
     let (now, event_at) = (now(), value["at"].as_i64().unwrap_or(0));
-    seen.ages.push(u64::try_from(since_1970() - event_at).unwrap_or(0));
-    let new = Partition { last: now, gap: Duration::ZERO, writer: 0, event_at: 0, records: 0 };
+    let new = Partition { last: now, gap: Duration::ZERO, writer: 0, event_at: 0, records: 0, age: Duration::ZERO };
     let partition = seen.partitions.entry(partition).or_insert(new);
+    if event_at >= seen.reset_at.0 {
+        let age = Duration::from_millis(u64::try_from(since_1970() - event_at).unwrap_or(0));
+        partition.age = partition.age.max(age);
+    }
     partition.gap = partition.gap.max(now - partition.last);
     partition.last = now;
     partition.event_at = partition.event_at.max(event_at);

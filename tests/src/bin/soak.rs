@@ -18,10 +18,15 @@ const TIMES: usize = 8;
 const KILL_ROWS: usize = 4;
 /// How long nothing happens between two troubles.
 const QUIET: Duration = Duration::from_millis(1500);
+/// How late a commit may be when nothing is wrong, beside an open window and a back-off.
+const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs agents under load through every kind of trouble, and judges what they leave.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit status: 0 all zeros, 1 something is duplicated, lost, reordered, torn or stuck.")]
+#[command(
+    version,
+    after_help = "Exit status: 0 all zeros, 1 something is duplicated, lost, reordered, torn, stuck or late."
+)]
 struct Arguments {
     /// How long trouble is made.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -42,7 +47,7 @@ struct Row {
 
 fn main() -> ExitCode {
     match soak(&Arguments::parse()) {
-        Ok(verdict) if verdict.is_clean() => ExitCode::SUCCESS,
+        Ok((verdict, late)) if verdict.is_clean() && late <= LATE_MAX => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(why) => {
             let _ = writeln!(std::io::stderr(), "error: {why}");
@@ -55,12 +60,13 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn soak(arguments: &Arguments) -> Result<Verdict, String> {
+/// Gives the verdict, and how late commits were at most when nothing was wrong.
+fn soak(arguments: &Arguments) -> Result<(Verdict, Duration), String> {
     let Arguments { minutes, rate, seed } = *arguments;
     say(&format!("{minutes} minutes, {rate} events a second, seed {seed}"));
     let mut scene = Scene::start(rate, seed)?;
     let (mut random, mut deck) = (Random::new(seed), Vec::new());
-    let (mut rows, mut oldest) = (BTreeMap::<Trouble, Row>::new(), Duration::ZERO);
+    let (mut rows, mut late) = (BTreeMap::<Trouble, Row>::new(), Duration::ZERO);
     let began = now();
     while now() - began < Duration::from_secs(60 * minutes) {
         if deck.is_empty() {
@@ -78,15 +84,20 @@ fn soak(arguments: &Arguments) -> Result<Verdict, String> {
             trouble.name(),
             recovery.as_secs_f64()
         ));
-        oldest = oldest.max(scene.quiet(QUIET));
+        let quiet = scene.quiet(QUIET)?;
+        if quiet > LATE_MAX {
+            say(&format!("{:>7}  commits are late afterwards: {:.2} s", "", quiet.as_secs_f64()));
+        }
+        late = late.max(quiet);
     }
     let (verdict, ended) = scene.end()?;
     say(&table(&rows));
-    say(&format!("oldest record when nothing was wrong: {:.2} s", oldest.as_secs_f64()));
+    let (late_s, max_s) = (late.as_secs_f64(), LATE_MAX.as_secs_f64());
+    say(&format!("latest commit when nothing was wrong: after {late_s:.2} s, at most {max_s} s are allowed"));
     say(&format!("processes that ended by themselves: {}", ended.len()));
     ended.iter().for_each(|told| say(told));
     say(&verdict.to_string());
-    Ok(verdict)
+    Ok((verdict, late))
 }
 
 fn table(rows: &BTreeMap<Trouble, Row>) -> String {
