@@ -26,7 +26,7 @@ use changelog::KafkaChangelog;
 use config::ClientSettings;
 use consumer::KafkaConsumer;
 use context::Health;
-use producer::{KafkaProducer, Line};
+use producer::{Client, KafkaProducer, Line};
 
 /// Longest wait for the first answer of a broker.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
@@ -48,9 +48,9 @@ impl Kafka {
         let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for _ in 0..tries {
-            let answer = client.client().fetch_metadata(None, CONNECT_STEP);
+            let answers = ask(&client, &settings, CONNECT_STEP);
             client.poll(Duration::ZERO);
-            if answer.is_ok() {
+            if answers {
                 health.answered();
                 return Ok(Kafka { settings, health, line });
             }
@@ -66,9 +66,9 @@ impl Kafka {
         if !self.health.is_suspect() {
             return;
         }
-        match self.line.client().client().fetch_metadata(None, LOOK_WAIT_MAX) {
-            Ok(_) => self.health.answered(),
-            Err(_) => self.health.unanswered(),
+        match ask(&self.line.client(), &self.settings, LOOK_WAIT_MAX) {
+            true => self.health.answered(),
+            false => self.health.unanswered(),
         }
     }
 
@@ -91,6 +91,12 @@ impl Kafka {
     pub fn admin(&self) -> KafkaAdmin {
         KafkaAdmin::new(self.line.clone(), self.settings.clone(), self.health.clone())
     }
+}
+
+/// Whether any broker answers. It is asked for one topic, which need not exist: all topics of a cluster
+/// may be more than a slow link carries in the time.
+fn ask(client: &Client, settings: &ClientSettings, wait: Duration) -> bool {
+    client.client().fetch_metadata(Some(&settings.app), wait).is_ok()
 }
 
 /// Longest wait when looking whether brokers are back: the worker stands still meanwhile.
