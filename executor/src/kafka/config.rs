@@ -93,6 +93,8 @@ impl ClientSettings {
             .set("client.id", &self.app)
             .set("bootstrap.servers", &self.servers)
             .set("allow.auto.create.topics", "false")
+            // Of a reader it means nothing, but librdkafka wants a fetch to be no smaller.
+            .set("message.max.bytes", FETCH_BYTES_MAX)
             // Reconnects of idle connections are nobody's business.
             .set("log.connection.close", "false")
             .set("reconnect.backoff.max.ms", "2000");
@@ -116,8 +118,6 @@ impl ClientSettings {
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.max.bytes", FETCH_BYTES_MAX)
-            // librdkafka wants it to be no more than the former; of a reader it means nothing.
-            .set("message.max.bytes", FETCH_BYTES_MAX)
             .set("check.crcs", "true");
         let strategy = match self.assignor {
             Assignor::CooperativeSticky => "cooperative-sticky",
@@ -154,7 +154,6 @@ impl ClientSettings {
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.max.bytes", FETCH_BYTES_MAX)
-            .set("message.max.bytes", FETCH_BYTES_MAX)
             .set("check.crcs", "true");
         self.with_user(config)
     }
