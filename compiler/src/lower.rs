@@ -80,6 +80,7 @@ impl Lowering<'_> {
                     topics: kaspr_ir::plan::Topics::Names(Vec::new()),
                     key_codec: kaspr_ir::plan::Codec::Raw,
                     value_codec: kaspr_ir::plan::Codec::Json,
+                    part: None,
                 }));
                 self.edge(last, source, contract, 0);
                 source

@@ -92,6 +92,7 @@ fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
         topics: source.topics.clone(),
         key_codec: source.key_codec.clone(),
         value_codec: source.value_codec.clone(),
+        part: source.part.clone(),
         window: graph.next(index).first().and_then(|(next, _)| window(graph, *next)),
         track: Track { group: 0, per_partition: false },
     }

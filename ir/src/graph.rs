@@ -7,7 +7,7 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
 use crate::plan::{
-    AgentId, App, BatchWindow, Block, Channel, ChannelId, ChannelOutput, Codec, Function, Init, OnError, Place,
+    AgentId, App, BatchWindow, Block, Channel, ChannelId, ChannelOutput, Codec, Function, Init, OnError, Part, Place,
     SinkOutput, Step, Table, Topic, TopicOutput, Topics,
 };
 
@@ -20,6 +20,8 @@ pub struct Source {
     pub key_codec: Codec,
     /// How values are read.
     pub value_codec: Codec,
+    /// The part of each value that is decoded. `None`: all of it.
+    pub part: Option<Part>,
 }
 
 /// Where values leave an agent.

@@ -188,6 +188,20 @@ pub struct Function {
     pub reads_context: bool,
     /// It only reads the value it is given (the compiler's check, conservative).
     pub only_reads: bool,
+    /// The fields of its value that it uses, where it uses nothing else of it (conservative too).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uses: Option<FieldUse>,
+}
+
+/// What a function uses of an object that it is given: it reads these fields, sets them or asks
+/// whether they are there, and neither removes one nor shows the object to other code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldUse {
+    /// Their names, in order.
+    pub fields: Vec<String>,
+    /// It may return the object itself.
+    pub gives_it: bool,
 }
 
 /// What calling a function gives.
@@ -599,6 +613,16 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
+/// The part of an object that is decoded, because nothing on its way uses more of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Part {
+    /// These fields, in order.
+    pub fields: Vec<String>,
+    /// The object may be encoded again: the text of its other fields is kept for that.
+    pub keeps_text: bool,
+}
+
 /// An agent with a topic input and every agent that its channels reach: one stage, one unit of
 /// failure, one ledger per partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -612,6 +636,9 @@ pub struct Reader {
     pub key_codec: Codec,
     /// How values are read.
     pub value_codec: Codec,
+    /// The part of each value that is decoded. `None`: all of it. Set by the rule `project`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part: Option<Part>,
     /// Events are handed over in batches.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window: Option<BatchWindow>,

@@ -61,6 +61,11 @@ impl Printer<'_> {
             Topics::Pattern(pattern) => format!("topics matching /{pattern}/"),
         };
         writeln!(self.out, "  source {topics} (key {}, value {})", reader.key_codec, reader.value_codec)?;
+        if let Some(part) = &reader.part {
+            let fields = if part.fields.is_empty() { "no fields".to_owned() } else { part.fields.join(", ") };
+            let rest = if part.keeps_text { ", the rest passes as text" } else { "" };
+            writeln!(self.out, "  decodes {fields}{rest}")?;
+        }
         if let Some(window) = &reader.window {
             let scope = match window.scope {
                 BatchScope::Mixed => "partitions mixed",

@@ -51,7 +51,8 @@ impl Checker<'_> {
             on_error: self.on_error(&agent.on_error),
             timeout_ms: self.timeout(&agent.timeout),
         };
-        let nowhere = || Source { topics: Topics::Names(Vec::new()), key_codec: Codec::Raw, value_codec: Codec::Json };
+        let topics = || Topics::Names(Vec::new());
+        let nowhere = || Source { topics: topics(), key_codec: Codec::Raw, value_codec: Codec::Json, part: None };
         Agent {
             info,
             input: input.unwrap_or_else(|| Input::Topic(nowhere(), None)),
@@ -150,7 +151,7 @@ impl Checker<'_> {
             }
         }
         let window = input.take.as_ref().and_then(|take| self.take(take));
-        Some(Input::Topic(Source { topics, key_codec, value_codec }, window))
+        Some(Input::Topic(Source { topics, key_codec, value_codec, part: None }, window))
     }
 
     fn topic_names(&mut self, name: &ast::Text, input: &ast::Input, topic: &ast::InputTopic) -> Topics {

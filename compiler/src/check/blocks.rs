@@ -328,6 +328,7 @@ impl Checker<'_> {
             shape: found.map_or(Shape::Unknown, |found| found.shape),
             reads_context: module.mentions_context,
             only_reads: found.is_some_and(|found| found.only_reads),
+            uses: found.and_then(|found| found.uses.clone()),
         }
     }
 }

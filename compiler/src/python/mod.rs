@@ -7,6 +7,7 @@ mod builtins;
 #[cfg(test)]
 mod corpus;
 mod depth;
+mod fields;
 mod module;
 mod reads;
 mod scopes;
@@ -17,7 +18,7 @@ pub use module::{read, with_room};
 use std::collections::HashSet;
 use std::ops::Range;
 
-use kaspr_ir::plan::Shape;
+use kaspr_ir::plan::{FieldUse, Shape};
 
 /// The Python version whose syntax is accepted, unless another is named.
 pub const VERSION: (u8, u8) = (3, 11);
@@ -76,6 +77,8 @@ pub struct Defined {
     pub parameters: Option<Parameters>,
     /// It only reads its first argument, as far as can be proven.
     pub only_reads: bool,
+    /// The fields of its first argument that it uses, where it provably uses nothing else of it.
+    pub uses: Option<FieldUse>,
     /// Some `return` or `yield` gives a value.
     pub gives_value: bool,
     /// It returns a list that it builds.

@@ -1,5 +1,6 @@
 //! Text to [`Module`].
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use kaspr_ir::plan::Shape;
@@ -8,9 +9,10 @@ use ruff_python_ast::{Expr, ParameterWithDefault, PythonVersion, Stmt};
 use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::{Ranged, TextRange};
 
+use super::bindings::Bindings;
 use super::depth::{DEPTH_MAX, is_deeper};
 use super::reads as only_reads;
-use super::{Defined, Module, Parameters, scopes};
+use super::{Defined, Module, Parameters, fields, scopes};
 
 /// Largest block, in bytes of its text.
 const BYTES_MAX: usize = 128 << 10;
@@ -65,9 +67,9 @@ fn read_within(text: &str, version: PythonVersion) -> Module {
         stacker::grow(STACK_TO_DROP, || drop(parsed));
         return Module { excess: Some(format!("{DEPTH_MAX} levels of nesting")), ..Module::default() };
     }
-    let mut reader = Reader { module, depth: 0 };
+    let mut reader = Reader { module, depth: 0, globals: HashSet::new() };
     reader.visit_body(parsed.suite());
-    module = reader.module;
+    module = std::mem::take(&mut reader.module);
     let found = scopes::walk(parsed.suite(), text, version);
     if module.faults.is_empty() {
         module.faults = found.faults;
@@ -78,7 +80,48 @@ fn read_within(text: &str, version: PythonVersion) -> Module {
     if only_reads::BUILTINS.iter().any(|name| module.names.contains(*name)) {
         module.functions.iter_mut().for_each(|function| function.only_reads = false);
     }
+    let certain = bound_once(parsed.suite(), &reader.globals);
+    for function in &mut module.functions {
+        // Its name may mean something else by the time it is called.
+        if module.is_opaque || !certain.contains(function.name.as_str()) {
+            (function.only_reads, function.uses) = (false, None);
+        }
+    }
     module
+}
+
+/// Names that one statement of the module binds, itself and no part of it, and no other ever does.
+/// What an assignment binds in passing, by `:=`, makes it uncertain what it binds last.
+fn bound_once<'a>(suite: &'a [Stmt], globals: &HashSet<String>) -> HashSet<&'a str> {
+    let (mut once, mut again) = (HashSet::new(), HashSet::new());
+    for stmt in suite {
+        let is_simple = match stmt {
+            Stmt::FunctionDef(_) => true,
+            Stmt::Assign(assign) => assign.targets.iter().all(Expr::is_name_expr) && !binds_in_passing(stmt),
+            Stmt::AnnAssign(assign) => assign.target.is_name_expr() && !binds_in_passing(stmt),
+            _ => false,
+        };
+        for name in Bindings::of(std::slice::from_ref(stmt)).names {
+            if !is_simple || globals.contains(name) || !once.insert(name) {
+                again.insert(name);
+            }
+        }
+    }
+    &once - &again
+}
+
+/// Whether some expression of a statement binds a name by `:=`.
+fn binds_in_passing(stmt: &Stmt) -> bool {
+    struct Finds(bool);
+    impl<'a> Visitor<'a> for Finds {
+        fn visit_expr(&mut self, expr: &'a Expr) {
+            self.0 |= expr.is_named_expr();
+            walk_expr(self, expr);
+        }
+    }
+    let mut finds = Finds(false);
+    finds.visit_stmt(stmt);
+    finds.0
 }
 
 /// A range as bytes of the text.
@@ -90,6 +133,8 @@ pub fn range(range: TextRange) -> Range<usize> {
 struct Reader {
     module: Module,
     depth: usize,
+    /// Names that some function declares `global`.
+    globals: HashSet<String>,
 }
 
 impl Reader {
@@ -102,6 +147,7 @@ impl Reader {
             shape: Shape::Plain,
             parameters: Some(parameters.map(self::parameters).unwrap_or_default()),
             only_reads: parameters.and_then(first_name).is_some_and(|_| only_reads::expression(&lambda.body)),
+            uses: parameters.and_then(first_name).and_then(|name| fields::of_expression(&name, &lambda.body)),
             gives_value: true,
             returns_list: matches!(*lambda.body, Expr::List(_) | Expr::ListComp(_)),
         });
@@ -118,6 +164,7 @@ impl<'a> Visitor<'a> for Reader {
             Stmt::AnnAssign(assign) if self.depth == 0 => {
                 assign.value.iter().for_each(|value| self.assign(&assign.target, value));
             }
+            Stmt::Global(global) => self.globals.extend(global.names.iter().map(ToString::to_string)),
             Stmt::ImportFrom(import) => {
                 self.module.is_opaque |= import.names.iter().any(|alias| alias.name.as_str() == "*");
                 if import.level > 0 {
@@ -172,6 +219,9 @@ fn defined(function: &ruff_python_ast::StmtFunctionDef) -> Defined {
         shape,
         parameters: plain.then(|| parameters(&function.parameters)),
         only_reads: reads,
+        uses: first_name(&function.parameters)
+            .filter(|_| plain)
+            .and_then(|name| fields::of_body(&name, &function.body)),
         gives_value: body.gives_value || body.yields || body.raises,
         returns_list: body.returns_list,
     }

@@ -3,6 +3,7 @@
 mod assignor;
 mod context;
 mod forward;
+mod project;
 mod prune;
 mod scope;
 #[cfg(test)]
@@ -17,12 +18,13 @@ pub use assignor::{agents_behind, tables_behind};
 type Rule = (&'static str, fn(&mut Graph));
 
 /// In the order in which they are applied.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     ("prune", prune::apply),
     ("batch scope", scope::apply),
     ("group assignor", assignor::apply),
     ("context use", context::apply),
     ("forward", forward::apply),
+    ("project", project::apply),
 ];
 
 /// Applies all rules.

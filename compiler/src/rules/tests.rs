@@ -150,3 +150,95 @@ fn forwarding() {
     "#]],
     );
 }
+
+#[test]
+fn projection() {
+    let outputs = "[{name: out, keySelector: {python: 'f = lambda v: v[\"key\"]'}}]";
+    let app = |init: &str, python: &str| {
+        let operations = format!("{{pipeline: [f], {init}operations: [{{name: f, map: {{python: '{python}'}}}}]}}");
+        agent(
+            "a",
+            &format!("  input: {{topic: {{name: in}}}}\n  output: {{topics: {outputs}}}\n  processors: {operations}"),
+        )
+    };
+    let of = |init: &str, python: &str, expected: &Expect| check(&app(init, python), &["decodes", "map"], expected);
+    // What a function returns in the value's place is whole: the key selector sees no part.
+    of(
+        "",
+        "f = lambda v: {\"a\": v[\"a\"]}",
+        &expect![[r#"
+            decodes a
+            map f: f() at app.yaml:8
+        "#]],
+    );
+    of(
+        "",
+        "f = lambda v: v",
+        &expect![[r#"
+            decodes key, the rest passes as text
+            map f: f() at app.yaml:8
+        "#]],
+    );
+    of(
+        "",
+        "f = lambda v: {\"a\": v}",
+        &expect![[r#"
+            map f: f() at app.yaml:8
+        "#]],
+    );
+    // Code that may look into functions gets whole values.
+    of(
+        "init: {python: 'import inspect'}, ",
+        "f = lambda v: v",
+        &expect![[r#"
+            map f: f() at app.yaml:8
+        "#]],
+    );
+    // Wherever it stands, and however Python spells it.
+    let peeks = agent(
+        "b",
+        "  input: {topic: {name: other}}\n  processors: {pipeline: [f], operations: [{name: f, map: {python: 'f = lambda v: ｌocals()'}}]}",
+    );
+    check(&(app("", "f = lambda v: v") + &peeks), &["decodes"], &expect![[r#"
+
+    "#]]);
+    let filter = |output: &str| {
+        format!(
+            "  input: {{topic: {{name: in}}}}\n  output: {{{output}}}\n  processors: {{pipeline: [f], operations: [{{name: f, filter: {{python: 'f = lambda v: v.get(\"a\")'}}}}]}}"
+        )
+    };
+    let of = |output: &str, expected: &Expect| check(&agent("a", &filter(output)), &["decodes", "sink"], expected);
+    of(
+        "topics: [{name: out}]",
+        &expect![[r#"
+            decodes a
+            sink topic out (key raw, value json), forwards the bytes
+        "#]],
+    );
+    of(
+        "topics: [{name: out, valueSerializer: raw}]",
+        &expect![[r#"
+            sink topic out (key raw, value raw)
+        "#]],
+    );
+    of(
+        "sinks: [{name: s, python: 'f = lambda v: print(v[\"b\"])'}]",
+        &expect![[r#"
+            decodes a, b
+            sink s: f() at app.yaml:7, outside the transaction
+        "#]],
+    );
+    let channel = agent("a", &filter("channels: [{name: c}]"))
+        + &agent(
+            "b",
+            "  input: {channel: {name: c}}\n  output: {topics: [{name: out, predicate: {python: 'f = lambda v: v[\"c\"]'}}]}",
+        );
+    check(
+        &channel,
+        &["decodes", "sink"],
+        &expect![[r#"
+            decodes a, c, the rest passes as text
+            sink topic out (key raw, value json)
+        "#]],
+    );
+}
