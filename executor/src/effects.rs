@@ -115,6 +115,18 @@ impl Scratch {
         self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
     }
 
+    /// Takes over the bytes of a buffer, and gives the stretches before and behind `split`. The first
+    /// record of an event costs no copy: the buffers change places.
+    pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
+        let start = self.bytes.len();
+        if start == 0 {
+            std::mem::swap(&mut self.bytes, buffer);
+        } else {
+            self.bytes.extend_from_slice(buffer);
+        }
+        (Span { start, end: start + split }, self.span_from(start + split))
+    }
+
     /// The stretch from `start` to the end of the buffer.
     pub fn span_from(&self, start: usize) -> Span {
         Span { start, end: self.bytes.len() }

@@ -352,7 +352,11 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let headers = draft.headers.unwrap_or_default();
         machine.directory.check_size(topic, key, value, &headers)?;
         let timestamp_ms = machine.clock.wall_ms();
-        stage(&self.frame, topic, partition, timestamp_ms, (key, value), headers);
+        let (has_key, has_value) = (key.is_some(), value.is_some());
+        let mut scratch = self.frame.scratch.borrow_mut();
+        let (key, value) = scratch.take(machine.buffer, split);
+        let (key, value) = (has_key.then_some(key), has_value.then_some(value));
+        scratch.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
         Ok(())
     }
 
