@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{AgentId, Codec, FunctionId, TableParameter};
+use kaspr_ir::plan::{AgentId, Codec, FunctionId, ReaderId, TableParameter};
 
 use crate::frame::Frame;
 use crate::message::{Header, TopicName};
@@ -92,8 +92,14 @@ pub trait Code: 'static {
     /// A value on its way. Cloning shares it: every output sees the same object.
     type Value: Clone + std::fmt::Debug + 'static;
 
-    /// Bytes to a value. `None` is Kafka's null.
+    /// Bytes to a value; `None` is Kafka's null. What does not decode is a fault of the kind `Decode`.
     fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault>;
+
+    /// As [`Code::decode`], for a value that goes nowhere but through this reader's program: what the
+    /// plan says that nobody there uses need not be decoded.
+    fn decode_for(&mut self, _reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault> {
+        self.decode(codec, bytes)
+    }
 
     /// Whether [`Code::decode`] would accept the bytes.
     fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault>;

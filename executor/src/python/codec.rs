@@ -9,7 +9,7 @@ use kaspr_ir::plan::Codec;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::json::Decoder;
+use super::json::{Decoder, Pick, Rest};
 use crate::code::{Encoded, Fault};
 use crate::message::Header;
 
@@ -33,6 +33,18 @@ pub fn decode(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&
         }
         other => Err(Fault::new("Decode", format!("the serializer \"{other}\" is not supported"))),
     }
+}
+
+/// A part of a JSON value; false: the value is whole.
+pub fn decode_part(
+    py: Python<'_>,
+    json: &mut Decoder,
+    bytes: &[u8],
+    pick: &mut Pick,
+    rest: Option<&mut Rest>,
+) -> Result<(Py<PyAny>, bool), Fault> {
+    let decoded = json.decode_part(py, bytes, pick, rest).map_err(|error| decoding(py, &error))?;
+    Ok((decoded.0.unbind(), decoded.1))
 }
 
 /// Bytes to a value, where no decoder is at hand.
@@ -84,6 +96,22 @@ pub fn encode(py: Python<'_>, codec: &Codec, value: &Bound<'_, PyAny>, out: &mut
         }
     }
     Ok(Encoded::Bytes)
+}
+
+/// Appends the bytes of a value of which a part was decoded.
+pub fn encode_part(
+    py: Python<'_>,
+    codec: &Codec,
+    value: &Bound<'_, PyAny>,
+    rest: &Rest,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, Fault> {
+    match (codec, value.cast_exact::<PyDict>()) {
+        (Codec::Json, Ok(part)) => super::json::encode_part(part, rest, out)
+            .map(|()| Encoded::Bytes)
+            .map_err(|error| Fault::new("Encode", error.value(py).to_string())),
+        _ => encode(py, codec, value, out),
+    }
 }
 
 /// Appends the bytes of a table's key or value. Here bytes do not pass by JSON: what is written must

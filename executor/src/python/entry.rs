@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::codec;
 use super::runtime::{Running, Runtime};
+use super::value::Value;
 use crate::clock::Clock;
 use crate::code::{Encoded, Fault, Via};
 use crate::directory::Directory;
@@ -83,7 +84,7 @@ impl Context {
 pub struct EventView {
     event: Rc<Event>,
     codecs: (Codec, Codec),
-    via: Option<Rc<Via<Py<PyAny>>>>,
+    via: Option<Rc<Via<Value>>>,
 }
 
 #[pymethods]
@@ -91,7 +92,7 @@ impl EventView {
     #[getter]
     fn key(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self.via.as_ref().and_then(|via| via.key.as_ref()) {
-            Some(key) => Ok(key.clone_ref(py)),
+            Some(key) => Ok(key.object.clone_ref(py)),
             None => codec::decode_plain(py, &self.codecs.0, self.event.key.as_deref()).map_err(raise),
         }
     }

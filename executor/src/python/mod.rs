@@ -15,6 +15,7 @@ mod load;
 mod runtime;
 mod step;
 mod table;
+mod value;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{AgentId, Codec, FunctionId, Plan, TableId};
+use kaspr_ir::plan::{AgentId, Codec, FunctionId, Plan, ReaderId, TableId};
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -39,12 +40,13 @@ use crate::message::{Header, TopicName};
 use crate::tables::Tables;
 use entry::{AppView, Context, Entry};
 pub use interpreter::{Interpreter, exit, prefix, version};
-use json::Decoder;
+use json::{Decoder, Pick, Rest};
 pub use load::LoadError;
 use load::Loader;
 use runtime::{Running, Runtime};
 use step::Step;
 use table::TableView;
+use value::Value;
 
 /// What a worker's Python is loaded with.
 pub struct Loading<'a> {
@@ -76,6 +78,8 @@ struct Callable {
 /// What a ticket waits for.
 struct Waiting {
     task: Py<PyAny>,
+    /// What the function was given.
+    given: Value,
     /// It is the next value of an async generator.
     is_step: bool,
 }
@@ -86,6 +90,10 @@ pub struct PythonCode {
     functions: Vec<Callable>,
     tables: Vec<Py<TableView>>,
     decoder: Decoder,
+    /// What each reader decodes of its values; `None`: all.
+    picks: Vec<Option<Pick>>,
+    /// The rest of the last value that was decoded in part: its room is used again.
+    rest: Rc<Rest>,
     waiting: BTreeMap<Ticket, Waiting>,
     tickets: u64,
     /// Something awaitable has been seen: the loop may hold tasks.
@@ -161,6 +169,8 @@ impl PythonCode {
             functions: functions.collect(),
             tables,
             decoder: Decoder::new(py)?,
+            picks: plan.readers.iter().map(|reader| Pick::new(py, reader.part.as_ref()?)).collect(),
+            rest: Rc::default(),
             waiting: BTreeMap::new(),
             tickets: 0,
             has_awaited: false,
@@ -185,11 +195,17 @@ impl PythonCode {
     }
 
     /// What an object that a call returned means.
-    fn judge(&mut self, py: Python<'_>, result: Bound<'_, PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+    fn judge(
+        &mut self,
+        py: Python<'_>,
+        result: Bound<'_, PyAny>,
+        given: &Value,
+        with: With<'_, Value>,
+    ) -> Called<Value> {
         match kind(&result) {
-            Kind::Value => Called::Value(result.unbind()),
-            Kind::Values => Called::Values(result.unbind()),
-            Kind::Awaitable => self.begin(py, &result, with, false),
+            Kind::Value => Called::Value(Value::returned(result, given)),
+            Kind::Values => Called::Values(result.into()),
+            Kind::Awaitable => self.begin(py, &result, given, with, false),
         }
     }
 
@@ -198,9 +214,10 @@ impl PythonCode {
         &mut self,
         py: Python<'_>,
         awaitable: &Bound<'_, PyAny>,
-        with: With<'_, Py<PyAny>>,
+        given: &Value,
+        with: With<'_, Value>,
         is_step: bool,
-    ) -> Called<Py<PyAny>> {
+    ) -> Called<Value> {
         self.has_awaited = true;
         let entry = Py::new(py, Entry { running: Running::of(with) });
         let task = entry.and_then(|entry| {
@@ -211,19 +228,19 @@ impl PythonCode {
             Ok(task) => task,
             Err(error) => return Called::Failed(self.fault(py, &error)),
         };
-        match self.finished(py, &task, is_step) {
+        match self.finished(py, &task, given, is_step) {
             Some(called) => called,
             None => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                self.waiting.insert(ticket, Waiting { task: task.unbind(), is_step });
+                self.waiting.insert(ticket, Waiting { task: task.unbind(), given: given.clone(), is_step });
                 Called::Pending(ticket)
             }
         }
     }
 
     /// What a task came to, if it is done.
-    fn finished(&self, py: Python<'_>, task: &Bound<'_, PyAny>, is_step: bool) -> Option<Called<Py<PyAny>>> {
+    fn finished(&self, py: Python<'_>, task: &Bound<'_, PyAny>, given: &Value, is_step: bool) -> Option<Called<Value>> {
         match task.call_method0("done").and_then(|done| done.is_truthy()) {
             Ok(true) => {}
             Ok(false) => return None,
@@ -232,8 +249,8 @@ impl PythonCode {
         let outcome = task.call_method0("result").and_then(|result| result.extract::<(bool, Bound<'_, PyAny>)>());
         Some(match outcome {
             Ok((true, value)) => match kind(&value) {
-                Kind::Values if !is_step => Called::Values(value.unbind()),
-                _ => Called::Value(value.unbind()),
+                Kind::Values if !is_step => Called::Values(value.into()),
+                _ => Called::Value(Value::returned(value, given)),
             },
             Ok((false, error)) => {
                 let error = PyErr::from_value(error);
@@ -246,7 +263,7 @@ impl PythonCode {
         })
     }
 
-    fn enter(&self, with: With<'_, Py<PyAny>>) {
+    fn enter(&self, with: With<'_, Value>) {
         let running = Running::of(with);
         *self.runtime.running.borrow_mut() = Some(running);
     }
@@ -256,7 +273,7 @@ impl PythonCode {
     }
 
     /// Tables by keyword for a function: the same at every call.
-    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_, Py<PyAny>>) -> PyResult<()> {
+    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_, Value>) -> PyResult<()> {
         if self.functions[function.index()].tables.is_none() {
             let keywords = PyDict::new(py);
             for table in with.tables {
@@ -299,35 +316,48 @@ fn kind(object: &Bound<'_, PyAny>) -> Kind {
 }
 
 impl Code for PythonCode {
-    type Value = Py<PyAny>;
+    type Value = Value;
 
-    fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
-        Python::attach(|py| codec::decode(py, &mut self.decoder, codec, bytes))
+    fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Value, Fault> {
+        Python::attach(|py| codec::decode(py, &mut self.decoder, codec, bytes).map(Value::from))
+    }
+
+    fn decode_for(&mut self, reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Value, Fault> {
+        match (&self.picks[reader.index()], bytes) {
+            (Some(_), Some(bytes)) => Python::attach(|py| self.decode_part(py, reader, bytes)),
+            _ => self.decode(codec, bytes),
+        }
     }
 
     fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault> {
         Python::attach(|py| codec::validate(py, &mut self.decoder, codec, bytes))
     }
 
-    fn encode(&mut self, codec: &Codec, value: &Py<PyAny>, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
-        Python::attach(|py| codec::encode(py, codec, value.bind(py), out))
-    }
-
-    fn list(&mut self, values: Vec<Py<PyAny>>) -> Result<Py<PyAny>, Fault> {
-        Python::attach(|py| {
-            PyList::new(py, values).map(|list| list.into_any().unbind()).map_err(|error| self.fault(py, &error))
+    fn encode(&mut self, codec: &Codec, value: &Value, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+        Python::attach(|py| match &value.rest {
+            Some(rest) => codec::encode_part(py, codec, value.object.bind(py), rest, out),
+            None => codec::encode(py, codec, value.object.bind(py), out),
         })
     }
 
-    fn none(&self) -> Py<PyAny> {
-        Python::attach(|py| -> Py<PyAny> { py.None() })
+    fn list(&mut self, values: Vec<Value>) -> Result<Value, Fault> {
+        Python::attach(|py| {
+            let objects = values.into_iter().map(|value| value.object);
+            PyList::new(py, objects.collect::<Vec<_>>())
+                .map(|list| list.into_any().into())
+                .map_err(|error| self.fault(py, &error))
+        })
     }
 
-    fn is_none(&self, value: &Py<PyAny>) -> bool {
-        Python::attach(|py| value.is_none(py))
+    fn none(&self) -> Value {
+        Python::attach(|py| py.None().into())
     }
 
-    fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Py<PyAny>, Fault> {
+    fn is_none(&self, value: &Value) -> bool {
+        Python::attach(|py| value.object.is_none(py))
+    }
+
+    fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Value, Fault> {
         Python::attach(|py| {
             let metadata = PyDict::new(py);
             let set = || -> PyResult<()> {
@@ -337,11 +367,11 @@ impl Code for PythonCode {
                 metadata.set_item("timestamp", timestamp_ms as f64 / 1000.0)
             };
             set().map_err(|error| self.fault(py, &error))?;
-            Ok(metadata.into_any().unbind())
+            Ok(metadata.into_any().into())
         })
     }
 
-    fn call(&mut self, function: FunctionId, value: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+    fn call(&mut self, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
         Python::attach(|py| {
             self.runtime.agent.set(Some(with.agent));
             self.runtime.alarm.arm(with.row);
@@ -350,7 +380,7 @@ impl Code for PythonCode {
         })
     }
 
-    fn next(&mut self, values: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+    fn next(&mut self, values: &Value, with: With<'_, Value>) -> Called<Value> {
         Python::attach(|py| {
             self.runtime.alarm.arm(with.row);
             let called = self.stepped(py, values, with);
@@ -358,10 +388,10 @@ impl Code for PythonCode {
         })
     }
 
-    fn take(&mut self, ticket: Ticket) -> Option<Called<Py<PyAny>>> {
+    fn take(&mut self, ticket: Ticket) -> Option<Called<Value>> {
         Python::attach(|py| {
             let waiting = self.waiting.get(&ticket)?;
-            let called = self.finished(py, waiting.task.bind(py), waiting.is_step)?;
+            let called = self.finished(py, waiting.task.bind(py), &waiting.given, waiting.is_step)?;
             self.waiting.remove(&ticket);
             Some(called)
         })
@@ -377,24 +407,24 @@ impl Code for PythonCode {
         });
     }
 
-    fn truth(&mut self, value: &Py<PyAny>) -> Result<bool, Fault> {
-        Python::attach(|py| value.bind(py).is_truthy().map_err(|error| self.fault(py, &error)))
+    fn truth(&mut self, value: &Value) -> Result<bool, Fault> {
+        Python::attach(|py| value.object.bind(py).is_truthy().map_err(|error| self.fault(py, &error)))
     }
 
-    fn topic(&mut self, value: &Py<PyAny>) -> Result<TopicName, Fault> {
-        Python::attach(|py| match value.bind(py).extract::<String>() {
+    fn topic(&mut self, value: &Value) -> Result<TopicName, Fault> {
+        Python::attach(|py| match value.object.bind(py).extract::<String>() {
             Ok(name) if !name.is_empty() => Ok(name.as_str().into()),
             Ok(_) => Err(Fault::new("Topic", "the name selector returned an empty str")),
             Err(_) => {
-                let class = codec::type_name(value.bind(py));
+                let class = codec::type_name(value.object.bind(py));
                 Err(Fault::new("Topic", format!("the name selector returned {class}: a str is needed")))
             }
         })
     }
 
-    fn partition(&mut self, value: &Py<PyAny>) -> Result<Option<i32>, Fault> {
+    fn partition(&mut self, value: &Value) -> Result<Option<i32>, Fault> {
         Python::attach(|py| {
-            let value = value.bind(py);
+            let value = value.object.bind(py);
             if value.is_none() {
                 return Ok(None);
             }
@@ -406,8 +436,8 @@ impl Code for PythonCode {
         })
     }
 
-    fn headers(&mut self, value: &Py<PyAny>) -> Result<Vec<Header>, Fault> {
-        Python::attach(|py| codec::headers(py, value.bind(py)))
+    fn headers(&mut self, value: &Value) -> Result<Vec<Header>, Fault> {
+        Python::attach(|py| codec::headers(py, value.object.bind(py)))
     }
 
     fn waits(&self) -> bool {
@@ -446,20 +476,27 @@ impl Code for PythonCode {
 }
 
 impl PythonCode {
-    fn called(
-        &mut self,
-        py: Python<'_>,
-        function: FunctionId,
-        value: &Py<PyAny>,
-        with: With<'_, Py<PyAny>>,
-    ) -> Called<Py<PyAny>> {
+    /// The part of a value that its reader uses.
+    fn decode_part(&mut self, py: Python<'_>, reader: ReaderId, bytes: &[u8]) -> Result<Value, Fault> {
+        let pick = self.picks[reader.index()].as_mut().expect("the caller has looked");
+        if pick.keeps_text && Rc::get_mut(&mut self.rest).is_none() {
+            // Somebody still has a value of which it is the rest.
+            self.rest = Rc::default();
+        }
+        let rest = Rc::get_mut(&mut self.rest).filter(|_| pick.keeps_text);
+        let (object, is_part) = codec::decode_part(py, &mut self.decoder, bytes, pick, rest)?;
+        let rest = (is_part && pick.keeps_text).then(|| self.rest.clone());
+        Ok(Value { object, rest })
+    }
+
+    fn called(&mut self, py: Python<'_>, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
         let result = if with.tables.is_empty() {
             let callable = &self.functions[function.index()];
             let needs_event = callable.needs_event;
             if needs_event {
                 self.enter(with);
             }
-            let result = callable.function.bind(py).call1((value,));
+            let result = callable.function.bind(py).call1((&value.object,));
             if needs_event {
                 self.leave();
             }
@@ -468,31 +505,31 @@ impl PythonCode {
             self.call_with_tables(py, function, value, with)
         };
         match result {
-            Ok(result) => self.judge(py, result, with),
+            Ok(result) => self.judge(py, result, value, with),
             Err(error) => Called::Failed(self.fault(py, &error)),
         }
     }
 
-    fn stepped(&mut self, py: Python<'_>, values: &Py<PyAny>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
-        let values = values.bind(py);
+    fn stepped(&mut self, py: Python<'_>, values: &Value, with: With<'_, Value>) -> Called<Value> {
+        let object = values.object.bind(py);
         self.runtime.agent.set(Some(with.agent));
         self.enter(with);
-        let step = if values.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
-            values.call_method0("__anext__").map(|step| (step, true))
+        let step = if object.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
+            object.call_method0("__anext__").map(|step| (step, true))
         } else {
-            values.call_method0("__next__").map(|step| (step, false))
+            object.call_method0("__next__").map(|step| (step, false))
         };
         self.leave();
         match step {
-            Ok((step, true)) => self.begin(py, &step, with, true),
-            Ok((step, false)) => Called::Value(step.unbind()),
+            Ok((step, true)) => self.begin(py, &step, values, with, true),
+            Ok((step, false)) => Called::Value(step.into()),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
             Err(error) => Called::Failed(self.fault(py, &error)),
         }
     }
 
     /// What a call gave, unless it took longer than it may: then it fails, whatever it gave.
-    fn in_time(&mut self, py: Python<'_>, called: Called<Py<PyAny>>, with: With<'_, Py<PyAny>>) -> Called<Py<PyAny>> {
+    fn in_time(&mut self, py: Python<'_>, called: Called<Value>, with: With<'_, Value>) -> Called<Value> {
         let mut fault = match self.runtime.alarm.disarm(py) {
             None => return called,
             Some(why) => late(why, with.limit),
@@ -509,14 +546,14 @@ impl PythonCode {
         &mut self,
         py: Python<'py>,
         function: FunctionId,
-        value: &Py<PyAny>,
-        with: With<'_, Py<PyAny>>,
+        value: &Value,
+        with: With<'_, Value>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.keywords(py, function, with)?;
         let callable = &self.functions[function.index()];
         let keywords = callable.tables.as_ref().map(|keywords| keywords.bind(py));
         self.enter(with);
-        let result = callable.function.bind(py).call((value,), keywords);
+        let result = callable.function.bind(py).call((&value.object,), keywords);
         self.leave();
         result
     }

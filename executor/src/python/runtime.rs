@@ -14,6 +14,7 @@ use pyo3::types::PyModule;
 
 use super::alarm::Alarm;
 use super::entry::Entry;
+use super::value::Value;
 use crate::code::{Via, With};
 use crate::frame::Frame;
 use crate::guard::Watch;
@@ -28,12 +29,12 @@ pub struct Running {
     /// The agent.
     pub agent: AgentId,
     /// Key and headers that a channel's selectors gave.
-    pub via: Option<Rc<Via<Py<PyAny>>>>,
+    pub via: Option<Rc<Via<Value>>>,
 }
 
 impl Running {
     /// What runs in a call.
-    pub fn of(with: With<'_, Py<PyAny>>) -> Running {
+    pub fn of(with: With<'_, Value>) -> Running {
         Running { frame: with.frame.clone(), agent: with.agent, via: with.via.cloned() }
     }
 }

@@ -229,12 +229,12 @@ impl<C: Code> Stage<C> {
         let mut code = self.shared.code.borrow_mut();
         let program = &self.program;
         if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some() {
-            code.validate(&program.key_codec, event.key.as_deref()).map_err(as_decode)?;
+            code.validate(&program.key_codec, event.key.as_deref())?;
         }
         if program.needs_value {
-            return code.decode(&program.value_codec, event.value.as_deref()).map_err(as_decode);
+            return code.decode_for(self.reader, &program.value_codec, event.value.as_deref());
         }
-        code.validate(&program.value_codec, event.value.as_deref()).map_err(as_decode)?;
+        code.validate(&program.value_codec, event.value.as_deref())?;
         Ok(code.none())
     }
 
@@ -524,8 +524,4 @@ fn without(unit: Unit, gone: &mut dyn FnMut(&Event) -> bool) -> Option<Unit> {
             (!kept.is_empty()).then_some(Unit::Batch(kept))
         }
     }
-}
-
-fn as_decode(fault: Fault) -> Fault {
-    Fault { kind: "Decode".to_owned(), ..fault }
 }

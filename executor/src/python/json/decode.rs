@@ -8,14 +8,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::keys::{Keys, Place, Shape, Values};
+use super::pick::{Pick, Rest};
 use super::scan;
 
 /// Nesting up to which the fast path follows; deeper text is given to `json.loads`.
-const DEPTH_MAX: u32 = 128;
+pub(super) const DEPTH_MAX: u32 = 128;
 
 /// So many decimal digits, and powers of ten up to there, are exact as floats: then a division is
 /// correctly rounded (Clinger 1990).
-const DIGITS_EXACT: usize = 15;
+pub(super) const DIGITS_EXACT: usize = 15;
 const TENS: [f64; DIGITS_EXACT + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
@@ -23,7 +24,7 @@ const TENS: [f64; DIGITS_EXACT + 1] =
 /// allocation and no hash of its keys.
 pub struct Decoder {
     loads: Py<PyAny>,
-    keys: Keys,
+    pub(super) keys: Keys,
     /// Room for strings with escapes.
     unescaped: Vec<u8>,
 }
@@ -44,6 +45,26 @@ impl Decoder {
         }
     }
 
+    /// As [`Decoder::decode`]; of an object only a part, with the text of its other fields in `rest`
+    /// where the pick asks for it. False: the value is whole.
+    pub fn decode_part<'py>(
+        &mut self,
+        py: Python<'py>,
+        bytes: &[u8],
+        pick: &mut Pick,
+        rest: Option<&mut Rest>,
+    ) -> PyResult<(Bound<'py, PyAny>, bool)> {
+        let mut parser = Parser { py, bytes, at: 0, decoder: self };
+        match parser.document_part(pick, rest) {
+            Some(value) => Ok((value, true)),
+            None => {
+                // SAFETY: a fresh exception is cleared, if a call of the fast path left one.
+                unsafe { ffi::PyErr_Clear() };
+                self.decode(py, bytes).map(|value| (value, false))
+            }
+        }
+    }
+
     /// Checks that [`Decoder::decode`] would accept the bytes.
     pub fn validate(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<()> {
         match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
@@ -61,11 +82,11 @@ impl Decoder {
 }
 
 /// Reads one document. Every method gives `None` where the fast path does not apply.
-struct Parser<'a, 'py> {
-    py: Python<'py>,
-    bytes: &'a [u8],
-    at: usize,
-    decoder: &'a mut Decoder,
+pub(super) struct Parser<'a, 'py> {
+    pub(super) py: Python<'py>,
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    pub(super) decoder: &'a mut Decoder,
 }
 
 impl<'py> Parser<'_, 'py> {
@@ -76,12 +97,12 @@ impl<'py> Parser<'_, 'py> {
     }
 
     #[inline]
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     #[inline(always)]
-    fn skip_space(&mut self) {
+    pub(super) fn skip_space(&mut self) {
         while let Some(byte @ 0..=b' ') = self.peek() {
             if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
                 return;
@@ -92,12 +113,12 @@ impl<'py> Parser<'_, 'py> {
 
     /// The next byte that is no space.
     #[inline(always)]
-    fn next(&mut self) -> Option<u8> {
+    pub(super) fn next(&mut self) -> Option<u8> {
         self.skip_space();
         self.peek()
     }
 
-    fn value(&mut self, depth: u32) -> Option<Bound<'py, PyAny>> {
+    pub(super) fn value(&mut self, depth: u32) -> Option<Bound<'py, PyAny>> {
         match self.next()? {
             b'"' => {
                 self.at += 1;
@@ -117,7 +138,7 @@ impl<'py> Parser<'_, 'py> {
         pyo3::types::PyBool::new(self.py, value).to_owned().into_any()
     }
 
-    fn word(&mut self, word: &[u8]) -> bool {
+    pub(super) fn word(&mut self, word: &[u8]) -> bool {
         let is = self.bytes[self.at..].starts_with(word);
         self.at += if is { word.len() } else { 0 };
         is
@@ -203,7 +224,7 @@ impl<'py> Parser<'_, 'py> {
     }
 
     #[inline(always)]
-    fn colon(&mut self) -> Option<()> {
+    pub(super) fn colon(&mut self) -> Option<()> {
         (self.next()? == b':').then(|| self.at += 1)
     }
 
@@ -374,7 +395,7 @@ impl<'py> Parser<'_, 'py> {
 
     /// Digits, at least one: the number that they make behind `before`, and how many they are.
     #[inline]
-    fn digits(&mut self, before: u64) -> Option<(u64, usize)> {
+    pub(super) fn digits(&mut self, before: u64) -> Option<(u64, usize)> {
         let start = self.at;
         let mut number = before;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
@@ -395,7 +416,7 @@ impl<'py> Parser<'_, 'py> {
 }
 
 #[inline]
-fn set(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Option<()> {
+pub(super) fn set(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Option<()> {
     // SAFETY: all three are alive; the dict takes its own references.
     let set = unsafe { ffi::PyDict_SetItem(dict.as_ptr(), key.as_ptr(), value.as_ptr()) };
     (set == 0).then_some(())

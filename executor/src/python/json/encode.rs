@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
+use super::pick::{Piece, Rest};
 use super::{float, scan};
 
 /// Deepest nesting; `json.dumps` gives up near it, with the same exception.
@@ -21,6 +22,41 @@ pub fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         out.truncate(start);
     }
     encoded
+}
+
+/// As [`encode`], for an object of which a part was decoded: `rest` has the text of its other fields.
+pub fn encode_part(part: &Bound<'_, PyDict>, rest: &Rest, out: &mut Vec<u8>) -> PyResult<()> {
+    let start = out.len();
+    let encoded = write_part(part, rest, out);
+    if encoded.is_err() {
+        out.truncate(start);
+    }
+    encoded
+}
+
+fn write_part(part: &Bound<'_, PyDict>, rest: &Rest, out: &mut Vec<u8>) -> PyResult<()> {
+    let around = enter(part.as_any(), None)?;
+    let mut fields = Fields::of(part);
+    out.push(b'{');
+    for piece in rest.pieces() {
+        match piece {
+            Piece::Fields(run) => {
+                fields.separate(out);
+                out.extend_from_slice(rest.text(run));
+            }
+            Piece::Field(key, value) => {
+                fields.separate(out);
+                out.extend_from_slice(rest.text(key));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(rest.text(value));
+            }
+            // Those that were decoded come first in the part, in the object's order.
+            Piece::Decoded => drop(fields.write_next(out, &around)?),
+        }
+    }
+    while fields.write_next(out, &around)? {}
+    out.push(b'}');
+    Ok(())
 }
 
 /// The containers around a value, innermost first: none may hold itself.
@@ -237,34 +273,60 @@ fn write_sequence<'py>(
 
 fn write_dict(dict: &Bound<'_, PyDict>, out: &mut Vec<u8>, around: Option<&Around<'_>>) -> PyResult<()> {
     let around = enter(dict.as_any(), around)?;
-    let size = dict.len();
-    let mut position: ffi::Py_ssize_t = 0;
-    let mut first = true;
+    let mut fields = Fields::of(dict);
     out.push(b'{');
-    loop {
+    while fields.write_next(out, &around)? {}
+    out.push(b'}');
+    Ok(())
+}
+
+/// The fields of a dict, written one after the other.
+struct Fields<'a, 'py> {
+    dict: &'a Bound<'py, PyDict>,
+    size: usize,
+    position: ffi::Py_ssize_t,
+    is_first: bool,
+}
+
+impl<'a, 'py> Fields<'a, 'py> {
+    fn of(dict: &'a Bound<'py, PyDict>) -> Fields<'a, 'py> {
+        Fields { dict, size: dict.len(), position: 0, is_first: true }
+    }
+
+    /// What stands between two fields.
+    #[inline]
+    fn separate(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.is_first, false) {
+            out.extend_from_slice(b", ");
+        }
+    }
+
+    /// Writes the next field; false: there is none.
+    #[inline]
+    fn write_next(&mut self, out: &mut Vec<u8>, around: &Around<'_>) -> PyResult<bool> {
+        let dict = self.dict;
         let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: the dict is alive; both pointers are borrowed, and made our own before user code
         // runs. A dict that it changed is noticed below.
         let (key, value) = unsafe {
-            if ffi::PyDict_Next(dict.as_ptr(), &raw mut position, &raw mut key, &raw mut value) == 0 {
-                break;
+            if ffi::PyDict_Next(dict.as_ptr(), &raw mut self.position, &raw mut key, &raw mut value) == 0 {
+                return Ok(false);
             }
             (Borrowed::from_ptr(dict.py(), key), Borrowed::from_ptr(dict.py(), value))
         };
-        let is_first = std::mem::replace(&mut first, false);
+        let is_first = std::mem::replace(&mut self.is_first, false);
         if write_known_key(key, is_first, out) {
             if !write_leaf(value, out) {
-                write_branch(&value.to_owned(), out, Some(&around))?;
+                write_branch(&value.to_owned(), out, Some(around))?;
             }
         } else {
-            write_pair(&key.to_owned(), &value.to_owned(), is_first, out, &around)?;
+            write_pair(&key.to_owned(), &value.to_owned(), is_first, out, around)?;
         }
-        if dict.len() != size {
+        if dict.len() != self.size {
             return Err(PyRuntimeError::new_err("dictionary changed size during iteration"));
         }
+        Ok(true)
     }
-    out.push(b'}');
-    Ok(())
 }
 
 fn write_pairs<'py>(

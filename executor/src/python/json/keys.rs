@@ -112,13 +112,42 @@ pub struct Shape {
     surprises: Cell<u8>,
 }
 
-struct ShapeKey {
+/// A key of plain ASCII that is looked for in text.
+pub struct ShapeKey {
     /// With its quotes.
+    text: Text,
+    object: Py<PyAny>,
+}
+
+/// Text that is looked for where other text begins.
+pub struct Text {
     text: Box<[u8]>,
     /// The first bytes of the text, and which of their bits count.
     word: u128,
     mask: u128,
-    object: Py<PyAny>,
+}
+
+impl Text {
+    pub fn new(text: &[u8]) -> Text {
+        let mut first = [0; 16];
+        let count = text.len().min(16);
+        first[..count].copy_from_slice(&text[..count]);
+        let mask = u128::MAX.checked_shr(128 - 8 * u32::try_from(count).expect("at most 16")).unwrap_or(0);
+        Text { text: text.into(), word: u128::from_le_bytes(first), mask }
+    }
+
+    /// Whether the text begins with it: then its length.
+    #[inline(always)]
+    pub fn begins(&self, text: &[u8]) -> Option<usize> {
+        let length = self.text.len();
+        let Some(chunk) = text.first_chunk() else {
+            return text.starts_with(&self.text).then_some(length);
+        };
+        if u128::from_le_bytes(*chunk) & self.mask != self.word {
+            return None;
+        }
+        (length <= 16 || text.get(16..length) == self.text.get(16..)).then_some(length)
+    }
 }
 
 impl Shape {
@@ -134,7 +163,7 @@ impl Shape {
     }
 
     fn begins_with(&self, text: &[u8]) -> bool {
-        self.keys.first().is_some_and(|key| key.text[1..key.text.len() - 1] == *text)
+        self.keys.first().is_some_and(|key| key.text.text[1..key.text.text.len() - 1] == *text)
     }
 
     /// How many keys it has.
@@ -145,15 +174,7 @@ impl Shape {
     /// Whether the text goes on with key `number`: then the length of the key with its quotes.
     #[inline(always)]
     pub fn follows(&self, number: usize, text: &[u8]) -> Option<usize> {
-        let key = self.keys.get(number)?;
-        let length = key.text.len();
-        let Some(chunk) = text.first_chunk() else {
-            return text.starts_with(&key.text).then_some(length);
-        };
-        if u128::from_le_bytes(*chunk) & key.mask != key.word {
-            return None;
-        }
-        (length <= 16 || text.get(16..length) == key.text.get(16..)).then_some(length)
+        self.keys.get(number)?.begins(text)
     }
 
     /// An object of this shape.
@@ -185,9 +206,20 @@ impl Shape {
 }
 
 impl ShapeKey {
+    /// Whether text begins with it in its quotes: then its length with them.
+    #[inline(always)]
+    pub fn begins(&self, text: &[u8]) -> Option<usize> {
+        self.text.begins(text)
+    }
+
+    /// The key as an object.
+    pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.object.bind(py)
+    }
+
     /// `None` where the key is not plain ASCII. It is interned: then it is the same object as the
     /// literals of user code, and lookups find it by its address.
-    fn of(key: &Bound<'_, PyString>, interned: &mut usize) -> Option<ShapeKey> {
+    pub fn of(key: &Bound<'_, PyString>, interned: &mut usize) -> Option<ShapeKey> {
         let plain = key.to_str().ok()?;
         let object = if *interned < INTERNED_MAX { PyString::intern(key.py(), plain) } else { key.clone() };
         *interned += 1;
@@ -195,11 +227,7 @@ impl ShapeKey {
         if scan::plain_end(&text, 1) != Some(text.len() - 1) {
             return None;
         }
-        let mut first = [0; 16];
-        let count = text.len().min(16);
-        first[..count].copy_from_slice(&text[..count]);
-        let (word, mask) = (u128::from_le_bytes(first), u128::MAX >> (128 - 8 * count));
-        Some(ShapeKey { text: text.into(), word, mask, object: object.into_any().unbind() })
+        Some(ShapeKey { text: Text::new(&text), object: object.into_any().unbind() })
     }
 }
 

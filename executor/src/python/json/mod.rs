@@ -8,9 +8,11 @@ mod decode;
 mod encode;
 mod float;
 mod keys;
+mod pick;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use decode::Decoder;
-pub use encode::encode;
+pub use encode::{encode, encode_part};
+pub use pick::{Pick, Rest};

@@ -26,7 +26,18 @@ fn is(word: u64, byte: u8) -> u64 {
 
 /// The first byte from `at` on that is no plain ASCII of a string.
 #[inline]
-pub fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub fn plain_end(bytes: &[u8], at: usize) -> Option<usize> {
+    end(bytes, at, stops)
+}
+
+/// The first byte from `at` on that ends a run of what `json.dumps` writes as it is.
+#[inline]
+pub fn written_end(bytes: &[u8], at: usize) -> Option<usize> {
+    end(bytes, at, escapes)
+}
+
+#[inline(always)]
+fn end(bytes: &[u8], mut at: usize, stops: impl Fn(u64) -> u64) -> Option<usize> {
     while let Some(chunk) = bytes.get(at..at + 8) {
         let stops = stops(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
         if stops != 0 {
@@ -34,9 +45,12 @@ pub fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
         }
         at += 8;
     }
+    // Spaces, which stop nothing, fill the last word.
+    let mut last = [b' '; 8];
     let rest = bytes.get(at..)?;
-    let stop = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte >= 0x80)?;
-    Some(at + stop)
+    last[..rest.len()].copy_from_slice(rest);
+    let stops = stops(u64::from_le_bytes(last));
+    (stops != 0).then(|| at + (stops.trailing_zeros() / 8) as usize)
 }
 
 /// Copies bytes, mostly few: without a call where they are fewer than a line of the cache.

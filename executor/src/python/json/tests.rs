@@ -1,9 +1,11 @@
 //! Against CPython's own `json`: same bytes, same objects, same refusals.
 
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
+use pyo3::types::{PyDict, PyModule};
 
-use super::{Decoder, encode};
+use kaspr_ir::plan::Part;
+
+use super::{Decoder, Pick, Rest, encode, encode_part};
 
 /// A small seeded generator: a failing case prints its seed.
 struct Seeded(u64);
@@ -306,4 +308,134 @@ refused = [b'x', [b'x'], object(), Loop()]
             assert!(encode(&value.unwrap(), &mut Vec::new()).is_err());
         }
     });
+}
+
+const FIELDS: [&str; 4] = ["a", "b", "key", "longer text that fills words"];
+
+impl Seeded {
+    /// Keys of an object, some of them those of `FIELDS`, seldom one twice.
+    fn keys(&mut self) -> Vec<String> {
+        let mut keys: Vec<String> = Vec::new();
+        for _ in 0..self.below(7) {
+            let key = match self.below(8) {
+                0 => self.text(),
+                1..3 => ["x", "y"][self.below(2) as usize].to_owned(),
+                _ => FIELDS[self.below(4) as usize].to_owned(),
+            };
+            if !keys.contains(&key) || self.below(4) == 0 {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// An object with these keys, written in one way or another.
+    fn object(&mut self, keys: &[String]) -> String {
+        const VALUES: [&str; 12] = [
+            "1.50",
+            "0.00001",
+            "-0",
+            "1.0",
+            "0.5",
+            "{}",
+            "[1, 2]",
+            "{\"a\": [true]}",
+            "{\"a\":1}",
+            "[ ]",
+            "\"t\"",
+            "[1,2]",
+        ];
+        let (comma, colon) = [(", ", ": "), (", ", ": "), (",", ":"), (" ,\n", " :")][self.below(4) as usize];
+        let pairs: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let value = match self.below(4) {
+                    0 => self.json(3),
+                    1 => VALUES[self.below(12) as usize].to_owned(),
+                    _ => format!("{}", self.below(100)),
+                };
+                format!("\"{key}\"{colon}{value}")
+            })
+            .collect();
+        format!("{{{}}}", pairs.join(comma))
+    }
+}
+
+/// A part of an object holds the fields that were asked for, and it encodes as the whole does, also
+/// when fields have been set; whether objects come as those before them or not.
+#[test]
+fn a_part_stands_for_its_object() {
+    with_python(|py| {
+        let (mut decoder, reference) = (Decoder::new(py).unwrap(), python(py));
+        let (mut parts, mut rest) = (0, Rest::default());
+        for seed in 1..3000u64 {
+            let mut seeded = Seeded(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(seed));
+            let fields = FIELDS.iter().filter(|_| seeded.below(2) == 0).map(ToString::to_string).collect();
+            let mut pick = Pick::new(py, &Part { fields, keeps_text: seeded.below(4) > 0 }).unwrap();
+            let mut keys = seeded.keys();
+            for _ in 0..12 {
+                match seeded.below(8) {
+                    0 => keys = seeded.keys(),
+                    1 => keys.extend(seeded.keys()),
+                    2 => keys.truncate(seeded.below(7) as usize),
+                    _ => {}
+                }
+                let text = if seeded.below(12) == 0 { seeded.json(0) } else { seeded.object(&keys) };
+                let what = format!("seed {seed}: {text}");
+                parts += usize::from(same_part(
+                    py,
+                    &mut decoder,
+                    &reference,
+                    (&mut pick, &mut rest),
+                    &mut seeded,
+                    &text,
+                    &what,
+                ));
+            }
+        }
+        assert!(parts > 10_000, "only {parts} were decoded in part");
+    });
+}
+
+/// False: the value is whole, and is that.
+fn same_part(
+    py: Python<'_>,
+    decoder: &mut Decoder,
+    reference: &Bound<'_, PyModule>,
+    (pick, rest): (&mut Pick, &mut Rest),
+    seeded: &mut Seeded,
+    text: &str,
+    what: &str,
+) -> bool {
+    let asked = if pick.keeps_text { Some(&mut *rest) } else { None };
+    let (part, is_part) =
+        match (decoder.decode_part(py, text.as_bytes(), pick, asked), decoder.decode(py, text.as_bytes())) {
+            (Ok(part), Ok(_)) => part,
+            (Err(_), Err(_)) => return false,
+            (part, whole) => panic!("{what}: {part:?} {whole:?}"),
+        };
+    let whole = decoder.decode(py, text.as_bytes()).unwrap();
+    if !is_part {
+        assert_eq!(part.repr().unwrap().to_string(), whole.repr().unwrap().to_string(), "{what}");
+        return false;
+    }
+    let (part, whole) = (part.cast::<PyDict>().unwrap(), whole.cast::<PyDict>().unwrap());
+    for field in &pick.names() {
+        let of =
+            |dict: &Bound<'_, PyDict>| dict.get_item(field).unwrap().map(|value| value.repr().unwrap().to_string());
+        assert_eq!(of(part), of(whole), "{what}");
+    }
+    if pick.keeps_text {
+        for (number, field) in pick.names().into_iter().chain(["new".to_owned()]).enumerate() {
+            if seeded.below(2) == 0 {
+                part.set_item(&field, number).unwrap();
+                whole.set_item(&field, number).unwrap();
+            }
+        }
+        let mut bytes = Vec::new();
+        encode_part(part, rest, &mut bytes).unwrap();
+        let expected: Vec<u8> = reference.getattr("dumps").unwrap().call1((whole,)).unwrap().extract().unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), String::from_utf8(expected).unwrap(), "{what}");
+    }
+    true
 }

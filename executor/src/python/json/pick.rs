@@ -1,0 +1,474 @@
+//! A part of an object: a few fields are decoded, the text of the rest is judged and kept.
+//!
+//! What is passed over must be JSON like all else. Its text stands for it when the object is encoded
+//! again, if that text is what encoding its value would give (*written as CPython writes it*); a
+//! field of which this is not certain is decoded like those that were asked for.
+
+use std::ops::Range;
+
+use kaspr_ir::plan::Part;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::decode::{DEPTH_MAX, DIGITS_EXACT, Parser, ascii, set};
+use super::keys::{KEY_BYTES_MAX, ShapeKey, Text};
+use super::scan;
+
+/// Longest integer that is passed over; CPython refuses those longer than it is told (4300 digits).
+const DIGITS_MAX: usize = 600;
+/// Most fields of an object that is decoded in part, and most of an object whose text is kept.
+const FIELDS_MAX: usize = 32;
+const INNER_FIELDS_MAX: usize = 16;
+/// Objects in a row whose fields did not come as expected, after which theirs are expected.
+const SURPRISES_MAX: u8 = 4;
+
+/// Which part of an object is decoded.
+pub struct Pick {
+    fields: Vec<ShapeKey>,
+    /// How the fields of an object have come: events of a topic look alike.
+    expected: Vec<Expected>,
+    surprises: u8,
+    /// The text of the other fields is kept.
+    pub keeps_text: bool,
+}
+
+/// A field that is expected after those before it.
+struct Expected {
+    /// Its key and what stands between key and value.
+    start: Text,
+    /// The length of the key with its quotes.
+    key_length: usize,
+    /// It is this one of those that are decoded.
+    field: Option<usize>,
+}
+
+impl Pick {
+    /// The fields' keys, made once. `None`: one of them is not plain ASCII.
+    pub fn new(py: Python<'_>, part: &Part) -> Option<Pick> {
+        let key = |field: &String| ShapeKey::of(&PyString::new(py, field), &mut 0);
+        let fields = part.fields.iter().map(key).collect::<Option<Vec<_>>>()?;
+        Some(Pick { fields, expected: Vec::new(), surprises: SURPRISES_MAX - 1, keeps_text: part.keeps_text })
+    }
+
+    /// The names of the fields.
+    #[cfg(test)]
+    pub fn names(&self) -> Vec<String> {
+        self.fields.iter().map(|field| Python::attach(|py| field.object(py).to_string())).collect()
+    }
+
+    #[inline]
+    fn find(&self, text: &[u8]) -> Option<(&ShapeKey, usize)> {
+        self.fields.iter().find_map(|field| Some((field, field.begins(text)?)))
+    }
+
+    /// Notes whether the fields of an object came as expected.
+    #[inline]
+    fn learn(&mut self, parser: &mut Parser<'_, '_>, is_expected: bool) {
+        if is_expected {
+            self.surprises = 0;
+            return;
+        }
+        self.surprises = (self.surprises + 1) % SURPRISES_MAX;
+        if self.surprises == 0 {
+            self.expected = parser.expected(self).unwrap_or_default();
+        }
+    }
+}
+
+/// What was not decoded of an object, and where the fields that were decoded stand in it.
+#[derive(Debug, Default)]
+pub struct Rest {
+    text: Vec<u8>,
+    /// In the object's order.
+    pieces: Vec<Piece>,
+    /// Keys of the fields that were passed over.
+    keys: Vec<Range<usize>>,
+}
+
+/// A stretch of an object.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// Fields as they are written.
+    Fields(Range<usize>),
+    /// A field whose key and value are, but not what stands between them.
+    Field(Range<usize>, Range<usize>),
+    /// The next field of the part.
+    Decoded,
+}
+
+impl Rest {
+    /// What the object is made of, in its order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.pieces.iter().cloned()
+    }
+
+    /// The text of a stretch.
+    pub fn text(&self, stretch: Range<usize>) -> &[u8] {
+        &self.text[stretch]
+    }
+
+    fn restart(&mut self, text: &[u8]) {
+        self.text.clear();
+        self.pieces.clear();
+        self.keys.clear();
+        self.text.extend_from_slice(text);
+    }
+
+    /// False: the key has been seen, or there is no room for it.
+    fn is_new(&self, key: &Range<usize>) -> bool {
+        let same = |seen: &Range<usize>| seen.len() == key.len() && self.text[seen.clone()] == self.text[key.clone()];
+        self.keys.len() < FIELDS_MAX && !self.keys.iter().any(same)
+    }
+
+    fn keep(&mut self, key: Range<usize>, value: Range<usize>) {
+        if &self.text[key.end..value.start] != b": " {
+            return self.pieces.push(Piece::Field(key, value));
+        }
+        match self.pieces.last_mut() {
+            Some(Piece::Fields(run)) if &self.text[run.end..key.start] == b", " => run.end = value.end,
+            _ => self.pieces.push(Piece::Fields(key.start..value.end)),
+        }
+    }
+}
+
+impl<'py> Parser<'_, 'py> {
+    /// The document if it is an object, with a part of its fields. `None` where the fast path does
+    /// not apply.
+    pub(super) fn document_part(&mut self, pick: &mut Pick, mut rest: Option<&mut Rest>) -> Option<Bound<'py, PyAny>> {
+        if self.next()? != b'{' {
+            return None;
+        }
+        self.at += 1;
+        let dict = PyDict::new(self.py);
+        if let Some(rest) = &mut rest {
+            rest.restart(self.bytes);
+        }
+        let is_expected = if self.next()? == b'}' {
+            self.at += 1;
+            true
+        } else {
+            self.fields(&dict, pick, rest)?
+        };
+        self.skip_space();
+        if self.at != self.bytes.len() {
+            return None;
+        }
+        pick.learn(self, is_expected);
+        Some(dict.into_any())
+    }
+
+    /// The fields from the first key to behind the end. False: they did not come as expected.
+    #[inline]
+    fn fields(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, mut rest: Option<&mut Rest>) -> Option<bool> {
+        for expected in &pick.expected {
+            let Some(length) = expected.start.begins(&self.bytes[self.at..]) else { break };
+            let key = self.at..self.at + expected.key_length;
+            self.at += length;
+            match expected.field {
+                Some(field) => self.picked(dict, &pick.fields[field], rest.as_deref_mut())?,
+                None => self.passed(dict, key, true, rest.as_deref_mut())?,
+            }
+            if !self.goes_on(b'}')? {
+                return Some(true);
+            }
+            self.next()?;
+        }
+        while self.field(dict, pick, rest.as_deref_mut())? {}
+        Some(false)
+    }
+
+    /// A field and what follows it; false behind the object's last.
+    fn field(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, rest: Option<&mut Rest>) -> Option<bool> {
+        (self.next()? == b'"').then_some(())?;
+        match pick.find(&self.bytes[self.at..]) {
+            Some((field, length)) => {
+                self.at += length;
+                self.colon()?;
+                self.picked(dict, field, rest)?;
+            }
+            None => {
+                let key = self.at..self.plain_text_end()?;
+                self.at = key.end;
+                self.colon()?;
+                self.passed(dict, key, false, rest)?;
+            }
+        }
+        self.goes_on(b'}')
+    }
+
+    /// The value of a field that was asked for.
+    #[inline]
+    fn picked(&mut self, dict: &Bound<'py, PyDict>, field: &ShapeKey, rest: Option<&mut Rest>) -> Option<()> {
+        let known = dict.len();
+        let value = self.value(1)?;
+        set(dict, field.object(self.py), &value)?;
+        // A key that comes again keeps its place.
+        if let Some(rest) = rest
+            && dict.len() > known
+        {
+            rest.pieces.push(Piece::Decoded);
+        }
+        Some(())
+    }
+
+    /// The value of another field. Keys that are new are known to be none of those before them.
+    #[inline]
+    fn passed(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        key: Range<usize>,
+        is_new: bool,
+        rest: Option<&mut Rest>,
+    ) -> Option<()> {
+        self.next()?;
+        let start = self.at;
+        let is_as_written = self.pass(1)?;
+        let Some(rest) = rest else {
+            return Some(());
+        };
+        if !is_new && !rest.is_new(&key) {
+            return None;
+        }
+        rest.keys.push(key.clone());
+        if is_as_written {
+            rest.keep(key, start..self.at);
+            return Some(());
+        }
+        self.at = start;
+        let value = self.value(1)?;
+        let key = self.seldom(&self.bytes[key.start + 1..key.end - 1])?;
+        set(dict, &key, &value)?;
+        rest.pieces.push(Piece::Decoded);
+        Some(())
+    }
+
+    /// A key as an object; those that are long are not remembered.
+    fn seldom(&mut self, key: &[u8]) -> Option<Bound<'py, PyAny>> {
+        if key.len() > KEY_BYTES_MAX {
+            return ascii(self.py, key);
+        }
+        self.decoder.keys.get(self.py, key).map(|(key, _)| key)
+    }
+
+    /// The fields of a document that was just decoded in part, for the next ones like it.
+    fn expected(&mut self, pick: &Pick) -> Option<Vec<Expected>> {
+        self.at = 0;
+        self.next()?;
+        self.at += 1;
+        let mut expected: Vec<Expected> = Vec::new();
+        let mut keys: Vec<Range<usize>> = Vec::new();
+        loop {
+            self.next()?;
+            let key = self.at..self.plain_text_end()?;
+            self.at = key.end;
+            self.colon()?;
+            self.at += usize::from(self.peek()? == b' ');
+            let same = |seen: &Range<usize>| self.bytes[seen.clone()] == self.bytes[key.clone()];
+            if keys.len() == FIELDS_MAX || keys.iter().any(same) {
+                return None;
+            }
+            let text = &self.bytes[key.start..self.at];
+            let field = pick.fields.iter().position(|field| field.begins(text).is_some());
+            expected.push(Expected { start: Text::new(text), key_length: key.len(), field });
+            keys.push(key);
+            self.pass(1)?;
+            if !self.goes_on(b'}')? {
+                return Some(expected);
+            }
+        }
+    }
+
+    /// Passes over a value that is well-formed. True: it is written as CPython writes it.
+    fn pass(&mut self, depth: u32) -> Option<bool> {
+        match self.next()? {
+            b'"' => self.pass_text(),
+            b'{' | b'[' if depth >= DEPTH_MAX => None,
+            b'{' => self.pass_object(depth),
+            b'[' => self.pass_array(depth),
+            b'-' | b'0'..=b'9' => self.pass_number(),
+            b't' => self.word(b"true").then_some(true),
+            b'f' => self.word(b"false").then_some(true),
+            b'n' => self.word(b"null").then_some(true),
+            _ => None,
+        }
+    }
+
+    fn pass_object(&mut self, depth: u32) -> Option<bool> {
+        let mut is_as_written = true;
+        let mut keys = [const { 0..0 }; INNER_FIELDS_MAX];
+        let mut count = 0;
+        self.at += 1;
+        match self.bytes.get(self.at)? {
+            b'"' => {}
+            b'}' => {
+                self.at += 1;
+                return Some(true);
+            }
+            _ => is_as_written = false,
+        }
+        if self.next()? == b'}' {
+            self.at += 1;
+            return Some(false);
+        }
+        loop {
+            (self.next()? == b'"').then_some(())?;
+            let key = self.at..self.text_end(&mut is_as_written)?;
+            self.at = key.end;
+            let same = |seen: &Range<usize>| self.bytes[seen.clone()] == self.bytes[key.clone()];
+            is_as_written &= count < INNER_FIELDS_MAX && !keys[..count].iter().any(same);
+            if count < INNER_FIELDS_MAX {
+                keys[count] = key;
+                count += 1;
+            }
+            is_as_written &= self.mark(b':')?;
+            is_as_written &= self.pass(depth + 1)?;
+            match self.end_or_comma(b'}')? {
+                Mark::End(plain) => return Some(is_as_written & plain),
+                Mark::Comma(plain) => is_as_written &= plain,
+            }
+        }
+    }
+
+    fn pass_array(&mut self, depth: u32) -> Option<bool> {
+        let mut is_as_written = true;
+        self.at += 1;
+        let start = self.at;
+        if self.next()? == b']' {
+            self.at += 1;
+            return Some(self.at == start + 1);
+        }
+        is_as_written &= self.at == start;
+        loop {
+            is_as_written &= self.pass(depth + 1)?;
+            match self.end_or_comma(b']')? {
+                Mark::End(plain) => return Some(is_as_written & plain),
+                Mark::Comma(plain) => is_as_written &= plain,
+            }
+        }
+    }
+
+    /// Behind a mark and the space after it. True: it is one space, and none before the mark.
+    #[inline(always)]
+    fn mark(&mut self, mark: u8) -> Option<bool> {
+        let start = self.at;
+        (self.next()? == mark).then_some(())?;
+        let is_first = self.at == start;
+        self.at += 1;
+        let is_spaced = self.bytes.get(self.at) == Some(&b' ');
+        self.next()?;
+        Some(is_first && is_spaced && self.at == start + 2)
+    }
+
+    #[inline(always)]
+    fn end_or_comma(&mut self, end: u8) -> Option<Mark> {
+        let start = self.at;
+        match self.next()? {
+            b',' => {
+                self.at = start;
+                self.mark(b',').map(Mark::Comma)
+            }
+            byte if byte == end => {
+                let is_first = self.at == start;
+                self.at += 1;
+                Some(Mark::End(is_first))
+            }
+            _ => None,
+        }
+    }
+
+    /// Behind a comma; false behind the end.
+    #[inline(always)]
+    fn goes_on(&mut self, end: u8) -> Option<bool> {
+        let byte = self.next()?;
+        self.at += 1;
+        (byte == b',' || byte == end).then_some(byte == b',')
+    }
+
+    /// The end of a text, its quotes with it, that is written as CPython writes it.
+    #[inline]
+    fn plain_text_end(&self) -> Option<usize> {
+        let end = scan::written_end(self.bytes, self.at + 1)?;
+        (self.bytes[end] == b'"').then_some(end + 1)
+    }
+
+    #[inline]
+    fn pass_text(&mut self) -> Option<bool> {
+        let mut is_as_written = true;
+        self.at = self.text_end(&mut is_as_written)?;
+        Some(is_as_written)
+    }
+
+    /// The end of any text, its quotes with it.
+    #[inline]
+    fn text_end(&self, is_as_written: &mut bool) -> Option<usize> {
+        let end = scan::written_end(self.bytes, self.at + 1)?;
+        if self.bytes[end] == b'"' {
+            return Some(end + 1);
+        }
+        *is_as_written = false;
+        self.odd_text_end(end)
+    }
+
+    fn odd_text_end(&self, mut end: usize) -> Option<usize> {
+        let start = self.at + 1;
+        loop {
+            match self.bytes[end] {
+                b'"' => break,
+                0x7F.. => end += 1,
+                b'\\' => end = self.escape_end(end + 1)?,
+                _ => return None,
+            }
+            end = scan::written_end(self.bytes, end)?;
+        }
+        std::str::from_utf8(&self.bytes[start..end]).is_ok().then_some(end + 1)
+    }
+
+    /// Where an escape ends whose backslash stands before `at`.
+    fn escape_end(&self, at: usize) -> Option<usize> {
+        match self.bytes.get(at)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
+            b'u' => {
+                let digits = self.bytes.get(at + 1..at + 5)?;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(at + 5)
+            }
+            _ => None,
+        }
+    }
+
+    fn pass_number(&mut self) -> Option<bool> {
+        let is_negative = self.peek()? == b'-';
+        self.at += usize::from(is_negative);
+        let first = self.at;
+        let (_, digits) = self.digits(0)?;
+        let has_zero = self.bytes[first] == b'0';
+        if digits > 1 && has_zero || digits > DIGITS_MAX {
+            return None;
+        }
+        let mut is_as_written = !(is_negative && has_zero);
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            let start = self.at;
+            let (_, places) = self.digits(0)?;
+            is_as_written = digits + places <= DIGITS_EXACT && is_shortest(&self.bytes[start..self.at], has_zero);
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            is_as_written = false;
+            self.at += 1;
+            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
+            self.digits(0)?;
+        }
+        Some(is_as_written)
+    }
+}
+
+/// Whether few digits behind a point are those that `repr` gives: no zero at the end but the only
+/// one, and no number so small that it is written with an exponent.
+fn is_shortest(places: &[u8], is_small: bool) -> bool {
+    (places.len() == 1 || places.last() != Some(&b'0')) && !(is_small && places.starts_with(b"0000"))
+}
+
+/// What follows a value in an object or a list; true: without more space than CPython writes.
+enum Mark {
+    Comma(bool),
+    End(bool),
+}

@@ -1,0 +1,36 @@
+//! A value on its way: an object of Python, and what of its text was not decoded.
+
+use std::rc::Rc;
+
+use pyo3::prelude::*;
+
+use super::json::Rest;
+
+/// An object, whole or in part. Cloning shares both.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// What user code sees.
+    pub object: Py<PyAny>,
+    /// The object holds a part of what it stands for: this is the rest, for when it is encoded.
+    pub rest: Option<Rc<Rest>>,
+}
+
+impl Value {
+    /// What a function returned that was given `given`: that again, or something whole.
+    pub fn returned(object: Bound<'_, PyAny>, given: &Value) -> Value {
+        let rest = if object.is(&given.object) { given.rest.clone() } else { None };
+        Value { object: object.unbind(), rest }
+    }
+}
+
+impl From<Py<PyAny>> for Value {
+    fn from(object: Py<PyAny>) -> Value {
+        Value { object, rest: None }
+    }
+}
+
+impl From<Bound<'_, PyAny>> for Value {
+    fn from(object: Bound<'_, PyAny>) -> Value {
+        Value::from(object.unbind())
+    }
+}
