@@ -228,6 +228,12 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("it is before the year 292 million")
 }
 
+/// Shown with `--nocapture`.
+#[allow(clippy::print_stderr, reason = "figures are for people")]
+fn figure(text: &str) {
+    eprintln!("figure: {text}");
+}
+
 #[test]
 fn an_await_of_one_agent_holds_back_no_other() {
     let folder = tempfile::tempdir().expect("a folder is made");
@@ -271,6 +277,7 @@ fn an_await_of_one_agent_holds_back_no_other() {
     assert!(child.wait().expect("it ends").success());
     delays.sort_unstable();
     assert_eq!((delays.len(), waited), (300, 10));
+    figure(&format!("beside an agent that awaits 200 ms: p50 {} ms, p99 {} ms", delays[150], delays[297]));
     // One that had to wait for the other's await would take up to 200 ms; the bound is for a busy machine.
     assert!(delays[delays.len() * 9 / 10] < 60, "{delays:?}");
 }
@@ -300,6 +307,8 @@ fn isolated_partitions_await_side_by_side_and_keep_their_order() {
     assert!(values.values().all(|of_partition| of_partition.is_sorted()), "each partition keeps its order");
     // 160 events of 100 ms are 16 s one after the other and 2 s side by side.
     let took = times.iter().max().expect("there are some") - times.iter().min().expect("there are some");
+    let rate = 152.0 / (took as f64 / 1000.0);
+    figure(&format!("8 isolated partitions that await 100 ms: {rate:.1} events a second after the first of each"));
     assert!(took < 4000, "{took} ms");
 }
 
