@@ -70,8 +70,8 @@ pub struct Bounds {
     pub epoch_budget: Duration,
     /// Events taken from the broker at once.
     pub poll_events_max: usize,
-    /// The same while those that were taken before have not all run.
-    pub poll_waiting_max: usize,
+    /// How often events are taken in one turn, while those of the turns before have not all run.
+    pub polls_max: usize,
     /// Longest wait for a last commit, when partitions are given up or the worker stops.
     pub flush_wait_max: Duration,
     /// Longest time that a worker which stops lets calls come to their end.
@@ -108,7 +108,7 @@ impl Default for Bounds {
         Bounds {
             epoch_budget: Duration::from_millis(20),
             poll_events_max: 1000,
-            poll_waiting_max: 20_000,
+            polls_max: 20,
             flush_wait_max: Duration::from_secs(20),
             drain_wait_max: Duration::from_secs(5),
             idle_wait: Duration::from_millis(100),

@@ -104,8 +104,6 @@ pub struct Worker<C: Code> {
     ready_since: Option<Duration>,
     epoch: Epoch,
     polled: Vec<Event>,
-    /// The last poll gave as much as it may.
-    is_behind: bool,
     /// Partitions that came and have not started.
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
@@ -177,7 +175,6 @@ impl<C: Code> Worker<C> {
             ready_since: None,
             epoch: 0,
             polled: Vec::new(),
-            is_behind: false,
             coming: Vec::new(),
             given,
             one_by_one: Vec::new(),
@@ -190,10 +187,11 @@ impl<C: Code> Worker<C> {
 
     /// One epoch. Waits for events at most `wait`, and less where something is due before.
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
-        let change = self.poll(self.wait_until_due(wait))?;
-        let polled = self.polled.len();
-        // Before anything starts anew: what was polled comes from where its partition stood until now.
-        self.give();
+        let (change, polled) = self.take_events(wait)?;
+        if change.is_some() && polled > 0 {
+            // Partitions that go take what waits in the stages with them, and nothing else.
+            self.let_in();
+        }
         self.restore_tables()?;
         match change {
             Some(change) => self.change(change)?,
@@ -246,6 +244,36 @@ impl<C: Code> Worker<C> {
         deadlines.flatten().min()
     }
 
+    /// Takes events and gives them to their readers, before anything starts anew: they come from where
+    /// their partitions stood until now. Gives how many came.
+    ///
+    /// Events that come faster than they run stand before those of all other partitions. So they are taken
+    /// in more than one part, until their partitions have full queues and are paused.
+    fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
+        let is_behind = self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
+        let polls = if is_behind { self.config.bounds.polls_max } else { 1 };
+        let (mut wait, mut all) = (self.wait_until_due(wait), 0);
+        for poll in 1..=polls {
+            let change = self.poll(wait)?;
+            let polled = self.polled.len();
+            self.give();
+            all += polled;
+            if poll == polls || change.is_some() || polled < self.config.bounds.poll_events_max {
+                return Ok((change, all));
+            }
+            self.ease_pressure()?;
+            wait = Duration::ZERO;
+        }
+        Ok((None, all))
+    }
+
+    /// Lets what was given into the stages, without beginning any of it.
+    fn let_in(&mut self) {
+        self.shared.begins_nothing.set(true);
+        self.run_epoch();
+        self.shared.begins_nothing.set(false);
+    }
+
     /// The one place where a worker sleeps: in the broker's poll or, while coroutines wait, in
     /// their event loop.
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
@@ -257,24 +285,13 @@ impl<C: Code> Worker<C> {
             wait
         };
         self.polled.clear();
-        let max = self.poll_max();
-        let (consumer, polled) = (&mut self.consumer, &mut self.polled);
-        let mut change = Ok(None);
+        let (max, consumer, polled) = (self.config.bounds.poll_events_max, &mut self.consumer, &mut self.polled);
         if wait.is_zero() {
-            change = consumer.poll(wait, max, polled);
-        } else {
-            self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
+            return Ok(consumer.poll(wait, max, polled)?);
         }
-        self.is_behind = self.polled.len() == max;
+        let mut change = Ok(None);
+        self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
         Ok(change?)
-    }
-
-    /// How many events to take from the broker at once. Where they come faster than they run, more, so
-    /// that partitions with full queues are soon paused: the events of all others come behind theirs.
-    fn poll_max(&self) -> usize {
-        let bounds = &self.config.bounds;
-        let waits = self.is_behind && self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
-        if waits { bounds.poll_waiting_max } else { bounds.poll_events_max }
     }
 
     fn change(&mut self, change: Change) -> Result<(), Stopped> {
