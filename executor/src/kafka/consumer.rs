@@ -100,12 +100,15 @@ impl KafkaConsumer {
     }
 
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
-        if self.consumer.context().take_stirred() {
+        let is_stirred = self.consumer.context().take_stirred();
+        let change = self.consumer.context().next_change();
+        if matches!(change, Some(Rebalanced::Assigned(_))) {
+            // Those who had these partitions may be gone: what they left open hides offsets and changelogs.
+            self.fence.end_gone(BTreeSet::new());
+        } else if is_stirred {
             self.fence.learn();
         }
-        let Some(change) = self.consumer.context().next_change() else {
-            return Ok(None);
-        };
+        let Some(change) = change else { return Ok(None) };
         let mut names = |names: Vec<(String, i32)>| -> Vec<TopicPartition> {
             let named = |(topic, partition): (String, i32)| TopicPartition {
                 topic: name(&mut self.topics, &mut self.last_topic, &topic),
