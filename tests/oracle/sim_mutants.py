@@ -73,13 +73,12 @@ MUTANTS = [
          "found.first().and_then(Option::as_ref).map(|found| found.offset) == Some(sent.committed.offset)"),
     ]),
     ("windows lose what is revoked", [(WORKER, "window.borrow_mut().drop_partitions(&gone);", "let _ = window;")]),
-    ("an abort runs pending awaits again", [(WORKER, "stage.cancel_awaits();", "let _ = &stage;")]),
     ("markers are passed where the consumer is", [
         (ASSIGNMENT, "in self.partitions.values_mut().filter(|assigned| assigned.started) {\n            let Some(position)",
          "in self.partitions.values_mut() {\n            let Some(position)"),
     ]),
     ("what was polled before a start is not taken after it", [
-        (WORKER, "        self.give();\n        self.restore_tables()?;", "        self.restore_tables()?;"),
+        (WORKER, "            self.give();\n            all += polled;", "            all += polled;"),
         (WORKER, "            None => self.take_over()?,\n        }\n        if polled", "            None => self.take_over()?,\n        }\n        self.give();\n        if polled"),
     ]),
     ("nobody starts over while a transaction is in doubt", [
@@ -90,14 +89,18 @@ MUTANTS = [
     ]),
 ]
 
+# Where committed offsets are asked for when they are stable, nobody can see that tables are not restored
+# beyond them: so a test of its own says it.
+SEEN_BY = {"tables are restored to the high watermark": "restore"}
+
 # Seeds that are run before the next look whether one has failed.
 SEEDS_AT_ONCE = 200
 
 
-def test_program():
-    """The simulator of the copy, built; dependencies are shared with the tree. None: it does not build."""
+def test_program(name):
+    """A test program of the copy, built; dependencies are shared with the tree. None: it does not build."""
     environment = {**os.environ, "CARGO_TARGET_DIR": str(mutants.ROOT / "target"), "RUST_BACKTRACE": "0"}
-    command = ["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "simulator"]
+    command = ["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", name]
     built = subprocess.run(command, cwd=mutants.COPY, env=environment, capture_output=True, text=True)
     found = re.search(r"Executable .*\((.*)\)", built.stderr)
     if built.returncode != 0 or not found:
@@ -120,6 +123,13 @@ def first_failure(program, seeds):
     return None
 
 
+def failed_test(program):
+    """The first test of a program that fails, or None."""
+    ran = subprocess.run([program], cwd=mutants.COPY / "tests", capture_output=True, text=True)
+    failed = re.search(r"^test (\S+) ... FAILED$", ran.stdout, re.MULTILINE)
+    return failed and failed[1]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="mutants whose rule contains this")
@@ -136,8 +146,9 @@ def main():
             text = path.read_text()
             assert text.count(old) == 1, f"{rule}: the line stands {text.count(old)} times in {name}: {old}"
             path.write_text(text.replace(old, new))
-        program = test_program()
-        caught = program and first_failure(program, arguments.seeds)
+        name = SEEN_BY.get(rule, "simulator")
+        program = test_program(name)
+        caught = program and (first_failure(program, arguments.seeds) if name == "simulator" else failed_test(program))
         for path, text in texts.items():
             path.write_text(text)
         missed += not caught

@@ -199,9 +199,13 @@ fn projection() {
         "b",
         "  input: {topic: {name: other}}\n  processors: {pipeline: [f], operations: [{name: f, map: {python: 'f = lambda v: ｌocals()'}}]}",
     );
-    check(&(app("", "f = lambda v: v") + &peeks), &["decodes"], &expect![[r#"
+    check(
+        &(app("", "f = lambda v: v") + &peeks),
+        &["decodes"],
+        &expect![[r#"
 
-    "#]]);
+    "#]],
+    );
     let filter = |output: &str| {
         format!(
             "  input: {{topic: {{name: in}}}}\n  output: {{{output}}}\n  processors: {{pipeline: [f], operations: [{{name: f, filter: {{python: 'f = lambda v: v.get(\"a\")'}}}}]}}"

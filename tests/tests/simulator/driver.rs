@@ -94,6 +94,8 @@ pub struct Simulation<'a, C: Code> {
     config: Config,
     places: [Option<Running<C>>; PLACES],
     places_used: usize,
+    /// How soon a process that has ended is started again, of 1000.
+    restarts: u32,
     /// Where tables outlive their workers; else they are built anew at every start.
     disks: Option<[Disk; PLACES]>,
     ghosts: Vec<Ghost>,
@@ -184,6 +186,7 @@ impl<'a, C: Code> Simulation<'a, C> {
             config: config(&mut seed),
             places: [const { None }; PLACES],
             // A process has one Python, and so one worker.
+            restarts: *seed.pick(&[1000, 1000, 100, 20]),
             places_used: if language == Language::Python { 1 } else { 1 + seed.below(PLACES) },
             disks: seed.hits(500).then(Default::default),
             ghosts: Vec::new(),
@@ -235,7 +238,11 @@ impl<'a, C: Code> Simulation<'a, C> {
             275..280 if !self.gentle => self.cut(place),
             280..284 if self.partitions < 4 => self.grow(),
             284..300 => self.gap(),
-            _ if self.places[place].is_none() => self.start(place)?,
+            _ if self.places[place].is_none() => {
+                if self.seed.hits(self.restarts) {
+                    self.start(place)?;
+                }
+            }
             _ => {
                 let wait = Duration::from_millis(*self.seed.pick(&[0, 0, 1, 5, 20, 100]));
                 self.turn(place, wait)?;

@@ -62,6 +62,10 @@ enum Arrival {
 /// Shortest time after which librdkafka may have repeated a request: 0.8 of `retry.backoff.ms`.
 const REPEATS_AFTER_MS: u64 = 200;
 
+/// How often a process may die as it ends a transaction: more often than elsewhere, because then it
+/// leaves the most behind.
+const DEATHS: usize = 6;
+
 impl World {
     /// The late request that arrives next, if its time has come.
     pub(super) fn next_late(&self, now: Duration) -> Option<Late> {
@@ -122,6 +126,10 @@ impl World {
 
     /// A call of a client: what the caller hears, and what becomes of the request, are two things.
     pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        if (0..DEATHS).any(|_| self.hits(Fault::Crash)) {
+            self.note(|| format!("{}: its process is killed", sender.id));
+            life.end();
+        }
         if let Err(ended) = self.step(life, "its call") {
             // Perhaps the request had just left.
             if self.draw(|seed| seed.hits(500)) {
