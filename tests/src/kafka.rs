@@ -330,15 +330,25 @@ fn is_java(process: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == "java")
 }
 
-/// A free port whose successors are free too: for clients, the controller, users with passwords,
-/// clients that come through a proxy, and that proxy.
+/// Where ports of brokers begin. The system gives connections higher ones: it would give away a port whose
+/// broker is away for a moment.
+const PORTS: std::ops::Range<u32> = 10_000..30_000;
+/// Ports of a broker: for clients, the controller, users with passwords, clients that come through a
+/// proxy, and that proxy.
+const PORTS_EACH: u32 = 5;
+
+/// The first of a broker's ports, all free and given to nobody else: each process begins elsewhere.
 fn free_ports() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-        let port = first.local_addr().expect("it is bound").port();
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 4 && (1..=4).all(|next| is_free(port + next)) {
-            return port;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let places = PORTS.len() as u32 / PORTS_EACH;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for _ in 0..places {
+        let place = std::process::id().wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % places;
+        let first = PORTS.start + place * PORTS_EACH;
+        let ports = first..first + PORTS_EACH;
+        if ports.clone().all(|port| is_free(u16::try_from(port).expect("below 30,000"))) {
+            return u16::try_from(first).expect("below 30,000");
         }
     }
+    panic!("no {PORTS_EACH} ports in a row are free");
 }
