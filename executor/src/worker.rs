@@ -247,11 +247,13 @@ impl<C: Code> Worker<C> {
     /// Takes events and gives them to their readers, before anything starts anew: they come from where
     /// their partitions stood until now. Gives how many came.
     ///
-    /// Events that come faster than they run stand before those of all other partitions. So they are taken
-    /// in more than one part, until their partitions have full queues and are paused.
+    /// Events that come faster than they run stand before those of all other partitions. Where other
+    /// readers have nothing to do meanwhile, they are taken in more than one part, until their partitions
+    /// have full queues and are paused; else that would only cost the pauses.
     fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
-        let is_behind = self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
-        let polls = if is_behind { self.config.bounds.polls_max } else { 1 };
+        let is_busy: Vec<bool> = self.dataflow.readers.iter().map(|reader| reader.stage.borrow().is_busy()).collect();
+        let is_uneven = is_busy.contains(&true) && is_busy.contains(&false);
+        let polls = if is_uneven { self.config.bounds.polls_max } else { 1 };
         let (mut wait, mut all) = (self.wait_until_due(wait), 0);
         for poll in 1..=polls {
             let change = self.poll(wait)?;
