@@ -18,7 +18,7 @@ demo: ## Builds in release and runs two agents on real events (first time 3 to 6
 	@echo "Step 3 of 3: the agents (seconds)"
 	@.ci/demo
 
-test: ## Formatting, lints and every test (first time 5 to 10 minutes)
+test: ## Formatting, lints and every test (first time a quarter of an hour)
 	@echo "Step 1 of 5: what the tests need (nothing to do when it is there)"
 	@.ci/install test
 	@echo "Step 2 of 5: formatting (a second)"
@@ -27,7 +27,7 @@ test: ## Formatting, lints and every test (first time 5 to 10 minutes)
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	@echo "Step 4 of 5: the executor's library without its command line (half a minute the first time)"
 	@$(CARGO) clippy --quiet -p kaspr-exec --lib --no-default-features -- -D warnings
-	@echo "Step 5 of 5: unit, golden and end-to-end tests (2 to 4 minutes the first time)"
+	@echo "Step 5 of 5: unit, golden and end-to-end tests (a dozen minutes)"
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) test --quiet --workspace
