@@ -74,7 +74,7 @@ sim: ## Real workers over a simulated broker, SEEDS=0..2000; SEED=17 replays one
 	@.ci/install build
 	@$(CARGO) test --quiet -p kaspr-tests --test simulator -- --nocapture $(if $(PYTHON_SEED),real_python,every_seed)
 
-sim-mutants: ## Breaks one rule of delivery after the other: some seed must see each (20 minutes)
+sim-mutants: ## Breaks one rule of delivery after the other: a seed or a test must see each (20 minutes)
 	@.ci/install build
 	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/sim_mutants.py
 

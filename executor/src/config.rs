@@ -70,7 +70,7 @@ pub struct Bounds {
     pub epoch_budget: Duration,
     /// Events taken from the broker at once.
     pub poll_events_max: usize,
-    /// How often events are taken in one turn, while those of the turns before have not all run.
+    /// How often events are taken in one turn, while some readers have work left and others have none.
     pub polls_max: usize,
     /// Longest wait for a last commit, when partitions are given up or the worker stops.
     pub flush_wait_max: Duration,

@@ -251,8 +251,9 @@ impl<C: Code> Worker<C> {
     /// readers have nothing to do meanwhile, they are taken in more than one part, until their partitions
     /// have full queues and are paused; else that would only cost the pauses.
     fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
-        let is_busy: Vec<bool> = self.dataflow.readers.iter().map(|reader| reader.stage.borrow().is_busy()).collect();
-        let is_uneven = is_busy.contains(&true) && is_busy.contains(&false);
+        let readers = &self.dataflow.readers;
+        let busy = readers.iter().filter(|reader| reader.stage.borrow().is_busy()).count();
+        let is_uneven = busy > 0 && busy < readers.len();
         let polls = if is_uneven { self.config.bounds.polls_max } else { 1 };
         let (mut wait, mut all) = (self.wait_until_due(wait), 0);
         for poll in 1..=polls {

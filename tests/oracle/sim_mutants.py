@@ -1,4 +1,5 @@
-"""Breaks one rule of delivery after the other and shows that some seed of the simulator sees it.
+"""Breaks one rule of delivery after the other and shows that some seed of the simulator sees it, or the
+test that SEEN_BY names.
 
     python3 tests/oracle/sim_mutants.py [--only TEXT] [--seeds 2000]
 

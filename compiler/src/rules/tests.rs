@@ -152,7 +152,7 @@ fn forwarding() {
 }
 
 #[test]
-fn projection() {
+fn projection_by_what_functions_use() {
     let outputs = "[{name: out, keySelector: {python: 'f = lambda v: v[\"key\"]'}}]";
     let app = |init: &str, python: &str| {
         let operations = format!("{{pipeline: [f], {init}operations: [{{name: f, map: {{python: '{python}'}}}}]}}");
@@ -201,11 +201,16 @@ fn projection() {
     );
     check(
         &(app("", "f = lambda v: v") + &peeks),
-        &["decodes"],
+        &["reader ", "decodes"],
         &expect![[r#"
-
-    "#]],
+            reader a
+            reader b
+        "#]],
     );
+}
+
+#[test]
+fn projection_by_where_values_go() {
     let filter = |output: &str| {
         format!(
             "  input: {{topic: {{name: in}}}}\n  output: {{{output}}}\n  processors: {{pipeline: [f], operations: [{{name: f, filter: {{python: 'f = lambda v: v.get(\"a\")'}}}}]}}"

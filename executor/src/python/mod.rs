@@ -323,10 +323,19 @@ impl Code for PythonCode {
     }
 
     fn decode_for(&mut self, reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Value, Fault> {
-        match (&self.picks[reader.index()], bytes) {
-            (Some(_), Some(bytes)) => Python::attach(|py| self.decode_part(py, reader, bytes)),
-            _ => self.decode(codec, bytes),
+        let (Some(pick), Some(bytes)) = (&mut self.picks[reader.index()], bytes) else {
+            return self.decode(codec, bytes);
+        };
+        if pick.keeps_text && Rc::get_mut(&mut self.rest).is_none() {
+            // Somebody still has a value of which it is the rest.
+            self.rest = Rc::default();
         }
+        Python::attach(|py| {
+            let rest = Rc::get_mut(&mut self.rest).filter(|_| pick.keeps_text);
+            let (object, is_part) = codec::decode_part(py, &mut self.decoder, bytes, pick, rest)?;
+            let rest = (is_part && pick.keeps_text).then(|| self.rest.clone());
+            Ok(Value { object, rest })
+        })
     }
 
     fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault> {
@@ -476,19 +485,6 @@ impl Code for PythonCode {
 }
 
 impl PythonCode {
-    /// The part of a value that its reader uses.
-    fn decode_part(&mut self, py: Python<'_>, reader: ReaderId, bytes: &[u8]) -> Result<Value, Fault> {
-        let pick = self.picks[reader.index()].as_mut().expect("the caller has looked");
-        if pick.keeps_text && Rc::get_mut(&mut self.rest).is_none() {
-            // Somebody still has a value of which it is the rest.
-            self.rest = Rc::default();
-        }
-        let rest = Rc::get_mut(&mut self.rest).filter(|_| pick.keeps_text);
-        let (object, is_part) = codec::decode_part(py, &mut self.decoder, bytes, pick, rest)?;
-        let rest = (is_part && pick.keeps_text).then(|| self.rest.clone());
-        Ok(Value { object, rest })
-    }
-
     fn called(&mut self, py: Python<'_>, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
         let result = if with.tables.is_empty() {
             let callable = &self.functions[function.index()];
