@@ -115,6 +115,10 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
+        // A client must not run on while its process ends.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -41,6 +41,8 @@ struct Seen {
 
 /// A running watch.
 pub struct Watch {
+    servers: String,
+    topic: String,
     seen: Arc<Mutex<Seen>>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -72,7 +74,7 @@ impl Watch {
                 }
             }
         });
-        Watch { seen, ends, thread: Some(thread) }
+        Watch { servers: servers.to_owned(), topic: topic.to_owned(), seen, ends, thread: Some(thread) }
     }
 
     /// Forgets gaps and ages, not when and by whom records were last written.
@@ -116,6 +118,25 @@ impl Watch {
                 _ => pause(Duration::from_millis(10)),
             }
         }
+    }
+
+    /// Which partitions have given no record of an event that was sent after `at`, and what the broker
+    /// says of their ends: for a test that fails.
+    pub fn silent_since(&self, at: i64) -> String {
+        let seen = self.partitions();
+        let silent = seen.iter().filter(|(_, partition)| partition.event_at <= at);
+        let end = |isolation: &str, partition: i32| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", &self.servers).set("log_level", "0").set("isolation.level", isolation);
+            let consumer: BaseConsumer = config.create().expect("a client");
+            consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(5)).map(|(_, end)| end)
+        };
+        let told = silent.map(|(&number, partition)| {
+            let (open, stable) = (end("read_uncommitted", number), end("read_committed", number));
+            let (records, last) = (partition.records, now() - partition.last);
+            format!("{number}: {records} records, the last {last:.1?} ago; the end {open:?}, stable {stable:?}\n")
+        });
+        told.collect()
     }
 }
 

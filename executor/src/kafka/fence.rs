@@ -8,8 +8,13 @@
 //!
 //! A member that dies inside its first transaction stands in no metadata: so the fence learns who is in
 //! the group whenever that changes, and remembers it until somebody asks who is gone.
+//!
+//! Whoever waits asks every second. A name is not taken over as often: its owner may live, and work on
+//! other partitions. What is still hidden then, no takeover brings to light, only somebody with Kafka's
+//! tool for hanging transactions (a broker that is killed while it ends a transaction can lose the rest
+//! of it: KAFKA-20734).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -18,10 +23,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::config::ClientSettings;
 use super::raw;
+use crate::clock::{Clock, SystemClock};
 use crate::message::TopicPartition;
 use crate::position::Metadata;
 
@@ -29,9 +35,14 @@ use crate::position::Metadata;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Orders that may wait; what is more is ordered again by whoever still waits.
 const ORDERS_MAX: usize = 16;
-
 /// Names that are remembered; more are forgotten, and then the broker ends what they left open.
 const KNOWN_MAX: usize = 10_000;
+/// How long a name is left alone after it was taken over because of what it hid.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// After so long without such a takeover of a name the next one is about something else.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// Takeovers of a name for the same reason, after which they are said to be in vain.
+const TAKEOVERS_MAX: u32 = 3;
 
 /// What the fence is asked to do.
 enum Order {
@@ -93,22 +104,69 @@ impl Fence {
     }
 }
 
+/// Who was taken over because of what it hid: when, and how often.
+#[derive(Default)]
+struct Takeovers(BTreeMap<String, (Duration, u32)>);
+
+/// What a takeover is about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takeover {
+    /// It was only just done.
+    TooSoon,
+    /// It may help.
+    Due,
+    /// It has not helped before.
+    InVain,
+}
+
+impl Takeovers {
+    /// Whether it is time for one.
+    fn next(&mut self, id: &str, now: Duration) -> Takeover {
+        self.0.retain(|_, (last, _)| now < *last + FORGOTTEN_AFTER);
+        match self.0.get(id) {
+            Some((last, _)) if now < *last + LEFT_ALONE => Takeover::TooSoon,
+            Some((_, count)) if *count >= TAKEOVERS_MAX => Takeover::InVain,
+            Some(_) | None => Takeover::Due,
+        }
+    }
+
+    /// One was done.
+    fn done(&mut self, id: String, now: Duration) {
+        let (last, count) = self.0.entry(id).or_default();
+        (*last, *count) = (now, *count + 1);
+    }
+}
+
 fn work(settings: &ClientSettings, orders: &Receiver<Order>) {
-    let mut known = BTreeSet::new();
+    let (mut known, mut takeovers) = (BTreeSet::new(), Takeovers::default());
+    let clock = SystemClock::start();
     while let Ok(order) = orders.recv() {
-        if let Err(error) = follow(settings, order, &mut known) {
+        if let Err(error) = follow(settings, order, &mut known, &mut takeovers, &clock) {
             debug!("open transactions could not be ended: {error}");
         }
     }
 }
 
 /// Does what is ordered. `known`: whose members were there once and have not been ended since.
-fn follow(settings: &ClientSettings, order: Order, known: &mut BTreeSet<String>) -> Result<(), KafkaError> {
+fn follow(
+    settings: &ClientSettings,
+    order: Order,
+    known: &mut BTreeSet<String>,
+    takeovers: &mut Takeovers,
+    clock: &SystemClock,
+) -> Result<(), KafkaError> {
     let consumer: BaseConsumer = settings.unstable().create()?;
     let learns = matches!(order, Order::Learn);
     match order {
         Order::Learn => {}
-        Order::Over(names) => holders(settings, &consumer, &names)?.iter().try_for_each(|id| succeed(settings, id))?,
+        Order::Over(names) => {
+            for id in holders(settings, &consumer, &names)? {
+                let takeover = takeovers.next(&id, clock.now());
+                if reveal(settings, &id, takeover)? {
+                    takeovers.done(id, clock.now());
+                }
+            }
+        }
         Order::Gone(producers) => known.extend(producers),
     }
     let alive = members(settings, &consumer)?;
@@ -128,6 +186,22 @@ fn follow(settings: &ClientSettings, order: Order, known: &mut BTreeSet<String>)
     }
     known.extend(alive);
     Ok(())
+}
+
+/// Takes over a name because of what it hides. False: not yet again.
+fn reveal(settings: &ClientSettings, id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
+    match takeover {
+        Takeover::TooSoon => return Ok(false),
+        Takeover::Due => {}
+        Takeover::InVain => warn!(
+            "something of {id} is open that its coordinator does not know of, so records and offsets stay hidden: \
+             \"kafka-transactions.sh --bootstrap-server {} find-hanging --broker-id …\" shows it, and \"abort\" ends it \
+             (KAFKA-20734)",
+            settings.servers
+        ),
+    }
+    succeed(settings, id)?;
+    Ok(true)
 }
 
 /// Begins as a producer under a name and ends at once.
@@ -160,4 +234,30 @@ fn members(settings: &ClientSettings, consumer: &BaseConsumer) -> Result<BTreeSe
     let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
     let members = groups.groups().iter().flat_map(GroupInfo::members);
     Ok(members.map(|member| member.client_id().to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_taken_over_again_and_again() {
+        let mut takeovers = Takeovers::default();
+        let mut taken = Vec::new();
+        for second in 0..24 {
+            let now = Duration::from_secs(second);
+            match takeovers.next("app.0", now) {
+                Takeover::TooSoon => {}
+                takeover => {
+                    takeovers.done("app.0".to_owned(), now);
+                    taken.push((second, takeover));
+                }
+            }
+        }
+        let due = [0, 5, 10].map(|second| (second, Takeover::Due));
+        let in_vain = [15, 20].map(|second| (second, Takeover::InVain));
+        assert_eq!(taken, [due.as_slice(), &in_vain].concat());
+        assert_eq!(takeovers.next("other.0", Duration::from_secs(20)), Takeover::Due);
+        assert_eq!(takeovers.next("app.0", Duration::from_secs(51)), Takeover::Due, "it is about something else");
+    }
 }

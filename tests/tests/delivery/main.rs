@@ -61,9 +61,10 @@ fn quick(app: App) -> App {
 #[track_caller]
 fn recovery(app: &App, watch: &Watch, numbers: std::ops::Range<usize>) -> f64 {
     let partitions = usize::try_from(app.partitions).expect("few");
-    match watch.until_after(since_1970(), partitions, PATIENCE) {
+    let began = since_1970();
+    match watch.until_after(began, partitions, PATIENCE) {
         Some(time) => time.as_secs_f64(),
-        None => panic!("no output for {PATIENCE:?}\n{}", app.last_words(numbers, 30)),
+        None => panic!("no output for {PATIENCE:?}\n{}{}", watch.silent_since(began), app.last_words(numbers, 30)),
     }
 }
 
