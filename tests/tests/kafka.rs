@@ -173,7 +173,7 @@ fn keys_land_where_java_puts_them() {
     let (status, words) = run.to_end();
     assert_eq!(status, Some(0), "{words}");
     let lines: String = keys.iter().map(|key| format!("{key}:1\n")).collect();
-    let arguments = ["--topic", &java, "--reader-property", "parse.key=true", "--reader-property", "key.separator=:"];
+    let arguments = ["--topic", &java, "--property", "parse.key=true", "--property", "key.separator=:"];
     broker.tool("org.apache.kafka.tools.ConsoleProducer", &arguments, &lines);
     let places = |topic: &str| -> BTreeMap<Vec<u8>, i32> {
         broker.read(topic).into_iter().filter_map(|record| Some((record.key?, record.partition?))).collect()
