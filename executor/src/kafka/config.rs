@@ -130,6 +130,14 @@ impl ClientSettings {
         self.with_user(config)
     }
 
+    /// Of a member without a name, which comes and goes.
+    pub fn visitor(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.remove("group.instance.id");
+        config.set("client.id", &self.app);
+        config
+    }
+
     /// Whether effects and positions are one transaction.
     pub fn is_exact(&self) -> bool {
         self.guarantee == Guarantee::ExactlyOnce

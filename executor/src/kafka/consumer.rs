@@ -18,6 +18,7 @@ use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
 use super::fence::Fence;
+use super::orphans::Search;
 use super::raw;
 use super::wake::Wake;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
@@ -35,14 +36,15 @@ const SEEK_AGAIN: Duration = Duration::from_millis(20);
 pub struct KafkaConsumer {
     consumer: BaseConsumer<MemberContext>,
     health: Arc<Health>,
-    app: String,
-    instance: Option<String>,
     /// Names that events share.
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
     commits: raw::Commits,
     wake: Option<Wake>,
     fence: Fence,
+    /// Of partitions that nobody was given, since the member has come.
+    search: Option<Search>,
+    settings: ClientSettings,
     /// Given up by the group, not yet acknowledged by us.
     owed: Vec<TopicPartition>,
 }
@@ -59,12 +61,12 @@ impl KafkaConsumer {
         Ok(KafkaConsumer {
             consumer,
             health,
-            app: settings.app.clone(),
-            instance: settings.instance.clone(),
             topics: FxHashSet::default(),
             last_topic: "".into(),
             commits,
             fence: Fence::new(settings),
+            search: None,
+            settings: settings.clone(),
             wake: None,
             owed: Vec::new(),
         })
@@ -80,7 +82,7 @@ impl KafkaConsumer {
             Some(Code::PollExceeded) => Ok(()),
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(BrokerError::Fatal(format!(
                 "an offset that the group \"{}\" stands at does not exist any more (deleted by retention, or the topic was made anew): {}",
-                self.app,
+                self.settings.app,
                 words(error)
             ))),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
@@ -93,7 +95,9 @@ impl KafkaConsumer {
                 | Code::InconsistentGroupProtocol
                 | Code::FencedInstanceId
                 | Code::Fatal,
-            ) => Err(BrokerError::Fatal(format!("the group \"{}\" cannot be read: {}", self.app, words(error)))),
+            ) => {
+                Err(BrokerError::Fatal(format!("the group \"{}\" cannot be read: {}", self.settings.app, words(error))))
+            }
             // The rest is told by the callback that hears of brokers.
             _ => Ok(()),
         }
@@ -182,7 +186,10 @@ impl Consumer for KafkaConsumer {
             })
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        self.consumer.subscribe(&names).map_err(|error| judge(&format!("the group \"{}\"", self.app), &error))
+        let subscribed = self.consumer.subscribe(&names);
+        subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
+        self.search = Search::start(&self.settings);
+        Ok(())
     }
 
     fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError> {
@@ -248,7 +255,7 @@ impl Consumer for KafkaConsumer {
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError> {
         let asked = self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
-        let asking = format!("the committed offsets of the group \"{}\"", self.app);
+        let asking = format!("the committed offsets of the group \"{}\"", self.settings.app);
         let answered = asked.map_err(|error| judge(&asking, &error))?;
         let mut committed = Vec::with_capacity(partitions.len());
         for partition in partitions {
@@ -293,7 +300,8 @@ impl Consumer for KafkaConsumer {
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
         let answer = self.commits.turn(&self.consumer, || offset_list(offsets));
-        let committed = answer.map_err(|error| judge(&format!("offsets of the group \"{}\"", self.app), &error))?;
+        let committed =
+            answer.map_err(|error| judge(&format!("offsets of the group \"{}\"", self.settings.app), &error))?;
         if committed {
             self.health.answered();
         }
@@ -320,7 +328,7 @@ impl Consumer for KafkaConsumer {
 
     fn group(&self) -> GroupMetadata {
         let (generation, member) = raw::member(&self.consumer);
-        GroupMetadata { group: self.app.clone(), generation, member, instance: self.instance.clone() }
+        GroupMetadata { group: self.settings.app.clone(), generation, member, instance: self.settings.instance.clone() }
     }
 
     fn wake_fd(&mut self) -> Option<RawFd> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::groups::GroupInfo;
+use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, info, warn};
@@ -229,11 +229,12 @@ fn holders(
     Ok(metadata.map(|metadata| metadata.transactional_id).filter(is_other).collect())
 }
 
-/// The producers whose consumers are members of the group.
+/// The producers whose consumers are members of the group. Whoever else reads in it has none.
 fn members(settings: &ClientSettings, consumer: &BaseConsumer) -> Result<BTreeSet<String>, KafkaError> {
     let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
     let members = groups.groups().iter().flat_map(GroupInfo::members);
-    Ok(members.map(|member| member.client_id().to_owned()).collect())
+    let is_worker = |name: &&str| name.strip_prefix(settings.app.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    Ok(members.map(GroupMemberInfo::client_id).filter(is_worker).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod consumer;
 pub mod context;
 pub mod errors;
 mod fence;
+mod orphans;
 pub mod producer;
 mod raw;
 mod wake;

@@ -2,6 +2,7 @@
 //! broker that goes away, networks that break, links that are slow. Each test ends with the judge's
 //! verdict, and prints its figure (`cargo test --test delivery -- --nocapture --test-threads 2`).
 
+mod orphans;
 mod slow;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
