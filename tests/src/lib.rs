@@ -14,6 +14,9 @@ pub mod watch;
 
 use std::path::{Path, PathBuf};
 
+// Linked for its mending of librdkafka.
+use kaspr_exec as _;
+
 /// The root of the project.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package stands in the project").to_owned()

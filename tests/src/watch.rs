@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -39,8 +40,23 @@ struct Seen {
     reset_at: (i64, Instant),
 }
 
+/// What the watch's own client says of itself.
+#[derive(Clone, Default)]
+struct Client {
+    said: Arc<Mutex<String>>,
+}
+
+impl ClientContext for Client {
+    fn stats_raw(&self, said: &[u8]) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = String::from_utf8_lossy(said).into_owned();
+    }
+}
+
+impl ConsumerContext for Client {}
+
 /// A running watch.
 pub struct Watch {
+    client: Client,
     servers: String,
     topic: String,
     seen: Arc<Mutex<Seen>>,
@@ -55,7 +71,9 @@ impl Watch {
         config.set("bootstrap.servers", servers).set("group.id", "kaspr-watch").set("log_level", "0");
         config.set("enable.auto.commit", "false").set("isolation.level", "read_committed");
         config.set("fetch.wait.max.ms", "10").set("reconnect.backoff.max.ms", "100");
-        let consumer: BaseConsumer = config.create().expect("a consumer");
+        config.set("statistics.interval.ms", "1000");
+        let client = Client::default();
+        let consumer: BaseConsumer<Client> = config.create_with_context(client.clone()).expect("a consumer");
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
             let ends =
@@ -74,7 +92,7 @@ impl Watch {
                 }
             }
         });
-        Watch { servers: servers.to_owned(), topic: topic.to_owned(), seen, ends, thread: Some(thread) }
+        Watch { client, servers: servers.to_owned(), topic: topic.to_owned(), seen, ends, thread: Some(thread) }
     }
 
     /// Forgets gaps and ages, not when and by whom records were last written.
@@ -136,7 +154,12 @@ impl Watch {
             let (records, last) = (partition.records, now() - partition.last);
             format!("{number}: {records} records, the last {last:.1?} ago; the end {open:?}, stable {stable:?}\n")
         });
-        told.collect()
+        let told: String = told.collect();
+        let said = self.client.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said: Value = serde_json::from_str(&said).unwrap_or_default();
+        let partitions = said["topics"][&self.topic]["partitions"].as_object();
+        let states = partitions.into_iter().flatten().map(|(number, state)| format!("{number}: {state}\n"));
+        told + &states.collect::<String>()
     }
 }
 

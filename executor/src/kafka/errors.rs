@@ -82,6 +82,8 @@ pub fn passes(code: Code) -> bool {
             | Code::UnstableOffsetCommit
             | Code::Retry
             | Code::RebalanceInProgress
+            // What the client says of a partition that has no leader, as when its broker has just started.
+            | Code::UnknownPartition
     )
 }
 

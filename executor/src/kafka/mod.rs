@@ -11,6 +11,8 @@ pub mod consumer;
 pub mod context;
 pub mod errors;
 mod fence;
+#[cfg(target_os = "linux")]
+mod leaders;
 mod orphans;
 pub mod producer;
 mod raw;
