@@ -6,7 +6,7 @@
 //! another reason. So a static member that has come looks for such partitions for a while. Where some
 //! stay, a member without a name comes and goes: the group shares out what it has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use rdkafka::metadata::MetadataTopic;
 use tracing::{debug, info};
 
 use super::config::ClientSettings;
+use crate::message::TopicPartition;
 
 /// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker may take to give a partition up
 /// ([`crate::config::Bounds::drain_wait_max`]), which has no owner meanwhile.
@@ -35,8 +36,7 @@ const VISIT_TURN: Duration = Duration::from_millis(100);
 /// Partitions that are named.
 const NAMED_MAX: usize = 5;
 
-/// The partitions of a topic, by number.
-type Partitions = BTreeSet<(String, i32)>;
+type Partitions = BTreeSet<TopicPartition>;
 
 /// A search in a thread of its own, which ends with this.
 pub struct Search {
@@ -49,7 +49,11 @@ impl Search {
         settings.instance.as_ref()?;
         let (ends, ended) = channel();
         let settings = settings.clone();
-        let run = move || search(&settings, &ended);
+        let run = move || {
+            if let Err(error) = search(&settings, &ended) {
+                debug!("nobody looks for partitions without an owner: {error}");
+            }
+        };
         match std::thread::Builder::new().name("kaspr-orphans".to_owned()).spawn(run) {
             Ok(_) => Some(Search { _ends: ends }),
             Err(error) => {
@@ -60,13 +64,16 @@ impl Search {
     }
 }
 
-fn search(settings: &ClientSettings, ended: &Receiver<()>) {
+fn search(settings: &ClientSettings, ended: &Receiver<()>) -> Result<(), KafkaError> {
+    let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
+    // A start has better things to do than to make one more client.
+    if ends() {
+        return Ok(());
+    }
+    let consumer: BaseConsumer = settings.unstable().create()?;
     let (mut before, mut alike) = (Partitions::new(), 0);
     for _ in 0..LOOKS_MAX {
-        if ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
-        let orphans = orphans(settings).unwrap_or_else(|error| {
+        let orphans = orphans(&consumer, &settings.app).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
             Partitions::new()
         });
@@ -79,28 +86,31 @@ fn search(settings: &ClientSettings, ended: &Receiver<()>) {
             }
             before.clear();
         }
+        if ends() {
+            break;
+        }
     }
+    Ok(())
 }
 
 /// The first of them, for people.
 fn named(partitions: &Partitions) -> String {
-    let names = partitions.iter().take(NAMED_MAX).map(|(topic, partition)| format!("{topic}/{partition}"));
+    let names = partitions.iter().take(NAMED_MAX).map(TopicPartition::to_string);
     let (names, more): (Vec<String>, usize) = (names.collect(), partitions.len().saturating_sub(NAMED_MAX));
     let more = if more > 0 { format!(" and {more} more are") } else { " are".to_owned() };
     format!("{}{more}", names.join(", "))
 }
 
 /// Partitions that members want and none has, in a group that is at rest.
-fn orphans(settings: &ClientSettings) -> Result<Partitions, KafkaError> {
-    let consumer: BaseConsumer = settings.unstable().create()?;
-    let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
+fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Partitions, KafkaError> {
+    let groups = consumer.fetch_group_list(Some(app), WAIT_MAX)?;
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
         return Ok(Partitions::new());
     };
     let (mut wanted, mut owned) = (BTreeSet::new(), Partitions::new());
     for member in group.members() {
         let topics = member.metadata().and_then(wants);
-        let partitions = member.assignment().and_then(has);
+        let partitions = has(member.assignment().unwrap_or_default());
         let (Some(topics), Some(partitions)) = (topics, partitions) else {
             debug!("the member {} says what it has in another way", member.id());
             return Ok(Partitions::new());
@@ -112,7 +122,7 @@ fn orphans(settings: &ClientSettings) -> Result<Partitions, KafkaError> {
     for topic in wanted {
         let metadata = consumer.fetch_metadata(Some(&topic), WAIT_MAX)?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
-        let all = partitions.map(|partition| (topic.clone(), partition.id()));
+        let all = partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id()));
         orphans.extend(all.filter(|partition| !owned.contains(partition)));
     }
     Ok(orphans)
@@ -120,7 +130,7 @@ fn orphans(settings: &ClientSettings) -> Result<Partitions, KafkaError> {
 
 /// Joins the group without a name and leaves it as soon as it is let in.
 fn visit(settings: &ClientSettings, orphans: &Partitions) -> Result<(), KafkaError> {
-    let topics: BTreeSet<&str> = orphans.iter().map(|(topic, _)| topic.as_str()).collect();
+    let topics: BTreeSet<&str> = orphans.iter().map(|partition| &*partition.topic).collect();
     let topics: Vec<&str> = topics.into_iter().collect();
     let visitor: BaseConsumer<Visit> = settings.visitor().create_with_context(Visit::default())?;
     visitor.subscribe(&topics)?;
@@ -161,20 +171,20 @@ fn wants(metadata: &[u8]) -> Option<Vec<String>> {
 
 /// Partitions in what a member is told that it has: version, then names with their partitions. A member
 /// that has nothing may be told nothing at all.
-fn has(assignment: &[u8]) -> Option<Vec<(String, i32)>> {
+fn has(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
     if assignment.is_empty() {
         return Some(Vec::new());
     }
     let mut bytes = Bytes(assignment);
     bytes.short()?;
-    let mut partitions = BTreeMap::new();
+    let mut partitions = Vec::new();
     for _ in 0..bytes.number()? {
         let topic = bytes.text()?;
-        let count = bytes.number()?;
-        partitions.insert(topic, (0..count).map(|_| bytes.number()).collect::<Option<Vec<i32>>>()?);
+        for _ in 0..bytes.number()? {
+            partitions.push(TopicPartition::new(topic.as_str(), bytes.number()?));
+        }
     }
-    let named = |(topic, numbers): (String, Vec<i32>)| numbers.into_iter().map(move |number| (topic.clone(), number));
-    Some(partitions.into_iter().flat_map(named).collect())
+    Some(partitions)
 }
 
 /// Reads Kafka's protocol of consumers: big-endian numbers, texts behind their lengths.
@@ -213,7 +223,7 @@ mod tests {
     #[test]
     fn what_members_say_is_read() {
         assert_eq!(wants(METADATA), Some(vec!["in".to_owned(), "more".to_owned()]));
-        assert_eq!(has(ASSIGNMENT), Some(vec![("in".to_owned(), 0), ("in".to_owned(), 3)]));
+        assert_eq!(has(ASSIGNMENT), Some(vec![TopicPartition::new("in", 0), TopicPartition::new("in", 3)]));
         assert_eq!(has(b""), Some(Vec::new()));
     }
 
@@ -232,7 +242,7 @@ mod tests {
 
     #[test]
     fn many_are_not_all_named() {
-        let partitions = |count| (0..count).map(|number| ("in".to_owned(), number)).collect();
+        let partitions = |count| (0..count).map(|number| TopicPartition::new("in", number)).collect();
         assert_eq!(named(&partitions(2)), "in/0, in/1 are");
         assert_eq!(named(&partitions(7)), "in/0, in/1, in/2, in/3, in/4 and 2 more are");
     }
