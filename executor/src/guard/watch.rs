@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use kaspr_ir::plan::ReaderId;
@@ -59,7 +59,8 @@ pub struct Watch {
     calls: AtomicU64,
     /// The call that runs: its number and `RANG_BITS`; 0: none does.
     call: AtomicU64,
-    names: Mutex<Names>,
+    /// Only the worker's thread writes; the threads that look read at the same time.
+    names: RwLock<Names>,
     /// After how long a stall is told, in ms; 0: never.
     stall_after_ms: AtomicU64,
     /// Someone wants the status.
@@ -91,7 +92,7 @@ impl Watch {
             units: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             call: AtomicU64::new(0),
-            names: Mutex::new(names),
+            names: RwLock::new(names),
             stall_after_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
         }
@@ -180,14 +181,17 @@ impl Watch {
         self.names().add_partition(topic, partition);
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn names(&self) -> RwLockWriteGuard<'_, Names> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a name without ever waiting for the worker's thread.
+    /// Reads a name without ever waiting for the worker's thread. `None` too while that one writes.
     fn peek<R>(&self, read: impl FnOnce(&Names) -> Option<R>) -> Option<R> {
-        let names = self.names.try_lock().ok()?;
-        read(&names)
+        match self.names.try_read() {
+            Ok(names) => read(&names),
+            Err(TryLockError::Poisoned(names)) => read(&names.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The longest time of a call at the row of the last one.
@@ -361,6 +365,19 @@ mod tests {
         let late = SECOND + CALL_MAX;
         sighting.look(&watch, late);
         assert_eq!(sighting.overdue(late, 2 * CALL_MAX), Some((2, Rang::Event)));
+    }
+
+    #[test]
+    fn whoever_reads_names_hides_them_from_nobody_else() {
+        let watch = Watch::in_memory();
+        watch.name_rows([Row { agent: "a".into(), operation: "o".into(), limit: SECOND }]);
+        watch.name_partition("t", 3);
+        watch.begin(ReaderId(0), 0, 5, 1);
+        watch.arm(0);
+        let doing = watch.doing().expect("it runs");
+        let seen = watch.peek(|_| Some((watch.limit(), watch.row_in_words(), watch.place(&doing))));
+        let words = "agent \"a\", operation \"o\"".to_owned();
+        assert_eq!(seen, Some((SECOND, words, Some(("t/3".to_owned(), 5)))));
     }
 
     #[test]
