@@ -218,8 +218,11 @@ impl Assignment {
         let ahead = |reader: &Reader| {
             metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
         };
+        // Readers stand where they stood before the commit, but not before `offset`: retention may have
+        // passed the slowest of them since, and the others not.
+        let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
         let readers = reads().map(|(number, reader)| {
-            let position = offset + ahead(reader);
+            let position = offset.max(stood + ahead(reader));
             Reading { reader: number, ledger: Ledger::at(position), committing: position, committed: position }
         });
         Assigned {

@@ -231,6 +231,11 @@ pub trait Producer {
     /// that was acknowledged.
     fn written(&mut self) -> Vec<(TopicPartition, i64)>;
 
+    /// Its client should be replaced, with [`Producer::init_transactions`], before the next transaction.
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
     /// Puts the offsets of the group's member into the transaction: after its records.
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
 

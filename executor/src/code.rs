@@ -27,12 +27,15 @@ pub struct Fault {
     /// Nobody's fault: the outside world did not answer. The event waits and runs again, however
     /// often, and no policy is asked.
     pub passes: bool,
+    /// A dead letter that told of it was refused: it is only recorded.
+    pub without_letter: bool,
 }
 
 impl Fault {
     /// A fault that no line of user code raised.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
-        Fault { kind: kind.to_owned(), message: message.into(), at: None, trace: None, passes: false }
+        let (kind, message) = (kind.to_owned(), message.into());
+        Fault { kind, message, at: None, trace: None, passes: false, without_letter: false }
     }
 
     /// What stands in the way of an event and will pass.

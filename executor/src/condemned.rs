@@ -39,6 +39,16 @@ impl Condemned {
         self.events.insert((reader, partition, offset), sentence);
     }
 
+    /// A broker refuses what the event sends: it fails, and where even its dead letter was refused, it is
+    /// recorded only.
+    pub fn refuse(&mut self, reader: ReaderId, partition: usize, offset: i64, fault: Fault) {
+        let key = (reader, partition, offset);
+        match self.events.get_mut(&key) {
+            Some(sentence) => sentence.fault.without_letter = true,
+            None => self.condemn(reader, partition, offset, Sentence { fault, site: None }),
+        }
+    }
+
     /// Why a unit must not run.
     pub fn sentence(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> Option<&Sentence> {
         unit.events().iter().find_map(|event| self.events.get(&(reader, slots.of(event), event.offset)))
@@ -66,13 +76,17 @@ mod tests {
     fn the_event_is_found_alone_and_in_a_batch_until_it_is_passed() {
         let (mut condemned, mut slots) = (Condemned::default(), Slots::default());
         let (reader, other) = (ReaderId(0), ReaderId(1));
-        condemned.condemn(reader, slots.of(&event(0)), 7, Sentence { fault: Fault::new("Kind", "why"), site: None });
+        condemned.refuse(reader, slots.of(&event(0)), 7, Fault::new("Kind", "why"));
         let alone = |offset| Unit::Event(event(offset));
         let mut is_condemned =
             |condemned: &Condemned, reader, unit: &Unit| condemned.sentence(reader, unit, &mut slots).is_some();
         assert!(is_condemned(&condemned, reader, &alone(7)) && !is_condemned(&condemned, reader, &alone(8)));
         assert!(!is_condemned(&condemned, other, &alone(7)), "other readers have code of their own");
         assert!(is_condemned(&condemned, reader, &Unit::Batch(Rc::new([event(6), event(7)]))));
+        let has_no_letter = |condemned: &Condemned| condemned.events[&(reader, 0, 7)].fault.without_letter;
+        assert!(!has_no_letter(&condemned));
+        condemned.refuse(reader, 0, 7, Fault::new("Kind", "its letter"));
+        assert!(has_no_letter(&condemned));
         condemned.passed(reader, 0, 7);
         assert!(!condemned.is_empty());
         condemned.passed(reader, 0, 8);

@@ -90,6 +90,11 @@ pub struct Bounds {
     pub staged_records_max: usize,
     /// Longest life of a transaction: then the broker aborts it.
     pub transaction_timeout: Duration,
+    /// User code that keeps a worker for longer is slow: from then on no transaction is open while it runs,
+    /// for it might not live as long.
+    pub slow_code: Duration,
+    /// How long a worker remembers that.
+    pub slow_code_for: Duration,
     /// A commit or abort that took longer may have been repeated inside the client: the producer is
     /// replaced before the next transaction. 0.8 of Kafka's `retry.backoff.ms`.
     pub slow_call: Duration,
@@ -118,6 +123,8 @@ impl Default for Bounds {
             staged_bytes_max: 16 << 20,
             staged_records_max: 100_000,
             transaction_timeout: Duration::from_secs(15),
+            slow_code: Duration::from_secs(1),
+            slow_code_for: Duration::from_secs(600),
             slow_call: Duration::from_millis(200),
             unblock_after: Duration::from_secs(1),
             start_wait_max: Duration::from_millis(500),

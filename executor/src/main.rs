@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use clap::Parser;
 use kaspr_exec::cli::{
-    Arguments, Command, FINE, REFUSED, RunArguments, Stop, TESTS, TestArguments, Tested, check_on_kafka, run_locally,
-    run_on_kafka, run_tests, say, tested_folders,
+    Arguments, Command, FINE, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested, check_on_kafka,
+    run_locally, run_on_kafka, run_tests, say, tested_folders,
 };
 use kaspr_exec::program::Defaults;
 use kaspr_exec::python;
@@ -34,16 +34,18 @@ fn main() {
 }
 
 fn run(arguments: &RunArguments) -> Result<(), Stop> {
+    // Whoever asks it to end while it compiles is heard, too.
+    let signals = Signals::listen();
     let (plan, settings) = prepare(arguments)?;
     if arguments.local {
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
         let nearest = |name: &str, names: &[String]| {
             kasprc::diagnostics::nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
         };
-        return run_locally(&plan, arguments, &settings, config, &nearest);
+        return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
     }
     needs_servers(&settings)?;
-    run_on_kafka(&plan, arguments, &settings)
+    run_on_kafka(&plan, arguments, &settings, &signals)
 }
 
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]

@@ -113,6 +113,8 @@ pub struct Worker<C: Code> {
     one_by_one: Vec<Progress>,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,
+    /// Until when user code counts as slow.
+    slow_until: Duration,
     guard: Guard,
     stalls: Stalls,
     /// What holds partitions outside the stages.
@@ -179,6 +181,7 @@ impl<C: Code> Worker<C> {
             given,
             one_by_one: Vec::new(),
             waits_since: None,
+            slow_until: Duration::ZERO,
             guard,
             stalls,
             held: BTreeMap::new(),
@@ -205,7 +208,7 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             return Err(Stopped::Halted(Box::new(failure)));
         }
-        let committed = self.deliver(!self.one_by_one.is_empty())?;
+        let committed = self.deliver(!self.one_by_one.is_empty())? | self.end_transaction()?;
         self.mend_tables()?;
         self.report_stalls();
         Ok(Turn { polled, committed })
@@ -214,7 +217,7 @@ impl<C: Code> Worker<C> {
     /// How long the worker may sleep: nothing at all while it is busy.
     fn wait_until_due(&self, wait: Duration) -> Duration {
         let readers = &self.dataflow.readers;
-        if readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
+        if self.units_of_epoch() > 0 && readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
             return Duration::ZERO;
         }
         let now = self.shared.clock.now();
@@ -282,7 +285,9 @@ impl<C: Code> Worker<C> {
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
         let waits = self.shared.code.borrow().waits();
         let wait = if waits {
+            let began = self.shared.clock.now();
             self.shared.code.borrow_mut().turn(wait, self.consumer.wake_fd());
+            self.note_time(began + wait);
             Duration::ZERO
         } else {
             wait
@@ -393,13 +398,37 @@ impl<C: Code> Worker<C> {
     }
 
     /// How many units may begin in an epoch: where one is run after the other, none before the last is
-    /// committed.
+    /// committed; where they are slow, none while a transaction is open.
     fn units_of_epoch(&self) -> usize {
         let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
         match self.one_by_one.is_empty() {
+            true if self.is_slow() && self.delivery.is_sending() => 0,
             true => usize::MAX,
             false => usize::from(is_quiet),
         }
+    }
+
+    /// User code has run since then.
+    fn note_time(&mut self, began: Duration) {
+        let now = self.shared.clock.now();
+        if now.saturating_sub(began) >= self.config.bounds.slow_code {
+            self.slow_until = now + self.config.bounds.slow_code_for;
+        }
+    }
+
+    /// User code might outlast a transaction.
+    fn is_slow(&self) -> bool {
+        self.config.guarantee == Guarantee::ExactlyOnce && self.shared.clock.now() < self.slow_until
+    }
+
+    /// Where user code is slow, a transaction ends before more of it runs, if the broker answers in time.
+    fn end_transaction(&mut self) -> Result<bool, Stopped> {
+        let (mut committed, deadline) = (false, self.shared.clock.now() + self.config.bounds.slow_code);
+        while self.is_slow() && self.delivery.is_sending() && self.may_commit() && self.shared.clock.now() < deadline {
+            self.delivery.wait();
+            committed |= self.deliver(false)?;
+        }
+        Ok(committed)
     }
 
     /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
@@ -415,13 +444,20 @@ impl<C: Code> Worker<C> {
             Err(BrokerError::Retriable(why)) => {
                 let since = *self.waits_since.get_or_insert(now);
                 debug!("partitions wait to be started: {why}");
+                let mut left = names;
                 if now - since >= self.config.bounds.unblock_after {
-                    info!("partitions wait to be started: {why}; open transactions of members that are gone are ended");
-                    self.consumer.unblock(&names);
                     self.waits_since = Some(now);
+                    if self.consumer.committed(&left).is_ok() {
+                        self.start_singly(&mut left)?;
+                    } else {
+                        info!(
+                            "partitions wait to be started: {why}; open transactions of members that are gone are ended"
+                        );
+                        self.consumer.unblock(&left);
+                    }
                 }
-                self.coming.extend(names);
-                Ok(())
+                self.coming.extend(left);
+                self.start_partitions()
             }
             other => {
                 self.waits_since = None;
@@ -430,6 +466,23 @@ impl<C: Code> Worker<C> {
                 self.start_partitions()
             }
         }
+    }
+
+    /// Nothing hides the offsets, but one of the partitions has no leader, perhaps: the others need not wait
+    /// for it. The one that does not start is the last to be tried the next time.
+    fn start_singly(&mut self, names: &mut Vec<TopicPartition>) -> Result<(), Stopped> {
+        while let Some(name) = names.first().cloned() {
+            match self.start_on(std::slice::from_ref(&name)) {
+                Ok(()) => drop(names.remove(0)),
+                Err(BrokerError::Retriable(why)) => {
+                    info!("{name} waits to be started: {why}");
+                    names.rotate_left(1);
+                    break;
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(())
     }
 
     fn start_on(&mut self, names: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -520,6 +573,7 @@ impl<C: Code> Worker<C> {
 
     /// Steps until the frontier has passed the epoch: all that was handed over in it has run.
     fn run_epoch(&mut self) {
+        let began = self.shared.clock.now();
         self.epoch += 1;
         let share = self.share();
         self.shared.share.set(share);
@@ -531,6 +585,7 @@ impl<C: Code> Worker<C> {
         while self.dataflow.probe.less_than(&self.epoch) {
             self.timely.step();
         }
+        self.note_time(began);
         let passed = self.epoch - 1;
         if let Some(effects) = self.dataflow.staged.borrow().get(&passed) {
             for progress in effects.iter().flat_map(|effects| &effects.progress) {
@@ -622,11 +677,11 @@ impl<C: Code> Worker<C> {
             if !self.one_by_one.is_empty() {
                 let mut condemned = self.shared.condemned.borrow_mut();
                 for Progress { reader, partition, done } in progress.iter().copied() {
-                    let sentence = Sentence { fault: Fault::new(kind, why), site: None };
-                    condemned.condemn(reader, partition, done - 1, sentence);
+                    condemned.refuse(reader, partition, done - 1, Fault::new(kind, why));
                 }
             }
-            self.one_by_one.extend(progress);
+            let new = progress.iter().filter(|progress| !self.one_by_one.contains(progress));
+            self.one_by_one.append(&mut new.copied().collect());
         }
         self.start_over()
     }

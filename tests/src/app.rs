@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::{now, pause};
 use crate::kafka::{Broker, unique};
+use crate::process;
 use crate::program::command;
 use crate::verify::read::{Topics, left};
 use crate::verify::{Verdict, judge};
@@ -228,7 +229,7 @@ impl Member {
 
     /// Ends it as Kubernetes does; gives its exit status.
     pub fn terminate(&mut self) -> Option<i32> {
-        self.signal(libc::SIGTERM);
+        process::terminate(self.id());
         self.wait()
     }
 

@@ -1,10 +1,12 @@
 //! What the tests share: the programs as they are built, runs of them, and comparisons.
 
 pub mod app;
+pub mod attempts;
 pub mod clock;
 pub mod compare;
 pub mod kafka;
 pub mod load;
+pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod random;

@@ -197,6 +197,34 @@ fn an_open_window_holds_back_nobody_else_and_comes_again_after_a_restart() {
 }
 
 #[test]
+fn retention_that_passes_one_reader_takes_nothing_from_another() {
+    let text = agent("batcher", "readings", WINDOW, "batches") + &agent("echo", "readings", "", "echoes");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut worker = start(&log, &plan, &clock);
+    let commit = |worker: &mut Worker<Stub>| {
+        turns(worker, 3);
+        clock.advance(Duration::from_millis(100));
+        turns(worker, 3);
+    };
+    let send_all = |numbers: std::ops::Range<i64>| numbers.for_each(|n| send(&log, "readings", &n.to_string()));
+    send_all(0..20);
+    commit(&mut worker);
+    assert_eq!(committed(&log, "readings", "echo"), Some(20));
+    drop(worker);
+    send_all(20..40);
+    for passed in [10, 30] {
+        log.forget_before(&TopicPartition::new("readings", 0), passed);
+        let mut worker = start(&log, &plan, &clock);
+        commit(&mut worker);
+        // It begins where it stood, or where anything is left.
+        let echoes: Vec<i64> = values(&log, "echoes").iter().map(|value| value.parse().expect("a number")).collect();
+        assert_eq!(echoes, (0..40).collect::<Vec<_>>(), "{passed} were deleted");
+        assert_eq!(committed(&log, "readings", "batcher"), Some(passed), "its window holds the rest");
+        assert_eq!(committed(&log, "readings", "echo"), Some(40));
+    }
+}
+
+#[test]
 fn a_window_that_meets_its_bound_is_handed_over_early() {
     let text = agent("batcher", "readings", WINDOW, "batches");
     let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));

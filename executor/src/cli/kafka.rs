@@ -22,7 +22,7 @@ use crate::directory::Directory;
 use crate::failpoint::Failpoint;
 use crate::guard::{Guard, Post};
 use crate::kafka::Kafka;
-use crate::kafka::config::{ClientSettings, setting_of};
+use crate::kafka::config::{BATCH_BYTES, ClientSettings, setting_of};
 use crate::local::summary;
 use crate::member::{Ended, Member, ends};
 use crate::program::Defaults;
@@ -34,14 +34,18 @@ use crate::topics::{self, Found};
 use crate::worker::{Parts, Worker};
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
-pub fn run_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings) -> Result<(), Stop> {
-    let signals = Signals::listen();
+pub fn run_on_kafka(
+    plan: &Rc<Plan>,
+    arguments: &RunArguments,
+    settings: &Settings,
+    signals: &Signals,
+) -> Result<(), Stop> {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let worker = worker_number(arguments)?;
     let start = Start::new(plan, arguments, settings, worker.unwrap_or(0))?;
     start_log(arguments.log_format, arguments.log_level);
     if arguments.workers > 1 && worker.is_none() {
-        return match supervise(arguments.workers, &clock, &signals) {
+        return match supervise(arguments.workers, &clock, signals) {
             0 => Ok(()),
             code => Err(Stop(code, String::new())),
         };
@@ -165,6 +169,8 @@ impl Start {
         config.keeps_changelogs = true;
         config.failpoint = failpoint()?;
         let instance = settings.get("instance").map_or_else(random, str::to_owned);
+        check_name("app", &config.app)?;
+        check_name("instance", &instance)?;
         config.transactional_id = format!("{}.{instance}.{worker}", config.app);
         let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
         let client = ClientSettings {
@@ -174,6 +180,7 @@ impl Start {
             transactional_id: config.transactional_id.clone(),
             guarantee: config.guarantee,
             assignor: plan.app.assignor,
+            batch_bytes: BATCH_BYTES,
             user: user_settings(arguments),
         };
         client.check().map_err(Stop::refused)?;
@@ -226,6 +233,16 @@ fn read_topics(plan: &Plan, admin: &mut dyn Admin) -> Result<Vec<String>, Stop> 
         }
     }
     Ok(names.into_iter().collect())
+}
+
+/// Names of producers, changelogs and positions are made from these.
+fn check_name(what: &str, name: &str) -> Result<(), Stop> {
+    let is_fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+    if !name.is_empty() && name.chars().all(is_fine) {
+        return Ok(());
+    }
+    let may = "may have the characters a-z, A-Z, 0-9, '.', '_' and '-'";
+    Err(Stop::refused(format!("the {what} \"{name}\" is no name that Kafka can keep: it {may}")))
 }
 
 /// librdkafka's settings as the user gave them: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`.

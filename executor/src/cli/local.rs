@@ -28,11 +28,11 @@ pub fn run_locally(
     arguments: &RunArguments,
     settings: &Settings,
     config: Config,
+    signals: &Signals,
     nearest: Nearest<'_>,
 ) -> Result<(), Stop> {
     check_inputs(plan, arguments, nearest)?;
     let bar = start_log(arguments.log_format, arguments.log_level);
-    let signals = Signals::listen();
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let local = Local {
         plan: plan.clone(),

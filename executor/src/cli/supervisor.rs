@@ -1,7 +1,7 @@
 //! Several workers on one machine: a process for each, since one Python runs on one core, and a
 //! supervisor that starts them again when they die.
 
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 
             let Some(status) = post.ended() else { continue };
             match (status.code(), told) {
                 (Some(FINE), _) => post.done = true,
+                // It was told to end before it listened: it had begun nothing.
+                (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
                 (Some(code @ (FAULT | REFUSED)), _) => {
                     error!("worker {} ended with {code}: stopping all", post.number);
                     worst = worst.max(code);

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 use crate::broker::{BrokerError, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::effects::{Effects, TableWrite};
 use crate::message::TopicName;
+use crate::store::ChangelogPosition;
 
 /// What a commit takes: whole epochs, oldest first.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Generation {
     sent: (usize, usize),
     /// Changes that the producer has taken.
     changes_sent: usize,
+    /// How far the changelogs are with it.
+    pub positions: Vec<ChangelogPosition>,
     /// The producer has all of it.
     pub is_sent: bool,
 }

@@ -253,6 +253,8 @@ impl Delivery {
             return Ok(Delivered::Nothing);
         }
         self.failpoint.pass("delivered");
+        // Now: where the outcome is in doubt another producer comes, which does not know.
+        closing.positions.append(&mut changelog_positions(self.producer.as_mut(), &self.changelogs));
         if closing.records > 0 && self.guarantee == Guarantee::ExactlyOnce {
             self.room.delivered(closing.bytes, around.clock.now() - *began);
         }
@@ -313,7 +315,7 @@ impl Delivery {
         around.assignment.committed(&closing.offsets);
         let (mut tables, mut counters) = (around.tables.borrow_mut(), around.counters.borrow_mut());
         let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
-        tables.commit(&writes, &self.changelog_positions());
+        tables.commit(&writes, &closing.positions);
         for mut effects in closing.effects {
             counters.records += effects.outgoing_count() as u64;
             self.failures.append(&mut effects.failures);
@@ -321,16 +323,6 @@ impl Delivery {
         counters.commits += 1;
         self.failpoint.pass("applied");
         Delivered::Committed
-    }
-
-    fn changelog_positions(&mut self) -> Vec<ChangelogPosition> {
-        let written = self.producer.written();
-        let position = |(at, offset): (TopicPartition, i64)| {
-            let table = self.changelogs.iter().position(|topic| *topic == at.topic)?;
-            let table = TableId(u32::try_from(table).expect("a plan counts tables in u32"));
-            Some(ChangelogPosition { table, partition: at.partition, offset })
-        };
-        written.into_iter().filter_map(position).collect()
     }
 
     /// What an error means for a transaction.
@@ -401,7 +393,7 @@ impl Delivery {
                 debug!("the transaction could not be aborted: {error}");
                 self.stale = true;
             }
-            self.stale |= clock.now() - before >= self.bounds.slow_call;
+            self.stale |= clock.now() - before >= self.bounds.slow_call || self.producer.is_outdated();
         }
         self.forget(why, refused)
     }
@@ -477,15 +469,20 @@ impl Delivery {
         self.closing.is_some()
     }
 
-    /// Since when a transaction is open, if one is.
-    pub fn open_since(&self) -> Option<Duration> {
-        self.closing.as_ref().map(|(_, began)| *began)
-    }
-
     /// Failures whose records are committed since the last call.
     pub fn take_failures(&mut self) -> Vec<FailureRecord> {
         std::mem::take(&mut self.failures)
     }
+}
+
+/// How far changelogs are, where they have taken records since the last call.
+fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) -> Vec<ChangelogPosition> {
+    let position = |(at, offset): (TopicPartition, i64)| {
+        let table = changelogs.iter().position(|topic| *topic == at.topic)?;
+        let table = TableId(u32::try_from(table).expect("a plan counts tables in u32"));
+        Some(ChangelogPosition { table, partition: at.partition, offset })
+    };
+    producer.written().into_iter().filter_map(position).collect()
 }
 
 /// The first takeover may have to wait for the end of another one.

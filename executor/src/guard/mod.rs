@@ -19,7 +19,7 @@ use tracing::warn;
 pub use crashes::{CRASHES_MAX, Crash};
 pub use mark::Doing;
 pub use names::Row;
-pub use watch::{NO_CALL, Outer, Rang, Sighting, Watch};
+pub use watch::{LookTime, NO_CALL, Outer, Rang, Sighting, Watch};
 pub use watchdog::{FORCED, grace, watch_over};
 
 use crashes::Crashes;

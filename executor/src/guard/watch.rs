@@ -254,6 +254,29 @@ fn next(counter: &AtomicU64) -> u64 {
     number
 }
 
+/// The time of threads that look now and then: between two looks it passes no faster than they should
+/// come. A process that stood still as a whole, alarms and all, blames no call for it.
+#[derive(Debug)]
+pub struct LookTime {
+    last: Duration,
+    passed: Duration,
+    most: Duration,
+}
+
+impl LookTime {
+    /// From `now` on, with a look `every` now and then. A busy machine may be late by as much again.
+    pub fn start(now: Duration, every: Duration) -> LookTime {
+        LookTime { last: now, passed: Duration::ZERO, most: 2 * every }
+    }
+
+    /// The time of a look.
+    pub fn look(&mut self, now: Duration) -> Duration {
+        self.passed += now.saturating_sub(self.last).min(self.most);
+        self.last = now;
+        self.passed
+    }
+}
+
 /// What a thread that looks now and then has seen: since when the same runs.
 #[derive(Debug, Default)]
 pub struct Sighting {
@@ -365,6 +388,14 @@ mod tests {
         let late = SECOND + CALL_MAX;
         sighting.look(&watch, late);
         assert_eq!(sighting.overdue(late, 2 * CALL_MAX), Some((2, Rang::Event)));
+    }
+
+    #[test]
+    fn time_in_which_nobody_looked_is_nobodys() {
+        let mut time = LookTime::start(SECOND, SECOND / 2);
+        assert_eq!(time.look(SECOND * 3 / 2), SECOND / 2);
+        assert_eq!(time.look(9 * SECOND), SECOND * 3 / 2, "it stood still");
+        assert_eq!(time.look(SECOND * 19 / 2), 2 * SECOND);
     }
 
     #[test]

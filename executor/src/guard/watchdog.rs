@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::watch::{Sighting, Watch};
+use super::watch::{LookTime, Sighting, Watch};
 use crate::clock::{Clock, SystemClock};
 use crate::config::CALL_MAX;
 
@@ -34,10 +34,11 @@ pub fn grace(limit: Duration) -> Duration {
 pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> std::io::Result<()> {
     let look = move || {
         let clock = SystemClock::start();
+        let mut time = LookTime::start(clock.now(), every);
         let (mut sighting, mut asked_at) = (Sighting::default(), None);
         while !ends.load(Ordering::Relaxed) {
             std::thread::sleep(every);
-            let now = clock.now();
+            let now = time.look(clock.now());
             sighting.look(&watch, now);
             if let Some(held) = stuck(&sighting, now, watch.limit()) {
                 end(&watch, &sighting, held);

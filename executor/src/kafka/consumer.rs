@@ -34,12 +34,13 @@ const SEEK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A member of the app's group.
 pub struct KafkaConsumer {
+    /// Before its client: fields go in their order.
+    commits: raw::Commits,
     consumer: BaseConsumer<MemberContext>,
     health: Arc<Health>,
     /// Names that events share.
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
-    commits: raw::Commits,
     wake: Option<Wake>,
     fence: Fence,
     /// Of partitions that nobody was given, since the member has come.
@@ -144,6 +145,20 @@ impl KafkaConsumer {
             // Only the asking matters.
             let _ = self.consumer.fetch_watermarks(element.topic(), element.partition(), Duration::from_millis(200));
         }
+    }
+
+    /// Acknowledges what the group took away, whether the worker has heard of it or not.
+    fn give_back(&mut self) -> Result<(), KafkaError> {
+        self.consumer.context().acknowledge_all();
+        let mut owed = list(&std::mem::take(&mut self.owed));
+        while let Some(change) = self.consumer.context().next_change() {
+            if let Rebalanced::Revoked(names) | Rebalanced::Lost(names) = change {
+                for (topic, partition) in &names {
+                    owed.add_partition(topic, *partition);
+                }
+            }
+        }
+        if owed.count() > 0 { unassign(&self.consumer, &owed) } else { Ok(()) }
     }
 
     fn seek(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
@@ -318,6 +333,10 @@ impl Consumer for KafkaConsumer {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
         self.owed.clear();
+        if self.commits.is_asked() {
+            // The answer is to what was asked before; whoever waits for another one shall not meet it.
+            self.commits = raw::Commits::new(&self.consumer);
+        }
         let given_up = unassign(&self.consumer, &list(partitions));
         given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
         if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
@@ -346,11 +365,7 @@ impl Consumer for KafkaConsumer {
     /// Dynamic members leave the group; static ones stay until their session ends, so that a
     /// restart disturbs nobody.
     fn close(&mut self) -> Result<(), BrokerError> {
-        self.consumer.context().acknowledge_all();
-        if !self.owed.is_empty() {
-            let owed = list(&std::mem::take(&mut self.owed));
-            unassign(&self.consumer, &owed).map_err(|error| judge("partitions could not be given up", &error))?;
-        }
+        self.give_back().map_err(|error| judge("partitions could not be given up", &error))?;
         self.consumer.close_queue().map_err(|error| judge("the group cannot be left", &error))?;
         while !self.consumer.closed() {
             let _ = self.consumer.poll(Duration::from_millis(10));
@@ -362,11 +377,8 @@ impl Consumer for KafkaConsumer {
 impl Drop for KafkaConsumer {
     /// A consumer that owes an acknowledgement would wait for it for ever.
     fn drop(&mut self) {
-        self.consumer.context().acknowledge_all();
-        if !self.owed.is_empty() {
-            // It is going away whatever the answer.
-            let _ = unassign(&self.consumer, &list(&self.owed));
-        }
+        // It is going away whatever the answer.
+        let _ = self.give_back();
     }
 }
 

@@ -71,6 +71,13 @@ pub fn passes(code: Code) -> bool {
             | Code::CoordinatorNotAvailable
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
+            // A leader that has just been elected, or one that was until just now.
+            | Code::OffsetNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::ReplicaNotAvailable
+            // The leader's disk: another broker becomes leader.
+            | Code::KafkaStorageError
             | Code::NetworkException
             | Code::BrokerNotAvailable
             | Code::NotEnoughReplicas

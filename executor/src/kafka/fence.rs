@@ -177,7 +177,10 @@ fn follow(
     if !learns {
         let gone: Vec<String> = known.difference(&alive).cloned().collect();
         for id in gone {
-            succeed(settings, &id)?;
+            // A takeover takes its time: who was gone before it may be back.
+            if !members(settings, &consumer)?.contains(&id) {
+                succeed(settings, &id)?;
+            }
             known.remove(&id);
         }
     }

@@ -7,6 +7,7 @@
 //! stay, a member without a name comes and goes: the group shares out what it has.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -20,8 +21,9 @@ use tracing::{debug, info};
 use super::config::ClientSettings;
 use crate::message::TopicPartition;
 
-/// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker may take to give a partition up
-/// ([`crate::config::Bounds::drain_wait_max`]), which has no owner meanwhile.
+/// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
+/// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. Where one takes
+/// longer the group shares out its partitions once too often.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Looks in a row that see the same partitions, before something is done.
 const LOOKS_ALIKE: u32 = 3;
@@ -71,20 +73,29 @@ fn search(settings: &ClientSettings, ended: &Receiver<()>) -> Result<(), KafkaEr
         return Ok(());
     }
     let consumer: BaseConsumer = settings.unstable().create()?;
-    let (mut before, mut alike) = (Partitions::new(), 0);
-    for _ in 0..LOOKS_MAX {
-        let orphans = orphans(&consumer, &settings.app).unwrap_or_else(|error| {
+    let look = || {
+        orphans(&consumer, &settings.app).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
-            Partitions::new()
-        });
-        alike = if !orphans.is_empty() && orphans == before { alike + 1 } else { 1 };
-        before = orphans;
-        if !before.is_empty() && alike == LOOKS_ALIKE {
-            info!("{} without an owner: the group is made to share out its partitions", named(&before));
-            if let Err(error) = visit(settings, &before) {
-                info!("it could not be made to: {error}");
+            Seen::default()
+        })
+    };
+    let (mut before, mut alike) = (Seen::default(), 0);
+    for _ in 0..LOOKS_MAX {
+        let seen = look();
+        alike = if !seen.orphans.is_empty() && seen == before { alike + 1 } else { 1 };
+        before = seen;
+        if !before.orphans.is_empty() && alike == LOOKS_ALIKE {
+            // Others who came at the same time see the same: one of them is enough.
+            if ended.recv_timeout(some_part_of(LOOK_EVERY)) != Err(RecvTimeoutError::Timeout) {
+                break;
             }
-            before.clear();
+            if look() == before {
+                info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
+                if let Err(error) = visit(settings, &before.topics) {
+                    info!("it could not be made to: {error}");
+                }
+            }
+            before = Seen::default();
         }
         if ends() {
             break;
@@ -101,11 +112,26 @@ fn named(partitions: &Partitions) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-/// Partitions that members want and none has, in a group that is at rest.
-fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Partitions, KafkaError> {
+/// A time that differs from process to process.
+fn some_part_of(time: Duration) -> Duration {
+    // The library's hash maps are seeded at random; no crate is needed for one number.
+    let random = RandomState::new().build_hasher().finish();
+    time / 1000 * u32::try_from(random % 1000).unwrap_or(0)
+}
+
+/// What a look saw in a group that is at rest.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// Topics that members want.
+    topics: BTreeSet<String>,
+    /// Their partitions that no member has.
+    orphans: Partitions,
+}
+
+fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Seen, KafkaError> {
     let groups = consumer.fetch_group_list(Some(app), WAIT_MAX)?;
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
-        return Ok(Partitions::new());
+        return Ok(Seen::default());
     };
     let (mut wanted, mut owned) = (BTreeSet::new(), Partitions::new());
     for member in group.members() {
@@ -113,25 +139,25 @@ fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Partitions, KafkaError>
         let partitions = has(member.assignment().unwrap_or_default());
         let (Some(topics), Some(partitions)) = (topics, partitions) else {
             debug!("the member {} says what it has in another way", member.id());
-            return Ok(Partitions::new());
+            return Ok(Seen::default());
         };
         wanted.extend(topics);
         owned.extend(partitions);
     }
     let mut orphans = Partitions::new();
-    for topic in wanted {
-        let metadata = consumer.fetch_metadata(Some(&topic), WAIT_MAX)?;
+    for topic in &wanted {
+        let metadata = consumer.fetch_metadata(Some(topic), WAIT_MAX)?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
         let all = partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id()));
         orphans.extend(all.filter(|partition| !owned.contains(partition)));
     }
-    Ok(orphans)
+    Ok(Seen { topics: wanted, orphans })
 }
 
-/// Joins the group without a name and leaves it as soon as it is let in.
-fn visit(settings: &ClientSettings, orphans: &Partitions) -> Result<(), KafkaError> {
-    let topics: BTreeSet<&str> = orphans.iter().map(|partition| &*partition.topic).collect();
-    let topics: Vec<&str> = topics.into_iter().collect();
+/// Joins the group without a name and leaves it as soon as it is let in. It wants what all the others
+/// want: tables that topics share stay where all of their partitions of a number are.
+fn visit(settings: &ClientSettings, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let visitor: BaseConsumer<Visit> = settings.visitor().create_with_context(Visit::default())?;
     visitor.subscribe(&topics)?;
     let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();

@@ -11,7 +11,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header as NativeHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::config::ClientSettings;
 use super::consumer::offset_list;
@@ -28,6 +28,8 @@ const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long, and how often, reports of purged records are waited for.
 const PURGE_TURN: Duration = Duration::from_millis(10);
 const PURGE_TURNS_MAX: u32 = 100;
+/// Batches do not become smaller than this.
+const BATCH_BYTES_MIN: usize = 1000;
 
 /// The producer's client, which also answers questions about topics.
 pub type Client = BaseProducer<DeliveryContext>;
@@ -77,8 +79,10 @@ struct Flights {
     in_flight: VecDeque<(u64, usize)>,
     /// Reports that came, of any kind.
     reports: u64,
-    /// The first record that could not be delivered, and why.
+    /// The first record that could not be delivered, and why; one that is refused for good before others.
     failed: Option<(Option<Code>, String)>,
+    /// Records of batches that are larger than their topics take.
+    too_large: usize,
     /// What the client said before it gave up.
     fatal: Option<String>,
     /// Offsets after the last tracked record, by partition.
@@ -130,12 +134,13 @@ impl ProducerContext for DeliveryContext {
             }
             Ok(_) => {}
             Err((error, message)) => {
-                let place = format!("{}/{}", message.topic(), message.partition());
-                flights.failed.get_or_insert_with(|| {
-                    let size = message.payload_len();
+                let code = error.rdkafka_error_code();
+                flights.too_large += usize::from(code == Some(Code::MessageSizeTooLarge));
+                if flights.failed.as_ref().is_none_or(|(first, _)| is_refusal(code) && !is_refusal(*first)) {
+                    let (place, size) = (format!("{}/{}", message.topic(), message.partition()), message.payload_len());
                     let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
-                    (error.rdkafka_error_code(), why)
-                });
+                    flights.failed = Some((code, why));
+                }
             }
         }
     }
@@ -149,12 +154,14 @@ pub struct KafkaProducer {
     health: Arc<Health>,
     /// The client has run transactions: to fence it, another one is made.
     used: bool,
+    /// The settings have changed since it was made.
+    outdated: bool,
 }
 
 impl KafkaProducer {
     /// A producer over a client that has connected.
     pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaProducer {
-        KafkaProducer { client: line.client(), line, settings, health, used: false }
+        KafkaProducer { client: line.client(), line, settings, health, used: false, outdated: false }
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
@@ -173,6 +180,19 @@ impl KafkaProducer {
             }
             self.health.answered();
         }
+    }
+
+    /// A topic's limit is for a batch as a whole, and the client does not cut one that is refused: the next
+    /// client makes smaller ones. False: they cannot be smaller.
+    fn makes_batches_smaller(&mut self) -> bool {
+        let user_says = self.settings.user.contains_key("batch.size");
+        if !self.settings.is_exact() || user_says || self.settings.batch_bytes <= BATCH_BYTES_MIN {
+            return false;
+        }
+        self.settings.batch_bytes = (self.settings.batch_bytes / 4).max(BATCH_BYTES_MIN);
+        info!("batches of records are larger than a topic takes: {} bytes from here on", self.settings.batch_bytes);
+        self.outdated = true;
+        true
     }
 
     /// What went wrong with a record.
@@ -195,6 +215,8 @@ fn refusal(code: Code) -> Option<&'static str> {
         Code::UnknownPartition => Some("Partition"),
         Code::InvalidMessage
         | Code::InvalidRecord
+        // Another one of the same batch is.
+        | Code::InvalidDifferentRecord
         | Code::InvalidTimestamp
         | Code::UnknownTopic
         | Code::UnknownTopicOrPartition
@@ -204,12 +226,16 @@ fn refusal(code: Code) -> Option<&'static str> {
     }
 }
 
+fn is_refusal(code: Option<Code>) -> bool {
+    code.is_some_and(|code| refusal(code).is_some())
+}
+
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
-        if self.used {
+        if self.used || self.outdated {
             self.client = client(&self.settings, self.health.clone())?;
             self.line.replace(self.client.clone());
-            self.used = false;
+            (self.used, self.outdated) = (false, false);
         }
         let ready = raw::init_transactions(&self.client, INIT_WAIT_MAX);
         ready.map_err(|error| judge_transaction(Step::Init, error))?;
@@ -268,12 +294,14 @@ impl Producer for KafkaProducer {
         if let Some(fatal) = self.health.fatal() {
             return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
         }
-        let (fatal, failed) = {
+        let (fatal, failed, too_large) = {
             let mut flights = self.flights();
-            (flights.fatal.take(), flights.failed.take())
+            (flights.fatal.take(), flights.failed.take(), std::mem::take(&mut flights.too_large))
         };
         match (fatal, failed) {
             (Some(fatal), _) => Err(BrokerError::Fenced(fatal)),
+            // One that is alone in its batch is too large itself.
+            (None, Some((_, why))) if too_large > 1 && self.makes_batches_smaller() => Err(BrokerError::Abort(why)),
             (None, Some((code, why))) => Err(self.failed(code, why)),
             (None, None) => Ok(()),
         }
@@ -291,6 +319,10 @@ impl Producer for KafkaProducer {
         let written = std::mem::take(&mut self.flights().written);
         let named = |((topic, partition), offset)| (TopicPartition::new(String::as_str(&topic), partition), offset);
         written.into_iter().map(named).collect()
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.outdated
     }
 
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
@@ -320,7 +352,7 @@ impl Producer for KafkaProducer {
         let aborted = raw::abort(&self.client, CALL_WAIT_MAX);
         let mut flights = self.flights();
         flights.in_flight.clear();
-        (flights.failed, flights.fatal) = (None, None);
+        (flights.failed, flights.fatal, flights.too_large) = (None, None, 0);
         drop(flights);
         aborted.map_err(|error| judge_transaction(Step::Abort, error))
     }

@@ -122,6 +122,11 @@ impl Commits {
         Commits { queue, asked: false }
     }
 
+    /// An answer has not been read.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Asks, or looks for the answer to what was asked. True: it is committed.
     pub fn turn(
         &mut self,

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, SystemClock};
-use crate::guard::{Outer, Rang, Sighting, Watch, watch_over};
+use crate::guard::{LookTime, Outer, Rang, Sighting, Watch, watch_over};
 
 /// How often the threads look, as a share of the shortest timeout, and within which bounds.
 const LOOKS_PER_TIMEOUT: u32 = 8;
@@ -82,10 +82,11 @@ impl Alarm {
 #[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
 fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration, ends: &AtomicBool) {
     let clock = SystemClock::start();
+    let mut time = LookTime::start(clock.now(), every);
     let (mut sighting, mut told) = (Sighting::default(), Told::default());
     while !ends.load(Ordering::Relaxed) {
         std::thread::sleep(every);
-        let now = clock.now();
+        let now = time.look(clock.now());
         sighting.look(watch, now);
         told.look(watch, &sighting, now);
         if let Some((call, why)) = sighting.overdue(now, watch.limit()) {

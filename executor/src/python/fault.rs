@@ -33,7 +33,7 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Rc<Runtime>) -> Fault {
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
     // Taken as a value, the exception carries its traceback.
     let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
-    Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false }
+    Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_letter: false }
 }
 
 /// `file:line` of the innermost frame that stands in a spec.

@@ -120,7 +120,9 @@ impl<C: Code> Stage<C> {
     /// Records the failure of an event, and sends a dead letter where the policy says so.
     pub(super) fn give_up(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
         self.log(event, site, fault);
-        if let OnError::DeadLetter { topic } = last_resort(&self.site(site).on_error).clone() {
+        if fault.without_letter {
+            error!(event = %event, "the broker refuses its dead letter: the failure is only recorded");
+        } else if let OnError::DeadLetter { topic } = last_resort(&self.site(site).on_error).clone() {
             self.dead_letter(id, event, site, fault, topic.as_deref());
         }
         let record = self.record(event, site, fault);

@@ -35,6 +35,7 @@ pub struct Stub {
     names: Vec<String>,
     tables: Rc<RefCell<Tables>>,
     told: Told,
+    drags: bool,
     tries: BTreeMap<String, u32>,
     /// When each pending call ends, if it does, and with what.
     pending: BTreeMap<Ticket, (Option<Duration>, Value)>,
@@ -43,10 +44,10 @@ pub struct Stub {
 
 impl Stub {
     /// The functions of a plan.
-    pub fn new(world: &World, plan: &Plan, tables: Rc<RefCell<Tables>>, told: Told) -> Stub {
+    pub fn new(world: &World, plan: &Plan, tables: Rc<RefCell<Tables>>, told: Told, drags: bool) -> Stub {
         let names = plan.functions.iter().map(|function| function.name.clone()).collect();
         let world = world.clone();
-        Stub { world, names, tables, told, tries: BTreeMap::new(), pending: BTreeMap::new(), tickets: 0 }
+        Stub { world, names, tables, told, drags, tries: BTreeMap::new(), pending: BTreeMap::new(), tickets: 0 }
     }
 
     fn wait(&mut self, value: &str) -> Called<Value> {
@@ -126,6 +127,9 @@ impl Code for Stub {
     fn call(&mut self, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
         if self.world.draw(|seed| seed.hits(50)) {
             self.world.takes(1, 25);
+        }
+        if self.drags {
+            self.world.takes(16_000, 40_000);
         }
         let given = text(value);
         match self.names[function.index()].as_str() {

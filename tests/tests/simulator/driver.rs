@@ -57,6 +57,8 @@ pub struct Needs<'a> {
     pub guard: &'a Guard,
     /// What a sink hears.
     pub told: &'a Told,
+    /// Calls take longer than a transaction may.
+    pub drags: bool,
 }
 
 /// Makes user code.
@@ -107,6 +109,9 @@ pub struct Simulation<'a, C: Code> {
     gentle: bool,
     /// Some events lead to records that the broker refuses.
     refuses: bool,
+    /// Calls take longer than a transaction may. Only where one worker is alone: nobody else's time may
+    /// stand still meanwhile.
+    drags: bool,
     records: BTreeMap<String, usize>,
     outcome: Outcome,
     /// A process ended: failures that it had not told yet are lost.
@@ -178,23 +183,33 @@ impl<'a, C: Code> Simulation<'a, C> {
         // A batch would fail as one, and so would events that are no fault of it.
         let refuses = seed.hits(250) && !kinds.contains(&Kind::Batcher);
         let told = Told::default();
+        let config = config(&mut seed);
+        // A process has one Python, and so one worker.
+        let restarts = *seed.pick(&[1000, 1000, 100, 20]);
+        let places_used = if language == Language::Python { 1 } else { 1 + seed.below(PLACES) };
+        let disks = seed.hits(500).then(Default::default);
+        let events_max = 10 + seed.below(50);
+        let drags = places_used == 1 && seed.hits(100);
+        if drags {
+            world.drag();
+        }
         Simulation {
             plan: plan(&kinds, language),
             checker: Checker::new(&kinds, told.clone()),
             told,
             kinds,
-            config: config(&mut seed),
+            config,
             places: [const { None }; PLACES],
-            // A process has one Python, and so one worker.
-            restarts: *seed.pick(&[1000, 1000, 100, 20]),
-            places_used: if language == Language::Python { 1 } else { 1 + seed.below(PLACES) },
-            disks: seed.hits(500).then(Default::default),
+            restarts,
+            places_used,
+            disks,
             ghosts: Vec::new(),
             partitions: PARTITIONS,
             events: 0,
-            events_max: 10 + seed.below(50),
+            events_max,
             gentle,
             refuses,
+            drags,
             language,
             make,
             records: BTreeMap::new(),
@@ -322,7 +337,8 @@ impl<'a, C: Code> Simulation<'a, C> {
         let config = Config { transactional_id: format!("{APP}.{name}.0"), ..self.config.clone() };
         let (directory, guard) = (Directory::new(Box::new(SimAdmin::new(world))), Guard::none());
         let (plan, told) = (&*self.plan, &self.told);
-        let needs = Needs { world, plan, tables: &tables, directory: &directory, guard: &guard, told };
+        let drags = self.drags;
+        let needs = Needs { world, plan, tables: &tables, directory: &directory, guard: &guard, told, drags };
         let code = (self.make)(needs);
         let started = Worker::start(Parts {
             plan: self.plan.clone(),
@@ -503,7 +519,7 @@ impl<'a, C: Code> Simulation<'a, C> {
             // A minute is enough for what was open when the faults ended.
             if self.world.clock.now() - began > Duration::from_secs(60) {
                 let now = self.world.timed_out();
-                if *timed_out.get_or_insert(now) < now {
+                if *timed_out.get_or_insert(now) < now && !self.drags {
                     return Err("I5: a transaction is left open by workers that live".to_owned());
                 }
             }

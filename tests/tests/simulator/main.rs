@@ -60,7 +60,7 @@ fn asked() -> (Range<u64>, bool) {
 }
 
 fn stub(needs: Needs<'_>) -> Stub {
-    Stub::new(needs.world, needs.plan, needs.tables.clone(), needs.told.clone())
+    Stub::new(needs.world, needs.plan, needs.tables.clone(), needs.told.clone(), needs.drags)
 }
 
 /// Seeds with real Python: fewer, for loading it takes longer than a seed.

@@ -107,6 +107,7 @@ struct Inner {
     members: Vec<(String, String)>,
     trace: Option<Vec<String>>,
     refuses: Refuses,
+    drags: bool,
     timed_out: usize,
     /// Calls of clients since the last look.
     calls: usize,
@@ -139,6 +140,7 @@ impl World {
             members: Vec::new(),
             trace,
             refuses: |_, _| false,
+            drags: false,
             timed_out: 0,
             calls: 0,
         };
@@ -160,6 +162,11 @@ impl World {
     /// The broker refuses such records, whatever happens.
     pub fn refuse(&self, refuses: Refuses) {
         self.inner.borrow_mut().refuses = refuses;
+    }
+
+    /// Calls take so long that requests arrive while they run, not after them.
+    pub fn drag(&self) {
+        self.inner.borrow_mut().drags = true;
     }
 
     /// From here on nothing goes wrong; what is under way still arrives.
@@ -184,7 +191,12 @@ impl World {
         while let Some(late) = self.next_late(now) {
             self.arrive(late);
         }
-        let expired = self.log.state.borrow_mut().expire(now, TRANSACTION_MAX);
+        self.expire();
+    }
+
+    /// The broker ends transactions that have been open for too long.
+    fn expire(&self) {
+        let expired = self.log.state.borrow_mut().expire(self.clock.now(), TRANSACTION_MAX);
         for id in expired {
             self.inner.borrow_mut().timed_out += 1;
             self.note(|| format!("the broker aborts what {id} left open"));

@@ -74,12 +74,15 @@ impl SimProducer {
                 self.broken.get_or_insert(fate);
             }
         }
+        self.world.expire();
     }
 
     fn write(&mut self, flight: Flight) {
         let mut state = self.world.log.state.borrow_mut();
         let Sender { id, epoch } = &self.sender;
-        let Ok(transaction) = state.coordinator.open(id, *epoch, self.world.clock.now()) else {
+        let now = self.world.clock.now();
+        let arrived = if self.world.inner.borrow().drags { flight.due.min(now) } else { now };
+        let Ok(transaction) = state.coordinator.open(id, *epoch, arrived) else {
             self.fenced = true;
             return;
         };
@@ -146,6 +149,8 @@ impl Producer for SimProducer {
         *epoch = self.world.log.state.borrow_mut().take_over(id);
         self.world.note(|| format!("{id}: takes over with epoch {epoch}"));
         (self.begun, self.broken, self.fenced) = (false, None, false);
+        // Another client knows nothing of what the last one wrote.
+        self.written.clear();
         self.world.step(&self.life, "the end of its takeover")
     }
 
