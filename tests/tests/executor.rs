@@ -292,6 +292,15 @@ fn delays_beside_an_await() -> Vec<i64> {
 
 #[test]
 fn isolated_partitions_await_side_by_side_and_keep_their_order() {
+    // 160 events of 100 ms are 16 s one after the other and 2 s side by side.
+    let took = of_three(isolated_partitions_take, |took| *took < 4000);
+    let rate = 152.0 / (took as f64 / 1000.0);
+    figure(&format!("8 isolated partitions that await 100 ms: {rate:.1} events a second after the first of each"));
+    assert!(took < 4000, "{took} ms");
+}
+
+/// Milliseconds from the first record to the last.
+fn isolated_partitions_take() -> i64 {
     let folder = tempfile::tempdir().expect("a folder is made");
     let python = "import asyncio\nasync def step(value):\n    await asyncio.sleep(0.1)\n    return value\n";
     let (path, input) = (folder.path().join("agent.yaml"), folder.path().join("in.jsonl"));
@@ -313,11 +322,7 @@ fn isolated_partitions_await_side_by_side_and_keep_their_order() {
     }
     assert_eq!(times.len(), 160, "{}", stderr(&output));
     assert!(values.values().all(|of_partition| of_partition.is_sorted()), "each partition keeps its order");
-    // 160 events of 100 ms are 16 s one after the other and 2 s side by side.
-    let took = times.iter().max().expect("there are some") - times.iter().min().expect("there are some");
-    let rate = 152.0 / (took as f64 / 1000.0);
-    figure(&format!("8 isolated partitions that await 100 ms: {rate:.1} events a second after the first of each"));
-    assert!(took < 8000, "{took} ms");
+    times.iter().max().expect("there are some") - times.iter().min().expect("there are some")
 }
 
 #[test]

@@ -315,12 +315,12 @@ fn an_open_window_holds_back_nobody_else() {
     let run = Run::new(broker, &specs);
     let mut member = run.start(0);
     let mut sent = 0;
-    let (began, mut delays) = (now(), Vec::new());
-    // While events flow, the quick agent's position follows within a second, or a little more on a busy machine.
-    while now() - began < Duration::from_secs(6) {
-        broker.produce(&input, (sent..sent + 20).map(|n| Record::new("k", format!("{{\"n\": {n}}}"))));
-        sent += 20;
-        if now() - began > Duration::from_secs(4) || delays.is_empty() {
+    // While events flow, the quick agent's position follows within a second.
+    let mut flow = |time: Duration| {
+        let (began, mut longest) = (now(), Duration::ZERO);
+        while now() - began < time {
+            broker.produce(&input, (sent..sent + 20).map(|n| Record::new("k", format!("{{\"n\": {n}}}"))));
+            sent += 20;
             let reached = now();
             wait_until("the quick agent's position", || {
                 let committed = broker.committed(&run.group, &input).remove(0);
@@ -328,13 +328,15 @@ fn an_open_window_holds_back_nobody_else() {
                 let position = committed.map_or(0, |(offset, _)| offset) + ahead.unwrap_or(0);
                 position >= i64::try_from(sent).expect("few")
             });
-            delays.push(now() - reached);
+            longest = longest.max(now() - reached);
+            std::thread::park_timeout(Duration::from_millis(50));
         }
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
-    // The first is a start; whoever waits for the window waits for minutes.
-    let least = delays[1..].iter().min().expect("there is time for some");
-    assert!(*least < Duration::from_secs(1), "{delays:?}");
+        longest
+    };
+    // It starts.
+    flow(Duration::from_secs(4));
+    let longest = of_three(|| flow(Duration::from_secs(2)), |longest| *longest < Duration::from_secs(1));
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
     assert_eq!(
         broker.committed(&run.group, &input)[0].as_ref().expect("committed").0,
         0,

@@ -232,7 +232,7 @@ fn is_refusal(code: Option<Code>) -> bool {
 
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
-        if self.used || self.outdated {
+        if self.used {
             self.client = client(&self.settings, self.health.clone())?;
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
