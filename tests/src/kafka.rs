@@ -15,7 +15,7 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::root;
+use crate::{root, wire};
 
 /// Longest wait for an answer of the broker.
 const WAIT: Duration = Duration::from_secs(30);
@@ -24,10 +24,12 @@ const RECORD_BYTES_MAX: &str = "104857600";
 /// How long a reader waits for the next record before it looks whether it is at the end.
 const TURN: Duration = Duration::from_millis(50);
 
-/// A broker on loopback.
+/// A broker on loopback, or a cluster as its clients see it.
 pub struct Broker {
-    /// `host:port`.
+    /// `host:port`, of each with a comma between.
     pub servers: String,
+    /// Brokers that hold each topic.
+    replicas: usize,
     port: u16,
     folder: std::path::PathBuf,
     script: Option<Child>,
@@ -66,7 +68,7 @@ impl Record {
 pub fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| match std::env::var("KASPR_TEST_BOOTSTRAP") {
-        Ok(servers) => Broker { servers, port: 0, folder: root(), script: None },
+        Ok(servers) => Broker::elsewhere(servers, 1),
         Err(_) => Broker::start(),
     })
 }
@@ -82,9 +84,14 @@ impl Broker {
     pub fn start() -> Broker {
         let port = free_ports();
         let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
-        let mut broker = Broker { servers: format!("127.0.0.1:{port}"), port, folder, script: None };
+        let mut broker = Broker { servers: format!("127.0.0.1:{port}"), replicas: 1, port, folder, script: None };
         broker.start_again(true);
         broker
+    }
+
+    /// Brokers that were started elsewhere, so many of which are to hold each topic.
+    pub(crate) fn elsewhere(servers: String, replicas: usize) -> Broker {
+        Broker { servers, replicas, port: 0, folder: root(), script: None }
     }
 
     /// Where users with passwords connect (SASL PLAIN; bob's is `bobs-secret`). Only where the test
@@ -162,7 +169,8 @@ impl Broker {
 
     fn make_topic(&self, name: &str, partitions: i32, message_bytes_max: Option<&str>) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let replicas = TopicReplication::Fixed(i32::try_from(self.replicas).expect("few"));
+        let mut topic = NewTopic::new(name, partitions, replicas);
         if let Some(bytes) = message_bytes_max {
             topic = topic.set("max.message.bytes", bytes);
         }
@@ -170,9 +178,21 @@ impl Broker {
         made.expect("the broker answers").into_iter().for_each(|made| {
             made.expect("the topic is made");
         });
-        while self.partitions(name) != partitions {
+        while !self.all_know(name, partitions) {
             std::thread::park_timeout(Duration::from_millis(20));
         }
+    }
+
+    /// Whether every broker knows a topic: each hears of it in its own time.
+    fn all_know(&self, topic: &str, partitions: i32) -> bool {
+        if self.replicas == 1 {
+            return self.partitions(topic) == partitions;
+        }
+        let count = usize::try_from(partitions).expect("a count");
+        self.servers.split(',').all(|server| {
+            let view = wire::view(server);
+            view.is_ok_and(|view| view.topic(topic).is_some_and(|topic| topic.partitions.len() == count))
+        })
     }
 
     /// Partitions of a topic; 0: it does not exist.
@@ -338,7 +358,7 @@ const PORTS: std::ops::Range<u32> = 10_000..30_000;
 const PORTS_EACH: u32 = 5;
 
 /// The first of a broker's ports, all free and given to nobody else: each process begins elsewhere.
-fn free_ports() -> u16 {
+pub(crate) fn free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let places = PORTS.len() as u32 / PORTS_EACH;
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();

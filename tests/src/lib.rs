@@ -3,6 +3,7 @@
 pub mod app;
 pub mod attempts;
 pub mod clock;
+pub mod cluster;
 pub mod compare;
 pub mod kafka;
 pub mod load;
@@ -13,6 +14,7 @@ pub mod random;
 pub mod trouble;
 pub mod verify;
 pub mod watch;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,45 @@
+//! Three brokers, which are stopped, killed and frozen, and partitions that move between them
+//! (`cargo test --test cluster -- --nocapture` prints the figures).
+
+use std::time::Duration;
+
+use kaspr_tests::clock::{now, pause};
+use kaspr_tests::cluster::Cluster;
+use kaspr_tests::kafka::Record;
+
+#[allow(clippy::print_stderr, reason = "figures are for people")]
+fn figure(text: &str) {
+    eprintln!("figure: {text}");
+}
+
+#[test]
+fn records_outlive_the_brokers_that_lead_them() {
+    let began = now();
+    let cluster = Cluster::start();
+    figure(&format!("three brokers are whole {:.1?} after their start", now() - began));
+    let topic = cluster.brokers().topic("outlives", 1);
+    let three = || (0..3).map(|number| Record::new(format!("{number}"), "a value"));
+    cluster.brokers().produce(&topic, three());
+
+    let first = cluster.leader(&topic, 0);
+    cluster.kill(first);
+    cluster.brokers().produce(&topic, three());
+    let second = cluster.leader(&topic, 0);
+    assert_ne!(first, second);
+    cluster.start_again(first);
+    cluster.wait_until_whole();
+
+    let others: Vec<i32> = (1..=3).filter(|&number| number != second).collect();
+    cluster.reassign(&topic, 0, &others);
+    assert_ne!(cluster.leader(&topic, 0), second);
+    cluster.brokers().produce(&topic, three());
+    cluster.reassign(&topic, 0, &[others[0], others[1], second]);
+
+    let third = cluster.leader(&topic, 0);
+    cluster.freeze(third, true);
+    pause(Duration::from_millis(500));
+    cluster.freeze(third, false);
+    cluster.stop(third);
+    assert_ne!(cluster.leader(&topic, 0), third);
+    assert_eq!(cluster.brokers().count(&topic), 9);
+}
