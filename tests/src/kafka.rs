@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -291,6 +291,24 @@ impl Broker {
             _ => None,
         };
         committed.elements().iter().map(of).collect()
+    }
+
+    /// Commits an offset with its metadata for a group that has no members.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, (offset, metadata): (i64, &str)) {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+        list.find_partition(topic, partition).expect("it was added").set_metadata(metadata);
+        // A coordinator that has just been made is not known to all at once.
+        let committed = (0..20).any(|_| {
+            let committed = consumer.commit(&list, CommitMode::Sync).is_ok();
+            if !committed {
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+            committed
+        });
+        assert!(committed, "the group {group} cannot be given offsets");
     }
 
     /// Members of a group that is not rebalancing; `None`: it is, or nobody tells.
