@@ -4,7 +4,8 @@ test that SEEN_BY names.
     python3 tests/oracle/sim_mutants.py [--only TEXT] [--seeds 2000]
 
 Works on a copy in target/mutants, never on the tree itself. Each mutant is a rule and the places where
-it is broken: file, what stands there, what takes its place.
+it is broken: a text that stands exactly once in the executor's sources, and what takes its place. `--check`
+only looks whether every text is still there once.
 """
 
 import argparse
@@ -16,8 +17,7 @@ import sys
 
 import mutants
 
-WORKER, DELIVERY, ASSIGNMENT, RESTORING = "worker.rs", "delivery/mod.rs", "assignment.rs", "worker/restoring.rs"
-ABANDONS = "let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());"
+ABANDONS = "let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());\n        self.give_up(names)?;"
 STALE = "self.stale |= around.clock.now() - before >= self.bounds.slow_call;\n        committed"
 LEAST = "assigned.readers.iter().map(|reading| reading.committing).min()"
 AHEAD = "let ahead = assigned.readers.iter().filter(|reading| reading.committing > offset);"
@@ -26,73 +26,73 @@ NAMELESS = "if !closing.offsets.is_empty() && !group.is_member() {"
 
 MUTANTS = [
     ("offsets belong to the transaction", [
-        (DELIVERY, "let committed = self.end_transaction(&group);",
+        ("let committed = self.end_transaction(&group);",
          "drop(around.consumer.commit(&closing.offsets));\n        let committed = self.end_transaction(&group);"),
-        (DELIVERY, "self.producer.send_offsets(&closing.offsets, group)?;", "let _ = (closing, group);"),
+        ("self.producer.send_offsets(&closing.offsets, group)?;", "let _ = (closing, group);"),
     ]),
-    ("an abort takes readers back", [(ASSIGNMENT, "reading.ledger = Ledger::at(reading.committed);\n", "")]),
-    ("an abort drops the overlay", [(WORKER, "self.shared.tables.borrow_mut().abort();\n        let back", "let back")]),
+    ("an abort takes readers back", [("reading.ledger = Ledger::at(reading.committed);\n", "")]),
+    ("an abort drops the overlay", [("self.shared.tables.borrow_mut().abort();\n        let back", "let back")]),
     ("tables are restored to the high watermark", [
-        ("restore/mod.rs", "let (ends, topic) = (self.read()?.ends(&at)?,",
+        ("let (ends, topic) = (self.read()?.ends(&at)?,",
          "let high = self.read()?.stable_end(&at)?;\n"
          "        let (ends, topic) = (crate::broker::Watermarks { high, ..self.read()?.ends(&at)? },"),
     ]),
     ("a call in doubt costs the producer", [
-        (DELIVERY, "self.producer.init_transactions()?;\n            (self.stale, self.doubt)", "(self.stale, self.doubt)"),
+        ("self.producer.init_transactions()?;\n            (self.stale, self.doubt)", "(self.stale, self.doubt)"),
     ]),
-    ("a slow call costs the producer", [(DELIVERY, STALE, "let _ = before;\n        committed")]),
-    ("a slow call that fails costs the producer", [(DELIVERY, STALE, STALE.replace("self.stale |=", "self.stale |= committed.is_ok() &&"))]),
+    ("a slow call costs the producer", [(STALE, "let _ = before;\n        committed")]),
+    ("a slow call that fails costs the producer", [(STALE, STALE.replace("self.stale |=", "self.stale |= committed.is_ok() &&"))]),
     ("what was revoked is not committed later", [
-        (WORKER, ABANDONS, "let is_clear = committed;"),
-        (DELIVERY, "closing.offsets.retain(|offset| !names.contains(&offset.partition));", "let _ = (closing, names);"),
+        (ABANDONS, "let is_clear = committed;\n        self.give_up(names)?;"),
+        ("closing.offsets.retain(|offset| !names.contains(&offset.partition));", "let _ = (closing, names);"),
     ]),
     ("who has no member id commits nothing", [
-        ("broker.rs", "self.generation >= 1 && !self.member.is_empty()", "self.generation >= -1"),
+        ("self.generation >= 1 && !self.member.is_empty()", "self.generation >= -1"),
     ]),
-    ("the member id is asked for when offsets are sent", [(DELIVERY, NAMELESS, "if false {")]),
+    ("the member id is asked for when offsets are sent", [(NAMELESS, "if false {")]),
     ("committed offsets are asked for when they are stable", [
-        ("log/sim/consumer.rs", "group.is_some_and(|group| !group.is_stable(partition))", "group.is_some_and(|_| partition.partition < 0)"),
+        ("group.is_some_and(|group| !group.is_stable(partition))", "group.is_some_and(|_| partition.partition < 0)"),
     ]),
-    ("readers' positions travel in the metadata", [(ASSIGNMENT, AHEAD, AHEAD.replace("reading.committing > offset", "reading.committing > i64::MAX - 1"))]),
-    ("the least position of the readers is committed", [(ASSIGNMENT, LEAST, LEAST.replace("min()", "max()"))]),
+    ("readers' positions travel in the metadata", [(AHEAD, AHEAD.replace("reading.committing > offset", "reading.committing > i64::MAX - 1"))]),
+    ("the least position of the readers is committed", [(LEAST, LEAST.replace("min()", "max()"))]),
     ("offsets are fixed when a commit begins", [
-        (ASSIGNMENT, LEAST, LEAST.replace("reading.committing", "reading.ledger.done()")),
-        (ASSIGNMENT, AHEAD, AHEAD.replace("reading.committing", "reading.ledger.done()")),
-        (ASSIGNMENT, HOW_FAR, HOW_FAR.replace("reading.committing", "reading.ledger.done()")),
-        (DELIVERY, "let (closing, _) = self.closing.as_ref().expect(\"a commit is under way\");\n        let group",
+        (LEAST, LEAST.replace("reading.committing", "reading.ledger.done()")),
+        (AHEAD, AHEAD.replace("reading.committing", "reading.ledger.done()")),
+        (HOW_FAR, HOW_FAR.replace("reading.committing", "reading.ledger.done()")),
+        ("let (closing, _) = self.closing.as_ref().expect(\"a commit is under way\");\n        let group",
          "let (closing, _) = self.closing.as_mut().expect(\"a commit is under way\");\n"
          "        closing.offsets = around.assignment.offsets();\n        let group"),
     ]),
     ("a commit stores its own writes, not later ones", [
-        ("tables.rs", "        let passes = |table, partition| {",
+        ("        let passes = |table, partition| {",
          "        let newest: Vec<TableWrite> = writes.iter().copied().flatten().map(|write| TableWrite { value: self.overlay"
          ".get(write.table, write.partition, &write.key).cloned().flatten(), ..write.clone() }).collect();\n"
          "        let writes: &[&[TableWrite]] = &[&newest];\n        let passes = |table, partition| {"),
     ]),
     ("the metadata, too, tells whether a transaction was committed", [
-        (DELIVERY, "found.first().and_then(Option::as_ref) == Some(&sent.committed)",
+        ("found.first().and_then(Option::as_ref) == Some(&sent.committed)",
          "found.first().and_then(Option::as_ref).map(|found| found.offset) == Some(sent.committed.offset)"),
     ]),
-    ("windows lose what is revoked", [(WORKER, "window.borrow_mut().drop_partitions(&gone);", "let _ = window;")]),
+    ("windows lose what is revoked", [("window.borrow_mut().drop_partitions(&gone);", "let _ = window;")]),
     ("markers are passed where the consumer is", [
-        (ASSIGNMENT, "in self.partitions.values_mut().filter(|assigned| assigned.started) {\n            let Some(position)",
+        ("in self.partitions.values_mut().filter(|assigned| assigned.started) {\n            let Some(position)",
          "in self.partitions.values_mut() {\n            let Some(position)"),
     ]),
     ("what was polled before a start is not taken after it", [
-        (WORKER, "            self.give();\n            all += polled;", "            all += polled;"),
-        (WORKER, "            None => self.take_over()?,\n        }\n        if polled", "            None => self.take_over()?,\n        }\n        self.give();\n        if polled"),
+        ("            self.give();\n            all += polled;", "            all += polled;"),
+        ("            None => self.take_over()?,\n        }\n        if polled", "            None => self.take_over()?,\n        }\n        self.give();\n        if polled"),
     ]),
     ("nobody starts over while a transaction is in doubt", [
-        (DELIVERY, "self.abandoned = true;\n            return false;", "return true;"),
+        ("self.abandoned = true;\n            return false;", "return true;"),
     ]),
     ("slow code runs while no transaction is open", [
-        (WORKER, "if now.saturating_sub(began) >= self.config.bounds.slow_code {", "if now.saturating_sub(began) == Duration::MAX {"),
+        ("if now.saturating_sub(began) >= self.config.bounds.slow_code {", "if now.saturating_sub(began) == Duration::MAX {"),
     ]),
     ("retention that passes one reader takes nothing from another", [
-        (ASSIGNMENT, "let position = offset.max(stood + ahead(reader));", "let _ = stood;\n            let position = offset + ahead(reader);"),
+        ("let position = offset.max(stood + ahead(reader));", "let _ = stood;\n            let position = offset + ahead(reader);"),
     ]),
     ("an await that ends is a unit of its own", [
-        ("stage/mod.rs", "            if self.shared.units_left.get() == 0 {\n                return;\n            }\n            let called", "            let called"),
+        ("            if self.shared.units_left.get() == 0 {\n                return;\n            }\n            let called", "            let called"),
     ]),
 ]
 
@@ -143,18 +143,21 @@ def failed_test(program):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="mutants whose rule contains this")
+    parser.add_argument("--check", action="store_true", help="only look whether every text has its place")
     parser.add_argument("--seeds", type=int, default=2000, help="seeds that a mutant may survive")
     arguments = parser.parse_args()
+    if arguments.check:
+        places = [mutants.place(mutants.ROOT, rule, old) for rule, places in MUTANTS for old, _ in places]
+        return print(f"{len(MUTANTS)} mutants, each of {len(places)} texts has its place")
     mutants.copy()
     missed = 0
     chosen = [mutant for mutant in MUTANTS if arguments.only in mutant[0]]
     for rule, places in chosen:
         texts = {}
-        for name, old, new in places:
-            path = mutants.COPY / "executor/src" / name
-            texts.setdefault(path, path.read_text())
+        for old, new in places:
+            path = mutants.place(mutants.COPY, rule, old)
             text = path.read_text()
-            assert text.count(old) == 1, f"{rule}: the line stands {text.count(old)} times in {name}: {old}"
+            texts.setdefault(path, text)
             path.write_text(text.replace(old, new))
         name = SEEN_BY.get(rule, "simulator")
         program = test_program(name)
