@@ -2,49 +2,42 @@
 //!
 //! Architecture invariant: nothing here parses or judges a spec. The plan is trusted; only the
 //! program's `main.rs` knows the compiler.
+//!
+//! The rooms, in the order in which an event meets them:
+//!
+//! - `cli`: what was typed, and what the terminal shows
+//! - `run`: ways to run a worker: on Kafka, over files, in tests
+//! - `worker`: the loop: poll, give, step, commit, epoch after epoch
+//! - `dataflow`: plan to timely: one straight walk over the readers
+//! - `stage`: one event through all agents of its reader
+//! - `code`: user code, whatever its language
+//! - `delivery`: staged effects become committed ones, all of them or none
+//! - `tables`: keyed state: what an event sees, where it lives, how it comes back
+//! - `assignment`: the worker's partitions, and how far each reader has come
+//! - `check`: what is looked at before the first event
+//! - `broker`: the outside world behind traits, and its two connectors: Kafka and the in-memory log
+//! - `guard`: which event runs, for the next process and for the threads that watch
+//! - `status`: counters, stalls and the status that they make
+//! - `config`: settings and bounds
+//! - `event`: ground words: events, records, effects, failures
+//! - `clock`: the only place that asks the time
 
 #![deny(missing_docs)]
 
 pub mod assignment;
 pub mod broker;
-pub mod changelogs;
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
 pub mod code;
-pub mod condemned;
 pub mod config;
-pub mod counters;
 pub mod dataflow;
 pub mod delivery;
-pub mod directory;
-pub mod effects;
-pub mod failpoint;
-pub mod failure;
-pub mod frame;
+pub mod event;
 pub mod guard;
-pub mod kafka;
-pub mod ledger;
-pub mod local;
-pub mod log;
-pub mod member;
-pub mod message;
-pub mod partitioner;
-pub mod position;
-pub mod program;
-pub mod python;
-pub mod record;
-pub mod restore;
-pub mod settings;
-pub mod shared;
+pub mod run;
 pub mod stage;
-pub mod stall;
 pub mod status;
-pub mod store;
 pub mod tables;
-pub mod testing;
-pub mod topics;
-pub mod unsupported;
-pub mod walk;
-pub mod window;
 pub mod worker;

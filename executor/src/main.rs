@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::Parser;
+use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
     Arguments, Command, FINE, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested, check_on_kafka,
     run_locally, run_on_kafka, run_tests, say, tested_folders,
 };
-use kaspr_exec::program::Defaults;
-use kaspr_exec::python;
-use kaspr_exec::settings::Settings;
-use kaspr_exec::testing::{Put, Suite};
-use kaspr_exec::unsupported::unsupported;
+use kaspr_exec::code::python;
+use kaspr_exec::config::settings::Settings;
+use kaspr_exec::run::testing::{Put, Suite};
+use kaspr_exec::stage::program::Defaults;
 use kaspr_ir::plan::Plan;
 
 fn main() {

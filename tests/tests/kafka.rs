@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use kaspr_exec::partitioner::partition_for;
+use kaspr_exec::broker::partitioner::partition_for;
 use kaspr_tests::attempts::of_three;
 use kaspr_tests::clock::pause;
 use kaspr_tests::kafka::{Broker, Record, broker, unique};

@@ -6,16 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kaspr_exec::broker::directory::Directory;
+use kaspr_exec::broker::log::{Log, NewRecord};
+use kaspr_exec::broker::position::{Metadata, NameHash};
 use kaspr_exec::clock::{Clock, SimulatedClock};
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::Config;
-use kaspr_exec::directory::Directory;
+use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
 use kaspr_exec::guard::Guard;
-use kaspr_exec::log::{Log, NewRecord};
-use kaspr_exec::message::{Header, TopicName, TopicPartition};
-use kaspr_exec::position::{Metadata, NameHash};
-use kaspr_exec::store::MemoryStore;
 use kaspr_exec::tables::Tables;
+use kaspr_exec::tables::store::MemoryStore;
 use kaspr_exec::worker::{Parts, Stopped, Worker};
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 

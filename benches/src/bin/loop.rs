@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_benches::{Run, cpu_seconds, folder, machine, median, readings, resident_mib};
+use kaspr_exec::broker::directory::Directory;
+use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::clock::{Clock, SystemClock};
+use kaspr_exec::code::python::{self, Interpreter, Loading, PythonCode};
 use kaspr_exec::config::Config;
-use kaspr_exec::counters::SharedCounters;
-use kaspr_exec::directory::Directory;
+use kaspr_exec::event::message::TopicPartition;
 use kaspr_exec::guard::Guard;
-use kaspr_exec::log::{Log, NewRecord};
-use kaspr_exec::message::TopicPartition;
-use kaspr_exec::python::{self, Interpreter, Loading, PythonCode};
-use kaspr_exec::store::MemoryStore;
+use kaspr_exec::status::counters::SharedCounters;
 use kaspr_exec::tables::Tables;
+use kaspr_exec::tables::store::MemoryStore;
 use kaspr_exec::worker::{Parts, Worker};
 use kaspr_ir::plan::Plan;
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::local::feed::{Format, Input};
-use crate::settings::SETTINGS;
+use crate::config::settings::SETTINGS;
+use crate::run::local::feed::{Format, Input};
 
 /// Runs KasprAgents: exactly once, on timely dataflow, with your Python inside.
 #[derive(Debug, Parser)]
@@ -244,7 +244,7 @@ fn long_version() -> String {
         "{}\nplan version {}\nlibrdkafka {}\nCPython {}",
         env!("CARGO_PKG_VERSION"),
         kaspr_ir::plan::PLAN_VERSION,
-        crate::kafka::version(),
-        crate::python::version()
+        crate::broker::kafka::version(),
+        crate::code::python::version()
     )
 }

@@ -12,11 +12,11 @@ use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::stored::store;
 use super::terminal::{Terminal, say, start_log};
 use crate::clock::{Clock, SystemClock};
+use crate::code::python::{self, Interpreter, PythonCode};
 use crate::config::Config;
-use crate::counters::SharedCounters;
-use crate::local::{Ended, Local, LocalError, Output, summary};
-use crate::python::{self, Interpreter, PythonCode};
-use crate::settings::Settings;
+use crate::config::settings::Settings;
+use crate::run::local::{Ended, Local, LocalError, Output, summary};
+use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
 
 /// Finds the name that is nearest to one that nobody reads.

@@ -7,8 +7,8 @@ use kaspr_ir::plan::Plan;
 
 use super::stop::Stop;
 use crate::clock::Clock;
-use crate::settings::Settings;
-use crate::store::{DurableStore, MemoryStore, Store};
+use crate::config::settings::Settings;
+use crate::tables::store::{DurableStore, MemoryStore, Store};
 
 /// On disk where there is a state folder, else in memory.
 pub fn store(plan: &Plan, settings: &Settings, worker: u32, clock: &Rc<dyn Clock>) -> Result<Box<dyn Store>, Stop> {

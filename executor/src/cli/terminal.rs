@@ -9,8 +9,8 @@ use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::arguments::LogFormat;
-use crate::local::feed::Progress;
-use crate::local::thousands;
+use crate::run::local::feed::Progress;
+use crate::run::local::thousands;
 
 /// A run that takes longer shows a bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);

@@ -11,9 +11,9 @@ use serde_json::json;
 use super::arguments::{LogFormat, ResultFormat, TestArguments};
 use super::stop::{FAULT, Stop};
 use super::terminal::start_log;
-use crate::python::Interpreter;
-use crate::settings::Settings;
-use crate::testing::{Came, Case, Put, Suite, difference, play, puts};
+use crate::code::python::Interpreter;
+use crate::config::settings::Settings;
+use crate::run::testing::{Came, Case, Put, Suite, difference, play, puts};
 
 /// The file that holds the tests of the specs beside it.
 pub const TESTS: &str = "tests.yaml";

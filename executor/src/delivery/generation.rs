@@ -4,9 +4,9 @@ use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 
 use crate::broker::{BrokerError, OffsetCommit, OutgoingRecord, Producer, Taken};
-use crate::effects::{Effects, TableWrite};
-use crate::message::TopicName;
-use crate::store::ChangelogPosition;
+use crate::event::effects::{Effects, TableWrite};
+use crate::event::message::TopicName;
+use crate::tables::store::ChangelogPosition;
 
 /// What a commit takes: whole epochs, oldest first.
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::effects::Scratch;
+    use crate::event::effects::Scratch;
 
     #[test]
     fn changelogs_hear_the_last_write_of_a_key() {

@@ -131,8 +131,8 @@ fn tell(crash: &Crash, count: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Slots;
-    use crate::message::TopicPartition;
+    use crate::assignment::ledger::Slots;
+    use crate::event::message::TopicPartition;
     use kaspr_ir::plan::ReaderId;
 
     fn post(state_dir: &Path) -> Post<'_> {

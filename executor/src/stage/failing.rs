@@ -14,11 +14,11 @@ use tracing::{error, warn};
 use super::Stage;
 use super::lane::LaneId;
 use crate::code::{Code, Fault};
-use crate::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX, cut, cut_bytes};
-use crate::frame::{Frame, Unit};
-use crate::message::{Event, Header, TopicName};
-use crate::program::SiteId;
-use crate::walk::stage;
+use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX, cut, cut_bytes};
+use crate::event::frame::{Frame, Unit};
+use crate::event::message::{Event, Header, TopicName};
+use crate::stage::program::SiteId;
+use crate::stage::walk::stage;
 
 /// Longest `kaspr.dlq.message`, in bytes.
 const LETTER_MESSAGE_MAX: usize = 1024;

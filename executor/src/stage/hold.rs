@@ -3,8 +3,8 @@
 use super::Stage;
 use super::lane::LaneId;
 use crate::code::Code;
-use crate::frame::Unit;
-use crate::stall::Cause;
+use crate::event::frame::Unit;
+use crate::status::stall::Cause;
 
 impl<C: Code> Stage<C> {
     /// Why the partition's next event is not complete; `None`: nothing of it is here.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::code::Ticket;
-use crate::frame::Unit;
-use crate::walk::Walk;
+use crate::event::frame::Unit;
+use crate::stage::walk::Walk;
 
 /// Names a lane: the number of its partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

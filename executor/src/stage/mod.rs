@@ -4,9 +4,13 @@
 //! back-off, in a pending await) holds its position and has no effects yet; so an epoch never
 //! stays open for it, and other lanes go on.
 
+pub mod condemned;
 mod failing;
 mod hold;
 mod lane;
+pub mod program;
+pub mod shared;
+pub mod walk;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -15,13 +19,13 @@ use std::time::Duration;
 use kaspr_ir::plan::{BatchScope, Plan, ReaderId, Track};
 
 use crate::code::{Code, Fault};
-use crate::effects::{Effects, Progress};
-use crate::failure::FailureRecord;
-use crate::frame::{Frame, Refused, Unit};
-use crate::message::Event;
-use crate::program::{Program, SiteId};
-use crate::shared::{Share, Shared};
-use crate::walk::{Machine, Outcome, Walk};
+use crate::event::effects::{Effects, Progress};
+use crate::event::failure::FailureRecord;
+use crate::event::frame::{Frame, Refused, Unit};
+use crate::event::message::Event;
+use crate::stage::program::{Program, SiteId};
+use crate::stage::shared::{Share, Shared};
+use crate::stage::walk::{Machine, Outcome, Walk};
 use lane::{Lane, LaneId};
 
 /// One event in so many is timed.
@@ -510,7 +514,7 @@ impl<C: Code> Stage<C> {
     }
 
     /// The site's name for logs and failure records.
-    fn site(&self, site: SiteId) -> &crate::program::Site {
+    fn site(&self, site: SiteId) -> &crate::stage::program::Site {
         &self.program.sites[site.0]
     }
 }

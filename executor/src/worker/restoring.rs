@@ -5,8 +5,8 @@ use tracing::{error, info};
 use super::{Stopped, Worker};
 use crate::code::Code;
 use crate::config::Guarantee;
-use crate::message::TopicPartition;
-use crate::restore::{RestoreError, Restoring};
+use crate::event::message::TopicPartition;
+use crate::tables::restore::{RestoreError, Restoring};
 
 impl<C: Code> Worker<C> {
     /// Reads a bounded part of the changelogs that are needed.

@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::Worker;
 use crate::code::Code;
-use crate::message::TopicPartition;
-use crate::restore::Restoring;
-use crate::stall::{Cause, Standing, Subject};
+use crate::event::message::TopicPartition;
+use crate::status::stall::{Cause, Standing, Subject};
 use crate::status::{Reading, Status};
+use crate::tables::restore::Restoring;
 
 impl<C: Code> Worker<C> {
     /// Tells of stalls, when it is time to look.

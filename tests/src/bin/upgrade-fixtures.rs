@@ -11,9 +11,9 @@ use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use kaspr_exec::message::Event;
-use kaspr_exec::position::Metadata;
-use kaspr_exec::record::write_event;
+use kaspr_exec::broker::position::Metadata;
+use kaspr_exec::event::message::Event;
+use kaspr_exec::run::record::write_event;
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::kafka::{Broker, Record};
 use kaspr_tests::process::terminate;

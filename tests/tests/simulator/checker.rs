@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use kaspr_exec::failure::FailureRecord;
-use kaspr_exec::log::Commit;
-use kaspr_exec::message::{Event, TopicPartition};
-use kaspr_exec::position::{Metadata, NameHash};
+use kaspr_exec::broker::log::Commit;
+use kaspr_exec::broker::position::{Metadata, NameHash};
+use kaspr_exec::event::failure::FailureRecord;
+use kaspr_exec::event::message::{Event, TopicPartition};
 
 use crate::code::Told;
 use crate::workload::{CHAIN, CHANGELOG, INPUT, Input, Kind, effects, number};

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kaspr_exec::broker::log::sim::World;
 use kaspr_exec::clock::Clock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
-use kaspr_exec::effects::TableWrite;
-use kaspr_exec::log::sim::World;
-use kaspr_exec::message::{Header, TopicName};
+use kaspr_exec::event::effects::TableWrite;
+use kaspr_exec::event::message::{Header, TopicName};
 use kaspr_exec::tables::Tables;
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 

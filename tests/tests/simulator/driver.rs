@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::BrokerError;
+use kaspr_exec::broker::directory::Directory;
+use kaspr_exec::broker::log::NewRecord;
+use kaspr_exec::broker::log::sim::{Life, Seed, SimAdmin, SimChangelog, SimConsumer, SimProducer, World};
 use kaspr_exec::clock::Clock;
 use kaspr_exec::code::Code;
 use kaspr_exec::config::Config;
-use kaspr_exec::directory::Directory;
+use kaspr_exec::event::message::TopicPartition;
 use kaspr_exec::guard::Guard;
-use kaspr_exec::log::NewRecord;
-use kaspr_exec::log::sim::{Life, Seed, SimAdmin, SimChangelog, SimConsumer, SimProducer, World};
-use kaspr_exec::message::TopicPartition;
-use kaspr_exec::store::{MemoryStore, Store};
 use kaspr_exec::tables::Tables;
+use kaspr_exec::tables::store::{MemoryStore, Store};
 use kaspr_exec::worker::{Parts, Stopped, Worker};
 use kaspr_ir::plan::{Plan, TableId};
 
 use crate::checker::{Checker, Violation};
 use crate::code::Told;
-use crate::store::Disk;
+use crate::tables::store::Disk;
 use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTITIONS, is_refused, specs};
 
 /// Places where a worker may run; each has its own `transactional.id`.

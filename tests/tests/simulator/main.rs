@@ -18,7 +18,7 @@ use std::rc::Rc;
 use code::Stub;
 use driver::{Language, Maker, Needs, Simulation};
 use kaspr_exec::code::Code;
-use kaspr_exec::python::{Interpreter, Loading, PythonCode};
+use kaspr_exec::code::python::{Interpreter, Loading, PythonCode};
 
 /// Seeds of a usual run.
 const SEEDS: Range<u64> = 0..2000;

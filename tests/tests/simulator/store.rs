@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kaspr_exec::effects::TableWrite;
-use kaspr_exec::store::{ChangelogPosition, Followed, MemoryStore, Store, StoreError};
+use kaspr_exec::event::effects::TableWrite;
+use kaspr_exec::tables::store::{ChangelogPosition, Followed, MemoryStore, Store, StoreError};
 use kaspr_ir::plan::TableId;
 
 /// A store that outlives its worker.

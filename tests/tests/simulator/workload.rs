@@ -4,7 +4,7 @@
 //! An event's value is its number, a bar and flags that tell the code how to behave. What an agent
 //! makes of it carries the number, so that the checker can tell whose effect a record is.
 
-use kaspr_exec::log::sim::Seed;
+use kaspr_exec::broker::log::sim::Seed;
 
 /// Partitions of every input begin with so many.
 pub const PARTITIONS: i32 = 2;

@@ -1,0 +1,414 @@
+//! The worker's partitions: which readers read them, and how far each has come.
+//!
+//! Start, abort and takeover are one move: the consumer starts at the committed offset, and each
+//! reader accepts only offsets at or past its own position, which stands in the offset's metadata.
+
+pub mod ledger;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kaspr_ir::plan::{Plan, ReaderId, Topics};
+use regex::Regex;
+use tracing::{info, warn};
+
+use crate::assignment::ledger::{Ledger, Slots};
+use crate::broker::position::{Metadata, NameHash};
+use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit, Watermarks};
+use crate::config::{Config, From};
+use crate::event::effects::Progress;
+use crate::event::message::{TopicName, TopicPartition};
+
+/// A reader, as far as positions need it.
+struct Reader {
+    name: String,
+    hash: NameHash,
+    topics: Reads,
+}
+
+/// Which topics a reader reads.
+pub enum Reads {
+    /// These.
+    Names(Vec<String>),
+    /// Those whose whole name matches.
+    Pattern(Regex),
+}
+
+impl Reads {
+    /// What a plan says of it.
+    pub fn of(topics: &Topics) -> Reads {
+        match topics {
+            Topics::Names(names) => Reads::Names(names.clone()),
+            Topics::Pattern(pattern) => Reads::Pattern(whole(pattern)),
+        }
+    }
+
+    /// Whether it reads this one.
+    pub fn reads(&self, topic: &str) -> bool {
+        match self {
+            Reads::Names(names) => names.iter().any(|name| name == topic),
+            Reads::Pattern(pattern) => pattern.is_match(topic),
+        }
+    }
+}
+
+impl Reader {
+    fn reads(&self, topic: &str) -> bool {
+        self.topics.reads(topic)
+    }
+}
+
+/// A partition that is this worker's.
+struct Assigned {
+    name: TopicPartition,
+    /// One per reader of the topic.
+    readers: Vec<Reading>,
+    partitions_at_start: i32,
+    set: NameHash,
+    /// What stands in the group now, as far as this worker knows.
+    committed: Option<Committed>,
+    paused: bool,
+    /// The consumer gives its events from the right offset on. Until then none is accepted.
+    started: bool,
+}
+
+/// One reader in one partition.
+struct Reading {
+    reader: usize,
+    ledger: Ledger,
+    /// `done` at the end of the last epoch that a commit has taken.
+    committing: i64,
+    /// Where a successor would begin.
+    committed: i64,
+}
+
+/// All partitions of a worker, by number.
+pub struct Assignment {
+    readers: Vec<Reader>,
+    partitions: BTreeMap<usize, Assigned>,
+    transactional_id: String,
+    from: From,
+}
+
+impl Assignment {
+    /// No partitions yet.
+    pub fn new(plan: &Plan, config: &Config) -> Assignment {
+        let readers = plan.readers.iter().map(|reader| {
+            let name = plan[reader.agents[0]].name.clone();
+            Reader { hash: NameHash::of(&name), name, topics: Reads::of(&reader.topics) }
+        });
+        Assignment {
+            readers: readers.collect(),
+            partitions: BTreeMap::new(),
+            transactional_id: config.transactional_id.clone(),
+            from: config.from,
+        }
+    }
+
+    /// Takes partitions over: their readers are where the group has come to. They must be started then.
+    pub fn add(
+        &mut self,
+        names: &[TopicPartition],
+        counts: &BTreeMap<TopicName, i32>,
+        slots: &mut Slots,
+        consumer: &mut dyn Consumer,
+    ) -> Result<(), BrokerError> {
+        let committed = consumer.committed(names)?;
+        let (mut came, mut producers) = (Vec::with_capacity(names.len()), BTreeSet::new());
+        let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
+        for (name, committed) in names.iter().zip(committed) {
+            let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
+            let offset = match &committed {
+                Some(committed) => within(name, committed.offset, consumer)?,
+                // It came after the group had begun on its topic: nothing of it may be passed over.
+                None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => {
+                    consumer.watermarks(name)?.low
+                }
+                None => self.first_offset(name, consumer)?,
+            };
+            producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
+            let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
+            let assigned = self.assigned(name, offset, committed, metadata, count);
+            info!(partition = %name, offset, "started");
+            came.push((slots.number(&name.topic, name.partition), assigned));
+        }
+        // All or none: one that is asked for again must not have begun.
+        self.partitions.extend(came);
+        producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
+        consumer.end_gone(producers);
+        Ok(())
+    }
+
+    /// Topics of which some partition has no commit and another has one: how many partitions they
+    /// had when the group began on them.
+    fn counts_at_start(
+        &self,
+        names: &[TopicPartition],
+        committed: &[Option<Committed>],
+        counts: &BTreeMap<TopicName, i32>,
+        consumer: &mut dyn Consumer,
+    ) -> Result<BTreeMap<TopicName, i32>, BrokerError> {
+        let mut found = BTreeMap::new();
+        for (name, _) in names.iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
+            if found.contains_key(&name.topic) {
+                continue;
+            }
+            let count = counts.get(&name.topic).copied().unwrap_or(0);
+            let all: Vec<_> = (0..count).map(|partition| TopicPartition::new(name.topic.clone(), partition)).collect();
+            let committed = consumer.committed(&all)?;
+            let known = committed.iter().flatten().find_map(|committed| Metadata::decode(&committed.metadata));
+            if let Some(metadata) = known {
+                found.insert(name.topic.clone(), metadata.partitions_at_start);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets the consumer begin where the readers of a partition are, wherever that has not been done.
+    pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
+        let waiting = || self.partitions.values().filter(|assigned| !assigned.started);
+        let first = |assigned: &Assigned| assigned.readers.iter().map(|reading| reading.ledger.taken()).min();
+        let starts: Vec<_> =
+            waiting().map(|assigned| (assigned.name.clone(), first(assigned).unwrap_or_default())).collect();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        consumer.start(&starts)?;
+        for assigned in self.partitions.values_mut().filter(|assigned| !assigned.started) {
+            (assigned.started, assigned.paused) = (true, false);
+        }
+        Ok(())
+    }
+
+    /// Readers that completed something which is not committed go back to their committed positions
+    /// in all their partitions; true for each that does. The partitions must be started again.
+    pub fn go_back(&mut self) -> Vec<bool> {
+        let mut back = vec![false; self.readers.len()];
+        for reading in self.partitions.values().flat_map(|assigned| &assigned.readers) {
+            back[reading.reader] |= reading.ledger.done() != reading.committed;
+        }
+        for assigned in self.partitions.values_mut() {
+            for reading in assigned.readers.iter_mut().filter(|reading| back[reading.reader]) {
+                reading.ledger = Ledger::at(reading.committed);
+                reading.committing = reading.committed;
+                assigned.started = false;
+            }
+        }
+        back
+    }
+
+    fn first_offset(&self, name: &TopicPartition, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
+        Ok(match self.from {
+            From::Earliest => consumer.watermarks(name)?.low,
+            From::Latest => consumer.watermarks(name)?.high,
+            From::Timestamp(timestamp_ms) => consumer.offset_at(name, timestamp_ms)?,
+        })
+    }
+
+    fn assigned(
+        &self,
+        name: &TopicPartition,
+        offset: i64,
+        committed: Option<Committed>,
+        metadata: Option<Metadata>,
+        count: i32,
+    ) -> Assigned {
+        let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
+        let set = NameHash::of_all(reads().map(|(_, reader)| reader.name.as_str()));
+        if metadata.as_ref().is_some_and(|metadata| metadata.readers != set) {
+            info!(topic = %name.topic, "the set of readers has changed: a reader that is new starts at the committed offset");
+        }
+        let ahead = |reader: &Reader| {
+            metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
+        };
+        // Readers stand where they stood before the commit, but not before `offset`: retention may have
+        // passed the slowest of them since, and the others not.
+        let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
+        let readers = reads().map(|(number, reader)| {
+            let position = offset.max(stood + ahead(reader));
+            Reading { reader: number, ledger: Ledger::at(position), committing: position, committed: position }
+        });
+        Assigned {
+            name: name.clone(),
+            readers: readers.collect(),
+            partitions_at_start: metadata.as_ref().map_or(count, |metadata| metadata.partitions_at_start),
+            set,
+            committed,
+            paused: false,
+            started: false,
+        }
+    }
+
+    /// Gives partitions up.
+    pub fn remove(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            self.partitions.remove(number);
+        }
+    }
+
+    /// Readers that accept the event at this offset; each accepts it once.
+    pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
+        let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
+            return;
+        };
+        for reading in &mut assigned.readers {
+            if reading.ledger.take(offset) {
+                accepted_by(reading.reader);
+            }
+        }
+    }
+
+    /// Notes what an epoch has completed.
+    pub fn complete(&mut self, progress: &Progress) {
+        if let Some(reading) = self.reading(progress) {
+            reading.ledger.complete(progress.done);
+        }
+    }
+
+    /// Notes what a commit takes.
+    pub fn commit_takes(&mut self, progress: &Progress) {
+        if let Some(reading) = self.reading(progress) {
+            reading.committing = progress.done;
+        }
+    }
+
+    fn reading(&mut self, progress: &Progress) -> Option<&mut Reading> {
+        let assigned = self.partitions.get_mut(&progress.partition)?;
+        assigned.readers.iter_mut().find(|reading| reading.reader == progress.reader.index())
+    }
+
+    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays. Where a
+    /// partition must still go back, the consumer's position is not the readers'.
+    pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
+        for assigned in self.partitions.values_mut().filter(|assigned| assigned.started) {
+            let Some(position) = consumer.position(&assigned.name) else {
+                continue;
+            };
+            for reading in &mut assigned.readers {
+                if reading.committing == reading.ledger.done() && reading.ledger.pass(position) {
+                    reading.committing = position;
+                }
+            }
+        }
+    }
+
+    /// What to commit now: partitions whose readers have come further than the group knows.
+    pub fn offsets(&self) -> Vec<OffsetCommit> {
+        let mut offsets = Vec::new();
+        for assigned in self.partitions.values() {
+            let Some(offset) = assigned.readers.iter().map(|reading| reading.committing).min() else {
+                continue;
+            };
+            let ahead = assigned.readers.iter().filter(|reading| reading.committing > offset);
+            let metadata = Metadata {
+                transactional_id: self.transactional_id.clone(),
+                partitions_at_start: assigned.partitions_at_start,
+                readers: assigned.set,
+                ahead: ahead.map(|reading| (self.readers[reading.reader].hash, reading.committing - offset)).collect(),
+            };
+            let committed = Committed { offset, metadata: metadata.encode() };
+            if assigned.committed.as_ref() != Some(&committed) {
+                offsets.push(OffsetCommit { partition: assigned.name.clone(), committed });
+            }
+        }
+        offsets
+    }
+
+    /// Notes what was committed.
+    pub fn committed(&mut self, offsets: &[OffsetCommit]) {
+        let by_name: BTreeMap<&TopicPartition, &Committed> =
+            offsets.iter().map(|offset| (&offset.partition, &offset.committed)).collect();
+        for assigned in self.partitions.values_mut() {
+            let Some(&committed) = by_name.get(&assigned.name) else { continue };
+            let metadata = Metadata::decode(&committed.metadata);
+            for reading in &mut assigned.readers {
+                let hash = self.readers[reading.reader].hash;
+                let ahead = metadata.as_ref().and_then(|metadata| metadata.ahead.get(&hash)).copied();
+                reading.committed = committed.offset + ahead.unwrap_or(0);
+            }
+            assigned.committed = Some(committed.clone());
+        }
+    }
+
+    /// Everything up to the ends of the partitions has been polled.
+    pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
+        for assigned in self.partitions.values() {
+            let high = consumer.watermarks(&assigned.name)?.high;
+            if consumer.position(&assigned.name).is_none_or(|position| position < high) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Partitions to pause (their queue passed `high`, or nothing may come at all) and to resume
+    /// (it fell below `low`).
+    pub fn back_pressure(
+        &mut self,
+        queued: &[usize],
+        (high, low): (usize, usize),
+        full: bool,
+    ) -> (Vec<TopicPartition>, Vec<TopicPartition>) {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (&number, assigned) in &mut self.partitions {
+            let bytes = queued.get(number).copied().unwrap_or(0);
+            if !assigned.paused && (full || bytes >= high) {
+                assigned.paused = true;
+                pause.push(assigned.name.clone());
+            } else if assigned.paused && !full && bytes <= low {
+                assigned.paused = false;
+                resume.push(assigned.name.clone());
+            }
+        }
+        (pause, resume)
+    }
+
+    /// The partitions, in order of their numbers.
+    pub fn names(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.partitions.values().map(|assigned| &assigned.name)
+    }
+
+    /// Readers with the numbers of their partitions and the positions that are committed.
+    pub fn committed_positions(&self) -> impl Iterator<Item = (ReaderId, usize, i64)> {
+        let of = |(&number, assigned): (&usize, &Assigned)| {
+            let position = move |reading: &Reading| {
+                let reader = u32::try_from(reading.reader).expect("a plan counts readers in u32");
+                (ReaderId(reader), number, reading.committed)
+            };
+            assigned.readers.iter().map(position).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of)
+    }
+
+    /// Per partition and reader: its name, next offset to take, next offset not complete.
+    pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
+        let mut positions = Vec::new();
+        for assigned in self.partitions.values() {
+            for reading in &assigned.readers {
+                let name = self.readers[reading.reader].name.clone();
+                positions.push((assigned.name.clone(), name, reading.ledger.taken(), reading.ledger.done()));
+            }
+        }
+        positions
+    }
+}
+
+/// The committed offset, if the partition still has it. Retention may have deleted it: then the
+/// first that is left, said aloud. An offset past the end belongs to another topic of that name.
+fn within(name: &TopicPartition, offset: i64, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
+    let Watermarks { low, high } = consumer.watermarks(name)?;
+    if offset < low {
+        warn!(partition = %name, "offsets {offset} to {} were deleted by retention before they were read: starting at {low}", low - 1);
+        return Ok(low);
+    }
+    if offset > high {
+        return Err(BrokerError::Fatal(format!(
+            "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
+        )));
+    }
+    Ok(offset)
+}
+
+/// A pattern that must match the whole of a topic's name. The compiler has judged it.
+fn whole(pattern: &str) -> Regex {
+    Regex::new(&format!("^(?:{pattern})$")).unwrap_or_else(|_| Regex::new("^$").expect("it is well-formed"))
+}

@@ -1,0 +1,141 @@
+//! Reads changelogs, over a consumer that joins no group.
+//!
+//! The end of a partition depends on who asks: a client that reads only what is committed hears where
+//! the first open transaction begins, and only another one where the log ends. The one that reads is
+//! never asked: its questions would wait behind fetches that wait for records.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rustc_hash::FxHashSet;
+use tracing::debug;
+
+use super::config::ClientSettings;
+use super::consumer::{event, list};
+use super::errors::{judge, words};
+use super::producer::Line;
+use super::raw;
+use crate::broker::{BrokerError, Changelog, Watermarks};
+use crate::event::message::{Event, TopicName, TopicPartition};
+
+/// Longest wait for an answer: other partitions stand still meanwhile, and the question is asked again.
+const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Reads changelogs.
+pub struct KafkaChangelog {
+    /// Reads what is committed.
+    reader: BaseConsumer,
+    /// Sees the ends of logs.
+    asker: BaseConsumer,
+    /// Sees the ends of what is decided; made when somebody asks, which is rare.
+    stable: Option<BaseConsumer>,
+    settings: ClientSettings,
+    line: Line,
+    topics: FxHashSet<TopicName>,
+    last_topic: TopicName,
+}
+
+impl KafkaChangelog {
+    /// A reader of nothing yet.
+    pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
+        let refused =
+            |error: KafkaError| BrokerError::Fatal(format!("the reader of changelogs cannot be made: {error}"));
+        Ok(KafkaChangelog {
+            reader: settings.reader().create().map_err(refused)?,
+            asker: settings.unstable().create().map_err(refused)?,
+            stable: None,
+            settings: settings.clone(),
+            line,
+            topics: FxHashSet::default(),
+            last_topic: "".into(),
+        })
+    }
+}
+
+fn refused(error: KafkaError) -> BrokerError {
+    BrokerError::Fatal(format!("the reader of changelogs cannot be made: {error}"))
+}
+
+fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+    let asked = client.fetch_watermarks(&partition.topic, partition.partition, ASK_WAIT_MAX);
+    let (low, high) = asked.map_err(|error| judge(&format!("the ends of {partition}"), &error))?;
+    Ok(Watermarks { low, high })
+}
+
+impl Changelog for KafkaChangelog {
+    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+        ends(&self.asker, partition)
+    }
+
+    fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
+        let stable = match self.stable.take() {
+            Some(stable) => stable,
+            None => self.settings.reader().create().map_err(refused)?,
+        };
+        let ends = ends(&stable, partition);
+        self.stable = Some(stable);
+        Ok(ends?.high)
+    }
+
+    fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
+        let id = raw::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
+        id.ok_or_else(|| BrokerError::Retriable(format!("no answer about the topic \"{topic}\"")))
+    }
+
+    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {
+        let doing = || format!("{partition} cannot be read from offset {offset}");
+        let mut at = TopicPartitionList::with_capacity(1);
+        let added = at.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset));
+        added.and_then(|()| self.reader.incremental_assign(&at)).map_err(|error| judge(&doing(), &error))
+    }
+
+    fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        let at = list(std::slice::from_ref(partition));
+        if let Err(error) = self.reader.incremental_unassign(&at) {
+            debug!("{partition} was not being read: {error}");
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
+        while into.len() < max {
+            match self.reader.poll(Duration::ZERO) {
+                Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
+                Some(Err(error)) => judge_read(&error)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        let at = list(std::slice::from_ref(partition));
+        if !raw::fill_positions(&self.reader, &at) {
+            return None;
+        }
+        match at.elements().first()?.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+}
+
+/// What an error in the place of a record means. The client itself goes on after most of them.
+fn judge_read(error: &KafkaError) -> Result<(), BrokerError> {
+    match error.rdkafka_error_code() {
+        Some(
+            Code::AutoOffsetReset
+            | Code::OffsetOutOfRange
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed,
+        ) => Err(BrokerError::Fatal(format!("a changelog cannot be read: {}", words(error)))),
+        _ => {
+            debug!("changelogs: {}", words(error));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Ends transactions that a dead member left open: until then nobody learns the offsets under them,
+//! and records behind them stay hidden in every topic that it wrote.
+//!
+//! Whoever committed last stands in the offset's metadata. A producer that begins under that name
+//! makes the broker end what the earlier one left open, in half a second instead of the transaction's
+//! timeout. Whether a member is gone the group tells: a consumer's `client.id` is the name of its
+//! producer. One that is only slow finds its producer replaced and does its work again.
+//!
+//! A member that dies inside its first transaction stands in no metadata: so the fence learns who is in
+//! the group whenever that changes, and remembers it until somebody asks who is gone.
+//!
+//! Whoever waits asks every second. A name is not taken over as often: its owner may live, and work on
+//! other partitions. What is still hidden then, no takeover brings to light, only somebody with Kafka's
+//! tool for hanging transactions (a broker that is killed while it ends a transaction can lose the rest
+//! of it: KAFKA-20734).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::groups::{GroupInfo, GroupMemberInfo};
+use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tracing::{debug, info, warn};
+
+use super::config::ClientSettings;
+use super::raw;
+use crate::broker::position::Metadata;
+use crate::clock::{Clock, SystemClock};
+use crate::event::message::TopicPartition;
+
+/// Longest wait for each answer.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Orders that may wait; what is more is ordered again by whoever still waits.
+const ORDERS_MAX: usize = 16;
+/// Names that are remembered; more are forgotten, and then the broker ends what they left open.
+const KNOWN_MAX: usize = 10_000;
+/// How long a name is left alone after it was taken over because of what it hid.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// After so long without such a takeover of a name the next one is about something else.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// Takeovers of a name for the same reason, after which they are said to be in vain.
+const TAKEOVERS_MAX: u32 = 3;
+
+/// What the fence is asked to do.
+enum Order {
+    /// Learn who is in the group.
+    Learn,
+    /// End what those who committed these partitions last left open, whoever they are.
+    Over(Vec<(String, i32)>),
+    /// Remember these producers too, and end what all who are gone left open.
+    Gone(BTreeSet<String>),
+}
+
+/// Takes over the names of members that are gone, in a thread of its own.
+pub struct Fence {
+    settings: ClientSettings,
+    orders: Option<SyncSender<Order>>,
+}
+
+impl Fence {
+    /// A fence that has nothing to do.
+    pub fn new(settings: &ClientSettings) -> Fence {
+        Fence { settings: settings.clone(), orders: None }
+    }
+
+    /// Learns who is in the group, which has just changed. Does not wait.
+    pub fn learn(&mut self) {
+        self.order(Order::Learn);
+    }
+
+    /// Ends the transactions of those who committed these partitions last, and of members that are
+    /// gone. Does not wait.
+    pub fn end_over(&mut self, partitions: &[TopicPartition]) {
+        let named = |partition: &TopicPartition| (partition.topic.to_string(), partition.partition);
+        self.order(Order::Over(partitions.iter().map(named).collect()));
+    }
+
+    /// Ends the transactions of these producers, and of all members that were known, where they are
+    /// gone. Does not wait.
+    pub fn end_gone(&mut self, producers: BTreeSet<String>) {
+        self.order(Order::Gone(producers));
+    }
+
+    fn order(&mut self, order: Order) {
+        if !self.settings.is_exact() {
+            return;
+        }
+        if self.orders.is_none() {
+            let (orders, receiver) = sync_channel(ORDERS_MAX);
+            let settings = self.settings.clone();
+            let run = move || work(&settings, &receiver);
+            match std::thread::Builder::new().name("kaspr-fence".to_owned()).spawn(run) {
+                Ok(_) => self.orders = Some(orders),
+                Err(error) => debug!("open transactions cannot be ended: {error}"),
+            }
+        }
+        if let Some(orders) = &self.orders {
+            // A full queue: it is ordered again while someone waits.
+            let _ = orders.try_send(order);
+        }
+    }
+}
+
+/// Who was taken over because of what it hid: when, and how often.
+#[derive(Default)]
+struct Takeovers(BTreeMap<String, (Duration, u32)>);
+
+/// What a takeover is about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takeover {
+    /// It was only just done.
+    TooSoon,
+    /// It may help.
+    Due,
+    /// It has not helped before.
+    InVain,
+}
+
+impl Takeovers {
+    /// Whether it is time for one.
+    fn next(&mut self, id: &str, now: Duration) -> Takeover {
+        self.0.retain(|_, (last, _)| now < *last + FORGOTTEN_AFTER);
+        match self.0.get(id) {
+            Some((last, _)) if now < *last + LEFT_ALONE => Takeover::TooSoon,
+            Some((_, count)) if *count >= TAKEOVERS_MAX => Takeover::InVain,
+            Some(_) | None => Takeover::Due,
+        }
+    }
+
+    /// One was done.
+    fn done(&mut self, id: String, now: Duration) {
+        let (last, count) = self.0.entry(id).or_default();
+        (*last, *count) = (now, *count + 1);
+    }
+}
+
+fn work(settings: &ClientSettings, orders: &Receiver<Order>) {
+    let (mut known, mut takeovers) = (BTreeSet::new(), Takeovers::default());
+    let clock = SystemClock::start();
+    while let Ok(order) = orders.recv() {
+        if let Err(error) = follow(settings, order, &mut known, &mut takeovers, &clock) {
+            debug!("open transactions could not be ended: {error}");
+        }
+    }
+}
+
+/// Does what is ordered. `known`: whose members were there once and have not been ended since.
+fn follow(
+    settings: &ClientSettings,
+    order: Order,
+    known: &mut BTreeSet<String>,
+    takeovers: &mut Takeovers,
+    clock: &SystemClock,
+) -> Result<(), KafkaError> {
+    let consumer: BaseConsumer = settings.unstable().create()?;
+    let learns = matches!(order, Order::Learn);
+    match order {
+        Order::Learn => {}
+        Order::Over(names) => {
+            for id in holders(settings, &consumer, &names)? {
+                let takeover = takeovers.next(&id, clock.now());
+                if reveal(settings, &id, takeover)? {
+                    takeovers.done(id, clock.now());
+                }
+            }
+        }
+        Order::Gone(producers) => known.extend(producers),
+    }
+    let alive = members(settings, &consumer)?;
+    // Who is no member is told nothing of the others, or wrongly.
+    if !alive.contains(&settings.transactional_id) {
+        return Ok(());
+    }
+    if !learns {
+        let gone: Vec<String> = known.difference(&alive).cloned().collect();
+        for id in gone {
+            // A takeover takes its time: who was gone before it may be back.
+            if !members(settings, &consumer)?.contains(&id) {
+                succeed(settings, &id)?;
+            }
+            known.remove(&id);
+        }
+    }
+    if known.len() > KNOWN_MAX {
+        known.clear();
+    }
+    known.extend(alive);
+    Ok(())
+}
+
+/// Takes over a name because of what it hides. False: not yet again.
+fn reveal(settings: &ClientSettings, id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
+    match takeover {
+        Takeover::TooSoon => return Ok(false),
+        Takeover::Due => {}
+        Takeover::InVain => warn!(
+            "something of {id} is open that its coordinator does not know of, so records and offsets stay hidden: \
+             \"kafka-transactions.sh --bootstrap-server {} find-hanging --broker-id …\" shows it, and \"abort\" ends it \
+             (KAFKA-20734)",
+            settings.servers
+        ),
+    }
+    succeed(settings, id)?;
+    Ok(true)
+}
+
+/// Begins as a producer under a name and ends at once.
+fn succeed(settings: &ClientSettings, id: &str) -> Result<(), KafkaError> {
+    let successor: BaseProducer = settings.successor(id).create()?;
+    successor.init_transactions(WAIT_MAX)?;
+    info!("ended what {id} may have left open");
+    Ok(())
+}
+
+/// Who committed these partitions last, other than this worker.
+fn holders(
+    settings: &ClientSettings,
+    consumer: &BaseConsumer,
+    names: &[(String, i32)],
+) -> Result<BTreeSet<String>, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(names.len());
+    for (topic, partition) in names {
+        list.add_partition(topic, *partition);
+    }
+    let committed = consumer.committed_offsets(list, WAIT_MAX)?;
+    let partitions = names.iter().map(|(topic, partition)| TopicPartition::new(topic.as_str(), *partition));
+    let metadata = partitions.filter_map(|partition| Metadata::decode(&raw::metadata(&committed, &partition)));
+    let is_other = |id: &String| !id.is_empty() && *id != settings.transactional_id;
+    Ok(metadata.map(|metadata| metadata.transactional_id).filter(is_other).collect())
+}
+
+/// The producers whose consumers are members of the group. Whoever else reads in it has none.
+fn members(settings: &ClientSettings, consumer: &BaseConsumer) -> Result<BTreeSet<String>, KafkaError> {
+    let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
+    let members = groups.groups().iter().flat_map(GroupInfo::members);
+    let is_worker = |name: &&str| name.strip_prefix(settings.app.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    Ok(members.map(GroupMemberInfo::client_id).filter(is_worker).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_not_taken_over_again_and_again() {
+        let mut takeovers = Takeovers::default();
+        let mut taken = Vec::new();
+        for second in 0..24 {
+            let now = Duration::from_secs(second);
+            match takeovers.next("app.0", now) {
+                Takeover::TooSoon => {}
+                takeover => {
+                    takeovers.done("app.0".to_owned(), now);
+                    taken.push((second, takeover));
+                }
+            }
+        }
+        let due = [0, 5, 10].map(|second| (second, Takeover::Due));
+        let in_vain = [15, 20].map(|second| (second, Takeover::InVain));
+        assert_eq!(taken, [due.as_slice(), &in_vain].concat());
+        assert_eq!(takeovers.next("other.0", Duration::from_secs(20)), Takeover::Due);
+        assert_eq!(takeovers.next("app.0", Duration::from_secs(51)), Takeover::Due, "it is about something else");
+    }
+}

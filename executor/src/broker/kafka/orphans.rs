@@ -1,0 +1,275 @@
+//! Partitions that nobody was given.
+//!
+//! A static member that comes back is handed what it was assigned last, and the others hear nothing of it.
+//! One that died after it was told to give a partition up, but before it joined again without it, is
+//! handed the rest: nobody is told to take that partition, and it has no owner until the group changes for
+//! another reason. So a static member that has come looks for such partitions for a while. Where some
+//! stay, a member without a name comes and goes: the group shares out what it has.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataTopic;
+use tracing::{debug, info};
+
+use super::config::ClientSettings;
+use crate::event::message::TopicPartition;
+
+/// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
+/// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. Where one takes
+/// longer the group shares out its partitions once too often.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Looks in a row that see the same partitions, before something is done.
+const LOOKS_ALIKE: u32 = 3;
+/// Looks of a member after it has come.
+const LOOKS_MAX: u32 = 20;
+/// Longest wait for each answer.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest stay of the member that comes and goes.
+const VISIT_MAX: Duration = Duration::from_secs(15);
+/// How long it waits for the group at a time.
+const VISIT_TURN: Duration = Duration::from_millis(100);
+/// Partitions that are named.
+const NAMED_MAX: usize = 5;
+
+type Partitions = BTreeSet<TopicPartition>;
+
+/// A search in a thread of its own, which ends with this.
+pub struct Search {
+    _ends: Sender<()>,
+}
+
+impl Search {
+    /// Looks for partitions without an owner, if this is a static member.
+    pub fn start(settings: &ClientSettings) -> Option<Search> {
+        settings.instance.as_ref()?;
+        let (ends, ended) = channel();
+        let settings = settings.clone();
+        let run = move || {
+            if let Err(error) = search(&settings, &ended) {
+                debug!("nobody looks for partitions without an owner: {error}");
+            }
+        };
+        match std::thread::Builder::new().name("kaspr-orphans".to_owned()).spawn(run) {
+            Ok(_) => Some(Search { _ends: ends }),
+            Err(error) => {
+                debug!("nobody looks for partitions without an owner: {error}");
+                None
+            }
+        }
+    }
+}
+
+fn search(settings: &ClientSettings, ended: &Receiver<()>) -> Result<(), KafkaError> {
+    let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
+    // A start has better things to do than to make one more client.
+    if ends() {
+        return Ok(());
+    }
+    let consumer: BaseConsumer = settings.unstable().create()?;
+    let look = || {
+        orphans(&consumer, &settings.app).unwrap_or_else(|error| {
+            debug!("partitions without an owner are not known: {error}");
+            Seen::default()
+        })
+    };
+    let (mut before, mut alike) = (Seen::default(), 0);
+    for _ in 0..LOOKS_MAX {
+        let seen = look();
+        alike = if !seen.orphans.is_empty() && seen == before { alike + 1 } else { 1 };
+        before = seen;
+        if !before.orphans.is_empty() && alike == LOOKS_ALIKE {
+            // Others who came at the same time see the same: one of them is enough.
+            if ended.recv_timeout(some_part_of(LOOK_EVERY)) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+            if look() == before {
+                info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
+                if let Err(error) = visit(settings, &before.topics) {
+                    info!("it could not be made to: {error}");
+                }
+            }
+            before = Seen::default();
+        }
+        if ends() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The first of them, for people.
+fn named(partitions: &Partitions) -> String {
+    let names = partitions.iter().take(NAMED_MAX).map(TopicPartition::to_string);
+    let (names, more): (Vec<String>, usize) = (names.collect(), partitions.len().saturating_sub(NAMED_MAX));
+    let more = if more > 0 { format!(" and {more} more are") } else { " are".to_owned() };
+    format!("{}{more}", names.join(", "))
+}
+
+/// A time that differs from process to process.
+fn some_part_of(time: Duration) -> Duration {
+    // The library's hash maps are seeded at random; no crate is needed for one number.
+    let random = RandomState::new().build_hasher().finish();
+    time / 1000 * u32::try_from(random % 1000).unwrap_or(0)
+}
+
+/// What a look saw in a group that is at rest.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// Topics that members want.
+    topics: BTreeSet<String>,
+    /// Their partitions that no member has.
+    orphans: Partitions,
+}
+
+fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Seen, KafkaError> {
+    let groups = consumer.fetch_group_list(Some(app), WAIT_MAX)?;
+    let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
+        return Ok(Seen::default());
+    };
+    let (mut wanted, mut owned) = (BTreeSet::new(), Partitions::new());
+    for member in group.members() {
+        let topics = member.metadata().and_then(wants);
+        let partitions = has(member.assignment().unwrap_or_default());
+        let (Some(topics), Some(partitions)) = (topics, partitions) else {
+            debug!("the member {} says what it has in another way", member.id());
+            return Ok(Seen::default());
+        };
+        wanted.extend(topics);
+        owned.extend(partitions);
+    }
+    let mut orphans = Partitions::new();
+    for topic in &wanted {
+        let metadata = consumer.fetch_metadata(Some(topic), WAIT_MAX)?;
+        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let all = partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id()));
+        orphans.extend(all.filter(|partition| !owned.contains(partition)));
+    }
+    Ok(Seen { topics: wanted, orphans })
+}
+
+/// Joins the group without a name and leaves it as soon as it is let in. It wants what all the others
+/// want: tables that topics share stay where all of their partitions of a number are.
+fn visit(settings: &ClientSettings, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let visitor: BaseConsumer<Visit> = settings.visitor().create_with_context(Visit::default())?;
+    visitor.subscribe(&topics)?;
+    let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();
+    for _ in 0..turns {
+        // What comes is nobody's: nothing of it is committed.
+        drop(visitor.poll(VISIT_TURN));
+        if visitor.context().was_let_in.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+    }
+    Err(KafkaError::Subscription(format!("it was not let in for {VISIT_MAX:?}")))
+}
+
+/// Notices that the group has shared out its partitions.
+#[derive(Default)]
+struct Visit {
+    was_let_in: AtomicBool,
+}
+
+impl ClientContext for Visit {}
+
+impl ConsumerContext for Visit {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Assign(_)) {
+            self.was_let_in.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Topics in what a member says when it joins: version, then names.
+fn wants(metadata: &[u8]) -> Option<Vec<String>> {
+    let mut bytes = Bytes(metadata);
+    bytes.short()?;
+    let count = bytes.number()?;
+    (0..count).map(|_| bytes.text()).collect()
+}
+
+/// Partitions in what a member is told that it has: version, then names with their partitions. A member
+/// that has nothing may be told nothing at all.
+fn has(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
+    if assignment.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut bytes = Bytes(assignment);
+    bytes.short()?;
+    let mut partitions = Vec::new();
+    for _ in 0..bytes.number()? {
+        let topic = bytes.text()?;
+        for _ in 0..bytes.number()? {
+            partitions.push(TopicPartition::new(topic.as_str(), bytes.number()?));
+        }
+    }
+    Some(partitions)
+}
+
+/// Reads Kafka's protocol of consumers: big-endian numbers, texts behind their lengths.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn take(&mut self, count: usize) -> Option<&[u8]> {
+        let (taken, left) = self.0.split_at_checked(count)?;
+        self.0 = left;
+        Some(taken)
+    }
+
+    fn short(&mut self) -> Option<i16> {
+        self.take(2)?.try_into().ok().map(i16::from_be_bytes)
+    }
+
+    fn number(&mut self) -> Option<i32> {
+        self.take(4)?.try_into().ok().map(i32::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::try_from(self.short()?).ok()?;
+        String::from_utf8(self.take(length)?.to_vec()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1: the topics "in" and "more", no user data.
+    const METADATA: &[u8] = b"\0\x01\0\0\0\x02\0\x02in\0\x04more\xff\xff\xff\xff";
+    /// Version 1: partitions 0 and 3 of "in", none of "more".
+    const ASSIGNMENT: &[u8] = b"\0\x01\0\0\0\x02\0\x02in\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x04more\0\0\0\0\0\0\0\0";
+
+    #[test]
+    fn what_members_say_is_read() {
+        assert_eq!(wants(METADATA), Some(vec!["in".to_owned(), "more".to_owned()]));
+        assert_eq!(has(ASSIGNMENT), Some(vec![TopicPartition::new("in", 0), TopicPartition::new("in", 3)]));
+        assert_eq!(has(b""), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_cut_short_or_nonsense_says_nothing() {
+        for end in 1..METADATA.len() - 4 {
+            assert_eq!(wants(&METADATA[..end]), None, "{end}");
+        }
+        for end in 1..ASSIGNMENT.len() - 4 {
+            assert_eq!(has(&ASSIGNMENT[..end]), None, "{end}");
+        }
+        assert_eq!(wants(b"\0\x01\x7f\xff\xff\xff\0\x02in"), None);
+        assert_eq!(wants(b"\0\x01\0\0\0\x01\xff\xffin"), None, "no length");
+        assert_eq!(wants(b"\0\x01\0\0\0\x01\0\x02\xff\xfe"), None, "no text");
+    }
+
+    #[test]
+    fn many_are_not_all_named() {
+        let partitions = |count| (0..count).map(|number| TopicPartition::new("in", number)).collect();
+        assert_eq!(named(&partitions(2)), "in/0, in/1 are");
+        assert_eq!(named(&partitions(7)), "in/0, in/1, in/2, in/3, in/4 and 2 more are");
+    }
+}

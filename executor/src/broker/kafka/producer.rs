@@ -1,0 +1,359 @@
+//! Sends records, over librdkafka's producer.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{DeliveryResult, Header as NativeHeader, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use tracing::{debug, info};
+
+use super::config::ClientSettings;
+use super::consumer::offset_list;
+use super::context::Health;
+use super::errors::{Step, judge_transaction, words};
+use super::raw;
+use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::event::message::TopicPartition;
+
+/// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
+const INIT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to a call on a transaction. Then its outcome is not known.
+const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long, and how often, reports of purged records are waited for.
+const PURGE_TURN: Duration = Duration::from_millis(10);
+const PURGE_TURNS_MAX: u32 = 100;
+/// Batches do not become smaller than this.
+const BATCH_BYTES_MIN: usize = 1000;
+
+/// The producer's client, which also answers questions about topics.
+pub type Client = BaseProducer<DeliveryContext>;
+
+/// Where the producer's client is: a new one may take its place.
+#[derive(Clone)]
+pub struct Line(Rc<RefCell<Arc<Client>>>);
+
+impl Line {
+    /// A client that is not connected yet.
+    pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
+        Ok(Line(Rc::new(RefCell::new(client(settings, health)?))))
+    }
+
+    /// The client as it is now.
+    pub fn client(&self) -> Arc<Client> {
+        self.0.borrow().clone()
+    }
+
+    fn replace(&self, client: Arc<Client>) {
+        let old = std::mem::replace(&mut *self.0.borrow_mut(), client);
+        // Its end waits for threads and connections of its own: nobody here needs to.
+        let ends = move || drop(old);
+        if std::thread::Builder::new().name("kaspr-old-producer".to_owned()).spawn(ends).is_err() {
+            debug!("an old producer ended in the worker's thread");
+        }
+    }
+}
+
+fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
+    let context = DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default() };
+    let made = settings.producer().create_with_context(context);
+    made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))
+}
+
+/// The producer's ear: counts what is in flight.
+pub struct DeliveryContext {
+    health: Arc<Health>,
+    /// It sends in transactions: what goes wrong is the transaction's, not the worker's.
+    is_exact: bool,
+    state: Mutex<Flights>,
+}
+
+#[derive(Default)]
+struct Flights {
+    /// Per generation, oldest first: records that are not acknowledged.
+    in_flight: VecDeque<(u64, usize)>,
+    /// Reports that came, of any kind.
+    reports: u64,
+    /// The first record that could not be delivered, and why; one that is refused for good before others.
+    failed: Option<(Option<Code>, String)>,
+    /// Records of batches that are larger than their topics take.
+    too_large: usize,
+    /// What the client said before it gave up.
+    fatal: Option<String>,
+    /// Offsets after the last tracked record, by partition.
+    written: BTreeMap<(String, i32), i64>,
+}
+
+/// What a record carries to its report: its generation, and whether it is tracked.
+fn opaque(generation: u64, tracked: bool) -> usize {
+    usize::try_from(generation << 1 | u64::from(tracked)).expect("pointers have 64 bits where this runs")
+}
+
+impl DeliveryContext {
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Health::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) if self.is_exact => self.flights().fatal = Some(reason.to_owned()),
+            code => self.health.complains(code, reason),
+        }
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    /// See [`opaque`].
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let mut flights = self.flights();
+        flights.reports += 1;
+        let (generation, tracked) = (opaque as u64 >> 1, opaque & 1 == 1);
+        if let Some(flight) = flights.in_flight.iter_mut().find(|flight| flight.0 == generation) {
+            flight.1 -= 1;
+        }
+        while flights.in_flight.front().is_some_and(|flight| flight.1 == 0) {
+            flights.in_flight.pop_front();
+        }
+        match result {
+            Ok(message) if tracked => {
+                let next = flights.written.entry((message.topic().to_owned(), message.partition())).or_default();
+                *next = (*next).max(message.offset() + 1);
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code();
+                flights.too_large += usize::from(code == Some(Code::MessageSizeTooLarge));
+                if flights.failed.as_ref().is_none_or(|(first, _)| is_refusal(code) && !is_refusal(*first)) {
+                    let (place, size) = (format!("{}/{}", message.topic(), message.partition()), message.payload_len());
+                    let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
+                    flights.failed = Some((code, why));
+                }
+            }
+        }
+    }
+}
+
+/// The producer of a worker.
+pub struct KafkaProducer {
+    line: Line,
+    client: Arc<Client>,
+    settings: ClientSettings,
+    health: Arc<Health>,
+    /// The client has run transactions: to fence it, another one is made.
+    used: bool,
+    /// The settings have changed since it was made.
+    outdated: bool,
+}
+
+impl KafkaProducer {
+    /// A producer over a client that has connected.
+    pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaProducer {
+        KafkaProducer { client: line.client(), line, settings, health, used: false, outdated: false }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.client.context().flights()
+    }
+
+    /// Takes reports until there are no more; waits at most `wait` for the first.
+    fn take_reports(&self, wait: Duration) {
+        let mut wait = wait;
+        loop {
+            let before = self.flights().reports;
+            self.client.poll(wait);
+            wait = Duration::ZERO;
+            if self.flights().reports == before {
+                break;
+            }
+            self.health.answered();
+        }
+    }
+
+    /// A topic's limit is for a batch as a whole, and the client does not cut one that is refused: the next
+    /// client makes smaller ones. False: they cannot be smaller.
+    fn makes_batches_smaller(&mut self) -> bool {
+        let user_says = self.settings.user.contains_key("batch.size");
+        if !self.settings.is_exact() || user_says || self.settings.batch_bytes <= BATCH_BYTES_MIN {
+            return false;
+        }
+        self.settings.batch_bytes = (self.settings.batch_bytes / 4).max(BATCH_BYTES_MIN);
+        info!("batches of records are larger than a topic takes: {} bytes from here on", self.settings.batch_bytes);
+        self.outdated = true;
+        true
+    }
+
+    /// What went wrong with a record.
+    fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
+        match code {
+            _ if !self.settings.is_exact() => BrokerError::Fatal(why),
+            Some(code) => match refusal(code) {
+                Some(kind) => BrokerError::Refused { kind, why },
+                None => BrokerError::Abort(why),
+            },
+            None => BrokerError::Abort(why),
+        }
+    }
+}
+
+/// The kind of failure where the broker will never take the record.
+fn refusal(code: Code) -> Option<&'static str> {
+    match code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some("Size"),
+        Code::UnknownPartition => Some("Partition"),
+        Code::InvalidMessage
+        | Code::InvalidRecord
+        // Another one of the same batch is.
+        | Code::InvalidDifferentRecord
+        | Code::InvalidTimestamp
+        | Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::InvalidTopic
+        | Code::TopicAuthorizationFailed => Some("Topic"),
+        _ => None,
+    }
+}
+
+fn is_refusal(code: Option<Code>) -> bool {
+    code.is_some_and(|code| refusal(code).is_some())
+}
+
+impl Producer for KafkaProducer {
+    fn init_transactions(&mut self) -> Result<(), BrokerError> {
+        if self.used {
+            self.client = client(&self.settings, self.health.clone())?;
+            self.line.replace(self.client.clone());
+            (self.used, self.outdated) = (false, false);
+        }
+        let ready = raw::init_transactions(&self.client, INIT_WAIT_MAX);
+        ready.map_err(|error| judge_transaction(Step::Init, error))?;
+        self.used = true;
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        raw::begin(&self.client).map_err(|error| judge_transaction(Step::Begin, error))
+    }
+
+    fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
+        let opaque = opaque(generation, record.tracked);
+        let mut native = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
+            .partition(record.partition)
+            .timestamp(record.timestamp_ms);
+        native.key = record.key;
+        native.payload = record.value;
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in record.headers {
+                headers = headers.insert(NativeHeader { key, value: value.as_deref() });
+            }
+            native.headers = Some(headers);
+        }
+        match self.client.send(native) {
+            Ok(()) => {
+                let mut flights = self.flights();
+                match flights.in_flight.back_mut() {
+                    Some(flight) if flight.0 == generation => flight.1 += 1,
+                    _ => flights.in_flight.push_back((generation, 1)),
+                }
+                Ok(Taken::Yes)
+            }
+            // An empty queue that does not take it never will.
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) if self.client.in_flight_count() > 0 => {
+                Ok(Taken::QueueFull)
+            }
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+                let why = format!(
+                    "a record for {}/{} is larger than the client's queue (queue.buffering.max.kbytes)",
+                    record.topic, record.partition
+                );
+                Err(self.failed(Some(Code::MessageSizeTooLarge), why))
+            }
+            Err((error, _)) => {
+                let place = format!("{}/{}", record.topic, record.partition);
+                let why = format!("a record could not be sent to {place}: {}", words(&error));
+                Err(self.failed(error.rdkafka_error_code(), why))
+            }
+        }
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<(), BrokerError> {
+        self.take_reports(wait);
+        if let Some(fatal) = self.health.fatal() {
+            return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
+        }
+        let (fatal, failed, too_large) = {
+            let mut flights = self.flights();
+            (flights.fatal.take(), flights.failed.take(), std::mem::take(&mut flights.too_large))
+        };
+        match (fatal, failed) {
+            (Some(fatal), _) => Err(BrokerError::Fenced(fatal)),
+            // One that is alone in its batch is too large itself.
+            (None, Some((_, why))) if too_large > 1 && self.makes_batches_smaller() => Err(BrokerError::Abort(why)),
+            (None, Some((code, why))) => Err(self.failed(code, why)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.take_reports(wait);
+    }
+
+    fn in_flight(&self, generation: u64) -> usize {
+        self.flights().in_flight.iter().filter(|flight| flight.0 <= generation).map(|flight| flight.1).sum()
+    }
+
+    fn written(&mut self) -> Vec<(TopicPartition, i64)> {
+        let written = std::mem::take(&mut self.flights().written);
+        let named = |((topic, partition), offset)| (TopicPartition::new(String::as_str(&topic), partition), offset);
+        written.into_iter().map(named).collect()
+    }
+
+    fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let list = offset_list(offsets).map_err(|error| BrokerError::Abort(words(&error)))?;
+        raw::send_offsets(&self.client, &list, group, CALL_WAIT_MAX)
+            .map_err(|error| judge_transaction(Step::Offsets, error))
+    }
+
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        raw::commit(&self.client, CALL_WAIT_MAX).map_err(|error| judge_transaction(Step::Commit, error))?;
+        self.health.answered();
+        Ok(())
+    }
+
+    /// The queue is emptied first: with records in flight the client's own abort waits out its time.
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.client.purge(PurgeConfig::default().queue().inflight());
+        for _ in 0..PURGE_TURNS_MAX {
+            if self.client.in_flight_count() == 0 {
+                break;
+            }
+            self.take_reports(PURGE_TURN);
+        }
+        let aborted = raw::abort(&self.client, CALL_WAIT_MAX);
+        let mut flights = self.flights();
+        flights.in_flight.clear();
+        (flights.failed, flights.fatal, flights.too_large) = (None, None, 0);
+        drop(flights);
+        aborted.map_err(|error| judge_transaction(Step::Abort, error))
+    }
+}

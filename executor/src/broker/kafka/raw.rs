@@ -1,0 +1,400 @@
+//! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
+//! librdkafka itself. All `unsafe` of the Kafka connector stands here.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::consumer::{Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::Producer as _;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka_sys as native;
+
+use super::context::MemberContext;
+use super::producer::Client;
+use crate::broker::GroupMetadata;
+use crate::event::message::{Header, TopicPartition};
+
+const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// Bytes that librdkafka lends, `None` for its null.
+///
+/// # Safety
+/// `start` is null or points to `length` bytes that live through the call.
+unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(start.cast(), length) })
+}
+
+/// A message's headers. Names that are no UTF-8 are read as well as they can be.
+pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let mut headers = Vec::new();
+    let mut list = ptr::null_mut();
+    // SAFETY: the message lives through the call; the list stays the message's.
+    if unsafe { native::rd_kafka_message_headers(message.ptr(), &mut list) } != NO_ERROR {
+        return headers;
+    }
+    for number in 0.. {
+        let (mut name, mut value, mut size): (*const c_char, *const c_void, usize) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the list is the message's, and name and value live as long as it does.
+        let (found, name, value) = unsafe {
+            let found = native::rd_kafka_header_get_all(list, number, &mut name, &mut value, &mut size);
+            if found != NO_ERROR {
+                break;
+            }
+            (found, CStr::from_ptr(name), lent(value, size))
+        };
+        debug_assert_eq!(found, NO_ERROR);
+        headers.push((name.to_string_lossy().into_owned(), value.map(Bytes::copy_from_slice)));
+    }
+    headers
+}
+
+/// The metadata of a partition in a list of committed offsets.
+pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String {
+    // SAFETY: the list lives through the call and is not changed in it.
+    let elements = unsafe { std::slice::from_raw_parts((*list.ptr()).elems, list.count()) };
+    let found = elements.iter().find(|element| {
+        // SAFETY: librdkafka ends names with a zero byte.
+        let topic = unsafe { CStr::from_ptr(element.topic) };
+        element.partition == partition.partition && topic.to_bytes() == partition.topic.as_bytes()
+    });
+    let Some(element) = found else { return String::new() };
+    // SAFETY: the metadata is the element's.
+    let bytes = unsafe { lent(element.metadata, element.metadata_size) };
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}
+
+/// Fills in the next offsets that the consumer gives.
+pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) -> bool {
+    // SAFETY: client and list live through the call, which writes the list's offsets.
+    unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
+}
+
+/// The end of a partition as the last fetch told it; `None` before the first.
+pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartition) -> Option<i64> {
+    let topic = CString::new(&*partition.topic).ok()?;
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: client and name live through the call, which writes the two numbers and asks nobody.
+    let code = unsafe {
+        let client = consumer.client().native_ptr();
+        native::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition.partition, &mut low, &mut high)
+    };
+    (code == NO_ERROR && high >= 0).then_some(high)
+}
+
+/// The member's generation and name; 0 and empty outside a group.
+pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
+    // SAFETY: the client lives through the calls; the metadata is ours and given back.
+    unsafe {
+        let metadata = native::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return (0, String::new());
+        }
+        let generation = native::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = native::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = if member.is_null() { String::new() } else { CStr::from_ptr(member).to_string_lossy().into() };
+        native::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation, member)
+    }
+}
+
+/// Commits of offsets whose answers come to a queue of their own, so that nobody waits for them
+/// and no message is met on the way.
+pub struct Commits {
+    queue: *mut native::rd_kafka_queue_t,
+    asked: bool,
+}
+
+impl Commits {
+    /// A queue of this client's.
+    pub fn new(consumer: &BaseConsumer<MemberContext>) -> Commits {
+        // SAFETY: the client lives through the call. The queue holds no pointer to it.
+        let queue = unsafe { native::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Commits { queue, asked: false }
+    }
+
+    /// An answer has not been read.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Asks, or looks for the answer to what was asked. True: it is committed.
+    pub fn turn(
+        &mut self,
+        consumer: &BaseConsumer<MemberContext>,
+        offsets: impl FnOnce() -> Result<TopicPartitionList, KafkaError>,
+    ) -> Result<bool, KafkaError> {
+        if !self.asked {
+            let offsets = offsets()?;
+            // SAFETY: client, list and queue live through the call, which copies the list; there
+            // is no callback.
+            let code = unsafe {
+                let client = consumer.client().native_ptr();
+                native::rd_kafka_commit_queue(client, offsets.ptr(), self.queue, None, ptr::null_mut())
+            };
+            if code != NO_ERROR {
+                return Err(KafkaError::ConsumerCommit(code.into()));
+            }
+            self.asked = true;
+            return Ok(false);
+        }
+        // SAFETY: the queue is ours; the event is ours and given back.
+        let code = unsafe {
+            let event = native::rd_kafka_queue_poll(self.queue, 0);
+            if event.is_null() {
+                return Ok(false);
+            }
+            let code = worst(event);
+            native::rd_kafka_event_destroy(event);
+            code
+        };
+        self.asked = false;
+        match code {
+            NO_ERROR => Ok(true),
+            code => Err(KafkaError::ConsumerCommit(code.into())),
+        }
+    }
+}
+
+/// The answer's own error, or that of one of its partitions.
+///
+/// # Safety
+/// `event` is a live event.
+unsafe fn worst(event: *mut native::rd_kafka_event_t) -> RDKafkaRespErr {
+    // SAFETY: the caller's promise; the list is the event's.
+    unsafe {
+        let code = native::rd_kafka_event_error(event);
+        let list = native::rd_kafka_event_topic_partition_list(event);
+        if code != NO_ERROR || list.is_null() || (*list).elems.is_null() {
+            return code;
+        }
+        let count = usize::try_from((*list).cnt).unwrap_or(0);
+        let elements = std::slice::from_raw_parts((*list).elems, count);
+        elements.iter().map(|element| element.err).find(|&code| code != NO_ERROR).unwrap_or(NO_ERROR)
+    }
+}
+
+impl Drop for Commits {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours, and its client outlives it: see the order of the fields of
+        // the consumer that owns both.
+        unsafe { native::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// What the client says of a call on a transaction that failed.
+#[derive(Debug)]
+pub struct TransactionError {
+    /// The code.
+    pub code: RDKafkaErrorCode,
+    /// Its name and the words.
+    pub text: String,
+    /// The client cannot go on.
+    pub is_fatal: bool,
+    /// The transaction can only be aborted.
+    pub requires_abort: bool,
+}
+
+/// The outcome of a call.
+///
+/// # Safety
+/// `error` is null or an error that is the caller's.
+unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), TransactionError> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise; the texts are read before the error is given back.
+    unsafe {
+        let name = CStr::from_ptr(native::rd_kafka_error_name(error)).to_string_lossy();
+        let words = CStr::from_ptr(native::rd_kafka_error_string(error)).to_string_lossy();
+        let found = TransactionError {
+            code: native::rd_kafka_error_code(error).into(),
+            text: format!("{words} ({})", name.trim_start_matches('_')),
+            is_fatal: native::rd_kafka_error_is_fatal(error) != 0,
+            requires_abort: native::rd_kafka_error_txn_requires_abort(error) != 0,
+        };
+        native::rd_kafka_error_destroy(error);
+        Err(found)
+    }
+}
+
+/// Makes the client the only producer under its `transactional.id`.
+pub fn init_transactions(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_init_transactions(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+/// Begins a transaction.
+pub fn begin(client: &Client) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
+}
+
+/// Puts offsets of the group's member into the client's transaction.
+pub fn send_offsets(
+    client: &Client,
+    offsets: &TopicPartitionList,
+    group: &GroupMetadata,
+    wait: Duration,
+) -> Result<(), TransactionError> {
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    let (name, member) = (text(&group.group), text(&group.member));
+    let instance = group.instance.as_deref().map(text);
+    // SAFETY: client, list and texts live through the calls, which copy what they keep; the metadata
+    // is ours and given back.
+    unsafe {
+        let instance = instance.as_ref().map_or(ptr::null(), |instance| instance.as_ptr());
+        let metadata = native::rd_kafka_consumer_group_metadata_new_with_genid(
+            name.as_ptr(),
+            group.generation,
+            member.as_ptr(),
+            instance,
+        );
+        let error = native::rd_kafka_send_offsets_to_transaction(
+            client.client().native_ptr(),
+            offsets.ptr(),
+            metadata,
+            milliseconds(wait),
+        );
+        native::rd_kafka_consumer_group_metadata_destroy(metadata);
+        outcome(error)
+    }
+}
+
+/// Commits the client's transaction. rdkafka's own call may wait out a flush before it.
+pub fn commit(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_commit_transaction(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+/// Aborts the client's transaction.
+pub fn abort(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+    // SAFETY: the client lives through the call.
+    unsafe { outcome(native::rd_kafka_abort_transaction(client.client().native_ptr(), milliseconds(wait))) }
+}
+
+fn milliseconds(wait: Duration) -> i32 {
+    i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// What an access list allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Whatever there is.
+    All,
+    /// Reading records.
+    Read,
+    /// Writing records.
+    Write,
+    /// Something that agents do not need.
+    Other,
+}
+
+/// What this user may do with a topic; `None` where the broker does not say.
+pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Operation>> {
+    let read = |description| {
+        let mut count = 0;
+        // SAFETY: the description lives through the call, and the list is its.
+        let list = unsafe { native::rd_kafka_TopicDescription_authorized_operations(description, &mut count) };
+        if list.is_null() {
+            return None;
+        }
+        use native::rd_kafka_AclOperation_t as Native;
+        // SAFETY: librdkafka's own count.
+        let operations = unsafe { std::slice::from_raw_parts(list, count) }.iter().map(|operation| match *operation {
+            Native::RD_KAFKA_ACL_OPERATION_ALL => Operation::All,
+            Native::RD_KAFKA_ACL_OPERATION_READ => Operation::Read,
+            Native::RD_KAFKA_ACL_OPERATION_WRITE => Operation::Write,
+            _ => Operation::Other,
+        });
+        Some(operations.collect())
+    };
+    describe_topic(client, topic, wait, read)
+}
+
+/// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
+pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
+    let read = |description| {
+        // SAFETY: the description lives through the calls, and id and text are its.
+        let text = unsafe {
+            let id = native::rd_kafka_TopicDescription_topic_id(description);
+            let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
+            if text.is_null() {
+                return Some(String::new());
+            }
+            CStr::from_ptr(text)
+        };
+        Some(text.to_string_lossy().into_owned())
+    };
+    describe_topic(client, topic, wait, read)
+}
+
+/// Asks about one topic; `read` sees the answer.
+fn describe_topic<T>(
+    client: &Client,
+    topic: &str,
+    wait: Duration,
+    read: impl FnOnce(*const native::rd_kafka_TopicDescription_t) -> Option<T>,
+) -> Option<T> {
+    let name = CString::new(topic).ok()?;
+    let mut names = [name.as_ptr()];
+    let client = client.client().native_ptr();
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client and the name live through the calls; what is made here is given back here,
+    // the event last, since the answer is the event's.
+    unsafe {
+        let queue = native::rd_kafka_queue_new(client);
+        let options =
+            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let refused = native::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+        if !refused.is_null() {
+            native::rd_kafka_error_destroy(refused);
+        }
+        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
+        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+        native::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let event = native::rd_kafka_queue_poll(queue, wait);
+        let answer = described(event).and_then(read);
+        if !event.is_null() {
+            native::rd_kafka_event_destroy(event);
+        }
+        native::rd_kafka_TopicCollection_destroy(topics);
+        native::rd_kafka_AdminOptions_destroy(options);
+        native::rd_kafka_queue_destroy(queue);
+        answer
+    }
+}
+
+/// The description in the answer to a question about one topic.
+///
+/// # Safety
+/// `event` is null or a live event.
+unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<*const native::rd_kafka_TopicDescription_t> {
+    // SAFETY: the caller's promise; everything that is read is the event's.
+    unsafe {
+        if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
+            return None;
+        }
+        let result = native::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        let topic = if count == 0 || topics.is_null() { return None } else { *topics };
+        let error = native::rd_kafka_TopicDescription_error(topic);
+        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
+            return None;
+        }
+        Some(topic)
+    }
+}

@@ -1,0 +1,215 @@
+//! A member of a group that reads the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use crate::broker::log::group::Step;
+use crate::broker::log::{Feed, Log};
+use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
+use crate::event::message::{Event, TopicPartition};
+
+/// A consumer of the in-memory log.
+pub struct LogConsumer {
+    log: Log,
+    group: String,
+    member: String,
+    instance: Option<String>,
+    feed: Option<Box<dyn Feed>>,
+    positions: BTreeMap<TopicPartition, i64>,
+    paused: BTreeSet<TopicPartition>,
+    /// The partition that is read first at the next poll: they take turns.
+    turn: usize,
+}
+
+impl LogConsumer {
+    pub(super) fn new(log: Log, group: &str, member: String, instance: Option<&str>) -> LogConsumer {
+        LogConsumer {
+            log,
+            group: group.to_owned(),
+            member,
+            instance: instance.map(str::to_owned),
+            feed: None,
+            positions: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            turn: 0,
+        }
+    }
+
+    /// Polls bring in what the feed has, and wait on it.
+    pub fn with_feed(mut self, feed: Box<dyn Feed>) -> LogConsumer {
+        self.feed = Some(feed);
+        self
+    }
+
+    fn read(&mut self, max: usize, into: &mut Vec<Event>) {
+        let state = self.log.state.borrow();
+        let count = self.positions.len();
+        self.turn = self.turn.wrapping_add(1);
+        let first = if count == 0 { 0 } else { self.turn % count };
+        let names: Vec<_> = self.positions.keys().cloned().collect();
+        for name in names[first..].iter().chain(&names[..first]) {
+            let left = max - into.len();
+            if left == 0 {
+                return;
+            }
+            if self.paused.contains(name) {
+                continue;
+            }
+            let Some(topic) = state.topics.get(&name.topic) else {
+                continue;
+            };
+            let position = self.positions.get_mut(name).expect("its name was just listed");
+            *position = topic.read(&name.topic, name.partition, *position, left, into);
+        }
+    }
+
+    fn step(&mut self) -> Option<Change> {
+        let mut state = self.log.state.borrow_mut();
+        let step = state.groups.get_mut(&self.group)?.step(&self.member)?;
+        Some(match step {
+            Step::Take(partitions) => Change::Assigned(partitions),
+            Step::GiveUp(partitions) => Change::Revoked(partitions),
+        })
+    }
+}
+
+impl Consumer for LogConsumer {
+    fn subscribe(&mut self, topics: &[Subscription]) -> Result<(), BrokerError> {
+        let mut state = self.log.state.borrow_mut();
+        if state.auto_create {
+            for topic in topics {
+                if let Subscription::Topic(name) = topic {
+                    state.ensure(name);
+                }
+            }
+        }
+        let group = state.groups.entry(self.group.clone()).or_default();
+        group.join(&self.member, topics).map_err(|error| BrokerError::Fatal(error.to_string()))?;
+        state.rebalance(&self.group);
+        Ok(())
+    }
+
+    fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError> {
+        if let Some(change) = self.step() {
+            return Ok(Some(change));
+        }
+        // The feed brings no more than is read: what is ahead stays where it is.
+        self.read(max, into);
+        if into.len() < max
+            && let Some(feed) = &mut self.feed
+        {
+            let wait = if into.is_empty() { wait } else { Duration::ZERO };
+            feed.pump(&self.log, wait)?;
+            self.read(max, into);
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        for (partition, offset) in at {
+            self.positions.insert(partition.clone(), *offset);
+            self.paused.remove(partition);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.paused.extend(partitions.iter().cloned());
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        for partition in partitions {
+            self.paused.remove(partition);
+        }
+        Ok(())
+    }
+
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.positions.get(partition).copied()
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError> {
+        Ok(partitions.iter().map(|partition| self.log.committed(&self.group, partition)).collect())
+    }
+
+    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+        let state = self.log.state.borrow();
+        let topic = state.topics.get(&partition.topic);
+        topic.and_then(|topic| topic.watermarks(partition.partition)).ok_or_else(|| unknown(partition))
+    }
+
+    fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
+        let state = self.log.state.borrow();
+        Some(state.topics.get(&partition.topic)?.watermarks(partition.partition)?.high)
+    }
+
+    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
+        let state = self.log.state.borrow();
+        let topic = state.topics.get(&partition.topic);
+        topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms)).ok_or_else(|| unknown(partition))
+    }
+
+    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
+        let mut state = self.log.state.borrow_mut();
+        let group = state.groups.entry(self.group.clone()).or_default();
+        if group.generation(&self.member).is_none() {
+            return Err(BrokerError::Abort(format!("{} is no member of {}", self.member, self.group)));
+        }
+        group.commit(offsets);
+        Ok(true)
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        for partition in partitions {
+            self.positions.remove(partition);
+            self.paused.remove(partition);
+        }
+        if let Some(group) = self.log.state.borrow_mut().groups.get_mut(&self.group) {
+            group.release(&self.member, partitions);
+        }
+        Ok(())
+    }
+
+    fn group(&self) -> GroupMetadata {
+        let state = self.log.state.borrow();
+        let generation = state.groups.get(&self.group).and_then(|group| group.generation(&self.member));
+        GroupMetadata {
+            group: self.group.clone(),
+            generation: generation.unwrap_or(0),
+            member: self.member.clone(),
+            instance: self.instance.clone(),
+        }
+    }
+
+    fn wake_fd(&mut self) -> Option<RawFd> {
+        self.feed.as_ref().and_then(|feed| feed.wake_fd())
+    }
+
+    fn close(&mut self) -> Result<(), BrokerError> {
+        let mut state = self.log.state.borrow_mut();
+        if let Some(group) = state.groups.get_mut(&self.group) {
+            group.leave(&self.member);
+        }
+        state.rebalance(&self.group);
+        Ok(())
+    }
+}
+
+impl Drop for LogConsumer {
+    /// A member that dies is gone at once: the log has no session timeout.
+    fn drop(&mut self) {
+        // A log that is being changed right now is ending too.
+        if let Ok(mut state) = self.log.state.try_borrow_mut() {
+            if let Some(group) = state.groups.get_mut(&self.group) {
+                group.leave(&self.member);
+            }
+            state.rebalance(&self.group);
+        }
+    }
+}
+
+fn unknown(partition: &TopicPartition) -> BrokerError {
+    BrokerError::Fatal(format!("the partition {partition} does not exist"))
+}

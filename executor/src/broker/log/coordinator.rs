@@ -1,0 +1,138 @@
+//! The broker's side of transactions: who may write under a `transactional.id`, and what is open.
+//!
+//! As Kafka's transaction coordinator with protocol V1: a request carries the id and the producer's
+//! epoch, never the transaction that it was meant for. One that arrives late hits what is open then.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::broker::log::State;
+use crate::broker::log::topic::{TransactionId, event};
+use crate::broker::{BrokerError, GroupMetadata, OffsetCommit};
+use crate::event::message::Event;
+
+/// What a transaction, or a commit of offsets outside any, made visible.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Its records, by topic and partition in offset order.
+    pub records: Vec<Event>,
+    /// The offsets of the group.
+    pub offsets: Vec<OffsetCommit>,
+}
+
+/// A `transactional.id`.
+#[derive(Debug, Default)]
+struct Transactional {
+    /// An older producer is fenced.
+    epoch: u32,
+    open: Option<(TransactionId, Duration)>,
+}
+
+/// All ids, and the transactions that are open under them.
+#[derive(Debug, Default)]
+pub struct Coordinator {
+    ids: BTreeMap<String, Transactional>,
+    transactions: u64,
+}
+
+impl Coordinator {
+    /// The producer of this epoch is the newest.
+    pub fn check(&self, id: &str, epoch: u32) -> Result<(), BrokerError> {
+        match self.ids.get(id) {
+            Some(transactional) if transactional.epoch == epoch => Ok(()),
+            _ => Err(BrokerError::Fenced(format!("another producer has taken over the transactional id \"{id}\""))),
+        }
+    }
+
+    /// The transaction that is open under an id; opens one.
+    pub fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<TransactionId, BrokerError> {
+        self.check(id, epoch)?;
+        let transactional = self.ids.get_mut(id).expect("it was just checked");
+        let (transaction, _) = *transactional.open.get_or_insert_with(|| {
+            self.transactions += 1;
+            (TransactionId(self.transactions), now)
+        });
+        Ok(transaction)
+    }
+
+    /// Open transactions: under which id, and since when.
+    pub fn all_open(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.ids.iter().filter_map(|(id, transactional)| Some((id.as_str(), transactional.open?.1)))
+    }
+}
+
+impl State {
+    /// A producer takes an id over: what is open under it is aborted, older producers are fenced.
+    pub fn take_over(&mut self, id: &str) -> u32 {
+        let transactional = self.coordinator.ids.entry(id.to_owned()).or_default();
+        transactional.epoch += 1;
+        let (epoch, open) = (transactional.epoch, transactional.open.take());
+        if let Some((transaction, _)) = open {
+            self.decide(transaction, false);
+        }
+        epoch
+    }
+
+    /// Ends what is open under an id, if something is.
+    pub fn end(&mut self, id: &str, epoch: u32, commits: bool) -> Result<(), BrokerError> {
+        self.coordinator.check(id, epoch)?;
+        let open = self.coordinator.ids.get_mut(id).and_then(|transactional| transactional.open.take());
+        if let Some((transaction, _)) = open {
+            self.decide(transaction, commits);
+        }
+        Ok(())
+    }
+
+    /// Puts a group's offsets into what is open under an id. The group looks at who asks.
+    pub fn add_offsets(
+        &mut self,
+        (id, epoch): (&str, u32),
+        offsets: &[OffsetCommit],
+        group: &GroupMetadata,
+        now: Duration,
+    ) -> Result<(), BrokerError> {
+        self.coordinator.check(id, epoch)?;
+        let members = self.groups.entry(group.group.clone()).or_default();
+        if !members.admits(group) {
+            return Err(BrokerError::Abort(format!("\"{}\" has gone on without \"{}\"", group.group, group.member)));
+        }
+        let transaction = self.coordinator.open(id, epoch, now)?;
+        self.groups.entry(group.group.clone()).or_default().stage(transaction, offsets);
+        Ok(())
+    }
+
+    /// Commits offsets outside any transaction.
+    pub fn commit_offsets(&mut self, group: &str, offsets: &[OffsetCommit]) {
+        self.groups.entry(group.to_owned()).or_default().commit(offsets);
+        if let Some(journal) = &mut self.journal {
+            journal.push(Commit { records: Vec::new(), offsets: offsets.to_vec() });
+        }
+    }
+
+    /// Aborts what has been open for too long, and fences its producer. Gives its ids.
+    pub fn expire(&mut self, now: Duration, timeout: Duration) -> Vec<String> {
+        let late = |(id, since): (&str, Duration)| (since + timeout <= now).then(|| id.to_owned());
+        let ids: Vec<_> = self.coordinator.all_open().filter_map(late).collect();
+        for id in &ids {
+            self.take_over(id);
+        }
+        ids
+    }
+
+    fn decide(&mut self, transaction: TransactionId, commits: bool) {
+        let (mut commit, keeps) = (Commit::default(), self.journal.is_some());
+        for (name, topic) in &mut self.topics {
+            topic.decide(transaction, commits, |partition, offset, record| {
+                if keeps {
+                    commit.records.push(event(name, partition, offset, record));
+                }
+            });
+        }
+        for group in self.groups.values_mut() {
+            commit.offsets.extend(group.decide(transaction, commits));
+        }
+        if let Some(journal) = self.journal.as_mut().filter(|_| commits) {
+            journal.push(commit);
+        }
+    }
+}

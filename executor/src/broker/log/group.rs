@@ -1,0 +1,166 @@
+//! A consumer group: members, who has which partition, committed offsets.
+//!
+//! Assignment is cooperative: a partition stays with its member while that gives everyone a fair
+//! share; one that moves is first given up by its owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex::Regex;
+
+use crate::broker::log::topic::TransactionId;
+use crate::broker::{Committed, GroupMetadata, OffsetCommit, Subscription};
+use crate::event::message::{TopicName, TopicPartition};
+
+#[derive(Debug, Default)]
+struct Member {
+    topics: BTreeSet<TopicName>,
+    patterns: Vec<Regex>,
+    /// What it should have.
+    target: BTreeSet<TopicPartition>,
+    /// What it has been told that it has.
+    owned: BTreeSet<TopicPartition>,
+}
+
+impl Member {
+    fn reads(&self, topic: &TopicName) -> bool {
+        self.topics.contains(topic) || self.patterns.iter().any(|pattern| pattern.is_match(topic))
+    }
+}
+
+/// A group.
+#[derive(Debug, Default)]
+pub struct Group {
+    members: BTreeMap<String, Member>,
+    generation: i32,
+    committed: BTreeMap<TopicPartition, Committed>,
+    /// Offsets in transactions that are open.
+    pending: BTreeMap<TransactionId, BTreeMap<TopicPartition, Committed>>,
+}
+
+/// What a member must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Take(Vec<TopicPartition>),
+    GiveUp(Vec<TopicPartition>),
+}
+
+impl Group {
+    /// A member joins, or changes what it reads.
+    pub fn join(&mut self, name: &str, subscriptions: &[Subscription]) -> Result<(), regex::Error> {
+        let member = self.members.entry(name.to_owned()).or_default();
+        for subscription in subscriptions {
+            match subscription {
+                Subscription::Topic(topic) => {
+                    member.topics.insert(topic.clone());
+                }
+                Subscription::Pattern(pattern) => member.patterns.push(Regex::new(&format!("^(?:{pattern})$"))?),
+            }
+        }
+        Ok(())
+    }
+
+    /// A member leaves, with or without a word.
+    pub fn leave(&mut self, name: &str) {
+        self.members.remove(name);
+    }
+
+    /// Divides the partitions of `topics` anew.
+    pub fn rebalance(&mut self, topics: &[(TopicName, i32)]) {
+        self.generation += 1;
+        let partitions = topics
+            .iter()
+            .flat_map(|(topic, count)| (0..*count).map(|partition| TopicPartition::new(topic.clone(), partition)));
+        let all: Vec<_> = partitions.collect();
+        for member in self.members.values_mut() {
+            member.target.clear();
+        }
+        let readers = self.members.values().filter(|member| all.iter().any(|p| member.reads(&p.topic))).count();
+        let wanted = all.iter().filter(|p| self.members.values().any(|member| member.reads(&p.topic))).count();
+        let share = wanted.div_ceil(readers.max(1));
+        for partition in &all {
+            if let Some(name) = self.choose(partition, share) {
+                self.members.get_mut(&name).expect("it was just chosen").target.insert(partition.clone());
+            }
+        }
+    }
+
+    /// Its owner, while that has no more than its share; else whoever has least.
+    fn choose(&self, partition: &TopicPartition, share: usize) -> Option<String> {
+        let reading = || self.members.iter().filter(|(_, member)| member.reads(&partition.topic));
+        let owner = reading().find(|(_, member)| member.owned.contains(partition) && member.target.len() < share);
+        let chosen = owner.or_else(|| reading().min_by_key(|(_, member)| member.target.len()));
+        chosen.map(|(name, _)| name.clone())
+    }
+
+    /// What a member must do now: give up first, then take what nobody else still has.
+    pub fn step(&mut self, name: &str) -> Option<Step> {
+        let member = self.members.get(name)?;
+        let over: Vec<_> = member.owned.difference(&member.target).cloned().collect();
+        if !over.is_empty() {
+            return Some(Step::GiveUp(over));
+        }
+        let free = |partition: &&TopicPartition| !self.members.values().any(|other| other.owned.contains(*partition));
+        let take: Vec<_> = member.target.difference(&member.owned).filter(free).cloned().collect();
+        if take.is_empty() {
+            return None;
+        }
+        self.members.get_mut(name)?.owned.extend(take.iter().cloned());
+        Some(Step::Take(take))
+    }
+
+    /// A member has given partitions up.
+    pub fn release(&mut self, name: &str, partitions: &[TopicPartition]) {
+        if let Some(member) = self.members.get_mut(name) {
+            for partition in partitions {
+                member.owned.remove(partition);
+            }
+            // Whoever gets them joins once more.
+            self.generation += 1;
+        }
+    }
+
+    /// The generation, where the member is one.
+    pub fn generation(&self, name: &str) -> Option<i32> {
+        self.members.contains_key(name).then_some(self.generation)
+    }
+
+    /// What was committed for a partition.
+    pub fn committed(&self, partition: &TopicPartition) -> Option<Committed> {
+        self.committed.get(partition).cloned()
+    }
+
+    /// Whether someone may commit: a member of this generation. As in Kafka, who names neither member
+    /// nor generation is not looked at.
+    pub fn admits(&self, asking: &GroupMetadata) -> bool {
+        let nameless = asking.member.is_empty() && asking.generation < 1;
+        nameless || self.generation(&asking.member) == Some(asking.generation)
+    }
+
+    /// Commits offsets.
+    pub fn commit(&mut self, offsets: &[OffsetCommit]) {
+        for offset in offsets {
+            self.committed.insert(offset.partition.clone(), offset.committed.clone());
+        }
+    }
+
+    /// Keeps offsets for the end of their transaction; a later one of a partition takes the place of
+    /// an earlier one.
+    pub fn stage(&mut self, transaction: TransactionId, offsets: &[OffsetCommit]) {
+        let pending = self.pending.entry(transaction).or_default();
+        pending.extend(offsets.iter().map(|offset| (offset.partition.clone(), offset.committed.clone())));
+    }
+
+    /// A transaction ends; gives the offsets that it commits.
+    pub fn decide(&mut self, transaction: TransactionId, commits: bool) -> Vec<OffsetCommit> {
+        let pending = self.pending.remove(&transaction).filter(|_| commits).unwrap_or_default();
+        let offsets: Vec<_> =
+            pending.into_iter().map(|(partition, committed)| OffsetCommit { partition, committed }).collect();
+        self.commit(&offsets);
+        offsets
+    }
+
+    /// No open transaction may change what is committed for a partition.
+    pub fn is_stable(&self, partition: &TopicPartition) -> bool {
+        !self.pending.values().any(|offsets| offsets.contains_key(partition))
+    }
+}

@@ -1,0 +1,146 @@
+//! A producer of the in-memory log, with transactions and fencing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::broker::log::topic::{Stored, TransactionId};
+use crate::broker::log::{Log, NewRecord, State};
+use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::event::message::{TopicName, TopicPartition};
+
+/// A producer of the in-memory log. Records are acknowledged as they are sent.
+pub struct LogProducer {
+    log: Log,
+    transactional_id: Option<String>,
+    epoch: u32,
+    begun: bool,
+    /// Offsets after the last tracked record, by partition.
+    written: BTreeMap<TopicPartition, i64>,
+}
+
+impl LogProducer {
+    pub(super) fn new(log: Log, transactional_id: Option<&str>) -> LogProducer {
+        let transactional_id = transactional_id.map(str::to_owned);
+        LogProducer { log, transactional_id, epoch: 0, begun: false, written: BTreeMap::new() }
+    }
+
+    fn id(&self) -> Result<&str, BrokerError> {
+        let id = self.transactional_id.as_deref();
+        id.ok_or_else(|| BrokerError::Fatal("a producer without transactional id has no transactions".to_owned()))
+    }
+
+    fn check_begun(&self) -> Result<&str, BrokerError> {
+        let id = self.id()?;
+        self.log.state.borrow().coordinator.check(id, self.epoch)?;
+        match self.begun {
+            true => Ok(id),
+            false => Err(BrokerError::Fatal("no transaction is open".to_owned())),
+        }
+    }
+
+    fn transaction(&self) -> Result<Option<TransactionId>, BrokerError> {
+        if self.transactional_id.is_none() {
+            return Ok(None);
+        }
+        let id = self.check_begun()?;
+        self.log.state.borrow_mut().coordinator.open(id, self.epoch, Duration::ZERO).map(Some)
+    }
+
+    fn end(&mut self, commits: bool) -> Result<(), BrokerError> {
+        self.log.state.borrow_mut().end(self.id()?, self.epoch, commits)?;
+        self.begun = false;
+        Ok(())
+    }
+}
+
+impl Producer for LogProducer {
+    fn init_transactions(&mut self) -> Result<(), BrokerError> {
+        let epoch = self.log.state.borrow_mut().take_over(self.id()?);
+        (self.epoch, self.begun) = (epoch, false);
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        self.log.state.borrow().coordinator.check(self.id()?, self.epoch)?;
+        if self.begun {
+            return Err(BrokerError::Fatal("a transaction is open already".to_owned()));
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    fn send(&mut self, record: OutgoingRecord<'_>, _generation: u64) -> Result<Taken, BrokerError> {
+        let transaction = self.transaction()?;
+        let (partition, tracked) = (record.partition, record.tracked);
+        let topic = record.topic.clone();
+        let offset = self.log.state.borrow_mut().append_sent(&topic, NewRecord::from(record), transaction)?;
+        if tracked {
+            self.written.insert(TopicPartition { topic, partition }, offset + 1);
+        }
+        Ok(Taken::Yes)
+    }
+
+    fn poll(&mut self, _wait: Duration) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn wait(&mut self, _wait: Duration) {}
+
+    fn in_flight(&self, _generation: u64) -> usize {
+        0
+    }
+
+    fn written(&mut self) -> Vec<(TopicPartition, i64)> {
+        std::mem::take(&mut self.written).into_iter().collect()
+    }
+
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
+        let id = self.check_begun()?;
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.log.state.borrow_mut().add_offsets((id, self.epoch), offsets, group, Duration::ZERO)
+    }
+
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        self.check_begun()?;
+        self.end(true)
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.end(false)
+    }
+}
+
+impl From<OutgoingRecord<'_>> for NewRecord {
+    fn from(record: OutgoingRecord<'_>) -> NewRecord {
+        NewRecord {
+            partition: Some(record.partition),
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(Bytes::copy_from_slice),
+            value: record.value.map(Bytes::copy_from_slice),
+            headers: record.headers.to_vec(),
+        }
+    }
+}
+
+impl State {
+    /// Appends what a producer sends; gives the offset.
+    pub(super) fn append_sent(
+        &mut self,
+        topic: &TopicName,
+        record: NewRecord,
+        transaction: Option<TransactionId>,
+    ) -> Result<i64, BrokerError> {
+        if self.auto_create {
+            self.ensure(topic);
+        }
+        let partition = record.partition.unwrap_or_default();
+        let stored = self.topics.get_mut(topic).filter(|topic| (0..topic.count()).contains(&partition));
+        let stored =
+            stored.ok_or_else(|| BrokerError::Fatal(format!("the partition {topic}/{partition} does not exist")))?;
+        Ok(stored.append(partition, Stored::sent(record, transaction)))
+    }
+}

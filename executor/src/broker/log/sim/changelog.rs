@@ -1,0 +1,63 @@
+//! Reads changelogs of a simulated broker, when it answers.
+
+use super::{Fault, Life, World};
+use crate::broker::log::LogChangelog;
+use crate::broker::{BrokerError, Changelog, Watermarks};
+use crate::event::message::{Event, TopicName, TopicPartition};
+
+/// The reader of changelogs of a simulated worker.
+pub struct SimChangelog {
+    world: World,
+    life: Life,
+    log: LogChangelog,
+}
+
+impl SimChangelog {
+    /// A reader that reads nothing yet.
+    pub fn new(world: &World, life: &Life) -> SimChangelog {
+        SimChangelog { world: world.clone(), life: life.clone(), log: world.log.changelog() }
+    }
+
+    fn asked(&self, what: &str) -> Result<(), BrokerError> {
+        self.world.step(&self.life, what)?;
+        if self.world.hits(Fault::Unanswered) {
+            self.world.takes(1, 500);
+            return Err(BrokerError::Retriable(format!("{what} is not answered")));
+        }
+        Ok(())
+    }
+}
+
+impl Changelog for SimChangelog {
+    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+        self.asked("a question for a changelog's ends")?;
+        self.log.ends(partition)
+    }
+
+    fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
+        self.asked("a question for a changelog's stable end")?;
+        self.log.stable_end(partition)
+    }
+
+    fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
+        self.log.identity(topic)
+    }
+
+    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {
+        self.log.start(partition, offset)
+    }
+
+    fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.log.stop(partition)
+    }
+
+    fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
+        self.asked("a read of changelogs")?;
+        let max = self.world.draw(|seed| 1 + seed.below(max.min(20)));
+        self.log.poll(max, into)
+    }
+
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.log.position(partition)
+    }
+}

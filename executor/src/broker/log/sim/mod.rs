@@ -1,0 +1,284 @@
+//! A simulated broker: the in-memory log behind clients that fail as librdkafka's clients over Kafka
+//! do, when a seed says so.
+//!
+//! The *world* holds the log, the simulated clock, the seed and the requests that are still under
+//! way. A *life* is one run of a worker's process: when it has ended, its clients answer nothing any
+//! more, as if the process had been killed inside a call; what it left at the broker stays.
+
+mod admin;
+mod changelog;
+mod consumer;
+mod producer;
+mod request;
+mod seed;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::broker::BrokerError;
+use crate::broker::log::{Commit, Log};
+use crate::clock::{Clock, SimulatedClock};
+
+pub use admin::SimAdmin;
+pub use changelog::SimChangelog;
+pub use consumer::SimConsumer;
+pub use producer::SimProducer;
+pub use seed::Seed;
+
+use request::Late;
+
+/// What may go wrong, each at its own rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends just before or after a call has had its effect.
+    Crash,
+    /// A question is not answered in time and must be asked again.
+    Unanswered,
+    /// A call succeeds because the client repeated its request; the first copy may arrive later.
+    Repeated,
+    /// A call on a transaction is answered with an error that demands its abort.
+    Aborted,
+    /// Nobody knows what became of a call: its request was lost, applied, or is late.
+    Doubt,
+    /// A record is not acknowledged in time.
+    Undelivered,
+    /// The producer's queue is full.
+    QueueFull,
+    /// Acknowledgements take long.
+    Slow,
+    /// The client does not know its member id or generation.
+    Nameless,
+    /// The client hears late of what happens in its group.
+    Deaf,
+}
+
+const FAULTS: usize = 10;
+
+/// Longest life of an open transaction at the broker.
+const TRANSACTION_MAX: Duration = Duration::from_secs(15);
+
+/// One run of a worker's process.
+#[derive(Clone, Debug)]
+pub struct Life {
+    name: Rc<str>,
+    ended: Rc<Cell<bool>>,
+    /// The last name that it had in its group.
+    member: Rc<RefCell<String>>,
+}
+
+impl Life {
+    /// A process that has just begun.
+    pub fn new(name: &str) -> Life {
+        Life { name: name.into(), ended: Rc::default(), member: Rc::default() }
+    }
+
+    /// The process is dead.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// The last name that it had in its group, whether it has it still or not.
+    pub fn member(&self) -> String {
+        self.member.borrow().clone()
+    }
+
+    /// Kills the process.
+    pub fn end(&self) {
+        self.ended.set(true);
+    }
+}
+
+/// The log, the time and the chance that all clients of a simulation share.
+#[derive(Clone)]
+pub struct World {
+    /// What is true.
+    pub log: Log,
+    /// What time it is.
+    pub clock: SimulatedClock,
+    inner: Rc<RefCell<Inner>>,
+}
+
+struct Inner {
+    seed: Seed,
+    rates: [u32; FAULTS],
+    late: Vec<Late>,
+    /// Every member that ever was, and its producer's id.
+    members: Vec<(String, String)>,
+    trace: Option<Vec<String>>,
+    refuses: Refuses,
+    drags: bool,
+    timed_out: usize,
+    /// Calls of clients since the last look.
+    calls: usize,
+}
+
+/// Whether the broker will never take a record of this topic with this value.
+pub type Refuses = fn(&str, &[u8]) -> bool;
+
+/// Calls of clients within one turn of a worker: one that needs more does not end.
+const CALLS_MAX: usize = 50_000;
+
+impl World {
+    /// A world without topics. Each fault is on in about half of all seeds, at a rate of its own; a
+    /// `gentle` world has none at all. With `traces`, what happens is noted.
+    pub fn new(mut seed: Seed, gentle: bool, traces: bool) -> World {
+        let mut rates = [0; FAULTS];
+        for rate in &mut rates {
+            let drawn = *seed.pick(&[0, 0, 0, 5, 20, 60, 150]);
+            *rate = if gentle { 0 } else { drawn };
+        }
+        // A process that dies at every tenth call never gets anywhere.
+        rates[Fault::Crash as usize] /= 15;
+        let log = Log::new(1);
+        log.state.borrow_mut().journal = Some(Vec::new());
+        let trace = traces.then(Vec::new);
+        let inner = Inner {
+            seed,
+            rates,
+            late: Vec::new(),
+            members: Vec::new(),
+            trace,
+            refuses: |_, _| false,
+            drags: false,
+            timed_out: 0,
+            calls: 0,
+        };
+        World { log, clock: SimulatedClock::default(), inner: Rc::new(RefCell::new(inner)) }
+    }
+
+    /// Draws from the seed.
+    pub fn draw<R>(&self, draw: impl FnOnce(&mut Seed) -> R) -> R {
+        draw(&mut self.inner.borrow_mut().seed)
+    }
+
+    /// Whether this fault strikes now.
+    pub fn hits(&self, fault: Fault) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let rate = inner.rates[fault as usize];
+        rate > 0 && inner.seed.hits(rate)
+    }
+
+    /// The broker refuses such records, whatever happens.
+    pub fn refuse(&self, refuses: Refuses) {
+        self.inner.borrow_mut().refuses = refuses;
+    }
+
+    /// Calls take so long that requests arrive while they run, not after them.
+    pub fn drag(&self) {
+        self.inner.borrow_mut().drags = true;
+    }
+
+    /// From here on nothing goes wrong; what is under way still arrives.
+    pub fn calm_down(&self) {
+        self.inner.borrow_mut().rates = [0; FAULTS];
+        self.note(|| "the faults end".to_owned());
+    }
+
+    /// Lets time pass, between these bounds in milliseconds.
+    pub fn takes(&self, least_ms: u64, most_ms: u64) {
+        let took = self.draw(|seed| seed.millis(least_ms, most_ms));
+        self.passes(took);
+    }
+
+    /// Lets time pass: late requests arrive, transactions that are open for too long end.
+    pub fn passes(&self, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        self.clock.advance(time);
+        let now = self.clock.now();
+        while let Some(late) = self.next_late(now) {
+            self.arrive(late);
+        }
+        self.expire();
+    }
+
+    /// The broker ends transactions that have been open for too long.
+    fn expire(&self) {
+        let expired = self.log.state.borrow_mut().expire(self.clock.now(), TRANSACTION_MAX);
+        for id in expired {
+            self.inner.borrow_mut().timed_out += 1;
+            self.note(|| format!("the broker aborts what {id} left open"));
+        }
+    }
+
+    /// Transactions that the broker has aborted because they were open for too long.
+    pub fn timed_out(&self) -> usize {
+        self.inner.borrow().timed_out
+    }
+
+    /// Since when the oldest open transaction is open, and under which id.
+    pub fn oldest_open(&self) -> Option<(String, Duration)> {
+        let state = self.log.state.borrow();
+        let oldest = state.coordinator.all_open().min_by_key(|(_, since)| *since);
+        oldest.map(|(id, since)| (id.to_owned(), since))
+    }
+
+    /// Commits since the last call. The turn has ended.
+    pub fn commits(&self) -> Vec<Commit> {
+        self.inner.borrow_mut().calls = 0;
+        self.log.state.borrow_mut().journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The group's session with a member ends: others get its partitions. False: it is none.
+    pub fn expel(&self, group: &str, member: &str) -> bool {
+        let mut state = self.log.state.borrow_mut();
+        let known = state.groups.get(group).is_some_and(|group| group.generation(member).is_some());
+        if known {
+            state.groups.get_mut(group).expect("it was just found").leave(member);
+            state.rebalance(group);
+        }
+        drop(state);
+        if known {
+            self.note(|| format!("the session of {member} ends"));
+        }
+        known
+    }
+
+    /// Whether someone is a member of the group.
+    pub fn is_member(&self, group: &str, member: &str) -> bool {
+        self.log.state.borrow().groups.get(group).is_some_and(|group| group.generation(member).is_some())
+    }
+
+    /// Notes what happens, where someone reads it.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let now = self.clock.now();
+        if let Some(trace) = &mut self.inner.borrow_mut().trace {
+            trace.push(format!("{:>10.3} s  {}", now.as_secs_f64(), what()));
+        }
+    }
+
+    /// What was noted since the last call.
+    pub fn notes(&self) -> Vec<String> {
+        self.inner.borrow_mut().trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// A member id that nobody had before, for a worker whose producer has this id.
+    fn member(&self, life: &Life, id: &str) -> String {
+        let mut inner = self.inner.borrow_mut();
+        let member = format!("{}-{}", life.name, inner.members.len() + 1);
+        inner.members.push((member.clone(), id.to_owned()));
+        member
+    }
+
+    /// Whether the worker whose producer has this id is a member of the group.
+    fn is_alive(&self, group: &str, id: &str) -> bool {
+        let inner = self.inner.borrow();
+        inner.members.iter().any(|(member, of)| of == id && self.is_member(group, member))
+    }
+
+    /// A client's call begins, or has had its effect: here the process may end.
+    fn step(&self, life: &Life, what: &str) -> Result<(), BrokerError> {
+        self.inner.borrow_mut().calls += 1;
+        assert!(self.inner.borrow().calls < CALLS_MAX, "a turn of {} does not end", life.name);
+        if !life.has_ended() && self.hits(Fault::Crash) {
+            self.note(|| format!("{} is killed at {what}", life.name));
+            life.end();
+        }
+        match life.has_ended() {
+            true => Err(BrokerError::Fatal("the process was killed".to_owned())),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! A topic's partitions: records in offset order, with the marks of transactions.
+
+use std::collections::VecDeque;
+
+use crate::broker::Watermarks;
+use crate::broker::log::NewRecord;
+use crate::event::message::{Event, TopicName};
+
+/// A transaction: the log counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransactionId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    Open(TransactionId),
+    Aborted,
+    /// A marker: it takes an offset and shows nothing.
+    Marker,
+}
+
+/// What stands at an offset.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    record: NewRecord,
+    fate: Fate,
+    /// A producer sent it; else it came from outside.
+    sent: bool,
+}
+
+impl Stored {
+    /// A record from outside.
+    pub fn appended(record: NewRecord) -> Stored {
+        Stored { record, fate: Fate::Committed, sent: false }
+    }
+
+    /// A producer's record, in a transaction or not.
+    pub fn sent(record: NewRecord, transaction: Option<TransactionId>) -> Stored {
+        Stored { record, fate: transaction.map_or(Fate::Committed, Fate::Open), sent: true }
+    }
+
+    /// Whether a producer sent it.
+    pub fn is_sent(&self) -> bool {
+        self.sent
+    }
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// Offset of the first entry that is kept.
+    first: i64,
+    entries: VecDeque<Stored>,
+    /// Open transactions with the offset of the first entry of each, in the order of those offsets.
+    open: Vec<(TransactionId, i64)>,
+}
+
+impl Partition {
+    fn end(&self) -> i64 {
+        self.first + as_offset(self.entries.len())
+    }
+
+    /// The last stable offset: everything before it is decided.
+    fn stable(&self) -> i64 {
+        self.open.first().map_or_else(|| self.end(), |(_, first)| *first)
+    }
+
+    fn index(&self, offset: i64) -> usize {
+        usize::try_from(offset - self.first).expect("it is past the first")
+    }
+}
+
+/// A topic.
+#[derive(Debug)]
+pub struct Topic {
+    partitions: Vec<Partition>,
+    turn: u32,
+}
+
+impl Topic {
+    pub fn new(partitions: i32) -> Topic {
+        Topic { partitions: (0..partitions.max(1)).map(|_| Partition::default()).collect(), turn: 0 }
+    }
+
+    pub fn count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).expect("it was made from an i32")
+    }
+
+    /// The number for a record without a key; others do not take a turn.
+    pub fn turn(&mut self, takes: bool) -> u32 {
+        let turn = self.turn;
+        self.turn = turn.wrapping_add(u32::from(takes));
+        turn
+    }
+
+    /// Gets more partitions; never fewer.
+    pub fn grow(&mut self, partitions: i32) {
+        while self.count() < partitions {
+            self.partitions.push(Partition::default());
+        }
+    }
+
+    fn at(&self, partition: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    fn at_mut(&mut self, partition: i32) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(partition).ok()?)
+    }
+
+    /// Appends to a partition that exists; gives the offset.
+    pub fn append(&mut self, partition: i32, stored: Stored) -> i64 {
+        let partition = self.at_mut(partition).expect("the caller has checked the partition");
+        let offset = partition.end();
+        if let Fate::Open(transaction) = stored.fate
+            && !partition.open.iter().any(|(open, _)| *open == transaction)
+        {
+            partition.open.push((transaction, offset));
+        }
+        partition.entries.push_back(stored);
+        offset
+    }
+
+    /// Decides a transaction in every partition that it touched, with a marker in each. Hands over what
+    /// becomes visible.
+    pub fn decide(&mut self, transaction: TransactionId, commits: bool, mut shows: impl FnMut(i32, i64, &NewRecord)) {
+        for (number, partition) in (0..).zip(&mut self.partitions) {
+            let Some(place) = partition.open.iter().position(|(open, _)| *open == transaction) else {
+                continue;
+            };
+            let (_, first) = partition.open.remove(place);
+            let (base, start) = (partition.first, partition.index(first));
+            for (index, stored) in (start..).zip(partition.entries.range_mut(start..)) {
+                if stored.fate == Fate::Open(transaction) {
+                    stored.fate = if commits { Fate::Committed } else { Fate::Aborted };
+                    if commits {
+                        shows(number, base + as_offset(index), &stored.record);
+                    }
+                }
+            }
+            partition.entries.push_back(Stored { record: NewRecord::default(), fate: Fate::Marker, sent: false });
+        }
+    }
+
+    /// Appends up to `max` committed records to `into`; gives the offset to read next.
+    pub fn read(&self, name: &TopicName, number: i32, from: i64, max: usize, into: &mut Vec<Event>) -> i64 {
+        self.read_if(name, number, from, max, |_| true, into)
+    }
+
+    /// As [`Topic::read`], but only records for which `wanted` holds.
+    pub fn read_if(
+        &self,
+        name: &TopicName,
+        number: i32,
+        from: i64,
+        max: usize,
+        wanted: impl Fn(&Stored) -> bool,
+        into: &mut Vec<Event>,
+    ) -> i64 {
+        let Some(partition) = self.at(number) else {
+            return from;
+        };
+        let stable = partition.stable();
+        let mut next = from.max(partition.first);
+        let mut taken = 0;
+        while next < stable && taken < max {
+            let index = partition.index(next);
+            let stored = &partition.entries[index];
+            if stored.fate == Fate::Committed && wanted(stored) {
+                into.push(event(name, number, next, &stored.record));
+                taken += 1;
+            }
+            next += 1;
+        }
+        // Markers behind the last record belong to it: no reader is left a step behind.
+        while next < stable {
+            let index = partition.index(next);
+            if partition.entries[index].fate == Fate::Committed {
+                break;
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// The ends of a partition.
+    pub fn watermarks(&self, partition: i32) -> Option<Watermarks> {
+        self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.stable() })
+    }
+
+    /// The ends of a partition, undecided records included.
+    pub fn ends(&self, partition: i32) -> Option<Watermarks> {
+        self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.end() })
+    }
+
+    /// The first offset at or after a time, or the end.
+    pub fn offset_at(&self, partition: i32, timestamp_ms: i64) -> Option<i64> {
+        let partition = self.at(partition)?;
+        let late = |stored: &Stored| stored.fate == Fate::Committed && stored.record.timestamp_ms >= timestamp_ms;
+        let index = partition.entries.iter().position(late).unwrap_or(partition.entries.len());
+        Some(partition.first + as_offset(index))
+    }
+
+    /// Drops what stands before an offset, as far as it is decided.
+    pub fn forget_before(&mut self, partition: i32, offset: i64) {
+        let Some(partition) = self.at_mut(partition) else {
+            return;
+        };
+        let end = offset.min(partition.stable());
+        let count = usize::try_from(end - partition.first).unwrap_or(0).min(partition.entries.len());
+        partition.entries.drain(..count);
+        partition.first += as_offset(count);
+    }
+}
+
+fn as_offset(index: usize) -> i64 {
+    i64::try_from(index).expect("a log fits in memory")
+}
+
+/// What a reader sees of a record.
+pub fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord) -> Event {
+    Event {
+        topic: topic.clone(),
+        partition,
+        offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+    }
+}

@@ -1,0 +1,353 @@
+//! What the worker asks of the outside world: a log with partitions, groups and transactions.
+//!
+//! The same worker runs over rdkafka, over the in-memory log and over seeded faults, because it
+//! only knows these traits. All calls come from the worker's one thread. A *consumer* is a member
+//! of the app's group; a *producer* sends records, in transactions or not; *admin* knows topics.
+
+pub mod directory;
+pub mod kafka;
+pub mod log;
+pub mod partitioner;
+pub mod position;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::event::message::{Event, Header, TopicName, TopicPartition};
+
+/// The outside world refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Someone must act: the worker stops. The text names the thing and the place.
+    #[error("{0}")]
+    Fatal(String),
+    /// Passing: the same call may succeed later.
+    #[error("{0}")]
+    Retriable(String),
+    /// The transaction cannot be committed; the work in it must be done again.
+    #[error("the transaction must be aborted: {0}")]
+    Abort(String),
+    /// Nobody knows whether the transaction was committed: the stable committed offsets tell.
+    #[error("the outcome of the transaction is not known: {0}")]
+    Indefinite(String),
+    /// Another producer has taken over the `transactional.id`, or the client cannot go on: only a new
+    /// producer can, and the stable committed offsets tell what became of the transaction.
+    #[error("the producer was replaced: {0}")]
+    Fenced(String),
+    /// A record will never be taken by the broker, however often it is sent; the transaction must be
+    /// aborted.
+    #[error("{why}")]
+    Refused {
+        /// The kind of a failure record: `Size`, `Partition` or `Topic`.
+        kind: &'static str,
+        /// What the broker says.
+        why: String,
+    },
+}
+
+/// A change of this member's partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These came. They stand still until [`Consumer::start`] names their offsets.
+    Assigned(Vec<TopicPartition>),
+    /// These must be given up. They stay this member's until [`Consumer::release`].
+    Revoked(Vec<TopicPartition>),
+    /// These are another member's already: nothing of them may be committed.
+    Lost(Vec<TopicPartition>),
+}
+
+/// A committed offset of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to read.
+    pub offset: i64,
+    /// What was committed with it: see [`crate::broker::position`].
+    pub metadata: String,
+}
+
+/// An offset to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// Whose.
+    pub partition: TopicPartition,
+    /// The offset with its metadata.
+    pub committed: Committed,
+}
+
+/// The ends of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first offset that exists.
+    pub low: i64,
+    /// The offset that the next committed record gets.
+    pub high: i64,
+}
+
+/// Which topics a group reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// This topic.
+    Topic(TopicName),
+    /// Every topic whose whole name matches the regular expression, new ones too.
+    Pattern(String),
+}
+
+/// A member of the app's consumer group.
+pub trait Consumer {
+    /// Joins the group. Partitions come as [`Change`]s.
+    fn subscribe(&mut self, topics: &[Subscription]) -> Result<(), BrokerError>;
+
+    /// Appends up to `max` events to `into`, waiting at most `wait` for the first. Per partition
+    /// they come in offset order, each once, and only committed ones. A change of partitions comes
+    /// alone: no events with it.
+    fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError>;
+
+    /// Fetches these partitions from these offsets on, whether they stood still or ran before.
+    /// Nothing that was fetched before comes after this call.
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError>;
+
+    /// Stops fetching these partitions; what was fetched and not polled may be lost to
+    /// [`Consumer::resume`] only in the sense that it is fetched again.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Goes on fetching these partitions where they stopped.
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// The next offset that [`Consumer::poll`] would give, markers and aborted records passed over;
+    /// `None` where the partition has not started.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
+
+    /// The group's *stable* committed offsets, one answer per partition asked for.
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError>;
+
+    /// The ends of a partition, as a committed reader sees them.
+    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+
+    /// The end of a partition as it was last heard of, without asking anybody; `None`: nobody said.
+    fn known_end(&self, _partition: &TopicPartition) -> Option<i64> {
+        None
+    }
+
+    /// The first offset whose record is at or after the time, or the end.
+    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError>;
+
+    /// Commits offsets outside any transaction (at-least-once), without waiting. True: they are
+    /// committed. False: they are on their way, and the same call asks how far they are.
+    fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
+
+    /// These producers committed last in partitions that came. Where they, or others that were seen in
+    /// the group, are gone, ends what they left open: it would hide later records of the topics that they
+    /// wrote. Does not wait.
+    fn end_gone(&mut self, _producers: BTreeSet<String>) {}
+
+    /// Lets [`Consumer::committed`] become answerable: ends transactions over the offsets of these
+    /// partitions that a member which is gone left open, its first one too. Does not wait; asking again is
+    /// no harm.
+    fn unblock(&mut self, _partitions: &[TopicPartition]) {}
+
+    /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Who this member is at this moment, for [`Producer::commit`].
+    fn group(&self) -> GroupMetadata;
+
+    /// A descriptor that is readable while [`Consumer::poll`] may have something, for a worker
+    /// that must wait elsewhere (in the event loop of coroutines). `None`: ask by polling.
+    fn wake_fd(&mut self) -> Option<std::os::fd::RawFd>;
+
+    /// Leaves the group.
+    fn close(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Who a member is at a moment: what ties a transaction to the group's generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// The group's name.
+    pub group: String,
+    /// Raised at every rebalance; below 1 nothing may be committed.
+    pub generation: i32,
+    /// This member's name in the group; empty where there is none.
+    pub member: String,
+    /// The member's lasting name, where one was given.
+    pub instance: Option<String>,
+}
+
+impl GroupMetadata {
+    /// Whether it stands for a member: anything else the broker might take without looking.
+    pub fn is_member(&self) -> bool {
+        self.generation >= 1 && !self.member.is_empty()
+    }
+}
+
+/// A record to be sent, borrowed from where it was staged.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingRecord<'a> {
+    /// The topic, which exists.
+    pub topic: &'a TopicName,
+    /// The partition, which exists.
+    pub partition: i32,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// `None`: a null key.
+    pub key: Option<&'a [u8]>,
+    /// `None`: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In order; a name may repeat.
+    pub headers: &'a [Header],
+    /// Where it ends up is told by [`Producer::written`]: a record of a changelog.
+    pub tracked: bool,
+}
+
+/// Whether a record was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on its way.
+    Yes,
+    /// The queue is full: poll and try again.
+    QueueFull,
+}
+
+/// Sends records. Records of one *generation* are acknowledged together: at-least-once commits the
+/// offsets of a generation when nothing of it is in flight; a transaction is one generation.
+pub trait Producer {
+    /// Fences every other producer with this `transactional.id`, earlier ones of this object
+    /// included, and ends what they left open. Late requests of theirs have no effect after it.
+    fn init_transactions(&mut self) -> Result<(), BrokerError>;
+
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), BrokerError>;
+
+    /// Queues a record; does not wait.
+    fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError>;
+
+    /// Takes what the broker acknowledged; waits at most `wait` for something. A record that could
+    /// not be delivered is an error.
+    fn poll(&mut self, wait: Duration) -> Result<(), BrokerError>;
+
+    /// Waits at most `wait` until something was acknowledged; what is wrong is told by the next
+    /// [`Producer::poll`].
+    fn wait(&mut self, wait: Duration);
+
+    /// Records of the generation and of those before it that are not acknowledged.
+    fn in_flight(&self, generation: u64) -> usize;
+
+    /// Per partition that took tracked records since the last call: the offset after the last of them
+    /// that was acknowledged.
+    fn written(&mut self) -> Vec<(TopicPartition, i64)>;
+
+    /// Its client should be replaced, with [`Producer::init_transactions`], before the next transaction.
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
+    /// Puts the offsets of the group's member into the transaction: after its records.
+    fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
+
+    /// Commits the transaction. All its records are acknowledged.
+    fn commit(&mut self) -> Result<(), BrokerError>;
+
+    /// Aborts the transaction; what is queued is dropped. Nothing of it is in flight afterwards.
+    fn abort(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Reads the changelogs of tables, outside any group: each partition from an offset on, only committed
+/// records.
+pub trait Changelog {
+    /// The ends of a partition. The high one counts records of open transactions too: what is
+    /// committed below it at this moment is read when [`Changelog::position`] has reached it.
+    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+
+    /// The end of what is decided: behind it stands an open transaction, or nothing.
+    fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError>;
+
+    /// A name for the topic that another topic of the same name never has; empty where nobody tells.
+    fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError>;
+
+    /// Reads this partition from this offset on.
+    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError>;
+
+    /// Reads this partition no more.
+    fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Appends up to `max` records to `into` without waiting, of each partition in offset order.
+    fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError>;
+
+    /// The next offset that is to be read, markers and aborted records passed over; `None` before
+    /// anything was.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
+}
+
+/// What a topic is, as far as staging a record needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its partitions.
+    pub partitions: i32,
+    /// The largest record that it takes, in bytes (`max.message.bytes`).
+    pub message_bytes_max: usize,
+}
+
+/// A topic to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// `None`: the broker's default.
+    pub partitions: Option<u32>,
+    /// `None`: the broker's default.
+    pub replicas: Option<u32>,
+    /// Kafka's topic settings.
+    pub config: Vec<(String, String)>,
+}
+
+/// What is done with a topic, or may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Its records are read.
+    pub read: bool,
+    /// Records are written to it.
+    pub write: bool,
+}
+
+impl Access {
+    /// Reading alone.
+    pub const READ: Access = Access { read: true, write: false };
+    /// Writing alone.
+    pub const WRITE: Access = Access { read: false, write: true };
+}
+
+/// Knows and makes topics.
+pub trait Admin {
+    /// `None`: the topic does not exist.
+    fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError>;
+
+    /// Partitions of a topic; `None`: the topic does not exist.
+    fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
+        Ok(self.topic(name)?.map(|topic| topic.partitions))
+    }
+
+    /// Names of all topics, sorted.
+    fn topics(&mut self) -> Result<Vec<String>, BrokerError>;
+
+    /// A setting of a topic; `None`: nobody tells.
+    fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError>;
+
+    /// What this user may do with a topic that exists; everything, where the broker does not say.
+    fn access(&mut self, _topic: &str) -> Result<Access, BrokerError> {
+        Ok(Access { read: true, write: true })
+    }
+
+    /// Creates a topic.
+    fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError>;
+}
+
+/// Bytes that a record takes in a log, as Kafka counts them against `max.message.bytes`: its
+/// fields, and the overhead of a batch that holds it alone.
+pub fn record_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
+    /// Batch header (61) and the longest variable-length fields of one record (KIP-98).
+    const OVERHEAD: usize = 61 + 32;
+    let headers: usize =
+        headers.iter().map(|(name, value)| 10 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+    OVERHEAD + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers
+}

@@ -1,0 +1,156 @@
+//! The changelog topics of tables: made compacted where they are missing, and looked at before the
+//! first event, as are the partition counts of topics that share a table.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::{Plan, Table, TableId, Topics};
+use tracing::{info, warn};
+
+use crate::assignment::Reads;
+use crate::broker::{Access, Admin, BrokerError, NewTopic};
+use crate::check::topics::{Found, Named};
+use crate::tables::changelog;
+use crate::tables::restore::used;
+
+/// Looks for the changelogs of all tables that agents use; `make` makes those that are missing. `found`
+/// is what is known of the topics that the plan names.
+pub fn prepare(
+    plan: &Plan,
+    app: &str,
+    found: &[Found],
+    admin: &mut dyn Admin,
+    make: bool,
+) -> Result<Vec<Found>, BrokerError> {
+    let mut all = Vec::new();
+    for (id, table) in (0..).map(TableId).zip(&plan.tables) {
+        let Some(inputs) = inputs(plan, id, found, admin)? else { continue };
+        let at = format!("{}:{}", plan[table.place.file], table.place.line);
+        let by = format!("the changelog of table \"{}\"", table.name);
+        let named = Named { name: changelog(app, &table.name), by, at, uses: Access { read: true, write: true } };
+        let mut found = Found { named, partitions: Ok(0), created: false, is_made_by_run: false };
+        match needed(table, &inputs) {
+            Ok(count) => look(table, count, &mut found, admin, make)?,
+            Err(why) => found.partitions = Err(why),
+        }
+        all.push(found);
+    }
+    Ok(all)
+}
+
+/// Topics whose events may touch a table, and their partitions; `None` where no agent uses it, or where
+/// a topic is missing, which is said elsewhere.
+fn inputs(
+    plan: &Plan,
+    table: TableId,
+    found: &[Found],
+    admin: &mut dyn Admin,
+) -> Result<Option<BTreeMap<String, i32>>, BrokerError> {
+    let readers: Vec<_> = plan.readers.iter().filter(|reader| used(plan, &reader.agents).contains(&table)).collect();
+    let mut inputs = BTreeMap::new();
+    for reader in &readers {
+        match &reader.topics {
+            Topics::Names(names) => {
+                for name in names {
+                    let known = found.iter().find(|found| found.named.name == *name);
+                    let Some(Found { partitions: Ok(partitions), .. }) = known else { return Ok(None) };
+                    inputs.insert(name.clone(), *partitions);
+                }
+            }
+            Topics::Pattern(_) => {
+                let reads = Reads::of(&reader.topics);
+                for name in admin.topics()?.into_iter().filter(|name| reads.reads(name)) {
+                    let partitions = admin.partitions(&name)?.unwrap_or(0);
+                    inputs.insert(name, partitions);
+                }
+            }
+        }
+    }
+    Ok((!readers.is_empty()).then_some(inputs))
+}
+
+/// The partitions that a table's changelog must have.
+fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> {
+    if table.global {
+        return Ok(1);
+    }
+    let declared = table.partitions.and_then(|count| i32::try_from(count).ok());
+    let mut inputs = inputs.iter();
+    let Some((first, &count)) = inputs.next() else {
+        return declared.ok_or_else(|| {
+            "needs a number of partitions, and no topic matches the pattern yet: write \"partitions\" in the table"
+                .to_owned()
+        });
+    };
+    if let Some((other, others)) = inputs.find(|(_, other)| **other != count) {
+        return Err(format!(
+            "cannot be: the topics \"{first}\" ({count} partitions) and \"{other}\" ({others}) feed the table and must have equal partition counts; repartition one of them through an agent of its own, or make the table global"
+        ));
+    }
+    match declared {
+        Some(declared) if declared != count => Err(format!(
+            "needs {count} partitions, as the topic \"{first}\" has, and the table says {declared}: leave its \"partitions\" away"
+        )),
+        _ => Ok(count),
+    }
+}
+
+fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, make: bool) -> Result<(), BrokerError> {
+    let name = found.named.name.clone();
+    let mut partitions = admin.partitions(&name)?;
+    if partitions.is_none() && make {
+        admin.create(&new_topic(&name, table, needed))?;
+        info!("created the topic \"{name}\" with {needed} partitions, compacted");
+        (partitions, found.created) = (admin.partitions(&name)?, true);
+    }
+    found.partitions = match partitions {
+        Some(partitions) if partitions != needed => Err(format!(
+            "has {partitions} partitions and needs {needed}: its records cannot be divided anew; delete the topic and reset the group to build the table from its input again"
+        )),
+        Some(partitions) => {
+            if !found.created {
+                compare(&name, table, admin)?;
+            }
+            let allowed = admin.access(&name)?;
+            match (allowed.read, allowed.write) {
+                (true, true) => Ok(partitions),
+                _ => Err("must be read and written, and this user has no permission to (READ, WRITE)".to_owned()),
+            }
+        }
+        None => {
+            found.is_made_by_run = true;
+            Err("does not exist yet; a run creates it".to_owned())
+        }
+    };
+    Ok(())
+}
+
+fn new_topic(name: &str, table: &Table, partitions: i32) -> NewTopic {
+    let mut config = BTreeMap::from([("cleanup.policy", "compact")]);
+    config.extend(table.topic_config.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let config = config.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    NewTopic {
+        name: name.to_owned(),
+        partitions: u32::try_from(partitions).ok(),
+        replicas: None,
+        config: config.collect(),
+    }
+}
+
+/// Tells where a changelog that exists is not as it would be made.
+fn compare(name: &str, table: &Table, admin: &mut dyn Admin) -> Result<(), BrokerError> {
+    let policy = admin.setting(name, "cleanup.policy")?;
+    if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {
+        warn!(
+            "the topic \"{name}\" is not compacted: it grows for ever, or its retention deletes what the table holds"
+        );
+    }
+    for (setting, declared) in &table.topic_config {
+        match admin.setting(name, setting)? {
+            Some(found) if found != *declared => {
+                warn!("the topic \"{name}\" has {setting}={found}, its table says {declared}: left as it is");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The topics that a plan names: made where the spec declares them, looked for before the start.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::{Action, OnError, Place, Plan, Topic, TopicChoice, TopicOutput, Topics};
+use tracing::{info, warn};
+
+use crate::broker::{Access, Admin, BrokerError, NewTopic};
+use crate::stage::program::Defaults;
+
+/// A topic that the plan names, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The topic.
+    pub name: String,
+    /// Who names it first, in the user's words: `the input of agent "a"`.
+    pub by: String,
+    /// `file:line`.
+    pub at: String,
+    /// What the plan does with it.
+    pub uses: Access,
+}
+
+/// Every topic that the plan names, once, in order of names.
+pub fn named(plan: &Plan, defaults: &Defaults) -> Vec<Named> {
+    let mut finder = Finder { plan, named: BTreeMap::new() };
+    for reader in &plan.readers {
+        let agent = &plan[reader.agents[0]];
+        if let Topics::Names(names) = &reader.topics {
+            let by = format!("the input of agent \"{}\"", agent.name);
+            names.iter().for_each(|name| finder.add(name, by.clone(), agent.place, Access::READ));
+        }
+    }
+    for agent in &plan.agents {
+        let policies = agent.steps.iter().map(|step| (step.on_error.as_ref(), step.place));
+        for (policy, place) in policies.chain([(agent.on_error.as_ref(), agent.place)]) {
+            finder.letters(policy.unwrap_or(&defaults.on_error), defaults, &agent.name, place);
+        }
+        for step in &agent.steps {
+            if let Action::TopicSend { output, .. } = &step.action {
+                finder.output(output, &agent.name);
+            }
+        }
+        agent.outputs.iter().for_each(|output| finder.output(output, &agent.name));
+    }
+    finder.named.into_values().collect()
+}
+
+struct Finder<'a> {
+    plan: &'a Plan,
+    named: BTreeMap<String, Named>,
+}
+
+impl Finder<'_> {
+    fn add(&mut self, name: &str, by: String, place: Place, uses: Access) {
+        let at = format!("{}:{}", self.plan.files[place.file.index()], place.line);
+        let named = self.named.entry(name.to_owned());
+        let named = named.or_insert(Named { name: name.to_owned(), by, at, uses: Access::default() });
+        named.uses.read |= uses.read;
+        named.uses.write |= uses.write;
+    }
+
+    fn output(&mut self, output: &TopicOutput, agent: &str) {
+        if let TopicChoice::Name(name) = &output.topic {
+            self.add(name, format!("an output of agent \"{agent}\""), output.place, Access::WRITE);
+        }
+    }
+
+    fn letters(&mut self, policy: &OnError, defaults: &Defaults, agent: &str, place: Place) {
+        match policy {
+            OnError::DeadLetter { topic } => {
+                if let Some(topic) = topic.as_ref().or(defaults.dead_letter_topic.as_ref()) {
+                    self.add(topic, format!("the dead letters of agent \"{agent}\""), place, Access::WRITE);
+                }
+            }
+            OnError::Retry { then, .. } => self.letters(then, defaults, agent, place),
+            OnError::Skip | OnError::Halt => {}
+        }
+    }
+}
+
+/// What was found of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub named: Named,
+    /// Its partitions, or why it cannot be used.
+    pub partitions: Result<i32, String>,
+    /// It was made just now.
+    pub created: bool,
+    /// It is missing, and a run makes it.
+    pub is_made_by_run: bool,
+}
+
+/// Looks for every topic; `make` makes those that are declared and missing. Where a topic differs
+/// from its declaration, that is said aloud and nothing is changed.
+pub fn prepare(plan: &Plan, defaults: &Defaults, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, BrokerError> {
+    let mut all = Vec::new();
+    for named in named(plan, defaults) {
+        let declared = plan.topics.iter().find(|topic| topic.name == named.name);
+        let creates = declared.filter(|topic| topic.declare);
+        let (mut created, mut is_made_by_run) = (false, false);
+        let mut partitions = admin.partitions(&named.name);
+        if let (Ok(None), Some(topic), true) = (&partitions, creates, make) {
+            partitions = match admin.create(&new_topic(topic)) {
+                Ok(()) => admin.partitions(&named.name),
+                Err(error) => Err(error),
+            };
+            created = true;
+        }
+        let partitions = match partitions {
+            Ok(Some(partitions)) => {
+                match (created, declared) {
+                    (true, _) => info!("created the topic \"{}\" with {partitions} partitions", named.name),
+                    (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
+                    (false, None) => {}
+                }
+                let allowed = admin.access(&named.name)?;
+                match (named.uses.read && !allowed.read, named.uses.write && !allowed.write) {
+                    (true, _) => Err("must be read, and this user has no permission to (READ)".to_owned()),
+                    (_, true) => Err("must be written, and this user has no permission to (WRITE)".to_owned()),
+                    _ => Ok(partitions),
+                }
+            }
+            Ok(None) if creates.is_some() => {
+                is_made_by_run = true;
+                Err("does not exist yet; a run creates it".to_owned())
+            }
+            Ok(None) => Err("does not exist; create it, or let the spec say \"declare: true\"".to_owned()),
+            Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
+            Err(error) => Err(format!("cannot be used: {error}")),
+        };
+        all.push(Found { named, partitions, created, is_made_by_run });
+    }
+    Ok(all)
+}
+
+fn new_topic(topic: &Topic) -> NewTopic {
+    NewTopic {
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        replicas: topic.replicas,
+        config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}
+
+/// Tells where a topic is not as it is declared.
+fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin) -> Result<(), BrokerError> {
+    let (name, at) = (&topic.name, &named.at);
+    if let Some(declared) = topic.partitions.filter(|&declared| i64::from(declared) != i64::from(partitions)) {
+        warn!("the topic \"{name}\" has {partitions} partitions, its spec says {declared}: left as it is ({at})");
+    }
+    for (setting, declared) in &topic.config {
+        match admin.setting(name, setting)? {
+            Some(found) if found != *declared => {
+                warn!("the topic \"{name}\" has {setting}={found}, its spec says {declared}: left as it is ({at})");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The faults among what was found, one line each, with their places.
+pub fn faults(found: &[Found]) -> Vec<String> {
+    let fault = |found: &Found| {
+        let why = found.partitions.as_ref().err()?;
+        let Named { name, by, at, .. } = &found.named;
+        Some(format!("the topic \"{name}\" ({by}) {why}\n  --> {at}"))
+    };
+    found.iter().filter_map(fault).collect()
+}

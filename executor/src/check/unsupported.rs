@@ -1,0 +1,87 @@
+//! What a plan can say and this executor cannot run yet: named at the start, never silent.
+
+use kaspr_ir::plan::{Action, Codec, OnError, Place, Plan, Topics};
+
+use crate::stage::program::Defaults;
+
+/// Something in a plan that cannot be run yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// What it is, in the user's words.
+    pub what: String,
+    /// `file:line` in the spec.
+    pub at: String,
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is not supported yet\n  --> {}", self.what, self.at)
+    }
+}
+
+/// Everything in the plan that cannot be run yet, or not with these settings.
+pub fn unsupported(plan: &Plan, defaults: &Defaults) -> Vec<Unsupported> {
+    let mut found = Finder { plan, found: Vec::new() };
+    for reader in &plan.readers {
+        let place = plan[reader.agents[0]].place;
+        let topics = match &reader.topics {
+            Topics::Names(names) => names.join(", "),
+            Topics::Pattern(pattern) => pattern.clone(),
+        };
+        found.codec(&reader.key_codec, &format!("of keys of \"{topics}\""), place);
+        found.codec(&reader.value_codec, &format!("of values of \"{topics}\""), place);
+    }
+    for agent in &plan.agents {
+        found.policy(agent.on_error.as_ref().unwrap_or(&defaults.on_error), defaults, agent.place);
+        for step in &agent.steps {
+            if let Some(policy) = &step.on_error {
+                found.policy(policy, defaults, step.place);
+            }
+            if let Action::TopicSend { output, .. } = &step.action {
+                found.codec(&output.key_codec, "of an output's keys", output.place);
+                found.codec(&output.value_codec, "of an output's values", output.place);
+            }
+        }
+        for output in &agent.outputs {
+            found.codec(&output.key_codec, "of an output's keys", output.place);
+            found.codec(&output.value_codec, "of an output's values", output.place);
+        }
+    }
+    for table in &plan.tables {
+        found.codec(&table.key_codec, &format!("of keys of the table \"{}\"", table.name), table.place);
+        found.codec(&table.value_codec, &format!("of values of the table \"{}\"", table.name), table.place);
+        if table.window.is_some() {
+            found.add(&format!("the window of the table \"{}\"", table.name), table.place);
+        }
+    }
+    found.found
+}
+
+struct Finder<'a> {
+    plan: &'a Plan,
+    found: Vec<Unsupported>,
+}
+
+impl Finder<'_> {
+    fn add(&mut self, what: &str, place: Place) {
+        let at = format!("{}:{}:{}", self.plan[place.file], place.line, place.column);
+        self.found.push(Unsupported { what: what.to_owned(), at });
+    }
+
+    fn codec(&mut self, codec: &Codec, of: &str, place: Place) {
+        if !matches!(codec, Codec::Raw | Codec::Json | Codec::Binary) {
+            self.add(&format!("the serializer \"{codec}\" {of}"), place);
+        }
+    }
+
+    /// A dead letter needs a topic from somewhere.
+    fn policy(&mut self, policy: &OnError, defaults: &Defaults, place: Place) {
+        match policy {
+            OnError::DeadLetter { topic: None } if defaults.dead_letter_topic.is_none() => {
+                self.add("\"deadLetter\" without a topic (name it in onError, or with --dead-letter-topic)", place);
+            }
+            OnError::Retry { then, .. } => self.policy(then, defaults, place),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! User code as the worker sees it: functions over values, whatever language they are written in.
+//!
+//! The worker never looks into a value. It asks the code to decode bytes, to call a function, to
+//! step a generator, to encode a result; and it keeps what must wait (a *ticket*) until the code
+//! says that it is finished. Python is one such code; a stub in Rust serves the simulator.
+
+pub mod python;
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::{AgentId, Codec, FunctionId, ReaderId, TableParameter};
+
+use crate::event::frame::Frame;
+use crate::event::message::{Header, TopicName};
+
+/// Why user code or a codec could not do its part of an event. It becomes a failure, never a panic.
+#[derive(Clone)]
+pub struct Fault {
+    /// The exception's class, or one of the kinds of the failure record.
+    pub kind: String,
+    /// What the exception says.
+    pub message: String,
+    /// `file:line` of the innermost line of the user's code.
+    pub at: Option<String>,
+    /// The whole traceback, made when someone wants to read it.
+    pub trace: Option<Rc<dyn Trace>>,
+    /// Nobody's fault: the outside world did not answer. The event waits and runs again, however
+    /// often, and no policy is asked.
+    pub passes: bool,
+    /// A dead letter that told of it was refused: it is only recorded.
+    pub without_letter: bool,
+}
+
+impl Fault {
+    /// A fault that no line of user code raised.
+    pub fn new(kind: &str, message: impl Into<String>) -> Fault {
+        let (kind, message) = (kind.to_owned(), message.into());
+        Fault { kind, message, at: None, trace: None, passes: false, without_letter: false }
+    }
+
+    /// What stands in the way of an event and will pass.
+    pub fn passing(message: impl Into<String>) -> Fault {
+        Fault { passes: true, ..Fault::new("Wait", message) }
+    }
+
+    /// The fault of a call that took longer than it may.
+    pub fn timeout(limit: Duration) -> Fault {
+        Fault::new("Timeout", format!("the call took longer than {limit:?}"))
+    }
+}
+
+impl std::fmt::Debug for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} ({})", self.kind, self.message, self.at.as_deref().unwrap_or("-"))
+    }
+}
+
+/// A traceback that is written only when it is read.
+pub trait Trace {
+    /// The text, as the language prints it.
+    fn text(&self) -> String;
+}
+
+/// Something that user code has not finished yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What a call, or a step of a generator, gave.
+#[derive(Debug)]
+pub enum Called<V> {
+    /// A value.
+    Value(V),
+    /// A generator, sync or async: each of its values goes on by itself. Step it with
+    /// [`Code::next`].
+    Values(V),
+    /// The generator has no more values.
+    End,
+    /// Not finished: ask for the ticket later.
+    Pending(Ticket),
+    /// It raised.
+    Failed(Fault),
+}
+
+/// Where a record that was encoded ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// Bytes were appended.
+    Bytes,
+    /// The value is Kafka's null; nothing was appended.
+    Null,
+}
+
+/// User code and its values.
+pub trait Code: 'static {
+    /// A value on its way. Cloning shares it: every output sees the same object.
+    type Value: Clone + std::fmt::Debug + 'static;
+
+    /// Bytes to a value; `None` is Kafka's null. What does not decode is a fault of the kind `Decode`.
+    fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault>;
+
+    /// As [`Code::decode`], for a value that goes nowhere but through this reader's program: what the
+    /// plan says that nobody there uses need not be decoded.
+    fn decode_for(&mut self, _reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault> {
+        self.decode(codec, bytes)
+    }
+
+    /// Whether [`Code::decode`] would accept the bytes.
+    fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault>;
+
+    /// Appends a value's bytes.
+    fn encode(&mut self, codec: &Codec, value: &Self::Value, out: &mut Vec<u8>) -> Result<Encoded, Fault>;
+
+    /// The values of a batch as one value.
+    fn list(&mut self, values: Vec<Self::Value>) -> Result<Self::Value, Fault>;
+
+    /// The value that stands for nothing.
+    fn none(&self) -> Self::Value;
+
+    /// Whether it is that value.
+    fn is_none(&self, value: &Self::Value) -> bool;
+
+    /// What `topicSend` with `ack` passes on.
+    fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Self::Value, Fault>;
+
+    /// Calls a function with a value, and tables by keyword.
+    fn call(&mut self, function: FunctionId, value: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
+
+    /// The next value of a generator that a call gave.
+    fn next(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
+
+    /// What a ticket came to, once: `None` while it is pending.
+    fn take(&mut self, ticket: Ticket) -> Option<Called<Self::Value>>;
+
+    /// Gives up on a ticket: whatever it still does has no effect.
+    fn cancel(&mut self, ticket: Ticket);
+
+    /// Truth, as an `if` sees it.
+    fn truth(&mut self, value: &Self::Value) -> Result<bool, Fault>;
+
+    /// What a name selector returned, as a topic.
+    fn topic(&mut self, value: &Self::Value) -> Result<TopicName, Fault>;
+
+    /// What a partition selector returned; `None`: the key decides.
+    fn partition(&mut self, value: &Self::Value) -> Result<Option<i32>, Fault>;
+
+    /// What a headers selector returned.
+    fn headers(&mut self, value: &Self::Value) -> Result<Vec<Header>, Fault>;
+
+    /// Whether something waits inside the code for time to pass or the world to answer.
+    fn waits(&self) -> bool;
+
+    /// Lets what waits go on: until some ticket is finished, `wake` is readable or `wait` is over.
+    fn turn(&mut self, wait: Duration, wake: Option<RawFd>);
+
+    /// Runs something that waits outside the code, while the code's other threads go on.
+    fn detached(&self, wait: &mut dyn FnMut()) {
+        wait();
+    }
+}
+
+/// What a call happens in: the event, and whose agent's code it is.
+pub struct With<'a, V> {
+    /// The agent whose function it is.
+    pub agent: AgentId,
+    /// Tables to give by keyword.
+    pub tables: &'a [TableParameter],
+    /// The event or batch, its scratch, and what `context["event"]` shows.
+    pub frame: &'a Rc<Frame>,
+    /// What the channel that the value came through says of key and headers.
+    pub via: Option<&'a Rc<Via<V>>>,
+    /// The longest time of the call.
+    pub limit: Duration,
+    /// The call's row in the table of counters.
+    pub row: usize,
+}
+
+impl<V> Clone for With<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for With<'_, V> {}
+
+/// Key and headers that the selectors of a channel gave: what `context["event"]` shows behind it in
+/// the place of the event's own.
+#[derive(Debug)]
+pub struct Via<V> {
+    /// What the key selector returned.
+    pub key: Option<V>,
+    /// What the headers selector returned.
+    pub headers: Option<Vec<Header>>,
+}

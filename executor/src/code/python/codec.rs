@@ -1,0 +1,183 @@
+//! Bytes to Python values and back, by codec (semantics, section 6).
+
+use std::cell::RefCell;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use kaspr_ir::plan::Codec;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use super::json::{Decoder, Pick, Rest};
+use crate::code::{Encoded, Fault};
+use crate::event::message::Header;
+
+thread_local! {
+    /// The worker's decoder: its cache of keys lives as long as the thread.
+    static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+}
+
+/// Bytes to a value; JSON with a cache of keys.
+pub fn decode(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
+    let Some(bytes) = bytes else {
+        return Ok(py.None());
+    };
+    match codec {
+        Codec::Json => json.decode(py, bytes).map(Bound::unbind).map_err(|error| decoding(py, &error)),
+        Codec::Raw => Ok(PyBytes::new(py, bytes).into_any().unbind()),
+        Codec::Binary => {
+            let decoded =
+                STANDARD.decode(bytes).map_err(|error| Fault::new("Decode", format!("not base64: {error}")))?;
+            Ok(PyBytes::new(py, &decoded).into_any().unbind())
+        }
+        other => Err(Fault::new("Decode", format!("the serializer \"{other}\" is not supported"))),
+    }
+}
+
+/// A part of a JSON value; false: the value is whole.
+pub fn decode_part(
+    py: Python<'_>,
+    json: &mut Decoder,
+    bytes: &[u8],
+    pick: &mut Pick,
+    rest: Option<&mut Rest>,
+) -> Result<(Py<PyAny>, bool), Fault> {
+    let decoded = json.decode_part(py, bytes, pick, rest).map_err(|error| decoding(py, &error))?;
+    Ok((decoded.0.unbind(), decoded.1))
+}
+
+/// Bytes to a value, where no decoder is at hand.
+pub fn decode_plain(py: Python<'_>, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
+    DECODER.with_borrow_mut(|decoder| {
+        if decoder.is_none() {
+            *decoder = Some(Decoder::new(py).map_err(|error| decoding(py, &error))?);
+        }
+        decode(py, decoder.as_mut().expect("it was just made"), codec, bytes)
+    })
+}
+
+/// Whether [`decode`] would accept the bytes.
+pub fn validate(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault> {
+    match (codec, bytes) {
+        (_, None) | (Codec::Raw, _) => Ok(()),
+        (Codec::Json, Some(bytes)) => json.validate(py, bytes).map_err(|error| decoding(py, &error)),
+        (codec, bytes) => decode(py, json, codec, bytes).map(drop),
+    }
+}
+
+fn decoding(py: Python<'_>, error: &PyErr) -> Fault {
+    Fault::new("Decode", error.value(py).to_string())
+}
+
+/// Appends a value's bytes.
+pub fn encode(py: Python<'_>, codec: &Codec, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<Encoded, Fault> {
+    match codec {
+        Codec::Json => match value.cast_exact::<PyBytes>() {
+            Ok(bytes) => out.extend_from_slice(bytes.as_bytes()),
+            Err(_) => {
+                super::json::encode(value, out).map_err(|error| Fault::new("Encode", error.value(py).to_string()))?;
+            }
+        },
+        Codec::Raw => {
+            let Some(bytes) = raw(value)? else {
+                return Ok(Encoded::Null);
+            };
+            out.extend_from_slice(bytes);
+        }
+        Codec::Binary => {
+            let Some(bytes) = raw(value)? else {
+                return Ok(Encoded::Null);
+            };
+            out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+        }
+        other => {
+            return Err(Fault::new("Encode", format!("the serializer \"{other}\" is not supported")));
+        }
+    }
+    Ok(Encoded::Bytes)
+}
+
+/// Appends the bytes of a value of which a part was decoded.
+pub fn encode_part(
+    py: Python<'_>,
+    codec: &Codec,
+    value: &Bound<'_, PyAny>,
+    rest: &Rest,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, Fault> {
+    match (codec, value.cast_exact::<PyDict>()) {
+        (Codec::Json, Ok(part)) => super::json::encode_part(part, rest, out)
+            .map(|()| Encoded::Bytes)
+            .map_err(|error| Fault::new("Encode", error.value(py).to_string())),
+        _ => encode(py, codec, value, out),
+    }
+}
+
+/// Appends the bytes of a table's key or value. Here bytes do not pass by JSON: what is written must
+/// come back as it was.
+pub fn encode_kept(
+    py: Python<'_>,
+    codec: &Codec,
+    value: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, Fault> {
+    if *codec != Codec::Json {
+        return encode(py, codec, value, out);
+    }
+    super::json::encode(value, out).map_err(|error| Fault::new("Encode", error.value(py).to_string()))?;
+    Ok(Encoded::Bytes)
+}
+
+fn raw<'a>(value: &'a Bound<'_, PyAny>) -> Result<Option<&'a [u8]>, Fault> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(Some(bytes.as_bytes()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        let text = text.to_str().map_err(|_| Fault::new("Encode", "the text is not valid Unicode"))?;
+        return Ok(Some(text.as_bytes()));
+    }
+    Err(Fault::new("Encode", format!("{} is neither bytes nor str, as this serializer needs", type_name(value))))
+}
+
+/// What a headers selector returned: a dict or a list of pairs, values `bytes`, `str` or `None`.
+pub fn headers(_py: Python<'_>, value: &Bound<'_, PyAny>) -> Result<Vec<Header>, Fault> {
+    let broken = |what: String| Fault::new("Header", what);
+    if value.is_none() {
+        return Ok(Vec::new());
+    }
+    let pairs = match value.cast::<PyDict>() {
+        Ok(dict) => dict.items().into_any(),
+        Err(_) => value.clone(),
+    };
+    let pairs = pairs
+        .try_iter()
+        .map_err(|_| broken(format!("headers are a dict or a list of pairs, not {}", type_name(value))))?;
+    let mut headers = Vec::new();
+    for pair in pairs {
+        let pair = pair.and_then(|pair| pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>());
+        let (name, value) = pair.map_err(|_| broken("headers are a dict or a list of pairs".to_owned()))?;
+        let name: String =
+            name.extract().map_err(|_| broken(format!("the name of a header is a str, not {}", type_name(&name))))?;
+        headers.push(header(name, &value)?);
+    }
+    Ok(headers)
+}
+
+fn header(name: String, value: &Bound<'_, PyAny>) -> Result<Header, Fault> {
+    match raw(value) {
+        Ok(bytes) => Ok((name, bytes.map(Bytes::copy_from_slice))),
+        Err(_) => {
+            let what = format!("the header \"{name}\" is {}: bytes, str or None are possible", type_name(value));
+            Err(Fault::new("Header", what))
+        }
+    }
+}
+
+/// The name of a value's class, for messages.
+pub fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+}

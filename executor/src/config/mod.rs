@@ -1,0 +1,158 @@
+//! Settings and bounds: every queue is bounded, and each bound has its name here.
+
+pub mod failpoint;
+pub mod settings;
+
+use std::time::Duration;
+
+use kaspr_ir::plan::OnError;
+
+use crate::config::failpoint::Failpoint;
+
+/// The longest time of one call of user code: a worker that is silent for longer would lose its
+/// partitions (Kafka's `max.poll.interval.ms` is 300 s).
+pub const CALL_MAX: Duration = Duration::from_secs(240);
+
+/// Longest time without progress that is not told, where nobody says.
+pub const STALL_AFTER: Duration = Duration::from_secs(30);
+
+/// What a worker is told besides its plan.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The app's name, which is the group's.
+    pub app: String,
+    /// `transactional.id` of this worker: `{app}.{instance}.{worker}`.
+    pub transactional_id: String,
+    /// What a crash may repeat.
+    pub guarantee: Guarantee,
+    /// Where a group without commits for a topic begins.
+    pub from: From,
+    /// Longest time from an event's completion to its commit.
+    pub commit_interval: Duration,
+    /// The policy where a spec writes none.
+    pub on_error: OnError,
+    /// The topic of `deadLetter` where a spec names none.
+    pub dead_letter_topic: Option<String>,
+    /// The longest time of one call where the spec writes none.
+    pub timeout: Duration,
+    /// Writes to tables go to changelog topics too.
+    pub keeps_changelogs: bool,
+    /// Where a test ends the process.
+    pub failpoint: Failpoint,
+    /// Longest time without progress that is not told.
+    pub stall_after: Duration,
+    /// The bounds.
+    pub bounds: Bounds,
+}
+
+/// What a crash may repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Nothing: effects and positions are one transaction.
+    ExactlyOnce,
+    /// What was sent since the last commit.
+    AtLeastOnce,
+}
+
+/// Where a group without commits for a topic begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record that exists.
+    Earliest,
+    /// At the end.
+    Latest,
+    /// At the first record of that time, in ms since 1970.
+    Timestamp(i64),
+}
+
+/// Bounds of a worker.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// How long stages run, all together, before the worker looks at commits, signals and rebalances.
+    /// What has not run stays queued for the next epoch.
+    pub epoch_budget: Duration,
+    /// Events taken from the broker at once.
+    pub poll_events_max: usize,
+    /// How often events are taken in one turn, while some readers have work left and others have none.
+    pub polls_max: usize,
+    /// Longest wait for a last commit, when partitions are given up or the worker stops.
+    pub flush_wait_max: Duration,
+    /// Longest time that a worker which stops lets calls come to their end.
+    pub drain_wait_max: Duration,
+    /// Longest wait of an idle worker, so that signals need no wake-up.
+    pub idle_wait: Duration,
+    /// Bytes of waiting events of a partition at which it is paused.
+    pub queued_bytes_high: usize,
+    /// Bytes of waiting events of a partition at which it is resumed.
+    pub queued_bytes_low: usize,
+    /// Bytes that an open batch window holds before it is handed over early.
+    pub window_bytes_max: usize,
+    /// Staged bytes at which a commit does not wait for its interval.
+    pub staged_bytes_max: usize,
+    /// Staged records at which a commit does not wait for its interval.
+    pub staged_records_max: usize,
+    /// Longest life of a transaction: then the broker aborts it.
+    pub transaction_timeout: Duration,
+    /// User code that keeps a worker for longer is slow: from then on no transaction is open while it runs,
+    /// for it might not live as long.
+    pub slow_code: Duration,
+    /// How long a worker remembers that.
+    pub slow_code_for: Duration,
+    /// A commit or abort that took longer may have been repeated inside the client: the producer is
+    /// replaced before the next transaction. 0.8 of Kafka's `retry.backoff.ms`.
+    pub slow_call: Duration,
+    /// How long a worker waits for committed offsets before it ends the transactions that hide them.
+    pub unblock_after: Duration,
+    /// How long partitions that are ready wait for others whose tables are being restored.
+    pub start_wait_max: Duration,
+    /// Records of changelogs that are taken into tables in one turn.
+    pub restore_records_max: usize,
+    /// Longest time that calls which hold events of partitions that are given up may go on.
+    pub revoke_wait_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            epoch_budget: Duration::from_millis(20),
+            poll_events_max: 1000,
+            polls_max: 20,
+            flush_wait_max: Duration::from_secs(20),
+            drain_wait_max: Duration::from_secs(5),
+            idle_wait: Duration::from_millis(100),
+            queued_bytes_high: 8 << 20,
+            queued_bytes_low: 2 << 20,
+            window_bytes_max: 64 << 20,
+            staged_bytes_max: 16 << 20,
+            staged_records_max: 100_000,
+            transaction_timeout: Duration::from_secs(15),
+            slow_code: Duration::from_secs(1),
+            slow_code_for: Duration::from_secs(600),
+            slow_call: Duration::from_millis(200),
+            unblock_after: Duration::from_secs(1),
+            start_wait_max: Duration::from_millis(500),
+            restore_records_max: 5000,
+            revoke_wait_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, for an app of this name whose instance is `instance`.
+    pub fn new(app: &str, instance: &str, worker: u32) -> Config {
+        Config {
+            app: app.to_owned(),
+            transactional_id: format!("{app}.{instance}.{worker}"),
+            guarantee: Guarantee::ExactlyOnce,
+            from: From::Earliest,
+            commit_interval: Duration::from_millis(100),
+            on_error: OnError::Skip,
+            dead_letter_topic: None,
+            timeout: CALL_MAX,
+            keeps_changelogs: false,
+            failpoint: Failpoint::default(),
+            stall_after: STALL_AFTER,
+            bounds: Bounds::default(),
+        }
+    }
+}

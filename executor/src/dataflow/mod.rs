@@ -1,0 +1,252 @@
+//! Plan to timely: one straight walk over the readers.
+//!
+//! Every reader becomes `source → [batch window] → stage`; the effects of all stages meet in one
+//! place, where they are staged by epoch, and a probe tells how far the frontier has come. An
+//! operator keeps one capability of its own that follows its input frontier, so that what waits
+//! inside can be sent when its wait is over and no epoch stays open meanwhile. Every epoch moves
+//! the frontier, so every operator gets its turn in every epoch without being woken.
+
+pub mod window;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use kaspr_ir::plan::{BatchScope, OnError, Plan, ReaderId};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, Concatenate, Input, Probe};
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, StreamVec};
+use timely::progress::frontier::MutableAntichain;
+use timely::worker::Worker;
+
+use crate::code::Code;
+use crate::dataflow::window::Window;
+use crate::event::effects::Effects;
+use crate::event::frame::Unit;
+use crate::guard::Row;
+use crate::stage::Stage;
+use crate::stage::program::{Defaults, Program, lower};
+use crate::stage::shared::Shared;
+
+/// One turn of a worker.
+pub type Epoch = u64;
+
+/// Effects of complete events by the epoch in which they ran. Complete epochs are those that the
+/// frontier has passed.
+pub type StagedEpochs = Rc<RefCell<BTreeMap<Epoch, Vec<Effects>>>>;
+
+/// A reader as it runs.
+pub struct ReaderRun<C: Code> {
+    /// Which reader.
+    pub id: ReaderId,
+    /// Its agent's name.
+    pub name: String,
+    /// Where its events enter.
+    pub input: InputHandleVec<Epoch, Unit>,
+    /// Events came for it since the last epoch.
+    pub was_given: bool,
+    /// Its windows, where it has `take`.
+    pub window: Option<Rc<RefCell<Window<C>>>>,
+    /// Its stage.
+    pub stage: Rc<RefCell<Stage<C>>>,
+}
+
+/// The dataflow of an app.
+pub struct Dataflow<C: Code> {
+    /// Its readers, in the plan's order.
+    pub readers: Vec<ReaderRun<C>>,
+    /// Effects that have been staged.
+    pub staged: StagedEpochs,
+    /// How far the frontier has come.
+    pub probe: ProbeHandle<Epoch>,
+    /// Set for one epoch: windows hand over what they hold.
+    pub hand_over: Rc<Cell<bool>>,
+}
+
+/// Builds the dataflow of a plan. The counters get one row per site.
+pub fn render<C: Code>(
+    worker: &mut Worker,
+    plan: &Plan,
+    defaults: &Defaults,
+    window_bytes_max: usize,
+    shared: &Shared<C>,
+) -> Dataflow<C> {
+    let staged: StagedEpochs = Rc::default();
+    let hand_over = Rc::new(Cell::new(false));
+    let (collect, hand) = (staged.clone(), hand_over.clone());
+    worker.dataflow::<Epoch, _, _>(|scope| {
+        let mut readers = Vec::new();
+        let mut effects = Vec::new();
+        for number in 0..plan.readers.len() {
+            let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
+            let program = Rc::new(lower(plan, id, defaults, shared.counters.borrow().steps.len()));
+            count(&program, shared);
+            shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
+            let (reader, stream) = reader(scope, plan, id, program, defaults, window_bytes_max, shared, &hand);
+            readers.push(reader);
+            effects.push(stream);
+        }
+        let probe = ProbeHandle::new();
+        let all = scope.concatenate(effects);
+        stage_by_epoch(all, collect).probe_with(&probe);
+        Dataflow { readers, staged, probe, hand_over }
+    })
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one reader, named once")]
+fn reader<'scope, C: Code>(
+    scope: Scope<'scope, Epoch>,
+    plan: &Plan,
+    id: ReaderId,
+    program: Rc<Program>,
+    defaults: &Defaults,
+    window_bytes_max: usize,
+    shared: &Shared<C>,
+    hand_over: &Rc<Cell<bool>>,
+) -> (ReaderRun<C>, StreamVec<'scope, Epoch, Effects>) {
+    let source = &plan[id];
+    let name = plan[source.agents[0]].name.clone();
+    let (input, mut stream) = scope.new_input::<Vec<Unit>>();
+    let scope_of_batches = source.window.as_ref().map(|window| batch_scope(window.scope, &program, defaults));
+    let window = source.window.as_ref().zip(scope_of_batches).map(|(window, scope)| {
+        let codec = source.value_codec.clone();
+        Rc::new(RefCell::new(Window::new(window, scope, codec, window_bytes_max, shared.clone())))
+    });
+    if let Some(window) = &window {
+        stream = window_operator(stream, &name, window.clone(), hand_over.clone());
+    }
+    let stage = Stage::new(plan, id, program, scope_of_batches, shared.clone());
+    let stage = Rc::new(RefCell::new(stage));
+    let effects = stage_operator(stream, &name, stage.clone());
+    (ReaderRun { id, name, input, was_given: false, window, stage }, effects)
+}
+
+/// What the plan leaves to the app's settings: with `retry`, batches are per partition.
+fn batch_scope(scope: BatchScope, program: &Program, defaults: &Defaults) -> BatchScope {
+    let retries = |policy: &OnError| matches!(policy, OnError::Retry { .. });
+    match scope {
+        BatchScope::MixedUnlessRetry if retries(&defaults.on_error) => BatchScope::Partition,
+        BatchScope::MixedUnlessRetry => BatchScope::Mixed,
+        BatchScope::Mixed if program.sites.iter().any(|site| retries(&site.on_error)) => BatchScope::Partition,
+        decided => decided,
+    }
+}
+
+fn count<C: Code>(program: &Program, shared: &Shared<C>) {
+    let rows = program.sites.iter().map(|site| crate::status::counters::StepCounters {
+        agent: site.agent_name.to_string(),
+        operation: site.operation.clone(),
+        taken: 0,
+        given: 0,
+        filtered: 0,
+        failed: 0,
+        time: std::time::Duration::ZERO,
+    });
+    shared.counters.borrow_mut().steps.extend(rows);
+    shared.watch.name_rows(program.sites.iter().map(|site| Row {
+        agent: site.agent_name.to_string(),
+        operation: site.operation.clone(),
+        limit: site.limit,
+    }));
+}
+
+/// An operator with one input, one output and a capability that follows its input frontier.
+/// `logic` takes the containers that came and gives what to send now.
+fn following_operator<'scope, I, O>(
+    stream: StreamVec<'scope, Epoch, I>,
+    name: String,
+    mut logic: impl FnMut(&mut Vec<I>) -> Vec<O> + 'static,
+) -> StreamVec<'scope, Epoch, O>
+where
+    I: Clone + 'static,
+    O: Clone + 'static,
+{
+    let mut builder = OperatorBuilder::new(name, stream.scope());
+    let mut input = builder.new_input(stream, Pipeline);
+    let (output, out) = builder.new_output::<Vec<O>>();
+    let mut output = OutputBuilder::from(output);
+    builder.build(move |mut capabilities| {
+        let mut own = capabilities.pop();
+        let mut came = Vec::new();
+        move |frontiers: &[MutableAntichain<Epoch>]| {
+            input.for_each(|_, units| came.append(units));
+            let mut sent = logic(&mut came);
+            if let (Some(own), false) = (&own, sent.is_empty()) {
+                output.activate().session(own).give_container(&mut sent);
+            }
+            follow(&mut own, frontiers);
+        }
+    });
+    out
+}
+
+fn follow(own: &mut Option<Capability<Epoch>>, frontiers: &[MutableAntichain<Epoch>]) {
+    match frontiers[0].frontier().first() {
+        Some(time) => {
+            if let Some(own) = own {
+                own.downgrade(time);
+            }
+        }
+        None => *own = None,
+    }
+}
+
+fn window_operator<'scope, C: Code>(
+    stream: StreamVec<'scope, Epoch, Unit>,
+    name: &str,
+    window: Rc<RefCell<Window<C>>>,
+    hand_over: Rc<Cell<bool>>,
+) -> StreamVec<'scope, Epoch, Unit> {
+    following_operator(stream, format!("window of {name}"), move |came| {
+        let mut window = window.borrow_mut();
+        let mut batches = Vec::new();
+        for unit in came.drain(..) {
+            for event in unit.events() {
+                // What was due before this event came is handed over without it.
+                batches.extend(window.accept(event.clone()));
+            }
+        }
+        batches.extend(window.take_due());
+        if hand_over.get() {
+            batches.extend(window.take_all());
+        }
+        batches
+    })
+}
+
+fn stage_operator<'scope, C: Code>(
+    stream: StreamVec<'scope, Epoch, Unit>,
+    name: &str,
+    stage: Rc<RefCell<Stage<C>>>,
+) -> StreamVec<'scope, Epoch, Effects> {
+    following_operator(stream, format!("stage of {name}"), move |came| {
+        let mut stage = stage.borrow_mut();
+        for unit in came.drain(..) {
+            stage.accept(unit);
+        }
+        stage.run();
+        let effects = stage.take_effects();
+        if effects.is_empty() { Vec::new() } else { vec![effects] }
+    })
+}
+
+/// Keeps effects by the epoch that they carry. Its output carries nothing but the frontier.
+fn stage_by_epoch<'scope>(
+    stream: StreamVec<'scope, Epoch, Effects>,
+    staged: StagedEpochs,
+) -> StreamVec<'scope, Epoch, ()> {
+    let mut builder = OperatorBuilder::new("stage effects".to_owned(), stream.scope());
+    let mut input = builder.new_input(stream, Pipeline);
+    let (_, out) = builder.new_output::<Vec<()>>();
+    builder.build(move |_| {
+        move |_: &[MutableAntichain<Epoch>]| {
+            input.for_each(|capability, effects| {
+                let epoch = *capability.stamp().expect_singleton();
+                staged.borrow_mut().entry(epoch).or_default().append(effects);
+            });
+        }
+    });
+    out
+}

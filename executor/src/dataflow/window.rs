@@ -1,0 +1,130 @@
+//! The batch window of a reader (`take`): events that wait for company.
+//!
+//! An open window holds its events' position and never a capability of the dataflow, so that
+//! nothing else waits for it. `within` counts from a window's first event (semantics, section 5).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::{BatchScope, BatchWindow, Codec};
+use tracing::info;
+
+use crate::code::Code;
+use crate::event::frame::Unit;
+use crate::event::message::Event;
+use crate::stage::shared::Shared;
+use crate::status::stall::Cause;
+
+/// Events of one batch to be.
+#[derive(Debug)]
+struct Open {
+    /// In arrival order, and whether each decodes: only those that do count towards `max`.
+    events: Vec<(Rc<Event>, bool)>,
+    count: u32,
+    bytes: usize,
+    due: Duration,
+}
+
+/// The windows of a reader: one, or one per partition.
+pub struct Window<C: Code> {
+    max: u32,
+    within: Duration,
+    scope: BatchScope,
+    codec: Codec,
+    bytes_max: usize,
+    shared: Shared<C>,
+    open: BTreeMap<usize, Open>,
+    told_early: bool,
+}
+
+impl<C: Code> Window<C> {
+    /// Closed windows. `scope` is decided by the plan and the app's settings; `bytes_max` bounds
+    /// what one window holds.
+    pub fn new(plan: &BatchWindow, scope: BatchScope, codec: Codec, bytes_max: usize, shared: Shared<C>) -> Window<C> {
+        let within = Duration::from_millis(plan.within_ms);
+        Window { max: plan.max, within, scope, codec, bytes_max, shared, open: BTreeMap::new(), told_early: false }
+    }
+
+    /// Takes an event; gives a batch when that fills one.
+    pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
+        let key = match self.scope {
+            BatchScope::Mixed => 0,
+            _ => self.shared.slots.borrow_mut().of(&event),
+        };
+        let decodes = self.shared.code.borrow_mut().validate(&self.codec, event.value.as_deref()).is_ok();
+        if !decodes && !self.open.contains_key(&key) {
+            // It fails at once, alone: there is no batch before it.
+            return Some(Unit::Batch(Rc::new([event])));
+        }
+        let due = self.shared.clock.now() + self.within;
+        let open = self.open.entry(key).or_insert_with(|| Open { events: Vec::new(), count: 0, bytes: 0, due });
+        open.bytes += event.size();
+        open.count += u32::from(decodes);
+        open.events.push((event, decodes));
+        let early = open.bytes >= self.bytes_max && open.count < self.max;
+        if early && !self.told_early {
+            info!(bytes = open.bytes, events = open.count, "a batch window is full before its time: handed over early");
+            self.told_early = true;
+        }
+        if open.count >= self.max || early { self.close(key) } else { None }
+    }
+
+    /// Batches whose time is over.
+    pub fn take_due(&mut self) -> Vec<Unit> {
+        let now = self.shared.clock.now();
+        let due: Vec<_> = self.open.iter().filter(|(_, open)| open.due <= now).map(|(key, _)| *key).collect();
+        due.into_iter().filter_map(|key| self.close(key)).collect()
+    }
+
+    /// All batches: the input has ended.
+    pub fn take_all(&mut self) -> Vec<Unit> {
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        keys.into_iter().filter_map(|key| self.close(key)).collect()
+    }
+
+    fn close(&mut self, key: usize) -> Option<Unit> {
+        let open = self.open.remove(&key)?;
+        Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
+    }
+
+    /// What holds a partition here: the window that has an event of it.
+    pub fn holds(&self, partition: usize) -> Option<Cause> {
+        let is_of = |event: &Rc<Event>| self.shared.slots.borrow_mut().of(event) == partition;
+        let open = self.open.values().find(|open| open.events.iter().any(|(event, _)| is_of(event)))?;
+        let due_in = open.due.saturating_sub(self.shared.clock.now());
+        Some(Cause::Window { events: open.events.len(), due_in })
+    }
+
+    /// When the next window is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.open.values().map(|open| open.due).min()
+    }
+
+    /// Every event that waits here.
+    pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
+        self.open.values().flat_map(|open| &open.events).map(|(event, _)| event)
+    }
+
+    /// Forgets what it holds: it comes again.
+    pub fn clear(&mut self) {
+        self.open.clear();
+    }
+
+    /// No window is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Drops the events of partitions for which `gone` holds.
+    pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
+        let slots = &self.shared.slots;
+        for open in self.open.values_mut() {
+            open.events.retain(|(event, _)| !gone(slots.borrow_mut().of(event)));
+            open.bytes = open.events.iter().map(|(event, _)| event.size()).sum();
+            let count = open.events.iter().filter(|(_, decodes)| *decodes).count();
+            open.count = u32::try_from(count).expect("it was counted in u32");
+        }
+        self.open.retain(|_, open| !open.events.is_empty());
+    }
+}

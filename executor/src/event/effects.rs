@@ -1,0 +1,273 @@
+//! What an event does to the world, held back until it may be seen.
+//!
+//! *Scratch* holds the effects of the event that runs: kept when it succeeds, dropped when it
+//! fails. *Effects* are those of complete events, on their way through the dataflow to be staged.
+//! Bytes lie end to end in one buffer, so that a record costs no allocation of its own.
+
+use bytes::Bytes;
+use kaspr_ir::plan::{ReaderId, TableId};
+use rustc_hash::FxHashMap;
+
+use crate::broker::OutgoingRecord;
+use crate::event::failure::FailureRecord;
+use crate::event::message::{Header, TopicName};
+
+/// A stretch of an effects buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    fn shifted(self, by: usize) -> Span {
+        Span { start: self.start + by, end: self.end + by }
+    }
+}
+
+/// A record to be sent, its bytes in the buffer beside it.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The topic, which exists.
+    pub topic: TopicName,
+    /// The partition, which exists.
+    pub partition: i32,
+    /// When it was staged, in ms since 1970.
+    pub timestamp_ms: i64,
+    /// `None`: a null key.
+    pub key: Option<Span>,
+    /// `None`: a tombstone.
+    pub value: Option<Span>,
+    /// In order.
+    pub headers: Vec<Header>,
+}
+
+/// A write to a table: the last one of a key wins. `value` `None` deletes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableWrite {
+    /// The table.
+    pub table: TableId,
+    /// The partition of the state; 0 where the table is global.
+    pub partition: i32,
+    /// The encoded key.
+    pub key: Bytes,
+    /// The encoded value.
+    pub value: Option<Bytes>,
+}
+
+impl TableWrite {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// Effects of the event that runs.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Keys and values of `outgoing`.
+    pub bytes: Vec<u8>,
+    /// In the order sent.
+    pub outgoing: Vec<Outgoing>,
+    /// In the order written; one per key, the last.
+    pub writes: Vec<TableWrite>,
+    /// Where a key's write stands in `writes`, once there are more than a glance finds.
+    index: FxHashMap<(TableId, i32, Bytes), usize>,
+}
+
+/// Up to so many writes are found by looking at each: most events write one or two.
+const WRITES_WITHOUT_INDEX: usize = 8;
+
+impl Scratch {
+    /// Forgets everything and keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.outgoing.clear();
+        self.writes.clear();
+        self.index.clear();
+    }
+
+    /// Notes a write; it takes the place of an earlier one of the same key.
+    pub fn write(&mut self, write: TableWrite) {
+        if let Some(at) = self.find(write.table, write.partition, &write.key) {
+            self.writes[at] = write;
+            return;
+        }
+        self.writes.push(write);
+        if self.writes.len() > WRITES_WITHOUT_INDEX {
+            for (at, write) in self.writes.iter().enumerate().skip(self.index.len()) {
+                self.index.insert((write.table, write.partition, write.key.clone()), at);
+            }
+        }
+    }
+
+    fn find(&self, table: TableId, partition: i32, key: &[u8]) -> Option<usize> {
+        if self.index.is_empty() {
+            return self
+                .writes
+                .iter()
+                .position(|write| write.table == table && write.partition == partition && write.key == key);
+        }
+        self.index.get(&(table, partition, Bytes::copy_from_slice(key))).copied()
+    }
+
+    /// What the event wrote to a key, if it did: `Some(None)` is a deletion.
+    pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Bytes>> {
+        self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
+    }
+
+    /// Takes over the bytes of a buffer, and gives the stretches before and behind `split`. The first
+    /// record of an event costs no copy: the buffers change places.
+    pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
+        let start = self.bytes.len();
+        if start == 0 {
+            std::mem::swap(&mut self.bytes, buffer);
+        } else {
+            self.bytes.extend_from_slice(buffer);
+        }
+        (Span { start, end: start + split }, self.span_from(start + split))
+    }
+
+    /// The stretch from `start` to the end of the buffer.
+    pub fn span_from(&self, start: usize) -> Span {
+        Span { start, end: self.bytes.len() }
+    }
+
+    /// The bytes of a stretch.
+    pub fn slice(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start..span.end]
+    }
+}
+
+/// How far a reader is in a partition: all before `done` is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The reader.
+    pub reader: ReaderId,
+    /// The partition's number in the worker's list (see [`crate::assignment::ledger`]).
+    pub partition: usize,
+    /// The next offset that is not complete.
+    pub done: i64,
+}
+
+/// Effects of complete events, in the order in which they completed.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    bytes: Vec<u8>,
+    outgoing: Vec<Outgoing>,
+    /// In the order written.
+    pub writes: Vec<TableWrite>,
+    /// Bytes of the writes.
+    written: usize,
+    /// How far they bring their readers.
+    pub progress: Vec<Progress>,
+    /// Events that failed and were recorded.
+    pub failures: Vec<FailureRecord>,
+}
+
+impl Effects {
+    /// Empty ones with as much room: what an epoch brings is like what the last one brought.
+    pub fn like(&self) -> Effects {
+        Effects {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            outgoing: Vec::with_capacity(self.outgoing.len()),
+            writes: Vec::with_capacity(self.writes.len()),
+            ..Effects::default()
+        }
+    }
+
+    /// Nothing to stage.
+    pub fn is_empty(&self) -> bool {
+        self.outgoing.is_empty() && self.writes.is_empty() && self.progress.is_empty() && self.failures.is_empty()
+    }
+
+    /// Bytes that it holds, for the bound on what is staged: told without counting.
+    pub fn size(&self) -> usize {
+        self.held() + self.written
+    }
+
+    /// Bytes that its records hold: told without counting.
+    pub fn held(&self) -> usize {
+        self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>()
+    }
+
+    /// Takes over what a complete event did.
+    pub fn keep(&mut self, scratch: &mut Scratch) {
+        let shift = self.bytes.len();
+        self.bytes.extend_from_slice(&scratch.bytes);
+        self.outgoing.extend(scratch.outgoing.drain(..).map(|mut outgoing| {
+            outgoing.key = outgoing.key.map(|span| span.shifted(shift));
+            outgoing.value = outgoing.value.map(|span| span.shifted(shift));
+            outgoing
+        }));
+        self.written += scratch.writes.iter().map(TableWrite::size).sum::<usize>();
+        self.writes.append(&mut scratch.writes);
+        scratch.clear();
+    }
+
+    /// Notes how far a reader has come.
+    pub fn advance(&mut self, progress: Progress) {
+        match self.progress.last_mut() {
+            Some(last) if last.reader == progress.reader && last.partition == progress.partition => {
+                debug_assert!(last.done <= progress.done, "a partition completes in order");
+                last.done = progress.done;
+            }
+            _ => self.progress.push(progress),
+        }
+    }
+
+    /// How many records are to be sent.
+    pub fn outgoing_count(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// The records to be sent, in order.
+    pub fn records(&self) -> impl Iterator<Item = OutgoingRecord<'_>> {
+        self.outgoing.iter().map(|outgoing| OutgoingRecord {
+            topic: &outgoing.topic,
+            partition: outgoing.partition,
+            timestamp_ms: outgoing.timestamp_ms,
+            key: outgoing.key.map(|span| &self.bytes[span.start..span.end]),
+            value: outgoing.value.map(|span| &self.bytes[span.start..span.end]),
+            headers: &outgoing.headers,
+            tracked: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(value: &[u8]) -> Scratch {
+        let mut scratch = Scratch::default();
+        scratch.bytes.extend_from_slice(value);
+        let span = scratch.span_from(0);
+        scratch.outgoing.push(Outgoing {
+            topic: "t".into(),
+            partition: 0,
+            timestamp_ms: 0,
+            key: None,
+            value: Some(span),
+            headers: Vec::new(),
+        });
+        scratch
+    }
+
+    #[test]
+    fn kept_records_find_their_bytes() {
+        let mut effects = Effects::default();
+        effects.keep(&mut scratch(b"one"));
+        effects.keep(&mut scratch(b"three"));
+        let values: Vec<_> = effects.records().map(|record| record.value.unwrap_or_default()).collect();
+        assert_eq!(values, [b"one".as_slice(), b"three".as_slice()]);
+    }
+
+    #[test]
+    fn progress_of_one_partition_is_one_entry() {
+        let mut effects = Effects::default();
+        for done in 1..4 {
+            effects.advance(Progress { reader: ReaderId(0), partition: 0, done });
+        }
+        assert_eq!(effects.progress, [Progress { reader: ReaderId(0), partition: 0, done: 3 }]);
+    }
+}

@@ -1,0 +1,71 @@
+//! What the event that runs carries with it: where it came from and the scratch of its effects.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::code::Fault;
+use crate::event::effects::Scratch;
+use crate::event::message::Event;
+
+/// What goes through a stage at once: an event, or a batch of them.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// One event.
+    Event(Rc<Event>),
+    /// A batch that a window handed over, in arrival order.
+    Batch(Rc<[Rc<Event>]>),
+}
+
+impl Unit {
+    /// Its events, in arrival order: never empty.
+    pub fn events(&self) -> &[Rc<Event>] {
+        match self {
+            Unit::Event(event) => std::slice::from_ref(event),
+            Unit::Batch(events) => events,
+        }
+    }
+}
+
+/// The event or batch that runs. User code reaches it through `context`, and may keep it longer
+/// than it lives: then it is `closed`, and writing to it is refused.
+#[derive(Debug)]
+pub struct Frame {
+    /// What runs.
+    pub unit: Unit,
+    /// The partition that table accesses go to; `None` in a batch that mixes partitions.
+    pub partition: Option<i32>,
+    /// Its effects so far.
+    pub scratch: RefCell<Scratch>,
+    /// It has been completed, failed or cancelled: nothing more may have an effect.
+    pub closed: Cell<bool>,
+    /// The batch as it was handed over, where some of its events do not decode.
+    pub refused: Option<Refused>,
+}
+
+/// A batch some of whose events do not decode. They fail alone, when the batch's turn comes.
+#[derive(Debug)]
+pub struct Refused {
+    /// All events of the batch.
+    pub whole: Unit,
+    /// Those that do not decode, and why.
+    pub events: Vec<(Rc<Event>, Fault)>,
+}
+
+impl Frame {
+    /// A frame with an empty scratch.
+    pub fn new(unit: Unit, partition: Option<i32>, refused: Option<Refused>) -> Frame {
+        Frame { unit, partition, scratch: RefCell::default(), closed: Cell::new(false), refused }
+    }
+
+    /// Makes the frame of a unit that is done into that of another, keeping its room.
+    pub fn restart(&mut self, unit: Unit, partition: Option<i32>, refused: Option<Refused>) {
+        (self.unit, self.partition, self.refused) = (unit, partition, refused);
+        self.scratch.get_mut().clear();
+        self.closed.set(false);
+    }
+
+    /// What was handed over, events that do not decode included.
+    pub fn whole(&self) -> &Unit {
+        self.refused.as_ref().map_or(&self.unit, |refused| &refused.whole)
+    }
+}

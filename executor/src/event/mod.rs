@@ -1,0 +1,6 @@
+//! Ground words of the executor: events and records, and what becomes of them.
+
+pub mod effects;
+pub mod failure;
+pub mod frame;
+pub mod message;

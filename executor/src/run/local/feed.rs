@@ -1,0 +1,343 @@
+//! The inputs of a local run: lines of files and of standard input, on their way into the log.
+//!
+//! Each input is read by a thread of its own and comes through a bounded channel. A line that is
+//! typed arrives at once; a file comes in chunks. Empty lines are passed over.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::broker::BrokerError;
+use crate::broker::log::{Feed, Log, NewRecord};
+use crate::clock::Clock;
+use crate::event::message::TopicName;
+use crate::run::record;
+
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks on their way to the worker, all inputs together: what waits beyond them is not read.
+const CHUNKS_MAX: usize = 64;
+/// Chunks that go into the log at one poll.
+const CHUNKS_PER_PUMP: usize = 4;
+
+/// How the lines of an input are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Each line is a value's bytes as they stand; the key is null.
+    Json,
+    /// Each line is a record.
+    Record,
+}
+
+/// An input: `TOPIC=FILE`, `-` for standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Where its lines go.
+    pub topic: String,
+    /// Where they come from.
+    pub file: PathBuf,
+}
+
+impl std::str::FromStr for Input {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Input, String> {
+        match text.split_once('=') {
+            Some((topic, file)) if !topic.is_empty() && !file.is_empty() => {
+                Ok(Input { topic: topic.to_owned(), file: file.into() })
+            }
+            _ => Err(format!("\"{text}\" is not TOPIC=FILE (FILE may be - for standard input)")),
+        }
+    }
+}
+
+/// Whole lines of an input.
+struct Chunk {
+    input: usize,
+    lines: Bytes,
+    /// The number of the first line, from 1.
+    first: u64,
+}
+
+enum Message {
+    Chunk(Chunk),
+    Broken(String),
+}
+
+/// What a local run knows of its inputs while they are read.
+#[derive(Clone, Default)]
+pub struct Progress {
+    /// Bytes read so far, all inputs together.
+    pub bytes: Arc<AtomicU64>,
+    /// All inputs have ended and everything is in the log.
+    pub ended: Rc<Cell<bool>>,
+    /// Why an input cannot be used: the user's fault, not the log's.
+    pub refused: Rc<RefCell<Option<String>>>,
+}
+
+/// Brings lines into the log.
+pub struct LineFeed {
+    topics: Vec<TopicName>,
+    names: Vec<String>,
+    format: Format,
+    clock: Rc<dyn Clock>,
+    receiver: Receiver<Message>,
+    woken: UnixStream,
+    progress: Progress,
+}
+
+impl LineFeed {
+    /// Begins to read all inputs. An input that cannot be opened is refused at once.
+    pub fn start(inputs: &[Input], format: Format, clock: Rc<dyn Clock>) -> Result<(LineFeed, Progress), String> {
+        let (sender, receiver) = sync_channel(CHUNKS_MAX);
+        let (woken, waker) = UnixStream::pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
+        for end in [&woken, &waker] {
+            end.set_nonblocking(true).map_err(|error| format!("cannot make a pipe: {error}"))?;
+        }
+        let progress = Progress::default();
+        let waker = Arc::new(waker);
+        for (number, input) in inputs.iter().enumerate() {
+            let source = open(&input.file)?;
+            let reader = Reader {
+                input: number,
+                sender: sender.clone(),
+                waker: waker.clone(),
+                bytes: progress.bytes.clone(),
+                lines: 0,
+            };
+            std::thread::Builder::new()
+                .name(format!("input {}", input.topic))
+                .spawn(move || reader.read(source))
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
+        }
+        let feed = LineFeed {
+            topics: inputs.iter().map(|input| input.topic.as_str().into()).collect(),
+            names: inputs.iter().map(|input| input.file.display().to_string()).collect(),
+            format,
+            clock,
+            receiver,
+            woken,
+            progress: progress.clone(),
+        };
+        Ok((feed, progress))
+    }
+
+    fn append(&mut self, log: &Log, chunk: &Chunk) -> Result<usize, BrokerError> {
+        let mut count = 0;
+        let mut start = 0;
+        for (number, line) in chunk.lines.split(|&byte| byte == b'\n').enumerate() {
+            let end = start + line.len();
+            let trimmed = if line.ends_with(b"\r") { end - 1 } else { end };
+            if trimmed > start {
+                let line = chunk.lines.slice(start..trimmed);
+                self.append_line(log, chunk, chunk.first + number as u64, line)?;
+                count += 1;
+            }
+            start = end + 1;
+        }
+        Ok(count)
+    }
+
+    fn append_line(&mut self, log: &Log, chunk: &Chunk, number: u64, line: Bytes) -> Result<(), BrokerError> {
+        let topic = &self.topics[chunk.input];
+        let record = match self.format {
+            Format::Json => NewRecord { timestamp_ms: self.clock.wall_ms(), value: Some(line), ..NewRecord::default() },
+            Format::Record => match self.record(topic, &line) {
+                Ok(record) => record,
+                Err(why) => {
+                    return Err(
+                        self.refuse(format!("{}:{number}: the line is no record: {why}", self.names[chunk.input]))
+                    );
+                }
+            },
+        };
+        match log.append(topic, record) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refuse(format!("{}:{number}: {error}", self.names[chunk.input]))),
+        }
+    }
+
+    fn record(&self, topic: &TopicName, line: &[u8]) -> Result<NewRecord, String> {
+        let record = record::parse(line).map_err(|error| error.to_string())?;
+        if let Some(named) = record.topic.filter(|named| **named != **topic) {
+            return Err(format!("it names the topic \"{named}\", the input is for \"{topic}\""));
+        }
+        Ok(NewRecord {
+            partition: record.partition,
+            timestamp_ms: record.timestamp_ms.unwrap_or_else(|| self.clock.wall_ms()),
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+        })
+    }
+
+    fn refuse(&self, why: String) -> BrokerError {
+        *self.progress.refused.borrow_mut() = Some(why.clone());
+        BrokerError::Fatal(why)
+    }
+
+    fn take(&mut self, log: &Log, message: Message) -> Result<usize, BrokerError> {
+        match message {
+            Message::Chunk(chunk) => self.append(log, &chunk),
+            Message::Broken(why) => Err(self.refuse(why)),
+        }
+    }
+}
+
+impl Feed for LineFeed {
+    fn pump(&mut self, log: &Log, wait: Duration) -> Result<usize, BrokerError> {
+        if self.progress.ended.get() {
+            // Nothing will come: this is still the place to wait for what is due.
+            if !wait.is_zero() {
+                std::thread::park_timeout(wait);
+            }
+            return Ok(0);
+        }
+        let mut room = [0; 64];
+        while matches!(self.woken.read(&mut room), Ok(1..)) {}
+        let mut count = 0;
+        for _ in 0..CHUNKS_PER_PUMP {
+            match self.receiver.try_recv() {
+                Ok(message) => count += self.take(log, message)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.progress.ended.set(true);
+                    return Ok(count);
+                }
+            }
+        }
+        if count > 0 || wait.is_zero() {
+            return Ok(count);
+        }
+        match self.receiver.recv_timeout(wait) {
+            Ok(message) => self.take(log, message),
+            Err(RecvTimeoutError::Timeout) => Ok(0),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.progress.ended.set(true);
+                Ok(0)
+            }
+        }
+    }
+
+    fn wake_fd(&self) -> Option<RawFd> {
+        Some(self.woken.as_raw_fd())
+    }
+}
+
+/// One input's thread.
+struct Reader {
+    input: usize,
+    sender: SyncSender<Message>,
+    waker: Arc<UnixStream>,
+    bytes: Arc<AtomicU64>,
+    lines: u64,
+}
+
+impl Reader {
+    fn read(mut self, mut source: Box<dyn Read + Send>) {
+        let mut pending: Vec<u8> = Vec::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => {
+                    self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                    pending.extend_from_slice(&chunk[..count]);
+                    let Some(end) = pending.iter().rposition(|&byte| byte == b'\n') else { continue };
+                    let rest = pending.split_off(end + 1);
+                    if !self.send_lines(std::mem::replace(&mut pending, rest)) {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // The worker is gone where nobody takes it.
+                    let _ = self.sender.send(Message::Broken(format!("an input broke off: {error}")));
+                    break;
+                }
+            }
+        }
+        if !pending.is_empty() {
+            self.send_lines(pending);
+        }
+        drop(self.sender);
+        wake(&self.waker);
+    }
+
+    /// False: nobody listens any more.
+    fn send_lines(&mut self, lines: Vec<u8>) -> bool {
+        let first = self.lines + 1;
+        self.lines += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let sent = self.sender.send(Message::Chunk(Chunk { input: self.input, lines: lines.into(), first })).is_ok();
+        wake(&self.waker);
+        sent
+    }
+}
+
+/// A full pipe has woken the worker already.
+fn wake(mut waker: &UnixStream) {
+    let _ = waker.write(&[1]);
+}
+
+fn open(file: &Path) -> Result<Box<dyn Read + Send>, String> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    match std::fs::File::open(file) {
+        Ok(opened) => Ok(Box::new(opened)),
+        Err(error) => Err(format!("cannot read the input \"{}\": {error}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimulatedClock;
+
+    fn feed(text: &[u8], format: Format) -> (Log, Result<(), BrokerError>, Progress) {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let file = folder.path().join("in.jsonl");
+        std::fs::write(&file, text).expect("it is written");
+        let log = Log::new(1);
+        let inputs = [Input { topic: "t".into(), file }];
+        let (mut feed, progress) =
+            LineFeed::start(&inputs, format, Rc::new(SimulatedClock::default())).expect("it starts");
+        let mut result = Ok(());
+        while !progress.ended.get() && result.is_ok() {
+            result = feed.pump(&log, Duration::from_secs(5)).map(drop);
+        }
+        (log, result, progress)
+    }
+
+    fn values(log: &Log) -> Vec<String> {
+        let (events, _) = log.read(&"t".into(), 0, 0, 1000);
+        events
+            .iter()
+            .map(|event| String::from_utf8_lossy(event.value.as_deref().unwrap_or(b"-")).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_values_as_they_stand() {
+        let (log, result, _) = feed(b"{\"a\":1}\r\n\nbroken\nlast", Format::Json);
+        assert!(result.is_ok());
+        assert_eq!(values(&log), ["{\"a\":1}", "broken", "last"]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_record_is_named_by_its_number() {
+        let (log, result, progress) = feed(b"{\"value\":1}\n{\"vaule\":2}\n", Format::Record);
+        assert!(result.is_err());
+        let why = progress.refused.borrow().clone().expect("it says why");
+        assert!(why.contains("in.jsonl:2: the line is no record"), "{why}");
+        assert_eq!(values(&log), ["1"]);
+    }
+}

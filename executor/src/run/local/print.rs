@@ -1,0 +1,144 @@
+//! What a local run writes: committed records of every topic that the app wrote, table contents and
+//! failures.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::broker::log::Log;
+use crate::event::failure::FailureRecord;
+use crate::event::message::{TopicName, TopicPartition};
+use crate::run::record;
+
+/// Records read from the log at once.
+const RECORDS_AT_ONCE: usize = 10_000;
+
+/// Where committed records go.
+pub enum Target {
+    /// A stream, one record a line.
+    Stream(Box<dyn Write>),
+    /// A folder, one file a topic.
+    Folder(PathBuf),
+}
+
+/// Writes committed records in the order of their offsets.
+pub struct Printer {
+    target: Target,
+    files: BTreeMap<TopicName, BufWriter<File>>,
+    printed: BTreeMap<TopicPartition, i64>,
+    line: Vec<u8>,
+}
+
+/// How printing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Printed {
+    /// Everything that was committed is written.
+    All,
+    /// Nobody reads any more.
+    Closed,
+}
+
+impl Printer {
+    /// A printer that has written nothing. A folder is made where it is missing.
+    pub fn new(target: Target) -> std::io::Result<Printer> {
+        if let Target::Folder(folder) = &target {
+            std::fs::create_dir_all(folder)?;
+        }
+        Ok(Printer { target, files: BTreeMap::new(), printed: BTreeMap::new(), line: Vec::new() })
+    }
+
+    /// Writes what was committed since the last call.
+    pub fn print(&mut self, log: &Log) -> std::io::Result<Printed> {
+        for (topic, partitions) in log.topics() {
+            for partition in 0..partitions {
+                if self.print_partition(log, &topic, partition)? == Printed::Closed {
+                    return Ok(Printed::Closed);
+                }
+            }
+        }
+        self.flush()
+    }
+
+    fn print_partition(&mut self, log: &Log, topic: &TopicName, partition: i32) -> std::io::Result<Printed> {
+        let name = TopicPartition::new(topic.clone(), partition);
+        loop {
+            let from = self.printed.get(&name).copied().unwrap_or(0);
+            let (events, next) = log.read_sent(topic, partition, from, RECORDS_AT_ONCE);
+            for event in &events {
+                self.line.clear();
+                record::write_event(event, &mut self.line);
+                self.line.push(b'\n');
+                if self.write(topic)? == Printed::Closed {
+                    return Ok(Printed::Closed);
+                }
+            }
+            self.printed.insert(name.clone(), next);
+            if next == from {
+                return Ok(Printed::All);
+            }
+        }
+    }
+
+    fn write(&mut self, topic: &TopicName) -> std::io::Result<Printed> {
+        match &mut self.target {
+            Target::Stream(stream) => quiet_when_closed(stream.write_all(&self.line)),
+            Target::Folder(folder) => {
+                if !self.files.contains_key(topic) {
+                    let file = File::create(folder.join(format!("{topic}.jsonl")))?;
+                    self.files.insert(topic.clone(), BufWriter::new(file));
+                }
+                let file = self.files.get_mut(topic).expect("it was just made");
+                file.write_all(&self.line)?;
+                Ok(Printed::All)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<Printed> {
+        for file in self.files.values_mut() {
+            file.flush()?;
+        }
+        match &mut self.target {
+            Target::Stream(stream) => quiet_when_closed(stream.flush()),
+            Target::Folder(_) => Ok(Printed::All),
+        }
+    }
+
+    /// How far a partition is written.
+    pub fn printed(&self, partition: &TopicPartition) -> i64 {
+        self.printed.get(partition).copied().unwrap_or(0)
+    }
+}
+
+fn quiet_when_closed(written: std::io::Result<()>) -> std::io::Result<Printed> {
+    match written {
+        Ok(()) => Ok(Printed::All),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Printed::Closed),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes failures, one line each.
+pub struct FailureFile {
+    file: BufWriter<File>,
+}
+
+impl FailureFile {
+    /// Creates the file, empty.
+    pub fn create(path: &Path) -> std::io::Result<FailureFile> {
+        Ok(FailureFile { file: BufWriter::new(File::create(path)?) })
+    }
+
+    /// Appends failures whose records are committed.
+    pub fn write(&mut self, failures: &[FailureRecord]) -> std::io::Result<()> {
+        let mut line = Vec::new();
+        for failure in failures {
+            line.clear();
+            record::write_failure(failure, &mut line);
+            line.push(b'\n');
+            self.file.write_all(&line)?;
+        }
+        self.file.flush()
+    }
+}

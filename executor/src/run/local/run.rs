@@ -1,0 +1,246 @@
+//! A local run from its first line to its summary.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use kaspr_ir::plan::{Plan, TableId};
+
+use super::feed::{Format, Input, LineFeed, Progress};
+use super::print::{FailureFile, Printed, Printer, Target};
+use crate::broker::directory::Directory;
+use crate::broker::log::Log;
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::config::Config;
+use crate::event::message::TopicPartition;
+use crate::guard::Guard;
+use crate::run::record::write_pair;
+use crate::status::counters::SharedCounters;
+use crate::tables::Tables;
+use crate::worker::{Parts, Stopped, Worker};
+
+/// Where a local run writes.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// A folder for records and tables; `None`: records go to standard output.
+    pub folder: Option<PathBuf>,
+    /// A file for failures.
+    pub failures: Option<PathBuf>,
+}
+
+/// What a local run is made of.
+pub struct Local {
+    /// What to run.
+    pub plan: Rc<Plan>,
+    /// How to run it.
+    pub config: Config,
+    /// Its inputs.
+    pub inputs: Vec<Input>,
+    /// How their lines are read.
+    pub format: Format,
+    /// Where it writes.
+    pub output: Output,
+    /// Partitions of topics whose spec names none.
+    pub partitions: i32,
+    /// Tells the time.
+    pub clock: Rc<dyn Clock>,
+}
+
+/// Why a local run did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The inputs or outputs cannot be used: the user's call is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// The worker stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Writing failed.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// How a local run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The input is used up and all is drained.
+    Drained,
+    /// It was told to stop; what was complete is committed.
+    Told,
+    /// Nobody reads its output any more.
+    Closed,
+}
+
+/// The log and what is made of it before user code is loaded.
+pub struct Prepared {
+    log: Log,
+    /// Topics that user code may write.
+    pub directory: Directory,
+}
+
+impl Local {
+    /// The log with the topics of the plan.
+    pub fn prepare(&self) -> Prepared {
+        let log = Log::new(self.partitions);
+        for topic in &self.plan.topics {
+            let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
+            if let Some(partitions) = partitions {
+                log.create(&topic.name, partitions);
+            }
+        }
+        let directory = Directory::new(Box::new(log.admin()));
+        Prepared { log, directory }
+    }
+
+    /// Runs until the input is used up, or `stop` says so. `watch` is called at every turn.
+    pub fn run<C: Code>(
+        self,
+        prepared: Prepared,
+        code: Rc<RefCell<C>>,
+        tables: Rc<RefCell<Tables>>,
+        (counters, guard): (SharedCounters, Guard),
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(&Progress, &Worker<C>),
+    ) -> Result<Ended, LocalError> {
+        let Prepared { log, directory } = prepared;
+        let (feed, progress) =
+            LineFeed::start(&self.inputs, self.format, self.clock.clone()).map_err(LocalError::Refused)?;
+        let target = match &self.output.folder {
+            Some(folder) => Target::Folder(folder.clone()),
+            None => Target::Stream(Box::new(std::io::BufWriter::with_capacity(1 << 16, std::io::stdout()))),
+        };
+        let printer = Printer::new(target)?;
+        let failures = self.output.failures.as_deref().map(FailureFile::create).transpose()?;
+        let worker = Worker::start(Parts {
+            plan: self.plan.clone(),
+            config: self.config.clone(),
+            code,
+            consumer: Box::new(log.consumer(&self.config.app, None).with_feed(Box::new(feed))),
+            producer: Box::new(log.producer(Some(&self.config.transactional_id))),
+            directory,
+            tables: tables.clone(),
+            changelog: None,
+            clock: self.clock.clone(),
+            counters,
+            guard,
+        })?;
+        let mut run = Run { local: &self, log, worker, printer, failures, progress };
+        let ended = run.until_ended(stop, watch);
+        // What was committed before a fault is written all the same.
+        let told = run.tell()?;
+        let ended = run.judge(ended)?;
+        run.worker.close()?;
+        if let Some(folder) = &self.output.folder {
+            write_tables(&self.plan, &tables.borrow(), folder)?;
+        }
+        Ok(if told == Printed::Closed { Ended::Closed } else { ended })
+    }
+}
+
+struct Run<'a, C: Code> {
+    local: &'a Local,
+    log: Log,
+    worker: Worker<C>,
+    printer: Printer,
+    failures: Option<FailureFile>,
+    progress: Progress,
+}
+
+impl<C: Code> Run<'_, C> {
+    fn until_ended(
+        &mut self,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(&Progress, &Worker<C>),
+    ) -> Result<Ended, LocalError> {
+        loop {
+            if stop() {
+                self.worker.flush()?;
+                return Ok(Ended::Told);
+            }
+            let ended = self.progress.ended.get();
+            let wait = match ended && self.worker.is_settled() {
+                true => std::time::Duration::ZERO,
+                false => self.local.config.bounds.idle_wait,
+            };
+            let turn = self.worker.turn(wait)?;
+            if turn.committed && self.tell()? == Printed::Closed {
+                return Ok(Ended::Closed);
+            }
+            if ended && turn.polled == 0 && self.drain()? {
+                return Ok(Ended::Drained);
+            }
+            watch(&self.progress, &self.worker);
+        }
+    }
+
+    /// The input has ended: commits what is complete, hands over windows. True: nothing is left.
+    fn drain(&mut self) -> Result<bool, LocalError> {
+        if !self.worker.is_settled() {
+            return Ok(false);
+        }
+        self.worker.flush()?;
+        if !self.worker.is_drained()? {
+            return Ok(false);
+        }
+        if self.worker.has_open_windows() {
+            self.worker.hand_over_windows()?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Writes what was committed since the last call; the log may forget it.
+    fn tell(&mut self) -> Result<Printed, LocalError> {
+        let printed = self.printer.print(&self.log)?;
+        let failures = self.worker.take_failures();
+        if let Some(file) = &mut self.failures {
+            file.write(&failures)?;
+        }
+        let mut needed: std::collections::BTreeMap<TopicPartition, i64> = Default::default();
+        for (partition, _, _, done) in self.worker.positions() {
+            let least = needed.entry(partition).or_insert(done);
+            *least = done.min(*least);
+        }
+        for (partition, done) in &needed {
+            self.log.forget_before(partition, (*done).min(self.printer.printed(partition)));
+        }
+        Ok(printed)
+    }
+
+    /// A refused input is the user's fault, whatever the worker made of it.
+    fn judge(&self, ended: Result<Ended, LocalError>) -> Result<Ended, LocalError> {
+        match (ended, self.progress.refused.borrow_mut().take()) {
+            (Err(_), Some(why)) => Err(LocalError::Refused(why)),
+            (ended, _) => ended,
+        }
+    }
+}
+
+/// A table's committed pairs as lines without their ends, by partition and in key order.
+pub fn table_lines(tables: &Tables, table: TableId) -> impl Iterator<Item = Vec<u8>> {
+    tables.committed(table).into_iter().flat_map(|(partition, pairs)| {
+        pairs.into_iter().map(move |(key, value)| {
+            let mut line = Vec::new();
+            write_pair(partition, &key, &value, &mut line);
+            line
+        })
+    })
+}
+
+/// `tables/{name}.jsonl`: one pair a line.
+fn write_tables(plan: &Plan, tables: &Tables, folder: &std::path::Path) -> std::io::Result<()> {
+    let folder = folder.join("tables");
+    for (number, table) in plan.tables.iter().enumerate() {
+        std::fs::create_dir_all(&folder)?;
+        let mut file = std::io::BufWriter::new(std::fs::File::create(folder.join(format!("{}.jsonl", table.name)))?);
+        let id = TableId(u32::try_from(number).expect("a plan counts tables in u32"));
+        for mut line in table_lines(tables, id) {
+            line.push(b'\n');
+            file.write_all(&line)?;
+        }
+        file.flush()?;
+    }
+    Ok(())
+}

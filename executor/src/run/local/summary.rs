@@ -1,0 +1,90 @@
+//! The table at the end of a run: what passed where, and how fast.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::status::counters::{Counters, StepCounters};
+
+/// The summary as text.
+pub fn summary(counters: &Counters, elapsed: Duration) -> String {
+    let shown: Vec<&StepCounters> =
+        counters.steps.iter().filter(|step| step.operation != "decode" || step.failed > 0).collect();
+    let rows: Vec<[String; 7]> = shown.iter().map(|step| row(step)).collect();
+    let titles = ["agent", "operation", "in", "out", "filtered", "failed", "time"].map(str::to_owned);
+    let width = |column: usize| {
+        std::iter::once(&titles).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&titles).chain(&rows) {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let cell = if column < 2 { format!("{cell}{pad}") } else { format!("{pad}{cell}") };
+            write!(line, "{}{cell}", if column == 0 { "" } else { "  " }).expect("writing to a string never fails");
+        }
+        writeln!(text, "{}", line.trim_end()).expect("writing to a string never fails");
+    }
+    text.push_str(&totals(counters, elapsed));
+    text
+}
+
+fn row(step: &StepCounters) -> [String; 7] {
+    [
+        step.agent.clone(),
+        step.operation.clone(),
+        thousands(step.taken),
+        thousands(step.given),
+        thousands(step.filtered),
+        thousands(step.failed),
+        time(step.time),
+    ]
+}
+
+fn totals(counters: &Counters, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let rate = if seconds > 0.0 { (counters.completed as f64 / seconds) as u64 } else { 0 };
+    let letters = match counters.dead_letters {
+        0 => String::new(),
+        letters => format!(" ({} dead letters)", thousands(letters)),
+    };
+    format!(
+        "{} events in, {} records out, {} failed{letters}, {seconds:.2} s, {} events/s\n",
+        thousands(counters.completed),
+        thousands(counters.records),
+        thousands(counters.failures),
+        thousands(rate),
+    )
+}
+
+/// A number with its thousands apart.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn time(time: Duration) -> String {
+    match time.as_micros() {
+        0 => "-".to_owned(),
+        micros @ 1..1000 => format!("{micros} µs"),
+        micros @ 1000..1_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

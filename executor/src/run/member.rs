@@ -1,0 +1,126 @@
+//! A worker as a member of its group on a broker: it runs until it is told to stop, or has caught
+//! up with the ends that the topics had at the start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::broker::{Admin, BrokerError, Consumer};
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::event::message::TopicPartition;
+use crate::worker::{Stopped, Worker};
+
+/// How often a worker looks whether it has caught up, and whether brokers are back.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop; what was complete is committed.
+    Told,
+    /// Everything up to the ends is committed.
+    CaughtUp,
+    /// It was told to stop, and the broker did not take the last commit.
+    Uncommitted,
+}
+
+/// The ends of all partitions of these topics that hold anything.
+pub fn ends(
+    topics: &[String],
+    admin: &mut dyn Admin,
+    consumer: &mut dyn Consumer,
+) -> Result<BTreeMap<TopicPartition, i64>, BrokerError> {
+    let mut ends = BTreeMap::new();
+    for topic in topics {
+        for partition in 0..admin.partitions(topic)?.unwrap_or(0) {
+            let partition = TopicPartition::new(topic.as_str(), partition);
+            let marks = consumer.watermarks(&partition)?;
+            if marks.high > marks.low {
+                ends.insert(partition, marks.high);
+            }
+        }
+    }
+    Ok(ends)
+}
+
+/// A run of a worker.
+pub struct Member<'a> {
+    /// Tells the time.
+    pub clock: &'a dyn Clock,
+    /// Whether to stop.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Called now and then, when nothing else asks the brokers how they are.
+    pub look: &'a dyn Fn(),
+    /// Takes the status, when somebody asked for it.
+    pub tell: &'a dyn Fn(String),
+    /// Run only up to here.
+    pub until: Option<BTreeMap<TopicPartition, i64>>,
+}
+
+impl Member<'_> {
+    /// Runs until told or caught up, then commits and leaves the group.
+    pub fn run<C: Code>(self, mut worker: Worker<C>) -> Result<Ended, Stopped> {
+        let ended = self.turns(&mut worker)?;
+        worker.drain()?;
+        let committed = worker.flush()?;
+        if !committed {
+            warn!("stopped before everything was committed: it comes again");
+        }
+        worker.close()?;
+        Ok(if committed { ended } else { Ended::Uncommitted })
+    }
+
+    fn turns<C: Code>(&self, worker: &mut Worker<C>) -> Result<Ended, Stopped> {
+        let mut looked = self.clock.now();
+        loop {
+            if (self.stop)() {
+                return Ok(Ended::Told);
+            }
+            worker.turn(LOOK_EVERY)?;
+            if worker.is_asked() {
+                (self.tell)(worker.status().to_string());
+            }
+            let now = self.clock.now();
+            if now < looked + LOOK_EVERY {
+                continue;
+            }
+            looked = now;
+            (self.look)();
+            if let Some(ends) = &self.until
+                && caught_up(ends, worker)?
+            {
+                info!("caught up");
+                return Ok(Ended::CaughtUp);
+            }
+        }
+    }
+}
+
+/// Everything up to the ends is committed, by this member or another one of the group.
+fn caught_up<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &mut Worker<C>) -> Result<bool, Stopped> {
+    let mut taken_all = true;
+    for (partition, _, taken, done) in worker.positions() {
+        let end = ends.get(&partition).copied().unwrap_or(0);
+        if taken < end {
+            return Ok(false);
+        }
+        taken_all &= done >= end;
+    }
+    if !taken_all {
+        if worker.is_settled() && worker.has_open_windows() {
+            worker.hand_over_windows()?;
+        }
+        return Ok(false);
+    }
+    let names: Vec<_> = ends.keys().cloned().collect();
+    let committed = match worker.committed(&names) {
+        Err(Stopped::Broker(BrokerError::Retriable(_))) => return Ok(false),
+        committed => committed?,
+    };
+    let reached = |(committed, end): (Option<crate::broker::Committed>, &i64)| {
+        committed.is_some_and(|committed| committed.offset >= *end)
+    };
+    Ok(committed.into_iter().zip(ends.values()).all(reached))
+}

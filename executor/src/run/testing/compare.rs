@@ -1,0 +1,149 @@
+//! What a test expects beside what came: the first difference, in words.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::play::Came;
+use super::suite::Expect;
+use crate::event::failure::FailureRecord;
+
+/// The first difference; `None`: all that is expected came, and nothing else where it is named.
+pub fn difference(expect: &Expect, came: &Came) -> Option<String> {
+    // Failures first: they say why records are missing.
+    failures(&expect.failures, &came.failures)
+        .or_else(|| expect.topics.iter().find_map(|(topic, records)| of_topic(topic, records, came)))
+        .or_else(|| expect.tables.iter().find_map(|(table, pairs)| of_table(table, pairs, came)))
+}
+
+fn two(expected: impl std::fmt::Display, came: impl std::fmt::Display) -> String {
+    format!("  expected {expected}\n  came     {came}")
+}
+
+fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Came) -> Option<String> {
+    let none = Vec::new();
+    let lines = came.topics.get(topic).unwrap_or(&none);
+    for number in 0..expected.len().max(lines.len()) {
+        let place = format!("topic \"{topic}\", record {}", number + 1);
+        let found = match (expected.get(number), lines.get(number)) {
+            (Some(expected), Some(line)) => {
+                of_record(expected, line).map(|(path, words)| format!("{place}{path}:\n{words}"))
+            }
+            (Some(expected), None) => {
+                let expected = serde_json::to_string(expected).unwrap_or_default();
+                Some(format!("{place}:\n{}", two(expected, "nothing more")))
+            }
+            (None, line) => Some(format!("{place}:\n{}", two("nothing more", line.map_or("", String::as_str)))),
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// The path and the words of the first field that differs. Only fields that are written count.
+pub(super) fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) -> Option<(String, String)> {
+    let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
+    expected.iter().find_map(|(name, wanted)| {
+        let got = came.get(name).map(|raw| raw.get());
+        if got == Some(wanted.get()) || (wanted.get() == "null" && got.is_none()) {
+            return None;
+        }
+        let (wanted, got) = (json(wanted.get()), got.map(json));
+        match got {
+            Some(got) => in_value(&wanted, &got).map(|(path, words)| (format!(", {name}{path}"), words)),
+            None => Some((format!(", {name}"), two(wanted, format!("a record without it: {line}")))),
+        }
+    })
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
+}
+
+/// The path and the words of the first difference within two values.
+fn in_value(expected: &Value, came: &Value) -> Option<(String, String)> {
+    match (expected, came) {
+        (Value::Object(wanted), Value::Object(got)) => {
+            let names: std::collections::BTreeSet<_> = wanted.keys().chain(got.keys()).collect();
+            names.into_iter().find_map(|name| {
+                let path = format!(".{name}");
+                match (wanted.get(name), got.get(name)) {
+                    (Some(wanted), Some(got)) => in_value(wanted, got).map(|(rest, words)| (path + &rest, words)),
+                    (Some(wanted), None) => Some((path, two(wanted, "nothing"))),
+                    (None, got) => Some((path, two("nothing", got.unwrap_or(&Value::Null)))),
+                }
+            })
+        }
+        (Value::Array(wanted), Value::Array(got)) if wanted.len() == got.len() => {
+            let pairs = wanted.iter().zip(got).enumerate();
+            pairs.into_iter().find_map(|(number, (wanted, got))| {
+                in_value(wanted, got).map(|(rest, words)| (format!("[{number}]{rest}"), words))
+            })
+        }
+        (wanted, got) => (wanted != got).then(|| (String::new(), two(wanted, got))),
+    }
+}
+
+fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Option<String> {
+    let got = pairs(table, came);
+    let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
+    names.into_iter().find_map(|name| {
+        let place = format!("table \"{table}\", key \"{name}\"");
+        match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
+            (Some(wanted), Some(got)) => in_value(wanted, &got).map(|(path, words)| format!("{place}{path}:\n{words}")),
+            (Some(wanted), None) => Some(format!("{place}:\n{}", two(wanted, "nothing"))),
+            (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or_default()))),
+        }
+    })
+}
+
+/// What a table holds, by key: a text, or the JSON text of what is none.
+pub(super) fn pairs(table: &str, came: &Came) -> BTreeMap<String, Box<RawValue>> {
+    let lines = came.tables.get(table).into_iter().flatten();
+    let pair = |line: &String| {
+        let mut line: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).ok()?;
+        let key = ["key", "keyText", "keyBase64"].iter().find_map(|name| line.remove(*name))?;
+        let key = json(key.get());
+        let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+        Some((key, ["value", "valueText", "valueBase64"].iter().find_map(|name| line.remove(*name))?))
+    };
+    lines.filter_map(pair).collect()
+}
+
+fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Option<String> {
+    for number in 0..expected.len().max(came.len()) {
+        let place = format!("failure {}", number + 1);
+        let found = match (expected.get(number), came.get(number).map(failure)) {
+            (Some(expected), Some(line)) => {
+                of_failure(expected, &line).map(|(path, words)| format!("{place}, {path}:\n{words}\n  of {line}"))
+            }
+            (Some(expected), None) => {
+                let expected = serde_json::to_string(expected).unwrap_or_default();
+                Some(format!("{place}:\n{}", two(expected, "no failure")))
+            }
+            (None, line) => Some(format!("{place}:\n{}", two("no failure", line.unwrap_or_default()))),
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// The fields of a failure.
+pub(super) fn failure(failure: &FailureRecord) -> Value {
+    let mut line = Vec::new();
+    crate::run::record::write_failure(failure, &mut line);
+    json(&String::from_utf8_lossy(&line))["failure"].clone()
+}
+
+/// The path and the words of the first field that differs. Only fields that are written count.
+pub(super) fn of_failure(expected: &BTreeMap<String, Value>, came: &Value) -> Option<(String, String)> {
+    expected.iter().find_map(|(name, wanted)| {
+        let got = came.get(name).cloned().unwrap_or_default();
+        in_value(wanted, &got).map(|(path, words)| (format!("{name}{path}"), words))
+    })
+}

@@ -1,0 +1,95 @@
+//! Events that must not run (again), and why: they fail at their turn, without any of their code
+//! being called.
+//!
+//! It is filled by whoever learns from outside the stage that an event cannot succeed: the crash
+//! guard, of events that ended the process; delivery, of events whose records are refused.
+
+use std::collections::BTreeMap;
+
+use kaspr_ir::plan::ReaderId;
+
+use crate::assignment::ledger::Slots;
+use crate::code::Fault;
+use crate::event::frame::Unit;
+
+/// Why an event fails, and where.
+#[derive(Clone, Debug)]
+pub struct Sentence {
+    /// Why.
+    pub fault: Fault,
+    /// Agent and operation whose policy applies, as failure records name them. `None`, or one that
+    /// the reader does not have: where events are decoded, under the first agent's policy.
+    pub site: Option<(String, String)>,
+}
+
+/// Events by reader, number of the partition and offset.
+#[derive(Debug, Default)]
+pub struct Condemned {
+    events: BTreeMap<(ReaderId, usize, i64), Sentence>,
+}
+
+impl Condemned {
+    /// Nothing is: what almost every worker sees at almost every event.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The event fails when it comes, without further tries. A batch that holds it fails as one unit.
+    pub fn condemn(&mut self, reader: ReaderId, partition: usize, offset: i64, sentence: Sentence) {
+        self.events.insert((reader, partition, offset), sentence);
+    }
+
+    /// A broker refuses what the event sends: it fails, and where even its dead letter was refused, it is
+    /// recorded only.
+    pub fn refuse(&mut self, reader: ReaderId, partition: usize, offset: i64, fault: Fault) {
+        let key = (reader, partition, offset);
+        match self.events.get_mut(&key) {
+            Some(sentence) => sentence.fault.without_letter = true,
+            None => self.condemn(reader, partition, offset, Sentence { fault, site: None }),
+        }
+    }
+
+    /// Why a unit must not run.
+    pub fn sentence(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> Option<&Sentence> {
+        unit.events().iter().find_map(|event| self.events.get(&(reader, slots.of(event), event.offset)))
+    }
+
+    /// Forgets what lies before an offset: its failures are committed.
+    pub fn passed(&mut self, reader: ReaderId, partition: usize, offset: i64) {
+        self.events.retain(|&(of, at, event), _| (of, at) != (reader, partition) || event >= offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::event::message::Event;
+
+    fn event(offset: i64) -> Rc<Event> {
+        let (key, value, headers) = (None, None, Vec::new());
+        Rc::new(Event { topic: "t".into(), partition: 0, offset, timestamp_ms: 0, key, value, headers })
+    }
+
+    #[test]
+    fn the_event_is_found_alone_and_in_a_batch_until_it_is_passed() {
+        let (mut condemned, mut slots) = (Condemned::default(), Slots::default());
+        let (reader, other) = (ReaderId(0), ReaderId(1));
+        condemned.refuse(reader, slots.of(&event(0)), 7, Fault::new("Kind", "why"));
+        let alone = |offset| Unit::Event(event(offset));
+        let mut is_condemned =
+            |condemned: &Condemned, reader, unit: &Unit| condemned.sentence(reader, unit, &mut slots).is_some();
+        assert!(is_condemned(&condemned, reader, &alone(7)) && !is_condemned(&condemned, reader, &alone(8)));
+        assert!(!is_condemned(&condemned, other, &alone(7)), "other readers have code of their own");
+        assert!(is_condemned(&condemned, reader, &Unit::Batch(Rc::new([event(6), event(7)]))));
+        let has_no_letter = |condemned: &Condemned| condemned.events[&(reader, 0, 7)].fault.without_letter;
+        assert!(!has_no_letter(&condemned));
+        condemned.refuse(reader, 0, 7, Fault::new("Kind", "its letter"));
+        assert!(has_no_letter(&condemned));
+        condemned.passed(reader, 0, 7);
+        assert!(!condemned.is_empty());
+        condemned.passed(reader, 0, 8);
+        assert!(condemned.is_empty());
+    }
+}

@@ -1,0 +1,404 @@
+//! One event's way through its reader's program, depth first, with a place to wait at every call.
+//!
+//! The walk keeps its own stack, so that an event whose function awaits something can be put aside
+//! and taken up again where it was. Everything it does to the world goes to its frame's scratch.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use kaspr_ir::plan::AgentId;
+
+use crate::broker::directory::Directory;
+use crate::clock::Clock;
+use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
+use crate::event::effects::{Outgoing, Span};
+use crate::event::frame::Frame;
+use crate::event::message::{Header, TopicName};
+use crate::stage::program::{Address, Instruction, Program, SiteId, Target, Then};
+use crate::status::counters::{Counters, StepCounters};
+
+/// What a walk works with: the same for all events of a stage.
+pub struct Machine<'a, C: Code> {
+    /// The reader's instructions.
+    pub program: &'a Program,
+    /// The user's code.
+    pub code: &'a mut C,
+    /// The topics that are written.
+    pub directory: &'a Directory,
+    /// The table of counters.
+    pub counters: &'a mut Counters,
+    /// Tells the time.
+    pub clock: &'a dyn Clock,
+    /// How many events the time of this one stands for; 0: it is not measured.
+    pub sample: u32,
+    /// Room to encode in.
+    pub buffer: &'a mut Vec<u8>,
+}
+
+/// How a walk came to rest.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All values arrived.
+    Done,
+    /// A call is not finished.
+    Pending(Ticket),
+    /// The event fails here.
+    Failed(SiteId, Fault),
+}
+
+type Stop = Outcome;
+
+/// A value that has further to go.
+#[derive(Debug)]
+enum Point<V> {
+    /// A value before an instruction.
+    Value { at: Address, value: V, via: Passed<V> },
+    /// A generator whose values each go on from an instruction.
+    Values(Steps<V>),
+}
+
+/// What the last channel on a value's way said of it.
+type Passed<V> = Option<Rc<Via<V>>>;
+
+/// A generator that has further values.
+#[derive(Debug)]
+struct Steps<V> {
+    /// Where each value goes on.
+    at: Address,
+    agent: AgentId,
+    site: SiteId,
+    values: V,
+    via: Passed<V>,
+}
+
+/// An output on the way to its send.
+#[derive(Debug)]
+struct Draft<V> {
+    topic: Option<TopicName>,
+    key: Option<V>,
+    value: Option<V>,
+    partition: Option<i32>,
+    headers: Option<Vec<Header>>,
+}
+
+impl<V> Default for Draft<V> {
+    fn default() -> Draft<V> {
+        Draft { topic: None, key: None, value: None, partition: None, headers: None }
+    }
+}
+
+/// What a pending ticket will give its result to.
+#[derive(Debug)]
+enum Waiting<V> {
+    Call { at: Address, value: V, via: Passed<V> },
+    Values(Steps<V>),
+}
+
+/// One event's way through a program.
+#[derive(Debug)]
+pub struct Walk<V> {
+    /// The event and its effects.
+    pub frame: Rc<Frame>,
+    stack: Vec<Point<V>>,
+    deferred: VecDeque<(Address, V, Passed<V>)>,
+    draft: Draft<V>,
+    waiting: Option<Waiting<V>>,
+}
+
+impl<V: Clone + std::fmt::Debug> Walk<V> {
+    /// A walk from the first instruction, with the decoded value.
+    pub fn new(frame: Rc<Frame>, value: V) -> Walk<V> {
+        let stack = vec![Point::Value { at: 0, value, via: None }];
+        Walk { frame, stack, deferred: VecDeque::new(), draft: Draft::default(), waiting: None }
+    }
+
+    /// Makes a finished walk ready for another event, keeping its room.
+    pub fn restart(&mut self, frame: Rc<Frame>, value: V) {
+        self.frame = frame;
+        self.stack.clear();
+        self.deferred.clear();
+        self.draft = Draft::default();
+        self.waiting = None;
+        self.stack.push(Point::Value { at: 0, value, via: None });
+    }
+
+    /// Goes on until all values arrived, something is pending or something failed.
+    pub fn run<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>) -> Outcome {
+        loop {
+            let stopped = match self.stack.pop() {
+                Some(Point::Value { at, value, via }) => self.follow(machine, at, value, via),
+                Some(Point::Values(steps)) => {
+                    let site = &machine.program.sites[steps.site.0];
+                    let (limit, row, via) = (site.limit, site.counter, steps.via.as_ref());
+                    let with = With { agent: steps.agent, tables: &[], frame: &self.frame, via, limit, row };
+                    let called = machine.code.next(&steps.values, with);
+                    self.next(machine, steps, called)
+                }
+                None => match self.deferred.pop_front() {
+                    Some((at, value, via)) => {
+                        self.stack.push(Point::Value { at, value, via });
+                        Ok(())
+                    }
+                    None => return Outcome::Done,
+                },
+            };
+            if let Err(outcome) = stopped {
+                return outcome;
+            }
+        }
+    }
+
+    /// The site of the call that is pending, if one is.
+    pub fn pending_site(&self, program: &Program) -> Option<SiteId> {
+        match self.waiting.as_ref()? {
+            Waiting::Values(steps) => Some(steps.site),
+            Waiting::Call { at, .. } => match &program.instructions[*at] {
+                Instruction::Call { site, .. } => Some(*site),
+                _ => None,
+            },
+        }
+    }
+
+    /// Goes on with what the pending ticket came to.
+    pub fn resume<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, called: Called<V>) -> Outcome {
+        let stopped = match self.waiting.take().expect("a walk is resumed when its ticket is finished") {
+            Waiting::Call { at, value, via } => match self.settle(machine, at, value, &via, called) {
+                Ok(Some((at, value))) => self.follow(machine, at, value, via),
+                Ok(None) => Ok(()),
+                Err(outcome) => Err(outcome),
+            },
+            Waiting::Values(steps) => self.next(machine, steps, called),
+        };
+        match stopped {
+            Ok(()) => self.run(machine),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Takes the next value of a generator; the generator waits below it on the stack.
+    fn next<C: Code<Value = V>>(
+        &mut self,
+        machine: &mut Machine<'_, C>,
+        steps: Steps<V>,
+        called: Called<V>,
+    ) -> Result<(), Stop> {
+        match called {
+            Called::Value(value) | Called::Values(value) => {
+                step(machine, steps.site).given += 1;
+                let (at, via) = (steps.at, steps.via.clone());
+                self.stack.push(Point::Values(steps));
+                self.stack.push(Point::Value { at, value, via });
+            }
+            Called::End => {}
+            Called::Pending(ticket) => {
+                self.waiting = Some(Waiting::Values(steps));
+                return Err(Outcome::Pending(ticket));
+            }
+            Called::Failed(fault) => return Err(Outcome::Failed(steps.site, fault)),
+        }
+        Ok(())
+    }
+
+    /// Carries a value through the instructions until it arrives or splits.
+    fn follow<C: Code<Value = V>>(
+        &mut self,
+        machine: &mut Machine<'_, C>,
+        mut at: Address,
+        mut value: V,
+        via: Passed<V>,
+    ) -> Result<(), Stop> {
+        let program = machine.program;
+        loop {
+            match &program.instructions[at] {
+                Instruction::Enter(site) => step(machine, *site).taken += 1,
+                Instruction::Call { site, agent, function, tables, of_draft, .. } => {
+                    let given = match &self.draft.value {
+                        Some(drafted) if *of_draft => drafted,
+                        _ => &value,
+                    };
+                    let (limit, row) = (program.sites[site.0].limit, program.sites[site.0].counter);
+                    let with = With { agent: *agent, tables, frame: &self.frame, via: via.as_ref(), limit, row };
+                    let called = timed(machine, *site, |machine| machine.code.call(*function, given, with));
+                    match self.settle(machine, at, value, &via, called)? {
+                        Some(next) => (at, value) = next,
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
+                Instruction::Send { site, target } => {
+                    let draft = std::mem::take(&mut self.draft);
+                    self.send(machine, target, draft, &value).map_err(|fault| Outcome::Failed(*site, fault))?;
+                    step(machine, *site).given += 1;
+                }
+                Instruction::Metadata(site) => {
+                    value = self.metadata(machine).map_err(|fault| Outcome::Failed(*site, fault))?;
+                }
+                Instruction::Nothing => value = machine.code.none(),
+                Instruction::Jump(to) => {
+                    at = *to;
+                    continue;
+                }
+                Instruction::Fork { site, entries } => {
+                    let Draft { key, value: drafted, headers, .. } = std::mem::take(&mut self.draft);
+                    let passed = drafted.unwrap_or_else(|| value.clone());
+                    let behind = (key.is_some() || headers.is_some()).then(|| Rc::new(Via { key, headers }));
+                    step(machine, *site).given += 1;
+                    self.stack.push(Point::Value { at: at + 1, value, via });
+                    for &entry in entries.iter().rev() {
+                        self.stack.push(Point::Value { at: entry, value: passed.clone(), via: behind.clone() });
+                    }
+                    return Ok(());
+                }
+                Instruction::Defer => {
+                    self.deferred.push_back((at + 1, value, via));
+                    return Ok(());
+                }
+                Instruction::End => return Ok(()),
+            }
+            at += 1;
+        }
+    }
+
+    /// Does with the result of a call what its instruction says: where the value goes on, if it does.
+    fn settle<C: Code<Value = V>>(
+        &mut self,
+        machine: &mut Machine<'_, C>,
+        at: Address,
+        value: V,
+        via: &Passed<V>,
+        called: Called<V>,
+    ) -> Result<Option<(Address, V)>, Stop> {
+        let Instruction::Call { site, agent, then, .. } = &machine.program.instructions[at] else {
+            unreachable!("only calls are settled");
+        };
+        let (site, agent, then) = (*site, *agent, *then);
+        let failed = |fault| Outcome::Failed(site, fault);
+        let result = match called {
+            Called::Value(result) => result,
+            Called::Values(values) if then == Then::Replace => {
+                self.stack.push(Point::Values(Steps { at: at + 1, agent, site, values, via: via.clone() }));
+                return Ok(None);
+            }
+            Called::Values(result) => result,
+            Called::End => machine.code.none(),
+            Called::Pending(ticket) => {
+                self.waiting = Some(Waiting::Call { at, value, via: via.clone() });
+                return Err(Outcome::Pending(ticket));
+            }
+            Called::Failed(fault) => return Err(failed(fault)),
+        };
+        match then {
+            Then::Replace => {
+                step(machine, site).given += 1;
+                return Ok(Some((at + 1, result)));
+            }
+            Then::Keep if !machine.code.truth(&result).map_err(failed)? => {
+                step(machine, site).filtered += 1;
+                return Ok(None);
+            }
+            Then::Keep => step(machine, site).given += 1,
+            Then::Unless(past) if !machine.code.truth(&result).map_err(failed)? => {
+                step(machine, site).filtered += 1;
+                return Ok(Some((past, value)));
+            }
+            Then::Unless(_) => {}
+            Then::Topic => self.draft.topic = Some(machine.code.topic(&result).map_err(failed)?),
+            Then::Key => self.draft.key = Some(result),
+            Then::Value => self.draft.value = Some(result),
+            Then::Partition => self.draft.partition = machine.code.partition(&result).map_err(failed)?,
+            Then::Headers => self.draft.headers = Some(machine.code.headers(&result).map_err(failed)?),
+            Then::Discard => {
+                self.draft.value = None;
+                step(machine, site).given += 1;
+            }
+        }
+        Ok(Some((at + 1, value)))
+    }
+
+    /// Encodes a drafted output and stages it in the scratch.
+    fn send<C: Code<Value = V>>(
+        &self,
+        machine: &mut Machine<'_, C>,
+        target: &Target,
+        draft: Draft<V>,
+        value: &V,
+    ) -> Result<(), Fault> {
+        let topic = draft.topic.as_ref().or(target.topic.as_ref()).expect("an output has a name or a name selector");
+        // Encoding may run user code, which may send: so the scratch is not held meanwhile.
+        machine.buffer.clear();
+        // A key that is nothing is Kafka's null, whatever the serializer would make of it.
+        let key = draft.key.as_ref().filter(|key| !machine.code.is_none(key));
+        let key_length = match key {
+            Some(key) => match machine.code.encode(&target.key_codec, key, machine.buffer)? {
+                Encoded::Bytes => Some(machine.buffer.len()),
+                Encoded::Null => None,
+            },
+            None => None,
+        };
+        let split = machine.buffer.len();
+        let has_value = if target.forwards {
+            let bytes = self.frame.unit.events()[0].value.as_deref();
+            machine.buffer.extend_from_slice(bytes.unwrap_or_default());
+            bytes.is_some()
+        } else {
+            let value = draft.value.as_ref().unwrap_or(value);
+            machine.code.encode(&target.value_codec, value, machine.buffer)? == Encoded::Bytes
+        };
+        let (key, value) = machine.buffer.split_at(split);
+        let key = key_length.map(|_| key);
+        let value = has_value.then_some(value);
+        let partition = machine.directory.place(topic, draft.partition, key)?;
+        let headers = draft.headers.unwrap_or_default();
+        machine.directory.check_size(topic, key, value, &headers)?;
+        let timestamp_ms = machine.clock.wall_ms();
+        let (has_key, has_value) = (key.is_some(), value.is_some());
+        let mut scratch = self.frame.scratch.borrow_mut();
+        let (key, value) = scratch.take(machine.buffer, split);
+        let (key, value) = (has_key.then_some(key), has_value.then_some(value));
+        scratch.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+        Ok(())
+    }
+
+    fn metadata<C: Code<Value = V>>(&self, machine: &mut Machine<'_, C>) -> Result<V, Fault> {
+        let scratch = self.frame.scratch.borrow();
+        let sent = scratch.outgoing.last().expect("it follows a send");
+        let (topic, partition, timestamp_ms) = (sent.topic.clone(), sent.partition, sent.timestamp_ms);
+        drop(scratch);
+        machine.code.sent(&topic, partition, timestamp_ms)
+    }
+}
+
+/// Puts a record into a frame's scratch.
+pub fn stage(
+    frame: &Frame,
+    topic: &TopicName,
+    partition: i32,
+    timestamp_ms: i64,
+    (key, value): (Option<&[u8]>, Option<&[u8]>),
+    headers: Vec<Header>,
+) {
+    let mut scratch = frame.scratch.borrow_mut();
+    let mut put = |bytes: &[u8]| -> Span {
+        let start = scratch.bytes.len();
+        scratch.bytes.extend_from_slice(bytes);
+        scratch.span_from(start)
+    };
+    let (key, value) = (key.map(&mut put), value.map(&mut put));
+    scratch.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+}
+
+fn step<'a, C: Code>(machine: &'a mut Machine<'_, C>, site: SiteId) -> &'a mut StepCounters {
+    &mut machine.counters.steps[machine.program.sites[site.0].counter]
+}
+
+fn timed<R, C: Code>(machine: &mut Machine<'_, C>, site: SiteId, call: impl FnOnce(&mut Machine<'_, C>) -> R) -> R {
+    if machine.sample == 0 {
+        return call(machine);
+    }
+    let before = machine.clock.now();
+    let result = call(machine);
+    let time: Duration = (machine.clock.now() - before) * machine.sample;
+    step(machine, site).time += time;
+    result
+}

@@ -1,0 +1,182 @@
+//! The status of a worker as JSON: what SIGUSR1 prints (formats, "Names and settings").
+
+pub mod counters;
+pub mod stall;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::event::failure::FailureRecord;
+use crate::event::message::TopicPartition;
+use crate::status::counters::{Counters, StepCounters};
+use crate::status::stall::{Cause, Standing, Subject};
+
+/// The failures that the status shows.
+pub const RECENT_MAX: usize = 20;
+
+/// The last failures, oldest first.
+#[derive(Debug, Default)]
+pub struct Recent {
+    failures: VecDeque<FailureRecord>,
+}
+
+impl Recent {
+    /// Notes a failure. One that is done again after an abort stands there once.
+    pub fn note(&mut self, failure: &FailureRecord) {
+        self.failures.retain(|known| known != failure);
+        if self.failures.len() == RECENT_MAX {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(failure.clone());
+    }
+}
+
+/// A reader in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The reader: its first agent's name.
+    pub reader: String,
+    /// The next offset to take.
+    pub taken: i64,
+    /// The next offset that is not complete.
+    pub done: i64,
+    /// The partition's end, as far as it is known.
+    pub high: Option<i64>,
+    /// What holds it; `None` where nothing waits.
+    pub cause: Option<Cause>,
+}
+
+impl Reading {
+    /// As the stall report looks at it.
+    pub fn into_standing(self) -> Standing {
+        let lag = self.high.unwrap_or(self.taken).max(self.taken) - self.done;
+        Standing {
+            subject: Subject::Reader(self.partition, self.reader),
+            position: self.done,
+            lag: u64::try_from(lag).unwrap_or(0),
+            cause: self.cause,
+        }
+    }
+}
+
+/// What a status is made of.
+pub struct Status<'a> {
+    /// Whose.
+    pub config: &'a Config,
+    /// When, in ms since 1970.
+    pub now_ms: i64,
+    /// The table of counters.
+    pub counters: &'a Counters,
+    /// Where the readers are.
+    pub readings: Vec<Reading>,
+    /// The last failures.
+    pub recent: &'a Recent,
+}
+
+impl Status<'_> {
+    /// One object. Nothing of an event's payload is in it.
+    pub fn to_json(self) -> Value {
+        let counters = self.counters;
+        let mut partitions: BTreeMap<TopicPartition, (Option<i64>, Vec<Value>)> = BTreeMap::new();
+        for reading in self.readings {
+            let (_, readers) = partitions.entry(reading.partition).or_insert((reading.high, Vec::new()));
+            let holds = reading.cause.map(|cause| cause.to_string());
+            readers.push(
+                json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds }),
+            );
+        }
+        let partition = |(partition, (high, readers)): (TopicPartition, (Option<i64>, Vec<Value>))| json!({ "topic": &*partition.topic, "partition": partition.partition, "high": high, "readers": readers });
+        json!({ "status": {
+            "app": self.config.app,
+            "worker": self.config.transactional_id,
+            "timestamp": self.now_ms,
+            "events": counters.events,
+            "completed": counters.completed,
+            "failed": counters.failures,
+            "deadLetters": counters.dead_letters,
+            "records": counters.records,
+            "commits": counters.commits,
+            "steps": counters.steps.iter().map(step).collect::<Vec<_>>(),
+            "partitions": partitions.into_iter().map(partition).collect::<Vec<_>>(),
+            "failures": self.recent.failures,
+        } })
+    }
+}
+
+fn step(step: &StepCounters) -> Value {
+    json!({
+        "agent": step.agent, "operation": step.operation, "in": step.taken, "out": step.given,
+        "filtered": step.filtered, "failed": step.failed, "seconds": step.time.as_secs_f64(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn failure(offset: i64) -> FailureRecord {
+        let text = |text: &str| text.to_owned();
+        let (agent, operation, topic, kind) = (text("a"), text("o"), text("t"), text("KeyError"));
+        FailureRecord { agent, operation, topic, partition: 0, offset, kind, message: text("m"), at: text("f:1") }
+    }
+
+    #[test]
+    fn the_last_twenty_failures_once_each() {
+        let mut recent = Recent::default();
+        for offset in 0..30 {
+            recent.note(&failure(offset));
+        }
+        recent.note(&failure(29));
+        let offsets: Vec<i64> = recent.failures.iter().map(|failure| failure.offset).collect();
+        assert_eq!(offsets, (10..30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_status_says_where_everything_is() {
+        let step = StepCounters {
+            agent: "a".to_owned(),
+            operation: "o".to_owned(),
+            taken: 5,
+            given: 3,
+            filtered: 1,
+            failed: 1,
+            time: Duration::from_millis(1500),
+        };
+        let counters = Counters { steps: vec![step], events: 5, completed: 5, ..Counters::default() };
+        let reading = Reading {
+            partition: TopicPartition::new("t", 0),
+            reader: "a".to_owned(),
+            taken: 5,
+            done: 4,
+            high: Some(9),
+            cause: Some(Cause::Window { events: 1, due_in: Duration::from_secs(5) }),
+        };
+        let mut recent = Recent::default();
+        recent.note(&failure(3));
+        let config = Config::new("shop", "pod-1", 0);
+        let status = Status {
+            config: &config,
+            now_ms: 7,
+            counters: &counters,
+            readings: vec![reading.clone()],
+            recent: &recent,
+        };
+        let expected = json!({ "status": {
+            "app": "shop", "worker": "shop.pod-1.0", "timestamp": 7,
+            "events": 5, "completed": 5, "failed": 0, "deadLetters": 0, "records": 0, "commits": 0,
+            "steps": [{"agent": "a", "operation": "o", "in": 5, "out": 3, "filtered": 1, "failed": 1, "seconds": 1.5}],
+            "partitions": [{"topic": "t", "partition": 0, "high": 9, "readers": [
+                {"reader": "a", "taken": 5, "done": 4, "holds": "an open window holds 1 events for another 5 s"},
+            ]}],
+            "failures": [{"agent": "a", "operation": "o", "topic": "t", "partition": 0, "offset": 3,
+                "kind": "KeyError", "message": "m", "at": "f:1"}],
+        } });
+        assert_eq!(status.to_json(), expected);
+        assert_eq!(reading.into_standing().lag, 5);
+    }
+}

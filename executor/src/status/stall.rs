@@ -1,0 +1,337 @@
+//! Stalls: partitions that have something to do and make no progress, told with their cause.
+//!
+//! One line when a stall has lasted for a while, one when it is over. What is judged is a small
+//! view that the worker gives now and then; a call that keeps the worker's thread is told by the
+//! thread of the alarm, since the worker cannot look meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::event::message::TopicPartition;
+
+/// How often the worker looks: as a share of the time after which a stall is told, and at most.
+const LOOKS_PER_STALL: u32 = 4;
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
+
+/// What holds a reader in a partition. Times count from the moment of the look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A call has not ended.
+    Call {
+        /// The agent.
+        agent: String,
+        /// The operation.
+        operation: String,
+        /// How long it has gone on.
+        held: Duration,
+    },
+    /// An await is pending.
+    Await {
+        /// The agent.
+        agent: String,
+        /// The operation.
+        operation: String,
+        /// How long it has been.
+        held: Duration,
+    },
+    /// An event failed and is tried again.
+    Retry {
+        /// The event's offset.
+        offset: i64,
+        /// Failed tries.
+        tries: u32,
+        /// When it is tried.
+        due_in: Duration,
+    },
+    /// An open batch window holds events.
+    Window {
+        /// How many.
+        events: usize,
+        /// When it is handed over.
+        due_in: Duration,
+    },
+    /// An event waits while another of its track is in flight.
+    Track,
+    /// Events have their turn behind others of the same worker.
+    Turn {
+        /// How many wait.
+        events: usize,
+    },
+    /// The partition is paused: the queue of another reader is full.
+    Behind {
+        /// That reader.
+        reader: String,
+    },
+    /// A table is read back.
+    Restoring {
+        /// The table.
+        table: String,
+        /// How much of it there is.
+        percent: u8,
+    },
+    /// Somebody's transaction is open in the partition.
+    Transaction {
+        /// Whose, where it is known.
+        id: Option<String>,
+    },
+    /// Records and offsets wait for the broker's acknowledgement.
+    Acknowledgement,
+    /// Nothing comes from the broker.
+    Broker,
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cause::Call { agent, operation, held } => {
+                write!(f, "agent \"{agent}\", operation \"{operation}\" has not returned for {}", Seconds(*held))
+            }
+            Cause::Await { agent, operation, held } => {
+                write!(f, "agent \"{agent}\", operation \"{operation}\" has been awaiting for {}", Seconds(*held))
+            }
+            Cause::Retry { offset, tries, due_in } => {
+                write!(f, "offset {offset} failed {tries} times and is tried again in {}", Seconds(*due_in))
+            }
+            Cause::Window { events, due_in } => {
+                write!(f, "an open window holds {events} events for another {}", Seconds(*due_in))
+            }
+            Cause::Track => write!(f, "another event of its track is in flight"),
+            Cause::Turn { events } => write!(f, "{events} events wait for their turn behind others of this worker"),
+            Cause::Behind { reader } => write!(f, "paused: the queue of reader \"{reader}\" is full"),
+            Cause::Restoring { table, percent } => write!(f, "restoring table \"{table}\" at {percent} %"),
+            Cause::Transaction { id: Some(id) } => write!(f, "the transaction of \"{id}\" is open"),
+            Cause::Transaction { id: None } => write!(
+                f,
+                "its committed offset is not known (an open transaction of a member that is gone, or no answer)"
+            ),
+            Cause::Acknowledgement => write!(f, "waiting for the broker to acknowledge records and offsets"),
+            Cause::Broker => write!(f, "waiting for the broker: no events come"),
+        }
+    }
+}
+
+/// A duration as people read it in a log.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} s", self.0.as_secs_f64())
+    }
+}
+
+/// What may stall.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A reader in a partition.
+    Reader(TopicPartition, String),
+    /// A partition that came and has not started.
+    Start(TopicPartition),
+    /// The commits of the worker.
+    Commits,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::Reader(partition, reader) => write!(f, "reader \"{reader}\" in {partition}"),
+            Subject::Start(partition) => write!(f, "the start of {partition}"),
+            Subject::Commits => write!(f, "committing"),
+        }
+    }
+}
+
+/// One look at a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Of what.
+    pub subject: Subject,
+    /// Where it is: any change is progress.
+    pub position: i64,
+    /// How much it has to do; 0: nothing.
+    pub lag: u64,
+    /// What holds it, where something does.
+    pub cause: Option<Cause>,
+}
+
+/// What is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A stall has lasted for a while.
+    Stalled {
+        /// As it is now.
+        standing: Standing,
+        /// How long.
+        held: Duration,
+    },
+    /// It is over.
+    Over {
+        /// What had stalled.
+        subject: Subject,
+        /// How long.
+        held: Duration,
+    },
+}
+
+impl Notice {
+    /// Writes it to the log. What was asked for (a window, a back-off) is no warning.
+    pub fn log(&self) {
+        match self {
+            Notice::Stalled { standing: Standing { subject, position, lag, cause }, held } => {
+                let held = Seconds(*held);
+                let cause = cause.as_ref();
+                let words = cause.map_or_else(|| "the cause is not known".to_owned(), Cause::to_string);
+                match cause {
+                    Some(Cause::Window { .. } | Cause::Retry { .. }) => {
+                        info!("{subject} stands at {position} for {held}, {lag} behind: {words}");
+                    }
+                    _ => warn!("{subject} stands at {position} for {held}, {lag} behind: {words}"),
+                }
+            }
+            Notice::Over { subject, held } => info!("{subject} goes on after {}", Seconds(*held)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Seen {
+    position: i64,
+    since: Duration,
+    told: bool,
+}
+
+/// What was seen of all subjects.
+#[derive(Debug)]
+pub struct Stalls {
+    after: Duration,
+    seen: BTreeMap<Subject, Seen>,
+    looked: Option<Duration>,
+}
+
+impl Stalls {
+    /// Stalls are told after this time.
+    pub fn new(after: Duration) -> Stalls {
+        Stalls { after, seen: BTreeMap::new(), looked: None }
+    }
+
+    /// It is time for a look.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.looked.is_none_or(|looked| now >= looked + (self.after / LOOKS_PER_STALL).min(LOOK_EVERY_MAX))
+    }
+
+    /// Judges what is. What is not named any more has ended.
+    pub fn look(&mut self, now: Duration, standings: Vec<Standing>) -> Vec<Notice> {
+        // While the worker's thread is kept by a call, nobody else could make progress.
+        let was_away = self.looked.is_some_and(|looked| now >= looked + self.after);
+        self.looked = Some(now);
+        let (mut notices, mut still) = (Vec::new(), BTreeMap::new());
+        for standing in standings.into_iter().filter(|standing| standing.lag > 0) {
+            let before = self.seen.remove(&standing.subject);
+            let mut seen = match before {
+                Some(seen) if seen.position == standing.position => seen,
+                other => {
+                    notices.extend(other.and_then(|seen| over(standing.subject.clone(), &seen, now)));
+                    Seen { position: standing.position, since: now, told: false }
+                }
+            };
+            if was_away && !seen.told {
+                seen.since = now;
+            }
+            let subject = standing.subject.clone();
+            let held = now.saturating_sub(seen.since);
+            if !seen.told && held >= self.after {
+                seen.told = true;
+                notices.push(Notice::Stalled { standing, held });
+            }
+            still.insert(subject, seen);
+        }
+        let ended = std::mem::replace(&mut self.seen, still);
+        notices.extend(ended.into_iter().filter_map(|(subject, seen)| over(subject, &seen, now)));
+        notices
+    }
+}
+
+fn over(subject: Subject, seen: &Seen, now: Duration) -> Option<Notice> {
+    seen.told.then(|| Notice::Over { subject, held: now.saturating_sub(seen.since) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(30);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn subject(partition: i32) -> Subject {
+        Subject::Reader(TopicPartition::new("t", partition), "orders".to_owned())
+    }
+
+    fn standing(partition: i32, position: i64, lag: u64) -> Standing {
+        Standing { subject: subject(partition), position, lag, cause: Some(Cause::Broker) }
+    }
+
+    /// Looks every second; gives what was told, and when.
+    fn watch(stalls: &mut Stalls, seconds: std::ops::Range<u64>, standings: &[Standing]) -> Vec<(u64, Notice)> {
+        let look = |second| stalls.look(at(second), standings.to_vec()).into_iter().map(move |notice| (second, notice));
+        seconds.flat_map(look).collect()
+    }
+
+    #[test]
+    fn a_stall_is_told_once_and_its_end_once() {
+        let mut stalls = Stalls::new(AFTER);
+        let told = watch(&mut stalls, 0..100, &[standing(0, 5, 3)]);
+        assert_eq!(told, [(30, Notice::Stalled { standing: standing(0, 5, 3), held: at(30) })]);
+        let told = watch(&mut stalls, 100..120, &[standing(0, 6, 2)]);
+        assert_eq!(told, [(100, Notice::Over { subject: subject(0), held: at(100) })]);
+    }
+
+    #[test]
+    fn progress_and_nothing_to_do_are_no_stall() {
+        let mut stalls = Stalls::new(AFTER);
+        for second in 0..100_u32 {
+            let standings = vec![standing(0, i64::from(second / 20), 3), standing(1, 7, 0)];
+            assert_eq!(stalls.look(at(second.into()), standings), []);
+        }
+    }
+
+    #[test]
+    fn a_partition_that_goes_away_has_ended_its_stall() {
+        let mut stalls = Stalls::new(AFTER);
+        watch(&mut stalls, 0..40, &[standing(0, 5, 3)]);
+        assert_eq!(watch(&mut stalls, 40..41, &[]), [(40, Notice::Over { subject: subject(0), held: at(40) })]);
+        assert_eq!(watch(&mut stalls, 41..100, &[]), []);
+    }
+
+    #[test]
+    fn who_could_not_run_has_not_stalled() {
+        let mut stalls = Stalls::new(AFTER);
+        stalls.look(at(0), vec![standing(0, 5, 3)]);
+        // The worker's thread was kept by a call for 50 s.
+        assert_eq!(watch(&mut stalls, 50..80, &[standing(0, 5, 3)]), []);
+        assert_eq!(watch(&mut stalls, 80..81, &[standing(0, 5, 3)]).len(), 1);
+    }
+
+    #[test]
+    fn causes_are_told_in_words() {
+        let words = |cause: Cause| cause.to_string();
+        let (agent, operation) = ("a".to_owned(), "o".to_owned());
+        assert_eq!(
+            [
+                words(Cause::Await { agent, operation, held: at(31) }),
+                words(Cause::Retry { offset: 5, tries: 2, due_in: at(40) }),
+                words(Cause::Window { events: 3, due_in: at(570) }),
+                words(Cause::Restoring { table: "t".to_owned(), percent: 70 }),
+            ],
+            [
+                "agent \"a\", operation \"o\" has been awaiting for 31 s",
+                "offset 5 failed 2 times and is tried again in 40 s",
+                "an open window holds 3 events for another 570 s",
+                "restoring table \"t\" at 70 %",
+            ]
+        );
+    }
+}

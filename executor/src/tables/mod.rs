@@ -1,0 +1,396 @@
+//! Tables as an event sees them: its own writes over staged ones over committed ones.
+//!
+//! The *overlay* holds the writes of complete events that are not committed yet. A commit moves
+//! its writes to the store; an abort drops the overlay whole, since what comes after it goes too.
+//! The store of a global table is *fed* by its changelog alone, where the writes of all workers stand
+//! in one order: this worker's committed writes lie over it until they come back from there.
+
+pub mod restore;
+pub mod store;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use kaspr_ir::plan::TableId;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracing::warn;
+
+use crate::broker::record_size;
+use crate::event::effects::{Scratch, TableWrite};
+use crate::tables::store::{ChangelogPosition, MemoryStore, Store, StoreError};
+
+/// The topic that keeps a table's changes.
+pub fn changelog(app: &str, table: &str) -> String {
+    format!("{app}-{table}-changelog")
+}
+
+/// The newest write of a key in a layer, and how many of its writes are there.
+#[derive(Debug)]
+struct Laid {
+    value: Option<Bytes>,
+    writes: usize,
+}
+
+/// Writes that lie over a store.
+#[derive(Debug, Default)]
+struct Layer(FxHashMap<(TableId, i32), FxHashMap<Bytes, Laid>>);
+
+impl Layer {
+    fn lay(&mut self, write: &TableWrite) {
+        let keys = self.0.entry((write.table, write.partition)).or_default();
+        let laid = keys.entry(write.key.clone()).or_insert(Laid { value: None, writes: 0 });
+        laid.value.clone_from(&write.value);
+        laid.writes += 1;
+    }
+
+    /// Takes one write of a key away; the newest stays visible while there are others.
+    fn lift(&mut self, write: &TableWrite) {
+        let Some(keys) = self.0.get_mut(&(write.table, write.partition)) else { return };
+        let Some(laid) = keys.get_mut(&write.key) else { return };
+        laid.writes -= 1;
+        if laid.writes == 0 {
+            keys.remove(&write.key);
+        }
+    }
+
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Option<&Option<Bytes>> {
+        self.0.get(&(table, partition))?.get(key).map(|laid| &laid.value)
+    }
+
+    fn of(&self, table: TableId, partition: i32) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+        self.0.get(&(table, partition)).into_iter().flatten().map(|(key, laid)| (key, &laid.value))
+    }
+}
+
+/// Committed writes of a global table that have not come back from its changelog.
+struct Returning {
+    table: TableId,
+    /// They have, when the store has followed the changelog up to here.
+    until: i64,
+    writes: Vec<TableWrite>,
+}
+
+/// All tables of a worker.
+pub struct Tables {
+    store: Box<dyn Store>,
+    overlay: Layer,
+    /// Global tables whose store is fed by their changelogs.
+    fed: FxHashSet<TableId>,
+    returning: VecDeque<Returning>,
+    /// The writes of `returning`.
+    own: Layer,
+    /// Partitions whose state is whole: others take no writes. `None`: there is nothing to restore.
+    held: Option<FxHashSet<(TableId, i32)>>,
+    /// Offsets behind a commit's last record in a changelog that hold nothing: the transaction's marker.
+    marker: i64,
+    /// The largest record that each table's changelog takes, in bytes; empty: no changelogs.
+    limits: Vec<usize>,
+    /// Why the store is not to be used any more.
+    unwritten: Option<StoreError>,
+    unread: RefCell<Option<StoreError>>,
+}
+
+impl Tables {
+    /// Tables over a store that is the only place where they are kept.
+    pub fn over(store: Box<dyn Store>) -> Tables {
+        Tables {
+            store,
+            overlay: Layer::default(),
+            fed: FxHashSet::default(),
+            returning: VecDeque::new(),
+            own: Layer::default(),
+            held: None,
+            marker: 0,
+            limits: Vec::new(),
+            unwritten: None,
+            unread: RefCell::default(),
+        }
+    }
+
+    /// From here on changelogs are the truth, and the store a copy: partitions take writes once they
+    /// are restored, and `fed` tables take them from their changelogs alone. Where commits are
+    /// transactions, a marker stands behind each: nobody else's committed record can stand there, as a
+    /// partition has one writer, so the store counts it as followed, written or not yet.
+    pub fn follow_changelogs(&mut self, fed: impl IntoIterator<Item = TableId>, transactions: bool) {
+        self.marker = i64::from(transactions);
+        self.held = Some(FxHashSet::default());
+        self.fed = fed.into_iter().collect();
+    }
+
+    /// From here on a write that its changelog would not take is refused where it is made.
+    pub fn limit(&mut self, limits: Vec<usize>) {
+        self.limits = limits;
+    }
+
+    /// Whether the table's changelog takes a write: its bytes, and those that it takes, where it does not.
+    pub fn check_size(&self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), (usize, usize)> {
+        let size = record_size(Some(key), value, &[]);
+        match self.limits.get(table.index()) {
+            Some(&limit) if size > limit => Err((size, limit)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The value of a key as the event with this scratch sees it.
+    pub fn get(
+        &self,
+        table: TableId,
+        partition: i32,
+        key: &[u8],
+        scratch: &Scratch,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if let Some(written) = scratch.written(table, partition, key) {
+            return Ok(written.cloned());
+        }
+        let laid = self.overlay.get(table, partition, key).or_else(|| self.own.get(table, partition, key));
+        match laid {
+            Some(value) => Ok(value.clone()),
+            None => self.noted(self.store.get(table, partition, key)),
+        }
+    }
+
+    /// All pairs of a partition as the event with this scratch sees them, in key order.
+    pub fn pairs(&self, table: TableId, partition: i32, scratch: &Scratch) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let stored = self.noted(self.store.pairs(table, partition))?;
+        let mut pairs: std::collections::BTreeMap<Bytes, Bytes> = stored.into_iter().collect();
+        let written = scratch.writes.iter().filter(|write| write.table == table && write.partition == partition);
+        let laid = self.own.of(table, partition).chain(self.overlay.of(table, partition));
+        for (key, value) in laid.chain(written.map(|write| (&write.key, &write.value))) {
+            match value {
+                Some(value) => pairs.insert(key.clone(), value.clone()),
+                None => pairs.remove(key),
+            };
+        }
+        Ok(pairs.into_iter().collect())
+    }
+
+    /// Notes that the store cannot be read: nothing that runs now may be committed.
+    fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        read.inspect_err(|error| *self.unread.borrow_mut() = Some(error.clone()))
+    }
+
+    /// Lays the writes of a complete event over the store.
+    pub fn stage(&mut self, writes: &[TableWrite]) {
+        writes.iter().for_each(|write| self.overlay.lay(write));
+    }
+
+    /// Moves the writes of a commit, which were staged before, to the store, with the positions of
+    /// their changelogs. A store that does not take them is not asked again: they stay laid over it
+    /// until the worker has rebuilt its tables (see [`Tables::unwritten`]).
+    pub fn commit(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
+        let passes = |table, partition| {
+            !self.fed.contains(&table) && self.held.as_ref().is_none_or(|held| held.contains(&(table, partition)))
+        };
+        let all_pass = writes.iter().copied().flatten().all(|write| passes(write.table, write.partition));
+        let positions_pass = positions.iter().filter(|position| passes(position.table, position.partition)).copied();
+        let positions_pass: Vec<_> = positions_pass
+            .map(|position| ChangelogPosition { offset: position.offset + self.marker, ..position })
+            .collect();
+        if self.unwritten.is_none() {
+            let applied = match all_pass {
+                true => self.store.apply(writes, &positions_pass),
+                false => {
+                    let pass = writes.iter().copied().flatten().filter(|write| passes(write.table, write.partition));
+                    self.store.apply(&[&pass.cloned().collect::<Vec<_>>()], &positions_pass)
+                }
+            };
+            self.unwritten = applied.err();
+        }
+        if !self.fed.is_empty() {
+            self.await_return(writes, positions);
+        }
+        if self.unwritten.is_none() {
+            writes.iter().copied().flatten().for_each(|write| self.overlay.lift(write));
+        }
+    }
+
+    fn await_return(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
+        for position in positions.iter().filter(|position| self.fed.contains(&position.table)) {
+            let writes = writes.iter().copied().flatten().filter(|write| write.table == position.table);
+            let writes: Vec<TableWrite> = writes.cloned().collect();
+            writes.iter().for_each(|write| self.own.lay(write));
+            self.returning.push_back(Returning { table: position.table, until: position.offset, writes });
+        }
+    }
+
+    /// Forgets what is not committed.
+    pub fn abort(&mut self) {
+        self.overlay = Layer::default();
+    }
+
+    /// Takes records of a changelog: they are committed, and the store follows up to the position.
+    pub fn restore(&mut self, writes: &[TableWrite], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
+        self.store.apply(&[writes], positions)?;
+        for position in positions.iter().filter(|position| self.fed.contains(&position.table)) {
+            let own = &mut self.own;
+            self.returning.retain(|returning| {
+                let has_returned = returning.table == position.table && returning.until <= position.offset;
+                if has_returned {
+                    returning.writes.iter().for_each(|write| own.lift(write));
+                }
+                !has_returned
+            });
+        }
+        Ok(())
+    }
+
+    /// The state of a partition is whole: it takes writes from here on.
+    pub fn hold(&mut self, table: TableId, partition: i32) {
+        if let Some(held) = &mut self.held {
+            held.insert((table, partition));
+        }
+    }
+
+    /// The partition is another worker's.
+    pub fn release(&mut self, table: TableId, partition: i32) {
+        if let Some(held) = &mut self.held {
+            held.remove(&(table, partition));
+        }
+        self.overlay.0.remove(&(table, partition));
+        self.store.release(table, partition);
+    }
+
+    /// The store has failed: see [`Tables::unwritten`].
+    pub fn fail(&mut self, why: StoreError) {
+        self.unwritten = Some(why);
+    }
+
+    /// Why the store does not take the writes of commits any more; [`Tables::rebuild`] helps.
+    pub fn unwritten(&self) -> Option<StoreError> {
+        self.unwritten.clone()
+    }
+
+    /// Why the store cannot be read, if an event met that: what it came to is not to be trusted.
+    pub fn unread(&self) -> Option<StoreError> {
+        self.unread.borrow().clone()
+    }
+
+    /// Gives the store up for an empty one in memory: changelogs fill it again.
+    pub fn rebuild(&mut self) {
+        let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
+        std::mem::swap(&mut self.store, &mut failed);
+        failed.condemn();
+        warn!("tables live in memory until the next start, and are built anew from their changelogs");
+        self.abort();
+        (self.own, self.unwritten) = (Layer::default(), None);
+        self.returning.clear();
+        if let Some(held) = &mut self.held {
+            held.clear();
+        }
+    }
+
+    /// Nothing in the store may be trusted: the next start builds it anew.
+    pub fn condemn(&mut self) {
+        self.store.condemn();
+    }
+
+    /// The store itself, for those who restore it.
+    pub fn store(&mut self) -> &mut dyn Store {
+        self.store.as_mut()
+    }
+
+    /// Committed pairs of a table by partition, for the files of a local run.
+    pub fn committed(&self, table: TableId) -> Vec<(i32, Vec<(Bytes, Bytes)>)> {
+        let partitions = self.store.partitions(table);
+        let pairs = |partition| self.noted(self.store.pairs(table, partition)).unwrap_or_default();
+        partitions.into_iter().map(|partition| (partition, pairs(partition))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(table: u32, key: &'static str, value: Option<&'static str>) -> TableWrite {
+        TableWrite { table: TableId(table), partition: 0, key: key.into(), value: value.map(Into::into) }
+    }
+
+    fn write(key: &'static str, value: Option<&'static str>) -> TableWrite {
+        of(0, key, value)
+    }
+
+    fn position(table: u32, offset: i64) -> ChangelogPosition {
+        ChangelogPosition { table: TableId(table), partition: 0, offset }
+    }
+
+    fn memory() -> Tables {
+        Tables::over(Box::<MemoryStore>::default())
+    }
+
+    fn commit(tables: &mut Tables, writes: &[TableWrite], positions: &[ChangelogPosition]) {
+        tables.stage(writes);
+        tables.commit(&[writes], positions);
+    }
+
+    fn seen(tables: &Tables, table: u32, key: &str) -> Option<Bytes> {
+        tables.get(TableId(table), 0, key.as_bytes(), &Scratch::default()).expect("it reads")
+    }
+
+    #[test]
+    fn reads_look_at_scratch_then_staged_then_store() {
+        let mut tables = memory();
+        commit(&mut tables, &[write("a", Some("1")), write("b", Some("1"))], &[]);
+        tables.stage(&[write("b", Some("2")), write("c", Some("2"))]);
+        let mut scratch = Scratch::default();
+        scratch.write(write("c", None));
+        assert_eq!(seen(&tables, 0, "b"), Some("2".into()));
+        let pairs = tables.pairs(TableId(0), 0, &scratch);
+        assert_eq!(pairs, Ok(vec![("a".into(), "1".into()), ("b".into(), "2".into())]));
+    }
+
+    #[test]
+    fn an_older_commit_leaves_a_newer_write_on_top() {
+        let mut tables = memory();
+        let (first, second) = ([write("a", Some("1"))], [write("a", Some("2"))]);
+        tables.stage(&first);
+        tables.stage(&second);
+        tables.commit(&[&first], &[]);
+        assert_eq!(seen(&tables, 0, "a"), Some("2".into()));
+        tables.abort();
+        assert_eq!(seen(&tables, 0, "a"), Some("1".into()));
+    }
+
+    #[test]
+    fn a_partition_that_is_not_whole_takes_no_writes() {
+        let mut tables = memory();
+        tables.follow_changelogs([], false);
+        commit(&mut tables, &[write("a", Some("1"))], &[position(0, 1)]);
+        assert_eq!((seen(&tables, 0, "a"), tables.store().followed(TableId(0), 0)), (None, Ok(None)));
+        tables.hold(TableId(0), 0);
+        commit(&mut tables, &[write("a", Some("1"))], &[position(0, 2)]);
+        assert_eq!(seen(&tables, 0, "a"), Some("1".into()));
+        tables.release(TableId(0), 0);
+        assert_eq!(seen(&tables, 0, "a"), None, "memory lets go of it");
+    }
+
+    #[test]
+    fn a_global_write_lies_over_the_store_until_it_comes_back() {
+        let mut tables = memory();
+        tables.follow_changelogs([TableId(1)], true);
+        tables.hold(TableId(1), 0);
+        // Another worker's write stands behind ours in the changelog, at offset 5.
+        commit(&mut tables, &[of(1, "a", Some("ours"))], &[position(1, 4)]);
+        assert_eq!(seen(&tables, 1, "a"), Some("ours".into()));
+        tables.restore(&[of(1, "a", Some("before"))], &[position(1, 3)]).expect("it takes them");
+        assert_eq!(seen(&tables, 1, "a"), Some("ours".into()));
+        tables.abort();
+        assert_eq!(seen(&tables, 1, "a"), Some("ours".into()), "it is committed");
+        tables.restore(&[of(1, "a", Some("ours"))], &[position(1, 4)]).expect("it takes them");
+        tables.restore(&[of(1, "a", Some("theirs"))], &[position(1, 6)]).expect("it takes them");
+        assert_eq!(seen(&tables, 1, "a"), Some("theirs".into()), "the last committed writer wins");
+    }
+
+    #[test]
+    fn what_a_store_does_not_take_stays_visible_until_it_is_rebuilt() {
+        let mut tables = memory();
+        tables.follow_changelogs([], false);
+        tables.hold(TableId(0), 0);
+        commit(&mut tables, &[write("a", Some("1"))], &[position(0, 2)]);
+        tables.unwritten = Some(StoreError("no space left on device".to_owned()));
+        commit(&mut tables, &[write("a", Some("2"))], &[position(0, 4)]);
+        assert_eq!(seen(&tables, 0, "a"), Some("2".into()));
+        tables.rebuild();
+        assert_eq!((seen(&tables, 0, "a"), tables.unwritten()), (None, None));
+    }
+}

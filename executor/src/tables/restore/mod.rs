@@ -1,0 +1,440 @@
+//! Brings tables back from their changelogs, a bounded part at every turn of the worker, so that
+//! other partitions go on meanwhile.
+//!
+//! A partition of a table is *whole* when its store holds everything that was committed below the
+//! changelog's end at the moment of asking, open transactions counted. What the store holds already is
+//! trusted as far as its position says, and wiped where anything about it is in doubt. Global tables
+//! are read on for ever: see [`crate::tables`].
+
+mod doubt;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kaspr_ir::plan::{Plan, TableId};
+use tracing::{debug, warn};
+
+use crate::assignment::Reads;
+use crate::broker::{BrokerError, Changelog};
+use crate::clock::Clock;
+use crate::config::{Bounds, Config};
+use crate::event::effects::TableWrite;
+use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::tables::Tables;
+use crate::tables::store::{ChangelogPosition, StoreError};
+use doubt::{Kept, doubt, kept};
+use session::{Session, percent};
+
+/// How often a store notes that it is up to date, so that it is not taken for an old one.
+const TOUCH_EVERY: Duration = Duration::from_secs(3600);
+/// Pause after a question that the broker did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Partitions whose ends are asked for in one turn.
+const BEGUN_AT_ONCE: usize = 16;
+
+/// A table cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Its changelog cannot be read.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// Its store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A partition of a table on its way to be whole.
+#[derive(Debug)]
+enum Part {
+    /// Nothing is known of it.
+    Wanted,
+    /// Its changelog is being read.
+    Reading(Reading),
+    /// It is whole; a global table's changelog is read on.
+    Whole,
+}
+
+#[derive(Debug)]
+struct Reading {
+    from: i64,
+    to: i64,
+    at: i64,
+}
+
+/// A partition of a table that is being restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restoring {
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: i32,
+    /// How much of what is to be read was read.
+    pub percent: u8,
+    /// The next offset of the changelog that is to be read.
+    pub at: i64,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// Something was read.
+    pub has_read: bool,
+    /// An open transaction has hidden what is needed for longer than it may.
+    pub is_blocked: bool,
+}
+
+/// Restores the tables of a worker.
+pub struct Restore {
+    changelog: Option<Box<dyn Changelog>>,
+    tables: Vec<Kept>,
+    by_topic: BTreeMap<TopicName, TableId>,
+    /// Which tables the events of a topic may touch.
+    readers: Vec<(Reads, BTreeSet<TableId>)>,
+    parts: BTreeMap<(TableId, i32), Part>,
+    session: Option<Session>,
+    touched: Duration,
+    /// Until then nothing is begun: the broker did not answer.
+    not_before: Duration,
+    /// When something was last read, or asked about what hides it.
+    came: Duration,
+    events: Vec<Event>,
+    records_max: usize,
+    blocked_after: Duration,
+}
+
+impl Restore {
+    /// Restores tables of a plan. Without a changelog the store is all there is: nothing is restored.
+    pub fn new(plan: &Plan, config: &Config, changelog: Option<Box<dyn Changelog>>) -> Restore {
+        let Bounds { restore_records_max, unblock_after, .. } = config.bounds;
+        let tables: Vec<Kept> = kept(plan, &config.app);
+        let by_topic = (0..).map(TableId).zip(&tables).map(|(id, kept)| (kept.topic.clone(), id)).collect();
+        let readers = plan.readers.iter().map(|reader| (Reads::of(&reader.topics), used(plan, &reader.agents)));
+        let mut restore = Restore {
+            changelog,
+            tables,
+            by_topic,
+            readers: readers.collect(),
+            parts: BTreeMap::new(),
+            session: None,
+            touched: Duration::ZERO,
+            not_before: Duration::ZERO,
+            came: Duration::ZERO,
+            events: Vec::new(),
+            records_max: restore_records_max,
+            blocked_after: unblock_after,
+        };
+        restore.want_global();
+        restore
+    }
+
+    /// Tables whose store their changelog alone feeds.
+    pub fn fed(&self) -> Vec<TableId> {
+        let used: BTreeSet<TableId> = self.readers.iter().flat_map(|(_, tables)| tables).copied().collect();
+        used.into_iter().filter(|table| self.tables[table.index()].is_global).collect()
+    }
+
+    /// Changelogs are the truth, and stores copies that they can fill again.
+    pub fn has_changelogs(&self) -> bool {
+        self.changelog.is_some()
+    }
+
+    fn want_global(&mut self) {
+        if self.has_changelogs() {
+            for table in self.fed() {
+                self.parts.entry((table, 0)).or_insert(Part::Wanted);
+            }
+        }
+    }
+
+    /// Tables with a state of their own for each partition of this topic.
+    fn beside(&self, topic: &str) -> BTreeSet<TableId> {
+        let reading = self.readers.iter().filter(|(reads, _)| reads.reads(topic));
+        let tables = reading.flat_map(|(_, tables)| tables).copied();
+        tables.filter(|table| !self.tables[table.index()].is_global).collect()
+    }
+
+    /// Whether events of this topic may touch any table.
+    pub fn concerns(&self, topic: &str) -> bool {
+        self.readers.iter().any(|(reads, tables)| !tables.is_empty() && reads.reads(topic))
+    }
+
+    /// Asks for the tables beside this partition of an input.
+    pub fn want(&mut self, name: &TopicPartition) {
+        if self.has_changelogs() {
+            for table in self.beside(&name.topic) {
+                self.parts.entry((table, name.partition)).or_insert(Part::Wanted);
+            }
+        }
+    }
+
+    /// All tables that events of this partition may touch are whole.
+    pub fn is_ready(&self, name: &TopicPartition) -> bool {
+        let is_whole = |at: &(TableId, i32)| matches!(self.parts.get(at), Some(Part::Whole));
+        !self.has_changelogs()
+            || (self.fed().iter().all(|&table| is_whole(&(table, 0)))
+                && self.beside(&name.topic).iter().all(|&table| is_whole(&(table, name.partition))))
+    }
+
+    /// Something is not whole yet.
+    pub fn is_restoring(&self) -> bool {
+        self.parts.values().any(|part| !matches!(part, Part::Whole))
+    }
+
+    /// What is not whole, and how far it is.
+    pub fn progress(&self) -> Vec<Restoring> {
+        self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
+    }
+
+    /// What this partition of an input waits for.
+    pub fn holds(&self, name: &TopicPartition) -> Option<Restoring> {
+        let beside = self.beside(&name.topic).into_iter().map(|table| (table, name.partition));
+        let global = self.fed().into_iter().map(|table| (table, 0));
+        global.chain(beside).find_map(|(table, partition)| self.restoring(table, partition))
+    }
+
+    fn restoring(&self, table: TableId, partition: i32) -> Option<Restoring> {
+        let (percent, at) = match self.parts.get(&(table, partition))? {
+            Part::Wanted => (0, 0),
+            Part::Reading(reading) => (percent(reading.at - reading.from, reading.to - reading.from), reading.at),
+            Part::Whole => return None,
+        };
+        Some(Restoring { table: self.tables[table.index()].name.clone(), partition, percent, at })
+    }
+
+    /// Gives partitions of inputs up, and the tables beside them that none of `left` needs.
+    pub fn release<'a>(
+        &mut self,
+        names: &[TopicPartition],
+        left: impl Iterator<Item = &'a TopicPartition>,
+        tables: &mut Tables,
+    ) -> Result<(), BrokerError> {
+        if !self.has_changelogs() {
+            return Ok(());
+        }
+        let all = |name: &TopicPartition| -> Vec<(TableId, i32)> {
+            self.beside(&name.topic).into_iter().map(|table| (table, name.partition)).collect()
+        };
+        let needed: BTreeSet<_> = left.flat_map(all).collect();
+        let gone: BTreeSet<_> = names.iter().flat_map(all).filter(|at| !needed.contains(at)).collect();
+        for (table, partition) in gone {
+            if let Some(Part::Reading(_)) = self.parts.remove(&(table, partition)) {
+                let at = self.at(table, partition);
+                self.read()?.stop(&at)?;
+            }
+            tables.release(table, partition);
+        }
+        Ok(())
+    }
+
+    /// Begins anew: the store is empty.
+    pub fn begin_again(&mut self) -> Result<(), BrokerError> {
+        for (table, partition) in std::mem::take(&mut self.parts).into_keys() {
+            let at = self.at(table, partition);
+            self.read()?.stop(&at)?;
+        }
+        self.want_global();
+        Ok(())
+    }
+
+    /// Restores a bounded part of what is wanted, and lets global tables follow.
+    pub fn turn(&mut self, tables: &mut Tables, clock: &dyn Clock) -> Result<Turned, RestoreError> {
+        if self.parts.is_empty() {
+            return Ok(Turned::default());
+        }
+        if !self.is_restoring() {
+            self.came = clock.now();
+        }
+        self.begin_wanted(tables, clock)?;
+        let has_read = self.read_some(tables, clock.now())?;
+        let is_blocked = self.advance(tables, clock.now())?;
+        self.tell(clock.now());
+        if clock.now() >= self.touched + TOUCH_EVERY {
+            self.touched = clock.now();
+            self.touch(tables)?;
+        }
+        Ok(Turned { has_read, is_blocked })
+    }
+
+    fn begin_wanted(&mut self, tables: &mut Tables, clock: &dyn Clock) -> Result<(), RestoreError> {
+        if clock.now() < self.not_before {
+            return Ok(());
+        }
+        let wanted = self.parts.iter().filter(|(_, part)| matches!(part, Part::Wanted));
+        let wanted: Vec<_> = wanted.map(|(at, _)| *at).take(BEGUN_AT_ONCE).collect();
+        for (table, partition) in wanted {
+            match self.begin(table, partition, tables, clock) {
+                Err(RestoreError::Broker(BrokerError::Retriable(why))) => {
+                    debug!("a table waits to be restored: {why}");
+                    self.not_before = clock.now() + ASK_AGAIN;
+                    return Ok(());
+                }
+                begun => {
+                    self.parts.insert((table, partition), begun?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out from where to where a changelog is to be read.
+    fn begin(
+        &mut self,
+        table: TableId,
+        partition: i32,
+        tables: &mut Tables,
+        clock: &dyn Clock,
+    ) -> Result<Part, RestoreError> {
+        let at = self.at(table, partition);
+        let (ends, topic) = (self.read()?.ends(&at)?, self.read()?.identity(&at.topic)?);
+        let kept = &self.tables[table.index()];
+        let followed = tables.store().followed(table, partition)?;
+        let doubt = followed.as_ref().and_then(|followed| doubt(followed, ends, &topic, clock.wall_ms(), kept));
+        let from = match (&followed, doubt) {
+            (Some(followed), None) => followed.offset,
+            (_, doubt) => {
+                if let Some(doubt) = doubt {
+                    warn!(table = %kept.name, partition, "wiped and built anew: {doubt}");
+                }
+                tables.store().clear(table, partition)?;
+                ends.low
+            }
+        };
+        tables.store().follow(table, partition, &topic);
+        let (is_global, is_whole) = (kept.is_global, from >= ends.high);
+        if is_global || !is_whole {
+            self.read()?.start(&at, from)?;
+        }
+        debug!(changelog = %at, from, to = ends.high, "restoring");
+        self.session.get_or_insert_with(|| Session::begin(clock.now())).add(ends.high - from);
+        if is_whole {
+            tables.restore(&[], &[ChangelogPosition { table, partition, offset: from }])?;
+            tables.hold(table, partition);
+            return Ok(Part::Whole);
+        }
+        Ok(Part::Reading(Reading { from, to: ends.high, at: from }))
+    }
+
+    /// Takes records that have come, all in one write. True: there were some.
+    fn read_some(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
+        let max = self.records_max;
+        let mut events = std::mem::take(&mut self.events);
+        match self.read()?.poll(max, &mut events) {
+            Err(BrokerError::Retriable(why)) => debug!("changelogs are not read: {why}"),
+            polled => polled?,
+        }
+        let mut writes = Vec::with_capacity(events.len());
+        let mut positions: BTreeMap<(TableId, i32), i64> = BTreeMap::new();
+        let count = events.len();
+        for event in events.drain(..) {
+            let Some(&table) = self.by_topic.get(&event.topic) else { continue };
+            let partition = event.partition;
+            match self.parts.get_mut(&(table, partition)) {
+                Some(Part::Reading(reading)) => reading.at = event.offset + 1,
+                Some(Part::Whole) => {}
+                Some(Part::Wanted) | None => continue,
+            }
+            positions.insert((table, partition), event.offset + 1);
+            // A record without a key is nobody's.
+            if let Some(key) = event.key {
+                writes.push(TableWrite { table, partition, key, value: event.value });
+            }
+        }
+        self.events = events;
+        if !positions.is_empty() {
+            let positions = positions.into_iter();
+            let positions: Vec<_> =
+                positions.map(|((table, partition), offset)| ChangelogPosition { table, partition, offset }).collect();
+            tables.restore(&writes, &positions)?;
+        }
+        if count > 0 {
+            self.came = now;
+        }
+        if let Some(session) = &mut self.session {
+            session.read(count);
+        }
+        Ok(count > 0)
+    }
+
+    /// Looks what has become whole. True: something is hidden by an open transaction for too long.
+    fn advance(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
+        let reading = self.parts.iter().filter(|(_, part)| matches!(part, Part::Reading(_)));
+        let reading: Vec<_> = reading.map(|(at, _)| *at).collect();
+        for (table, partition) in reading {
+            let at = self.at(table, partition);
+            let position = self.read()?.position(&at);
+            let Some(Part::Reading(reading)) = self.parts.get_mut(&(table, partition)) else { continue };
+            reading.at = reading.at.max(position.unwrap_or(reading.at));
+            let offset = reading.at;
+            if offset >= reading.to {
+                tables.restore(&[], &[ChangelogPosition { table, partition, offset }])?;
+                tables.hold(table, partition);
+                self.parts.insert((table, partition), Part::Whole);
+                if !self.tables[table.index()].is_global {
+                    self.read()?.stop(&at)?;
+                }
+            }
+        }
+        self.is_blocked(now)
+    }
+
+    /// Nothing has come for a while, and an open transaction is why.
+    fn is_blocked(&mut self, now: Duration) -> Result<bool, RestoreError> {
+        let reading = self.parts.iter().find_map(|(at, part)| match part {
+            Part::Reading(reading) => Some((*at, reading.at, reading.to)),
+            Part::Wanted | Part::Whole => None,
+        });
+        let Some(((table, partition), at, to)) = reading else {
+            self.came = now;
+            return Ok(false);
+        };
+        if now < self.came + self.blocked_after {
+            return Ok(false);
+        }
+        self.came = now;
+        let partition = self.at(table, partition);
+        match self.read()?.stable_end(&partition) {
+            Ok(stable) => Ok(stable < to && at >= stable),
+            Err(BrokerError::Retriable(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells of long restorations, and of every end.
+    fn tell(&mut self, now: Duration) {
+        let Some(session) = &mut self.session else { return };
+        let left = self.parts.values().filter_map(|part| match part {
+            Part::Reading(reading) => Some(reading.to - reading.at),
+            Part::Wanted => Some(0),
+            Part::Whole => None,
+        });
+        let (parts, offsets) = left.fold((0, 0), |(parts, offsets), left| (parts + 1, offsets + left));
+        if session.tell(now, parts, offsets) {
+            self.session = None;
+        }
+    }
+
+    /// Notes in the store that what it holds is as new as its changelog.
+    fn touch(&mut self, tables: &mut Tables) -> Result<(), StoreError> {
+        let whole = self.parts.iter().filter(|(_, part)| matches!(part, Part::Whole));
+        for (table, partition) in whole.map(|(at, _)| *at) {
+            tables.store().touch(table, partition)?;
+        }
+        Ok(())
+    }
+
+    fn at(&self, table: TableId, partition: i32) -> TopicPartition {
+        TopicPartition { topic: self.tables[table.index()].topic.clone(), partition }
+    }
+
+    fn read(&mut self) -> Result<&mut Box<dyn Changelog>, BrokerError> {
+        let changelog = self.changelog.as_mut();
+        changelog.ok_or_else(|| BrokerError::Fatal("there are no changelogs".to_owned()))
+    }
+}
+
+/// Tables that steps of these agents are given.
+pub fn used(plan: &Plan, agents: &[kaspr_ir::plan::AgentId]) -> BTreeSet<TableId> {
+    let steps = agents.iter().flat_map(|agent| &plan[*agent].steps);
+    steps.flat_map(|step| &step.tables).map(|parameter| parameter.table).collect()
+}

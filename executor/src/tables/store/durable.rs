@@ -1,0 +1,279 @@
+//! A store on disk, in an LSM tree: the only place that names fjall.
+//!
+//! A commit is one batch with its positions, written to the journal and handed to the operating
+//! system without an fsync. A process that is killed loses nothing of it. A machine that goes down
+//! may lose the last commits, whole ones and their positions with them, and the changelog gives
+//! them back. All tables share one key space, so that a batch is one write:
+//!
+//! | key | value |
+//! |---|---|
+//! | `0` name of a table | its number, given once |
+//! | `1` number, partition | offset, time, topic: see [`Followed`] |
+//! | `2` number, partition, encoded key | encoded value |
+
+use std::fs::File;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use kaspr_ir::plan::TableId;
+use rustc_hash::FxHashMap;
+use tracing::{info, warn};
+
+use super::{ChangelogPosition, Followed, Store, StoreError};
+use crate::clock::Clock;
+use crate::event::effects::TableWrite;
+
+/// Bytes in memory that are not yet sorted to disk; a start reads about as many from the journal.
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of the disk's blocks that are kept in memory.
+const CACHE_BYTES: u64 = 32 << 20;
+/// Bytes of the journal; fjall takes no less.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// Keys that are wiped in one write.
+const CLEARED_AT_ONCE: usize = 10_000;
+
+const NAME: u8 = 0;
+const POSITION: u8 = 1;
+const PAIR: u8 = 2;
+
+/// A store on disk cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the state in {0} is another worker's: give every process on a machine a --state-dir of its own")]
+    Taken(String),
+    /// The folder cannot be used.
+    #[error("the state cannot be kept in {0}: {1}")]
+    Unusable(String, String),
+}
+
+/// A store on disk.
+pub struct DurableStore {
+    folder: PathBuf,
+    /// Held as long as the store lives: another process is refused.
+    _lock: File,
+    database: Option<Open>,
+    /// Numbers of tables, by their place in the plan.
+    numbers: Vec<u32>,
+    /// Topics of the changelogs that are followed.
+    topics: FxHashMap<(TableId, i32), String>,
+    clock: Rc<dyn Clock>,
+}
+
+struct Open {
+    database: Database,
+    pairs: Keyspace,
+}
+
+impl DurableStore {
+    /// Opens the store in `{folder}/tables.{worker}`, or makes it. One that cannot be read is wiped, and
+    /// that is said in the log. `tables` are the plan's names.
+    pub fn open(folder: &Path, worker: u32, tables: &[&str], clock: Rc<dyn Clock>) -> Result<DurableStore, OpenError> {
+        let shown = folder.display().to_string();
+        let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable(shown.clone(), error.to_string());
+        std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
+        let lock = File::create(folder.join(format!("tables.{worker}.lock"))).map_err(|error| unusable(&error))?;
+        lock.try_lock().map_err(|_| OpenError::Taken(shown.clone()))?;
+        let folder = folder.join(format!("tables.{worker}"));
+        let opened = open(&folder, tables).or_else(|why| {
+            warn!("the state in {} cannot be read, so it is wiped and built anew: {why}", folder.display());
+            std::fs::remove_dir_all(&folder).map_err(|error| StoreError(error.to_string()))?;
+            open(&folder, tables)
+        });
+        let (database, numbers) = opened.map_err(|error| unusable(&error))?;
+        info!("tables are kept in {}", folder.display());
+        let topics = FxHashMap::default();
+        Ok(DurableStore { folder, _lock: lock, database: Some(database), numbers, topics, clock })
+    }
+
+    fn pairs_space(&self) -> Result<&Keyspace, StoreError> {
+        Ok(&self.opened()?.pairs)
+    }
+
+    fn opened(&self) -> Result<&Open, StoreError> {
+        self.database.as_ref().ok_or_else(|| StoreError("the store was given up".to_owned()))
+    }
+
+    /// The key of a partition's position (`kind` [`POSITION`]) or the start of its pairs' keys.
+    fn place(&self, kind: u8, table: TableId, partition: i32, room: usize) -> Vec<u8> {
+        let mut place = Vec::with_capacity(9 + room);
+        place.push(kind);
+        place.extend_from_slice(&self.numbers[table.index()].to_be_bytes());
+        place.extend_from_slice(&partition.to_be_bytes());
+        place
+    }
+
+    fn key(&self, table: TableId, partition: i32, key: &[u8]) -> Vec<u8> {
+        let mut place = self.place(PAIR, table, partition, key.len());
+        place.extend_from_slice(key);
+        place
+    }
+
+    fn position(&self, table: TableId, partition: i32, offset: i64) -> Vec<u8> {
+        let topic = self.topics.get(&(table, partition)).map_or("", String::as_str);
+        let mut value = Vec::with_capacity(16 + topic.len());
+        value.extend_from_slice(&offset.to_be_bytes());
+        value.extend_from_slice(&self.clock.wall_ms().to_be_bytes());
+        value.extend_from_slice(topic.as_bytes());
+        value
+    }
+}
+
+impl Store for DurableStore {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.pairs_space()?.get(self.key(table, partition, key)).map_err(told)?.map(Bytes::from))
+    }
+
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let place = self.place(PAIR, table, partition, 0);
+        let mut pairs = Vec::new();
+        for pair in self.pairs_space()?.prefix(&place) {
+            let (key, value) = pair.into_inner().map_err(told)?;
+            pairs.push((Bytes::from(key).slice(place.len()..), Bytes::from(value)));
+        }
+        Ok(pairs)
+    }
+
+    fn partitions(&self, table: TableId) -> Vec<i32> {
+        let Ok(space) = self.pairs_space() else { return Vec::new() };
+        let mut partitions = Vec::new();
+        let mut next = 0;
+        loop {
+            let (from, to) = (self.place(PAIR, table, next, 0), self.place(PAIR, table, i32::MAX, 0));
+            let Some(Ok(key)) = space.range((Bound::Included(from), Bound::Excluded(to))).next().map(fjall::Guard::key)
+            else {
+                return partitions;
+            };
+            let Some(found) = key.get(5..9).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes) else {
+                return partitions;
+            };
+            partitions.push(found);
+            next = found.saturating_add(1);
+        }
+    }
+
+    fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
+        // A batch has no order within it: of a key that is written twice only the last write counts.
+        let mut last: FxHashMap<(TableId, i32, &[u8]), Option<&Bytes>> = FxHashMap::default();
+        for write in writes.iter().copied().flatten() {
+            last.insert((write.table, write.partition, &write.key), write.value.as_ref());
+        }
+        let Open { database, pairs } = self.opened()?;
+        let mut batch = database.batch();
+        for ((table, partition, key), value) in last {
+            let key = self.key(table, partition, key);
+            match value {
+                Some(value) => batch.insert(pairs, key, value.clone()),
+                None => batch.remove(pairs, key),
+            }
+        }
+        for position in positions {
+            let place = self.place(POSITION, position.table, position.partition, 0);
+            batch.insert(pairs, place, self.position(position.table, position.partition, position.offset));
+        }
+        batch.commit().map_err(told)
+    }
+
+    fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError> {
+        let place = self.place(POSITION, table, partition, 0);
+        let value = self.pairs_space()?.get(place).map_err(told)?;
+        Ok(value.and_then(|value| {
+            let number = |at: usize| Some(i64::from_be_bytes(value.get(at..at + 8)?.try_into().ok()?));
+            let topic = String::from_utf8(value.get(16..)?.to_vec()).ok()?;
+            Some(Followed { offset: number(0)?, seen_ms: number(8)?, topic })
+        }))
+    }
+
+    fn follow(&mut self, table: TableId, partition: i32, topic: &str) {
+        self.topics.insert((table, partition), topic.to_owned());
+    }
+
+    fn touch(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
+        let Some(followed) = self.followed(table, partition)? else { return Ok(()) };
+        self.apply(&[], &[ChangelogPosition { table, partition, offset: followed.offset }])
+    }
+
+    fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
+        // Without its position nothing of it is trusted, however far this comes.
+        let Open { database, pairs } = self.opened()?;
+        pairs.remove(self.place(POSITION, table, partition, 0)).map_err(told)?;
+        let place = self.place(PAIR, table, partition, 0);
+        loop {
+            let mut batch = database.batch();
+            for pair in pairs.prefix(&place).take(CLEARED_AT_ONCE) {
+                batch.remove(pairs, pair.key().map_err(told)?);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            batch.commit().map_err(told)?;
+        }
+    }
+
+    fn release(&mut self, table: TableId, partition: i32) {
+        self.topics.remove(&(table, partition));
+    }
+
+    fn condemn(&mut self) {
+        self.database = None;
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            warn!("the state in {} could not be wiped: {error}", self.folder.display());
+        }
+    }
+}
+
+/// Opens the database and finds the numbers of the tables. What is on the disk may be anything: a
+/// panic over it is one more reason to wipe it.
+fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = Database::builder(folder)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(1)
+            .open()
+            .map_err(told)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
+        let pairs = database.keyspace("tables", options).map_err(told)?;
+        let numbers = numbers(&pairs, tables)?;
+        Ok((Open { database, pairs }, numbers))
+    }));
+    opened.unwrap_or_else(|_| Err(StoreError("it is damaged".to_owned())))
+}
+
+/// Numbers of tables: a name keeps its own, whatever else the plan names.
+fn numbers(pairs: &Keyspace, tables: &[&str]) -> Result<Vec<u32>, StoreError> {
+    let mut known: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
+    for pair in pairs.prefix([NAME]) {
+        let (name, number) = pair.into_inner().map_err(told)?;
+        let number = number.as_ref().try_into().map(u32::from_be_bytes);
+        known.insert(name[1..].to_vec(), number.map_err(|_| StoreError("a table has no number".to_owned()))?);
+    }
+    let mut next = known.values().max().map_or(0, |number| number + 1);
+    let mut numbers = Vec::with_capacity(tables.len());
+    for table in tables {
+        let number = match known.get(table.as_bytes()) {
+            Some(&number) => number,
+            None => {
+                pairs.insert([&[NAME], table.as_bytes()].concat(), next.to_be_bytes()).map_err(told)?;
+                next += 1;
+                next - 1
+            }
+        };
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+/// fjall's error, without the words around it.
+fn told(error: fjall::Error) -> StoreError {
+    StoreError(match error {
+        fjall::Error::Io(error) => error.to_string(),
+        fjall::Error::Storage(error) => format!("{error:?}"),
+        fjall::Error::Poisoned => "an earlier write failed".to_owned(),
+        other => format!("{other:?}"),
+    })
+}
