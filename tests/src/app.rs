@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use crate::broker::kafka::{Broker, unique};
 use crate::clock::{now, pause};
+use crate::kafka::{Broker, unique};
 use crate::process;
-use crate::stage::program::command;
+use crate::program::command;
 use crate::verify::read::{Topics, left};
 use crate::verify::{Verdict, judge};
 

@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::broker::kafka::{Broker, free_ports, unique};
 use crate::clock::{now, pause};
+use crate::kafka::{Broker, free_ports, unique};
 use crate::root;
 use crate::wire::{self, Coordinates, View};
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::app::{Agents, App, Member};
-use crate::broker::kafka::Broker;
 use crate::clock::{now, pause, since_1970};
+use crate::kafka::Broker;
 use crate::load::{Load, Shape};
 use crate::proxy::{ADD_OFFSETS_TO_TXN, Api, END_TXN, Fault, Proxy, TXN_OFFSET_COMMIT};
 use crate::random::Random;

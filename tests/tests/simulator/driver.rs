@@ -22,7 +22,7 @@ use kaspr_ir::plan::{Plan, TableId};
 
 use crate::checker::{Checker, Violation};
 use crate::code::Told;
-use crate::tables::store::Disk;
+use crate::store::Disk;
 use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTITIONS, is_refused, specs};
 
 /// Places where a worker may run; each has its own `transactional.id`.
