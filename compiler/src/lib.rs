@@ -8,14 +8,12 @@
 pub mod ast;
 mod block;
 mod check;
-pub mod data;
 pub mod diagnostics;
 pub mod hir;
 pub mod load;
 mod lower;
 mod python;
 mod read;
-pub mod rewrite;
 mod rules;
 mod schedule;
 pub mod schema;
@@ -27,6 +25,7 @@ use kaspr_ir::plan::Plan;
 
 pub use diagnostics::{Diagnostic, Severity, render};
 pub use source::SourceFile;
+pub use yaml::{data, rewrite};
 
 use ast::Ast;
 use diagnostics::{Code, Sink};

@@ -5,12 +5,8 @@
 
 #![deny(missing_docs)]
 
-mod dot;
-pub mod drawing;
 pub mod graph;
-mod mermaid;
 pub mod plan;
-mod seal;
-pub mod text;
+pub mod print;
 
-pub use seal::PlanError;
+pub use plan::PlanError;

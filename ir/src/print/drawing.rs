@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::stable_graph::NodeIndex;
 
+use super::text::duration;
 use crate::graph::{Contract, Graph, Kind, Node, Sink};
 use crate::plan::{Action, AgentId, BatchScope, FunctionId, OnError, Step, TopicChoice, TopicOutput, Topics};
-use crate::text::duration;
 
 /// A whole app.
 #[derive(Debug)]

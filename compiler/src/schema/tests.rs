@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Form, schema};
-use crate::data::json;
 use crate::diagnostics::{Code, Severity, Sink};
+use crate::yaml::data::json;
 use crate::yaml::parse;
 
 fn documents(path: &Path) -> Vec<Value> {

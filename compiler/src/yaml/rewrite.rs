@@ -7,10 +7,10 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::data::{json, to_json};
+use super::data::{json, to_json};
+use super::{Kind, Node, Scalar, Style, boolean, parse};
 use crate::diagnostics::Sink;
 use crate::source::{At, SourceFile};
-use crate::yaml::{Kind, Node, Scalar, Style, boolean, parse};
 
 /// Above so many pairs of items, lists are compared from both ends only.
 const PAIRS_MAX: usize = 1 << 20;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::dot::colours;
-use crate::drawing::{Arrow, Drawing, Flow, Role, Shape, TopicUse};
+use super::dot::colours;
+use super::drawing::{Arrow, Drawing, Flow, Role, Shape, TopicUse};
 use crate::graph::Graph;
 
 /// Classes of shapes: what mermaid gives colours to.

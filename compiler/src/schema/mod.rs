@@ -382,5 +382,4 @@ fn code() -> Value {
 }
 
 #[cfg(test)]
-#[path = "schema_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! A drawing as DOT, for graphviz.
 
-use crate::drawing::{Arrow, Drawing, Flow, Frame, Role, Shape, TopicUse};
+use super::drawing::{Arrow, Drawing, Flow, Frame, Role, Shape, TopicUse};
 use crate::graph::Graph;
 
 impl Graph {

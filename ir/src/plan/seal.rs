@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::plan::{PLAN_VERSION, Plan};
+use super::{PLAN_VERSION, Plan};
 
 /// A text is no plan that can be run.
 #[derive(Debug)]

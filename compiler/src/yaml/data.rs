@@ -1,8 +1,8 @@
 //! YAML files that are no specs, as JSON text: what stands beside specs is written in YAML too.
 
+use super::{Kind, Node, Style, boolean, parse};
 use crate::diagnostics::{Sink, render};
 use crate::source::SourceFile;
-use crate::yaml::{Kind, Node, Style, boolean, parse};
 
 /// The first document of a file as JSON text, in the spelling of Python's `json.dumps`; numbers keep
 /// their digits. The error is what is wrong with the file, drawn for people.

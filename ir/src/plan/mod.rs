@@ -5,9 +5,13 @@
 //! rendering is one straight walk that never looks anything up by name. What can be derived from
 //! the plan is not stored in it, and it holds nothing of a deployment: no brokers, no secrets.
 
+mod seal;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use seal::PlanError;
 
 /// The version of the plan's shape. The executor refuses every other.
 pub const PLAN_VERSION: u32 = 1;

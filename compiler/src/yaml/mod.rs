@@ -1,5 +1,8 @@
 //! Text to a YAML tree with spans. Bounded: a bomb is a diagnostic, not a crash.
 
+pub mod data;
+pub mod rewrite;
+
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
