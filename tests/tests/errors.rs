@@ -22,11 +22,12 @@ fn check(folder: &Path, file: &str) -> Output {
 fn every_code_has_a_page_that_says_what_is_so() {
     let mut faults = Vec::new();
     for code in Code::ALL {
-        let (name, folder) = (code.name(), root().join("specs/errors").join(code.name()));
+        let (name, stands) = (code.name(), format!("specs/errors/{}", code.folder()));
+        let folder = root().join(&stands);
         let page = std::fs::read_to_string(folder.join("page.md")).unwrap_or_default();
         let title = format!("# {name}: {}\n", code.title());
         if !page.starts_with(&title) || page.len() < title.len() + 80 {
-            faults.push(format!("specs/errors/{name}/page.md must begin with {title:?} and explain it"));
+            faults.push(format!("{stands}/page.md must begin with {title:?} and explain it"));
         }
         let broken = check(&folder, "broken.yaml");
         let said = stderr(&broken);
@@ -35,11 +36,11 @@ fn every_code_has_a_page_that_says_what_is_so() {
         }
         let expected = std::fs::read_to_string(folder.join("expected.txt")).unwrap_or_default();
         if said != expected || !said.contains(&format!("[{name}]")) {
-            faults.push(format!("of specs/errors/{name}/broken.yaml is said:\n{said}"));
+            faults.push(format!("of {stands}/broken.yaml is said:\n{said}"));
         }
         let mended = check(&folder, "mended.yaml");
         if !mended.status.success() || stderr(&mended).contains(name) {
-            faults.push(format!("specs/errors/{name}/mended.yaml is not mended:\n{}", stderr(&mended)));
+            faults.push(format!("{stands}/mended.yaml is not mended:\n{}", stderr(&mended)));
         }
     }
     assert!(faults.is_empty(), "\n{}\n(UPDATE_EXPECT=1 rewrites what is said)", faults.join("\n\n"));
@@ -51,7 +52,7 @@ fn every_folder_is_a_codes() {
         .expect("the folder is there")
         .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
         .collect();
-    let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.name().to_owned()).collect();
+    let codes: BTreeSet<String> = Code::ALL.iter().map(|code| code.folder().to_owned()).collect();
     assert_eq!(folders, codes);
 }
 
