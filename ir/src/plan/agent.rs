@@ -1,0 +1,214 @@
+//! Agents: inputs, steps and outputs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentId, BlockId, ChannelId, Codec, FunctionId, OnError, Place, ReaderId, TableParameter};
+
+/// A named in-memory stream between agents of the app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// Agents that read it, in name order.
+    pub readers: Vec<AgentId>,
+}
+
+/// What the specs say of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Create it at the start where it is missing.
+    pub declare: bool,
+    /// Partitions of a created topic.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub partitions: Option<u32>,
+    /// Replicas of a created topic.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replicas: Option<u32>,
+    /// Kafka's settings of a created topic, `retention`, `compacting` and `deleting` included.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// One stream processor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Agent {
+    /// `metadata.name`.
+    pub name: String,
+    /// Text for plans and drawings.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub description: Option<String>,
+    /// Where its document stands.
+    pub place: Place,
+    /// Where its events come from.
+    pub input: Input,
+    /// Batches never mix partitions and async work of one never waits for another.
+    pub isolated_partitions: bool,
+    /// Run once per worker before the first event.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub init: Option<Init>,
+    /// The pipeline, in order.
+    pub steps: Vec<Step>,
+    /// Topic outputs, in list order; they come before the channels.
+    pub outputs: Vec<TopicOutput>,
+    /// Channel outputs, in list order; they come before the sinks.
+    pub channel_outputs: Vec<ChannelOutput>,
+    /// Custom sinks, in list order.
+    pub sinks: Vec<SinkOutput>,
+    /// What happens to an event that fails here. `None`: the app's setting.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub on_error: Option<OnError>,
+    /// Longest time of one call in ms. `None`: the app's setting.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Where an agent's events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Input {
+    /// Kafka: the agent is the first of the reader.
+    Topic(ReaderId),
+    /// A channel: the agent runs within every reader that reaches the channel.
+    Channel(ChannelId),
+}
+
+/// Start-up code of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Init {
+    /// The code.
+    pub block: BlockId,
+    /// The function to call once after the code has run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub function: Option<FunctionId>,
+}
+
+/// An operation at its place in a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Step {
+    /// The operation's name. It may stand in a pipeline more than once.
+    pub operation: String,
+    /// Where the operation is defined.
+    pub place: Place,
+    /// What it does.
+    pub action: Action,
+    /// Tables given to the function, in the order written.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tables: Vec<TableParameter>,
+    /// What happens to an event that fails here. `None`: the agent's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub on_error: Option<OnError>,
+    /// Longest time of one call in ms. `None`: the agent's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What a step does with a value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// The result goes on.
+    Map(FunctionId),
+    /// A truthy result lets the value go on.
+    Filter(FunctionId),
+    /// The value is sent from inside the pipeline.
+    #[serde(rename_all = "camelCase")]
+    TopicSend {
+        /// Where and how.
+        output: Box<TopicOutput>,
+        /// The value goes on unchanged; else `None`, or with `ack` the record's metadata.
+        pass_through: bool,
+    },
+}
+
+/// Sends a value to a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TopicOutput {
+    /// Where it is written in the spec.
+    pub place: Place,
+    /// Which topic.
+    pub topic: TopicChoice,
+    /// How keys are written.
+    pub key_codec: Codec,
+    /// How values are written.
+    pub value_codec: Codec,
+    /// A falsy result vetoes the send.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub predicate: Option<FunctionId>,
+    /// Gives the key; without it the key is null.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_selector: Option<FunctionId>,
+    /// Gives what is sent; without it the value itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value_selector: Option<FunctionId>,
+    /// Gives the partition; without it, or where it returns `None`, the key decides.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub partition_selector: Option<FunctionId>,
+    /// Gives the headers; without it there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub headers_selector: Option<FunctionId>,
+    /// The spec asked for acknowledgement (which is always so).
+    pub ack: bool,
+    /// The bytes leave as they came in: nothing on the way changes the value and both codecs are
+    /// equal. Set by the rule `forward`.
+    pub forwards: bool,
+}
+
+/// Which topic an output sends to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TopicChoice {
+    /// Always this one.
+    Name(String),
+    /// What the function returns for the value.
+    Selector(FunctionId),
+}
+
+/// Gives a value to all readers of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChannelOutput {
+    /// Where it is written in the spec.
+    pub place: Place,
+    /// The channel.
+    pub channel: ChannelId,
+    /// A falsy result vetoes it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub predicate: Option<FunctionId>,
+    /// Gives what `context["event"].key` shows behind the channel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_selector: Option<FunctionId>,
+    /// Gives what is passed on; without it the value itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value_selector: Option<FunctionId>,
+    /// Gives what `context["event"].headers` shows behind the channel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub headers_selector: Option<FunctionId>,
+}
+
+/// Calls a custom sink, outside any transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SinkOutput {
+    /// Its name.
+    pub name: String,
+    /// Where it is written in the spec.
+    pub place: Place,
+    /// Called with the value.
+    pub function: FunctionId,
+    /// A falsy result vetoes the call.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub predicate: Option<FunctionId>,
+    /// Gives what the sink is called with; without it the value itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value_selector: Option<FunctionId>,
+}

@@ -1,0 +1,73 @@
+//! Code blocks and the functions that the executor calls.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BlockId, FileId, LineMap, Place};
+
+/// A code block: Python text, executed once per worker in a namespace of its own that starts as a
+/// copy of the globals of its agent's init block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Block {
+    /// The agent or table whose block it is, in the user's words: `agent "echo-agent"`.
+    pub owner: String,
+    /// Its role there: `operation "echo"`, `init`, `output:demo-output keySelector`.
+    pub role: String,
+    /// The init block whose globals this one starts with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub init: Option<BlockId>,
+    /// The file that it stands in.
+    pub file: FileId,
+    /// Where each line of the Python text stands in the file.
+    pub lines: LineMap,
+    /// The Python text, dedented as YAML does it.
+    pub code: String,
+}
+
+/// A function that the executor calls, found by name in its block's namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Function {
+    /// The block in whose namespace it is found.
+    pub block: BlockId,
+    /// Its name there.
+    pub name: String,
+    /// Where it is defined, or the block's place if it comes from somewhere else.
+    pub place: Place,
+    /// What calling it gives, as far as the compiler can see.
+    pub shape: Shape,
+    /// It, its block or its init mentions `context`: only then is `context["event"]` prepared.
+    pub reads_context: bool,
+    /// It only reads the value it is given (the compiler's check, conservative).
+    pub only_reads: bool,
+    /// The fields of its value that it uses, where it uses nothing else of it (conservative too).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uses: Option<FieldUse>,
+}
+
+/// What a function uses of an object that it is given: it reads these fields, sets them or asks
+/// whether they are there, and neither removes one nor shows the object to other code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FieldUse {
+    /// Their names, in order.
+    pub fields: Vec<String>,
+    /// It may return the object itself.
+    pub gives_it: bool,
+}
+
+/// What calling a function gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Shape {
+    /// A value.
+    Plain,
+    /// A generator: each yielded value goes on by itself.
+    Generator,
+    /// A coroutine.
+    Async,
+    /// An async generator.
+    AsyncGenerator,
+    /// Not a function of this block (imported, assigned): seen when it is called.
+    Unknown,
+}

@@ -1,0 +1,75 @@
+//! Tables, and the parameters through which functions are given them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Codec, FunctionId, Place, TableId};
+
+/// Keyed state, in one partition with the events that use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Table {
+    /// `metadata.name`.
+    pub name: String,
+    /// Text for plans and drawings.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub description: Option<String>,
+    /// Where its document stands.
+    pub place: Place,
+    /// Whole on every worker, with one changelog partition.
+    pub global: bool,
+    /// How keys are written.
+    pub key_codec: Codec,
+    /// How values are written.
+    pub value_codec: Codec,
+    /// Gives the value of a missing key: a class or zero-argument factory, or the value itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub default: Option<FunctionId>,
+    /// Partitions of the changelog, where the spec says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub partitions: Option<u32>,
+    /// Further settings of the changelog topic.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub topic_config: BTreeMap<String, String>,
+    /// Keys live per window of time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub window: Option<TableWindow>,
+}
+
+/// The windows of a windowed table; durations in ms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableWindow {
+    /// Length of a window.
+    pub size_ms: u64,
+    /// From one window's start to the next: `size_ms` when tumbling.
+    pub step_ms: u64,
+    /// How long a window is kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_ms: Option<u64>,
+    /// Whose time decides.
+    pub relative_to: RelativeTo,
+}
+
+/// Whose time a window goes by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RelativeTo {
+    /// The event's timestamp.
+    Stream,
+    /// The worker's clock.
+    Now,
+    /// What the function returns.
+    Custom(FunctionId),
+}
+
+/// A table given to a function by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableParameter {
+    /// The keyword.
+    pub parameter: String,
+    /// The table.
+    pub table: TableId,
+}
