@@ -4,6 +4,7 @@
 //! total. `compile` is a pure function: the same texts give the same bytes.
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod ast;
 mod block;

@@ -4,6 +4,7 @@
 //! Python is text. Both programs depend on this crate; it depends on neither.
 
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod graph;
 pub mod plan;

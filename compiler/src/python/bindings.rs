@@ -1,6 +1,7 @@
 //! The names that a scope binds, as CPython's symbol table finds them.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use ruff_python_ast::visitor::{Visitor, walk_except_handler, walk_expr, walk_pattern, walk_stmt};
 use ruff_python_ast::{Alias, ExceptHandler, Expr, Parameters, Pattern, Stmt};
@@ -115,4 +116,9 @@ impl<'a> Visitor<'a> for Bindings<'a> {
         self.names.extend(name.map(ruff_python_ast::Identifier::as_str));
         walk_pattern(self, pattern);
     }
+}
+
+/// A range as bytes of the text.
+pub fn range(range: TextRange) -> Range<usize> {
+    range.start().to_usize()..range.end().to_usize()
 }

@@ -1,15 +1,14 @@
 //! Text to [`Module`].
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use kaspr_ir::plan::Shape;
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{Expr, ParameterWithDefault, PythonVersion, Stmt};
 use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
-use ruff_text_size::{Ranged, TextRange};
+use ruff_text_size::Ranged;
 
-use super::bindings::Bindings;
+use super::bindings::{Bindings, range};
 use super::depth::{DEPTH_MAX, is_deeper};
 use super::reads as only_reads;
 use super::{Defined, Module, Parameters, fields, scopes};
@@ -122,11 +121,6 @@ fn binds_in_passing(stmt: &Stmt) -> bool {
     let mut finds = Finds(false);
     finds.visit_stmt(stmt);
     finds.0
-}
-
-/// A range as bytes of the text.
-pub fn range(range: TextRange) -> Range<usize> {
-    range.start().to_usize()..range.end().to_usize()
 }
 
 /// Walks a module once for the functions it defines and what it mentions.

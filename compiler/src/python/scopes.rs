@@ -18,8 +18,7 @@ use ruff_python_parser::semantic_errors::{
 };
 use ruff_text_size::{Ranged, TextRange};
 
-use super::bindings::{Bindings, parameter_names};
-use super::module::range;
+use super::bindings::{Bindings, parameter_names, range};
 use super::{Unresolved, is_builtin};
 
 /// What the walk finds.
