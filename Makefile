@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak mutants sim sim-mutants golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak soak-coordinator soak-starts soak-program mutants sim sim-mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,11 +60,22 @@ oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (a minute a 
 	@$(CARGO) build --quiet -p kaspr-exec
 	@python3 tests/oracle/oracle.py --exec $(TARGET)/debug/kaspr-exec --seeds $(or $(SEEDS),0:5000)
 
-soak: ## Agents under load through every kind of trouble on a real Kafka, MINUTES=10 (and the build)
+soak: ## Agents under load through every kind of trouble on a real Kafka, MINUTES=10 CLUSTER=1 (or 3 brokers)
+	@$(MAKE) --no-print-directory soak-program
+	@$(TARGET)/release/soak --minutes $(or $(MINUTES),10) --brokers $(or $(CLUSTER),1) --seed $(or $(SEED),1)
+
+soak-coordinator: ## The same on three brokers, of which the coordinator is killed KILLS=40 times (a quarter of an hour)
+	@$(MAKE) --no-print-directory soak-program
+	@$(TARGET)/release/soak --coordinator-kills $(or $(KILLS),40) --seed $(or $(SEED),1)
+
+soak-starts: ## STARTS=60 and REBALANCES=30 on topics whose beginning is deleted (ten minutes)
+	@$(MAKE) --no-print-directory soak-program
+	@$(TARGET)/release/soak --starts $(or $(STARTS),60) --rebalances $(or $(REBALANCES),30)
+
+soak-program:
 	@.ci/install test
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-tests --bins
-	@$(TARGET)/release/soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 mutants: ## Breaks one rule of the executor after the other: a test must see each (an hour)
 	@.ci/install build

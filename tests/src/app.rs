@@ -45,8 +45,13 @@ pub enum Agents {
 impl App {
     /// An app with new topics on this broker.
     pub fn new(broker: &Broker, agents: Agents, partitions: i32) -> App {
+        App::reading(broker, broker.topic("in", partitions), agents, partitions)
+    }
+
+    /// An app with this input, and other topics that are new.
+    pub fn reading(broker: &Broker, input: String, agents: Agents, partitions: i32) -> App {
         let topic = |name: &str| broker.topic(name, partitions);
-        let (name, input) = (unique("app"), topic("in"));
+        let name = unique("app");
         let counts = Topics {
             input: input.clone(),
             outputs: vec![topic("first"), topic("second")],
@@ -102,6 +107,15 @@ impl App {
     pub fn at(mut self, servers: String) -> App {
         self.servers = servers;
         self
+    }
+
+    /// All topics of the agents, the input once.
+    pub fn topics(&self) -> Vec<String> {
+        let of = |topics: &Topics| {
+            let others = topics.dead_letters.iter().chain(&topics.changelog);
+            topics.outputs.iter().chain(others).cloned().collect::<Vec<_>>()
+        };
+        std::iter::once(self.input.clone()).chain(self.agents.iter().flat_map(|(_, topics)| of(topics))).collect()
     }
 
     /// The first output of the first agent: of the one with the table.

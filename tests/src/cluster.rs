@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::{now, pause};
 use crate::kafka::{Broker, free_ports, unique};
 use crate::root;
-use crate::wire::{self, Coordinates, View};
+use crate::wire::{self, Coordinates, Topic, View};
 
 /// Brokers of a cluster, numbered from 1.
 pub const BROKERS: usize = 3;
@@ -122,10 +122,9 @@ impl Cluster {
     /// # Panics
     /// If there is none for long.
     pub fn leader(&self, topic: &str, partition: i32) -> i32 {
-        let place = usize::try_from(partition).expect("a partition's number");
         self.until_known(&format!("the leader of {topic}/{partition}"), |server| {
             let view = wire::view(server)?;
-            let known = view.topic(topic).and_then(|topic| topic.partitions.get(place));
+            let known = view.topic(topic).and_then(|topic| topic.partition(partition));
             known.map(|partition| partition.leader).ok_or(io::ErrorKind::NotFound.into())
         })
     }
@@ -138,30 +137,42 @@ impl Cluster {
         self.until_known(&format!("the coordinator of {name}"), |server| wire::coordinator(server, coordinates, name))
     }
 
-    /// Gives a partition other replicas, the preferred leader first, and waits until only they hold it.
+    /// The partitions of these topics that a broker leads.
+    ///
+    /// # Panics
+    /// If the cluster does not answer.
+    pub fn led_by(&self, number: i32, topics: &[String]) -> Vec<(String, i32)> {
+        let view = wire::view(&self.any()).expect("a broker answers");
+        let topics = view.topics.iter().filter(|topic| topics.contains(&topic.name));
+        let of = |topic: &Topic| {
+            let led = topic.partitions.iter().filter(|partition| partition.leader == number);
+            led.map(|partition| (topic.name.clone(), partition.number)).collect::<Vec<_>>()
+        };
+        topics.flat_map(of).collect()
+    }
+
+    /// Gives partitions other replicas, the preferred leader first, and waits until only they hold them.
     ///
     /// # Panics
     /// If the cluster refuses it, or does not do it for long.
-    pub fn reassign(&self, topic: &str, partition: i32, replicas: &[i32]) {
-        let place = usize::try_from(partition).expect("a partition's number");
+    pub fn reassign(&self, moves: &[(String, i32, Vec<i32>)]) {
         let began = now();
-        let mut has_begun = false;
-        loop {
-            let server = self.any();
-            has_begun = has_begun || wire::reassign(&server, topic, partition, replicas).is_ok();
-            let is_done = wire::view(&server).is_ok_and(|view| {
-                let partition = view.topic(topic).and_then(|topic| topic.partitions.get(place));
-                partition.is_some_and(|partition| {
-                    partition.replicas == replicas && partition.in_sync.len() == replicas.len()
-                })
-            });
-            if has_begun && is_done {
-                return;
+        let waits = |what: &dyn Fn() -> io::Result<bool>| {
+            while !what().is_ok_and(|is_done| is_done) {
+                assert!(now() - began < START_MAX, "{moves:?} are not done\n{}", self.last_words());
+                pause(LOOK_EVERY);
             }
-            let took = now() - began;
-            assert!(took < START_MAX, "{topic}/{partition} does not move to {replicas:?}\n{}", self.last_words());
-            pause(LOOK_EVERY);
+        };
+        for (topic, partition, replicas) in moves {
+            waits(&|| wire::reassign(&self.any(), topic, *partition, replicas).map(|()| true));
         }
+        waits(&|| {
+            let view = wire::view(&self.any())?;
+            Ok(moves.iter().all(|(topic, partition, replicas)| {
+                let known = view.topic(topic).and_then(|topic| topic.partition(*partition));
+                known.is_some_and(|known| known.replicas == *replicas && known.in_sync.len() == replicas.len())
+            }))
+        });
     }
 
     /// The last lines that each broker said.

@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -158,21 +159,28 @@ impl Broker {
     /// Makes a topic with a unique name that takes records up to this size, in bytes.
     pub fn topic_for(&self, name: &str, partitions: i32, message_bytes_max: usize) -> String {
         let name = unique(name);
-        self.make_topic(&name, partitions, Some(&message_bytes_max.to_string()));
+        self.make_topic(&name, partitions, &[("max.message.bytes", &message_bytes_max.to_string())]);
+        name
+    }
+
+    /// Makes a topic with a unique name and these settings.
+    pub fn topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
+        let name = unique(name);
+        self.make_topic(&name, partitions, settings);
         name
     }
 
     /// Makes a topic.
     pub fn named_topic(&self, name: &str, partitions: i32) {
-        self.make_topic(name, partitions, None);
+        self.make_topic(name, partitions, &[]);
     }
 
-    fn make_topic(&self, name: &str, partitions: i32, message_bytes_max: Option<&str>) {
+    fn make_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
         let replicas = TopicReplication::Fixed(i32::try_from(self.replicas).expect("few"));
         let mut topic = NewTopic::new(name, partitions, replicas);
-        if let Some(bytes) = message_bytes_max {
-            topic = topic.set("max.message.bytes", bytes);
+        for (key, value) in settings {
+            topic = topic.set(key, value);
         }
         let made = futures_executor::block_on(admin.create_topics([&topic], &AdminOptions::new()));
         made.expect("the broker answers").into_iter().for_each(|made| {
@@ -200,6 +208,25 @@ impl Broker {
         let client: BaseConsumer = self.config().create().expect("a client");
         let metadata = client.fetch_metadata(Some(topic), WAIT).expect("the broker answers");
         i32::try_from(metadata.topics()[0].partitions().len()).expect("few")
+    }
+
+    /// The first offset that each partition holds, and the one behind its last.
+    pub fn ends(&self, topic: &str) -> Vec<(i64, i64)> {
+        let client: BaseConsumer = self.config().create().expect("a client");
+        let ends = |partition| client.fetch_watermarks(topic, partition, WAIT).expect("the broker answers");
+        (0..self.partitions(topic)).map(ends).collect()
+    }
+
+    /// Deletes what each partition holds before an offset.
+    pub fn delete_before(&self, topic: &str, offsets: &[i64]) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
+        let mut list = TopicPartitionList::new();
+        for (partition, &offset) in (0..).zip(offsets) {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+        }
+        let deleted = futures_executor::block_on(admin.delete_records(&list, &AdminOptions::new()));
+        let deleted = deleted.expect("the broker answers");
+        deleted.elements().iter().for_each(|element| element.error().expect("the records are deleted"));
     }
 
     /// Sends records and waits until all are acknowledged.
@@ -248,7 +275,11 @@ impl Broker {
                     next = next.max(position(&consumer, topic, partition));
                     continue;
                 };
-                let message = message.expect("no error");
+                let message = match message {
+                    // The client goes on with another broker by itself.
+                    Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)) => continue,
+                    message => message.expect("no error"),
+                };
                 next = message.offset() + 1;
                 let headers = message.headers().map_or(Vec::new(), |headers| {
                     headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()

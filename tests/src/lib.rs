@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod attempts;
+pub mod beginnings;
 pub mod clock;
 pub mod cluster;
 pub mod compare;

@@ -47,6 +47,13 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
+impl Topic {
+    /// A partition; `None`: the broker does not know it.
+    pub fn partition(&self, number: i32) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.number == number)
+    }
+}
+
 /// The cluster as a broker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {

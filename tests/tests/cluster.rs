@@ -30,10 +30,10 @@ fn records_outlive_the_brokers_that_lead_them() {
     cluster.wait_until_whole();
 
     let others: Vec<i32> = (1..=3).filter(|&number| number != second).collect();
-    cluster.reassign(&topic, 0, &others);
+    cluster.reassign(&[(topic.clone(), 0, others.clone())]);
     assert_ne!(cluster.leader(&topic, 0), second);
     cluster.brokers().produce(&topic, three());
-    cluster.reassign(&topic, 0, &[others[0], others[1], second]);
+    cluster.reassign(&[(topic.clone(), 0, vec![others[0], others[1], second])]);
 
     let third = cluster.leader(&topic, 0);
     cluster.freeze(third, true);
