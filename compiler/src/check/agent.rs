@@ -27,9 +27,13 @@ impl Checker<'_> {
         let mut numbers = vec![None; agent.operations.len()];
         let named: HashSet<&str> = agent.pipeline.iter().map(|name| name.value.as_str()).collect();
         for (number, operation) in agent.operations.iter().enumerate() {
-            let first_and_last = batches && pipeline.first() == Some(&number) && last == Some(number);
-            let batch_to_topic = first_and_last && !agent.outputs.is_empty();
-            if let Some(step) = self.operation(&scope, operation, batch_to_topic) {
+            let is_last = last == Some(number);
+            let first_and_last = batches && pipeline.first() == Some(&number) && is_last;
+            let map = Purpose::Map {
+                batch_to_topic: first_and_last && !agent.outputs.is_empty(),
+                is_end: is_last && agent.outputs.is_empty() && agent.channels.is_empty() && agent.sinks.is_empty(),
+            };
+            if let Some(step) = self.operation(&scope, operation, map) {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
@@ -242,7 +246,7 @@ impl Checker<'_> {
         }
     }
 
-    fn operation(&mut self, scope: &Scope, operation: &ast::Operation, batch_to_topic: bool) -> Option<Step> {
+    fn operation(&mut self, scope: &Scope, operation: &ast::Operation, purpose: Purpose) -> Option<Step> {
         let name = self.required(&operation.name, "operations[].name", &operation.at)?.clone();
         let tables = self.table_parameters(operation);
         let parameters: Vec<(&str, At)> = operation
@@ -256,7 +260,7 @@ impl Checker<'_> {
             checker.call(scope, code, &call)
         };
         let action = match (&operation.map, &operation.filter, &operation.send) {
-            (Some(map), None, None) => function(self, map, Purpose::Map { batch_to_topic }).map(Action::Map),
+            (Some(map), None, None) => function(self, map, purpose).map(Action::Map),
             (None, Some(filter), None) => function(self, filter, Purpose::Filter).map(Action::Filter),
             (None, None, Some(send)) => self.topic_send(scope, &name.value, send),
             (None, None, None) => {

@@ -31,8 +31,15 @@ impl Blocks {
 pub struct Scope {
     /// `agent "echo-agent"`.
     pub owner: String,
-    /// The init block, and what it defines.
-    pub init: Option<(BlockId, Module)>,
+    /// The init block.
+    pub init: Option<InitBlock>,
+}
+
+/// An agent's init block, and what it defines.
+pub struct InitBlock {
+    id: BlockId,
+    module: Module,
+    code: Written,
 }
 
 /// What a function is called with, and what for.
@@ -52,13 +59,34 @@ pub enum Purpose {
     Map {
         /// The value is a batch and the result goes straight to a topic.
         batch_to_topic: bool,
+        /// The value goes nowhere: the function is called for what else it does.
+        is_end: bool,
     },
     /// Its truth keeps the value.
     Filter,
-    /// Its truth lets an output send.
-    Predicate,
-    /// Anything else.
-    Other,
+    /// It chooses something of what is sent, or whether: the field's name.
+    Selector(&'static str),
+    /// Nothing: it is called for what it does.
+    Sink,
+}
+
+impl Purpose {
+    /// How a function is called that serves this, and what its silence would mean; `None` where nothing
+    /// is expected of it.
+    fn needs_value(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Purpose::Map { is_end: true, .. } | Purpose::Sink => return None,
+            Purpose::Map { .. } => ("map", "without a value None goes on in the event's place"),
+            Purpose::Filter => ("filter", "without a value every event is dropped"),
+            Purpose::Selector("predicate") => ("predicate", "without a value nothing is sent"),
+            Purpose::Selector("nameSelector") => ("nameSelector", "without a value no topic is chosen, and the event fails"),
+            Purpose::Selector(name @ "keySelector") => (name, "without a value every key is null"),
+            Purpose::Selector(name @ "valueSelector") => (name, "without a value None is sent"),
+            Purpose::Selector(name @ "partitionSelector") => (name, "without a value it chooses no partition"),
+            Purpose::Selector(name @ "headersSelector") => (name, "without a value it chooses no headers"),
+            Purpose::Selector(name) => (name, "without a value it chooses nothing"),
+        })
+    }
 }
 
 /// The role of an agent's init block.
@@ -108,7 +136,7 @@ impl Checker<'_> {
         self.blocks.blocks.push(Block {
             owner: scope.owner.clone(),
             role: role.to_owned(),
-            init: scope.init.as_ref().map(|(id, _)| *id),
+            init: scope.init.as_ref().map(|init| init.id),
             file: self.place(&code.at).file,
             lines: line_map(code, &self.texts[code.at.file]),
             code: code.text.clone(),
@@ -133,7 +161,7 @@ impl Checker<'_> {
             let hint = "a block is not part of a package: import by the full name";
             self.fault(Diagnostic::new(Code::K0510, message, at(code, text, range)).hint(hint));
         }
-        let init = scope.init.as_ref().map(|(_, init)| init);
+        let init = scope.init.as_ref().map(|init| &init.module);
         // A block without a function is a fault of its own (K0503), and its names would echo it.
         let lacks_function = role != INIT && module.functions.is_empty() && code.entrypoint.is_none();
         // What a broken init defines is not known either.
@@ -184,7 +212,7 @@ impl Checker<'_> {
             let function = self.function(block, name, &module, code);
             self.blocks.add_function(function)
         });
-        scope.init = Some((block, module));
+        scope.init = Some(InitBlock { id: block, module, code: code.clone() });
         Init { block, function }
     }
 
@@ -195,8 +223,13 @@ impl Checker<'_> {
             return None;
         }
         let name = self.choose(scope, code, &module)?;
-        if let Some(found) = module.functions.iter().rev().find(|found| found.name == name) {
-            self.check_call(code, found, call);
+        let named = |module: &'_ Module| module.functions.iter().rev().find(|found| found.name == name).cloned();
+        if let Some(found) = named(&module) {
+            self.check_call(code, &found, call);
+        } else if let Some(init) = scope.init.as_ref().filter(|_| !module.names.contains(&name) && !module.is_opaque)
+            && let Some(found) = named(&init.module).filter(|_| !init.module.is_opaque)
+        {
+            self.check_call(&init.code, &found, call);
         }
         let function = self.function(block, name, &module, code);
         Some(self.blocks.add_function(function))
@@ -210,6 +243,10 @@ impl Checker<'_> {
             return None;
         }
         let name = self.choose(&scope, code, &module)?;
+        if let Some(found) = module.functions.iter().rev().find(|found| found.name == name) {
+            let place = at(code, self.texts[code.at.file].text, &found.at);
+            self.check_value(found, place, Purpose::Selector("defaultSelector"));
+        }
         let function = self.function(block, name, &module, code);
         Some(self.blocks.add_function(function))
     }
@@ -217,7 +254,7 @@ impl Checker<'_> {
     /// The entrypoint, else the first function defined in the block.
     fn choose(&mut self, scope: &Scope, code: &Written, module: &Module) -> Option<String> {
         if let Some(entrypoint) = &code.entrypoint {
-            let init = scope.init.as_ref().map(|(_, init)| init);
+            let init = scope.init.as_ref().map(|init| &init.module);
             return self.entrypoint_exists(entrypoint, module, init).then(|| entrypoint.value.clone());
         }
         let text = self.texts[code.at.file].text;
@@ -299,17 +336,22 @@ impl Checker<'_> {
                 let message = format!("the filter \"{name}\" is a generator: it is always true");
                 self.fault(Diagnostic::new(Code::K0511, message, place).hint("return True or False"));
             }
-            Purpose::Predicate if !found.gives_value && found.shape != Shape::Unknown => {
-                let message = format!("the predicate \"{name}\" never returns a value");
-                self.fault(Diagnostic::new(Code::K0507, message, place).hint("without a value nothing is sent"));
-            }
-            Purpose::Map { batch_to_topic: true } if found.returns_list => {
+            Purpose::Map { batch_to_topic: true, .. } if found.returns_list => {
                 let message = format!("the batch function \"{name}\" returns a list: it is sent as one message");
                 self.fault(
                     Diagnostic::new(Code::K0508, message, place).hint("use yield to send one message per event"),
                 );
             }
-            _ => {}
+            _ => self.check_value(found, place, purpose),
+        }
+    }
+
+    /// A function that is called for its value has one.
+    fn check_value(&mut self, found: &Defined, place: crate::source::At, purpose: Purpose) {
+        let Some((called, consequence)) = purpose.needs_value() else { return };
+        if !found.gives_value && found.shape != Shape::Unknown {
+            let message = format!("the {called} \"{}\" never returns a value", found.name);
+            self.fault(Diagnostic::new(Code::K0507, message, place).hint(consequence));
         }
     }
 

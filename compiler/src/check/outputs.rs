@@ -8,9 +8,8 @@ use crate::ast::{self, Code as Written};
 use crate::diagnostics::{Code, Diagnostic};
 
 impl Checker<'_> {
-    fn selector(&mut self, scope: &Scope, owner: &str, name: &str, code: &Option<Written>) -> Option<FunctionId> {
-        let purpose = if name == "predicate" { Purpose::Predicate } else { Purpose::Other };
-        let call = Call { role: format!("{owner} {name}"), tables: Vec::new(), purpose };
+    fn selector(&mut self, scope: &Scope, owner: &str, name: &'static str, code: &Option<Written>) -> Option<FunctionId> {
+        let call = Call { role: format!("{owner} {name}"), tables: Vec::new(), purpose: Purpose::Selector(name) };
         code.as_ref().and_then(|code| self.call(scope, code, &call))
     }
 
@@ -89,7 +88,7 @@ impl Checker<'_> {
         let message = format!("the custom sink \"{}\" is outside the transaction", name.value);
         let warning = Diagnostic::new(Code::K0409, message, name.at.clone());
         self.fault(warning.hint("it may run again after a crash: let it bear that"));
-        let call = Call { role: role.clone(), tables: Vec::new(), purpose: Purpose::Other };
+        let call = Call { role: role.clone(), tables: Vec::new(), purpose: Purpose::Sink };
         let predicate = self.selector(scope, &role, "predicate", &sink.predicate);
         let value_selector = self.selector(scope, &role, "valueSelector", &sink.value_selector);
         let function = sink.code.as_ref().and_then(|code| self.call(scope, code, &call));

@@ -14,7 +14,8 @@ impl Checker<'_> {
     pub(super) fn window(&mut self, owner: &str, window: &ast::Window) -> Option<TableWindow> {
         let selector = window.selector.as_ref().and_then(|code| {
             let scope = Scope { owner: owner.to_owned(), init: None };
-            let call = Call { role: "relativeToSelector".to_owned(), tables: Vec::new(), purpose: Purpose::Other };
+            let purpose = Purpose::Selector("relativeToSelector");
+            let call = Call { role: "relativeToSelector".to_owned(), tables: Vec::new(), purpose };
             self.call(&scope, code, &call)
         });
         let relative_to = self.relative_to(window, selector);

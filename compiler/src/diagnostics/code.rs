@@ -117,7 +117,7 @@ codes! {
     K0504 Warning "several-functions" "several functions and no entrypoint";
     K0505 Error "wrong-number-of-values" "the function takes another number of values";
     K0506 Error "undefined-name" "a name is not defined";
-    K0507 Warning "predicate-without-value" "the predicate never returns a value";
+    K0507 Warning "function-without-value" "a function never returns a value";
     K0508 Warning "list-of-a-batch" "a batch function returns a list";
     K0510 Error "relative-import" "a relative import";
     K0511 Warning "generator-as-filter" "the filter is a generator";

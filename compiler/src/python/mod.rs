@@ -8,6 +8,7 @@ mod builtins;
 mod corpus;
 mod depth;
 mod fields;
+mod flow;
 mod module;
 mod reads;
 mod scopes;
@@ -79,7 +80,7 @@ pub struct Defined {
     pub only_reads: bool,
     /// The fields of its first argument that it uses, where it provably uses nothing else of it.
     pub uses: Option<FieldUse>,
-    /// Some `return` or `yield` gives a value.
+    /// Some `return` or `yield` gives a value, or no call comes to its end, as far as can be seen.
     pub gives_value: bool,
     /// It returns a list that it builds.
     pub returns_list: bool,

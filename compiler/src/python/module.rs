@@ -11,7 +11,7 @@ use ruff_text_size::Ranged;
 use super::bindings::{Bindings, range};
 use super::depth::{DEPTH_MAX, is_deeper};
 use super::reads as only_reads;
-use super::{Defined, Module, Parameters, fields, scopes};
+use super::{Defined, Module, Parameters, fields, flow, scopes};
 
 /// Largest block, in bytes of its text.
 const BYTES_MAX: usize = 128 << 10;
@@ -216,7 +216,7 @@ fn defined(function: &ruff_python_ast::StmtFunctionDef) -> Defined {
         uses: first_name(&function.parameters)
             .filter(|_| plain)
             .and_then(|name| fields::of_body(&name, &function.body)),
-        gives_value: body.gives_value || body.yields || body.raises,
+        gives_value: body.gives_value || body.yields || !flow::ends_without_value(&function.body),
         returns_list: body.returns_list,
     }
 }
@@ -242,7 +242,6 @@ fn parameters(parameters: &ruff_python_ast::Parameters) -> Parameters {
 struct Body {
     yields: bool,
     gives_value: bool,
-    raises: bool,
     returns_list: bool,
 }
 
@@ -256,7 +255,6 @@ impl<'a> Visitor<'a> for Body {
                     returned.value.as_deref().is_some_and(|value| matches!(value, Expr::List(_) | Expr::ListComp(_)));
                 self.returns_list |= list;
             }
-            Stmt::Raise(_) => self.raises = true,
             _ => {}
         }
         walk_stmt(self, stmt);
