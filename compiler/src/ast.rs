@@ -117,7 +117,7 @@ pub struct Take {
     /// Where it is written.
     pub at: At,
     /// `max`.
-    pub max: Option<Spanned<i64>>,
+    pub max: Option<Spanned<u32>>,
     /// `within`.
     pub within: Option<Text>,
 }

@@ -80,7 +80,7 @@ pub struct Compiled {
 /// Compiles all files as one app. Pure and total: whatever the texts, there is an answer. Files count
 /// in the order given; `load::files` sorts them.
 pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
-    let mut sink = Sink::default();
+    let mut sink = Sink::new(options.target);
     let texts: Vec<&str> = files.iter().enumerate().map(|(number, file)| text(number, file, &mut sink)).collect();
     let mut ast = Ast::default();
     let mut notes = Vec::new();

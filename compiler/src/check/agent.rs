@@ -70,10 +70,11 @@ impl Checker<'_> {
 
     /// Where events come from; `None` where that is faulty.
     fn input(&mut self, agent: &ast::Agent) -> Option<Input> {
+        let lacks = |at| Diagnostic::new(Code::K0101, "the input names neither a topic nor a channel", at);
         let Some(input) = &agent.input else {
-            let diagnostic =
-                Diagnostic::new(Code::K0101, "the input names neither a topic nor a channel", agent.at.clone());
-            self.fault(diagnostic.hint("spec.input.topic.name: the topic to read"));
+            if !self.is_faulty(&agent.at, &["input"]) {
+                self.fault(lacks(agent.at.clone()).hint("spec.input.topic.name: the topic to read"));
+            }
             return None;
         };
         match (&input.topic, &input.channel) {
@@ -84,11 +85,9 @@ impl Checker<'_> {
                 None
             }
             (None, None) => {
-                self.fault(Diagnostic::new(
-                    Code::K0101,
-                    "the input names neither a topic nor a channel",
-                    input.at.head(),
-                ));
+                if !self.is_faulty(&input.at, &["topic", "channel"]) {
+                    self.fault(lacks(input.at.head()));
+                }
                 None
             }
             (Some(topic), None) => self.topic_input(input, topic),
@@ -126,11 +125,10 @@ impl Checker<'_> {
                 return None;
             }
             (None, None) => {
-                self.fault(Diagnostic::new(
-                    Code::K0101,
-                    "the input names neither a topic nor a channel",
-                    topic.at.head(),
-                ));
+                if !self.is_faulty(&topic.at, &["name", "pattern"]) {
+                    let message = "the input names neither a topic nor a channel";
+                    self.fault(Diagnostic::new(Code::K0101, message, topic.at.head()));
+                }
                 return None;
             }
             (Some(name), None) => self.topic_names(name, input, topic),
@@ -173,7 +171,7 @@ impl Checker<'_> {
 
     fn take(&mut self, take: &ast::Take) -> Option<BatchWindow> {
         for (field, missing) in [("max", take.max.is_none()), ("within", take.within.is_none())] {
-            if missing {
+            if missing && !self.is_faulty(&take.at, &[field]) {
                 let diagnostic = Diagnostic::new(Code::K0111, format!("\"take.{field}\" is missing"), take.at.head());
                 self.fault(
                     diagnostic
@@ -182,13 +180,9 @@ impl Checker<'_> {
             }
         }
         let within_ms = take.within.as_ref().and_then(|within| self.duration(within));
-        let max = take.max.as_ref()?;
-        let Some(count) = u32::try_from(max.value).ok().filter(|count| *count >= 1) else {
-            self.fault(Diagnostic::new(Code::K0104, "\"take.max\" must be at least 1", max.at.clone()));
-            return None;
-        };
+        let max = take.max.as_ref()?.value;
         // Which events may share a batch is decided by a rule.
-        Some(BatchWindow { max: count, within_ms: within_ms?, scope: BatchScope::Mixed })
+        Some(BatchWindow { max, within_ms: within_ms?, scope: BatchScope::Mixed })
     }
 
     fn check_unique_operations(&mut self, agent: &ast::Agent) {
@@ -255,14 +249,20 @@ impl Checker<'_> {
             .filter_map(|table| table.parameter.as_ref())
             .map(|parameter| (parameter.value.as_str(), parameter.at.clone()))
             .collect();
+        let mut seen = HashSet::new();
+        let tables_are_known = !self.is_faulty(&operation.at, &["tables"])
+            && parameters.len() == operation.tables.len()
+            && parameters.iter().all(|(parameter, _)| seen.insert(*parameter));
         let function = |checker: &mut Self, code: &Written, purpose| {
-            let call = Call { role: format!("operation \"{}\"", name.value), tables: parameters.clone(), purpose };
+            let tables = parameters.clone();
+            let call = Call { role: format!("operation \"{}\"", name.value), tables, tables_are_known, purpose };
             checker.call(scope, code, &call)
         };
         let action = match (&operation.map, &operation.filter, &operation.send) {
             (Some(map), None, None) => function(self, map, purpose).map(Action::Map),
             (None, Some(filter), None) => function(self, filter, Purpose::Filter).map(Action::Filter),
             (None, None, Some(send)) => self.topic_send(scope, &name.value, send),
+            (None, None, None) if self.is_faulty(&operation.at, &["map", "filter", "topicSend"]) => None,
             (None, None, None) => {
                 let message = format!("the operation \"{}\" has none of map, filter, topicSend", name.value);
                 self.fault(Diagnostic::new(Code::K0203, message, name.at.clone()));

@@ -48,8 +48,17 @@ pub struct Call<'a> {
     pub role: String,
     /// Parameters that tables are given to, and where they are named.
     pub tables: Vec<(&'a str, crate::source::At)>,
+    /// Whether these are all of them: where one is faulty, what the function is given is not known.
+    pub tables_are_known: bool,
     /// What its result is for.
     pub purpose: Purpose,
+}
+
+impl<'a> Call<'a> {
+    /// A call with the value alone.
+    pub fn new(role: String, purpose: Purpose) -> Call<'a> {
+        Call { role, tables: Vec::new(), tables_are_known: true, purpose }
+    }
 }
 
 /// What a function's result is for.
@@ -79,7 +88,9 @@ impl Purpose {
             Purpose::Map { .. } => ("map", "without a value None goes on in the event's place"),
             Purpose::Filter => ("filter", "without a value every event is dropped"),
             Purpose::Selector("predicate") => ("predicate", "without a value nothing is sent"),
-            Purpose::Selector("nameSelector") => ("nameSelector", "without a value no topic is chosen, and the event fails"),
+            Purpose::Selector("nameSelector") => {
+                ("nameSelector", "without a value no topic is chosen, and the event fails")
+            }
             Purpose::Selector(name @ "keySelector") => (name, "without a value every key is null"),
             Purpose::Selector(name @ "valueSelector") => (name, "without a value None is sent"),
             Purpose::Selector(name @ "partitionSelector") => (name, "without a value it chooses no partition"),
@@ -309,6 +320,7 @@ impl Checker<'_> {
         let name = &found.name;
         let tables: Vec<_> = call.tables.iter().map(|(parameter, _)| *parameter).collect();
         match found.parameters.as_ref().and_then(|parameters| parameters.refuses(1, &tables)) {
+            Some(_) if !call.tables_are_known => {}
             Some(Refusal::Keyword(parameter)) => {
                 let message = format!("the function does not take the table parameter \"{parameter}\"");
                 let named = call.tables.iter().find(|(other, _)| **other == parameter).map(|(_, at)| at.clone());

@@ -221,10 +221,16 @@ impl Checker<'_> {
 
     /// What a field without which nothing goes says; a fault where it is missing.
     fn required<'b>(&mut self, field: &'b Option<ast::Text>, what: &str, at: &At) -> Option<&'b Spanned<String>> {
-        if field.is_none() {
+        let name = what.rsplit('.').next().unwrap_or(what);
+        if field.is_none() && !self.is_faulty(at, &[name]) {
             self.fault(Diagnostic::new(Code::K0005, format!("required field \"{what}\" is missing"), at.head()));
         }
         field.as_ref()
+    }
+
+    /// Whether one of these fields of a mapping stands there, faulty: it is not missing.
+    fn is_faulty(&self, mapping: &At, fields: &[&str]) -> bool {
+        fields.iter().any(|field| self.sink.is_marked(mapping, field))
     }
 
     /// A warning, or an error where the specs hold the app and so could have said it.

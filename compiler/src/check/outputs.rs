@@ -8,8 +8,14 @@ use crate::ast::{self, Code as Written};
 use crate::diagnostics::{Code, Diagnostic};
 
 impl Checker<'_> {
-    fn selector(&mut self, scope: &Scope, owner: &str, name: &'static str, code: &Option<Written>) -> Option<FunctionId> {
-        let call = Call { role: format!("{owner} {name}"), tables: Vec::new(), purpose: Purpose::Selector(name) };
+    fn selector(
+        &mut self,
+        scope: &Scope,
+        owner: &str,
+        name: &'static str,
+        code: &Option<Written>,
+    ) -> Option<FunctionId> {
+        let call = Call::new(format!("{owner} {name}"), Purpose::Selector(name));
         code.as_ref().and_then(|code| self.call(scope, code, &call))
     }
 
@@ -31,6 +37,7 @@ impl Checker<'_> {
                 self.fault(diagnostic.label(name.at.clone(), "the name").hint("take one of them away"));
                 None
             }
+            (None, None) if self.is_faulty(&output.at, &["name", "nameSelector"]) => None,
             (None, None) => {
                 let diagnostic =
                     Diagnostic::new(Code::K0402, "the output has neither name nor nameSelector", output.at.head());
@@ -88,7 +95,7 @@ impl Checker<'_> {
         let message = format!("the custom sink \"{}\" is outside the transaction", name.value);
         let warning = Diagnostic::new(Code::K0409, message, name.at.clone());
         self.fault(warning.hint("it may run again after a crash: let it bear that"));
-        let call = Call { role: role.clone(), tables: Vec::new(), purpose: Purpose::Sink };
+        let call = Call::new(role.clone(), Purpose::Sink);
         let predicate = self.selector(scope, &role, "predicate", &sink.predicate);
         let value_selector = self.selector(scope, &role, "valueSelector", &sink.value_selector);
         let function = sink.code.as_ref().and_then(|code| self.call(scope, code, &call));

@@ -49,8 +49,11 @@ impl Checker<'_> {
     pub(super) fn timeout(&mut self, text: &Option<Text>) -> Option<u64> {
         let text = text.as_ref()?;
         let ms = self.duration(text)?;
-        if ms > TIMEOUT_MAX_MS {
-            let message = format!("\"timeout\" {} is longer than 240s", text.value);
+        if ms == 0 || ms > TIMEOUT_MAX_MS {
+            let message = match ms {
+                0 => format!("\"timeout\" {} leaves no time for a call", text.value),
+                _ => format!("\"timeout\" {} is longer than 240s", text.value),
+            };
             self.fault(Diagnostic::new(Code::K0408, message, text.at.clone()));
             return None;
         }
@@ -145,7 +148,7 @@ impl Checker<'_> {
             None => OnError::Skip,
         };
         OnError::Retry {
-            attempts: written.attempts.as_ref().map_or(3, |attempts| attempts.value.max(1)),
+            attempts: written.attempts.as_ref().map_or(3, |attempts| attempts.value),
             backoff: Backoff {
                 initial_ms,
                 max_ms,

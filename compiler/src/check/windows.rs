@@ -14,14 +14,14 @@ impl Checker<'_> {
     pub(super) fn window(&mut self, owner: &str, window: &ast::Window) -> Option<TableWindow> {
         let selector = window.selector.as_ref().and_then(|code| {
             let scope = Scope { owner: owner.to_owned(), init: None };
-            let purpose = Purpose::Selector("relativeToSelector");
-            let call = Call { role: "relativeToSelector".to_owned(), tables: Vec::new(), purpose };
+            let call = Call::new("relativeToSelector".to_owned(), Purpose::Selector("relativeToSelector"));
             self.call(&scope, code, &call)
         });
         let relative_to = self.relative_to(window, selector);
         let (name, frame) = match (&window.tumbling, &window.hopping) {
             (Some(frame), None) => ("tumbling", frame),
             (None, Some(frame)) => ("hopping", frame),
+            (None, None) if self.is_faulty(&window.at, &["tumbling", "hopping"]) => return None,
             (both, _) => {
                 let count = if both.is_some() { "both tumbling and hopping" } else { "neither tumbling nor hopping" };
                 let message = format!("the window is {count}");

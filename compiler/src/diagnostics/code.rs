@@ -80,7 +80,7 @@ codes! {
     K0101 Error "no-input" "the input names neither a topic nor a channel";
     K0102 Error "topic-and-channel" "the input names both a topic and a channel";
     K0103 Error "name-and-pattern" "the input topic has both a name and a pattern";
-    K0104 Error "take-below-one" "\"take.max\" must be at least 1";
+    K0104 Error "take-out-of-range" "\"take.max\" is out of its range";
     K0105 Error "not-a-duration" "not a duration";
     K0106 Error "not-a-serializer" "not a serializer";
     K0107 Error "not-a-pattern" "the pattern is not a regular expression";
@@ -88,6 +88,7 @@ codes! {
     K0109 Error "topic-name-not-allowed" "the topic name is not allowed by Kafka";
     K0110 Error "take-on-a-channel" "\"take\" on a channel input";
     K0111 Error "half-of-take" "half of \"take\" is missing";
+    K0113 Error "name-not-for-kubernetes" "Kubernetes refuses a name";
     K0201 Error "unknown-operation" "the pipeline names an operation that is not defined";
     K0202 Error "duplicate-operation" "an operation is defined twice";
     K0203 Error "empty-operation" "an operation has none of map, filter, topicSend";
@@ -109,7 +110,7 @@ codes! {
     K0405 Warning "no-offset-in-metadata" "the metadata of \"topicSend\" holds no offset";
     K0406 Error "unknown-action" "not an action of \"onError\"";
     K0407 Warning "no-dead-letter-topic" "the dead letter topic is not named";
-    K0408 Error "timeout-too-long" "the timeout is longer than the longest";
+    K0408 Error "timeout-out-of-range" "the timeout is out of its range";
     K0409 Warning "sink-outside-the-transaction" "a custom sink is outside the transaction";
     K0501 Error "malformed-python" "the Python does not parse";
     K0502 Error "unknown-entrypoint" "the entrypoint is not defined";

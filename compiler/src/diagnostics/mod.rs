@@ -12,6 +12,9 @@ pub use explain::{code, explain};
 pub use json::{note_to_json, to_json};
 pub use near::{nearest, nearest_within};
 
+use std::collections::HashSet;
+
+use crate::Target;
 use crate::source::At;
 
 /// Whether a fault stops the compile.
@@ -91,9 +94,36 @@ pub struct Sink {
     diagnostics: Vec<Diagnostic>,
     has_errors: bool,
     more: usize,
+    /// The specs reach the pods through Kubernetes.
+    is_for_operator: bool,
+    /// Fields that stand in a mapping, faulty: where it starts, and their names.
+    marked: HashSet<(usize, usize, String)>,
 }
 
 impl Sink {
+    /// Collects for specs that reach the pods in this way.
+    pub fn new(target: Target) -> Sink {
+        Sink { is_for_operator: target == Target::Operator, ..Sink::default() }
+    }
+
+    /// Notes a fault that only Kubernetes would find.
+    pub fn push_for_operator(&mut self, diagnostic: Diagnostic) {
+        if self.is_for_operator {
+            self.push(diagnostic);
+        }
+    }
+
+    /// Remembers that a field of the mapping at a place stands there and is faulty, so that nobody
+    /// calls it missing.
+    pub fn mark(&mut self, mapping: &At, field: &str) {
+        self.marked.insert((mapping.file, mapping.start, field.to_owned()));
+    }
+
+    /// Whether a field was marked.
+    pub fn is_marked(&self, mapping: &At, field: &str) -> bool {
+        self.marked.contains(&(mapping.file, mapping.start, field.to_owned()))
+    }
+
     /// Notes a fault.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.has_errors |= diagnostic.severity == Severity::Error;

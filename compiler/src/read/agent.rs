@@ -1,6 +1,7 @@
 //! A `KasprAgent`'s spec to its AST.
 
 use super::fields::Fields;
+use super::numbers;
 use crate::ast::{
     Agent, ChannelOutput, Input, InputTopic, OnError, Operation, SinkOutput, TableParameter, Take, Text, TopicOutput,
     TopicSettings,
@@ -9,6 +10,8 @@ use crate::source::At;
 
 /// Reads an agent.
 pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>) -> Agent {
+    // Later on an agent stands where its name does.
+    spec.stands_at(&at);
     let mut agent = Agent {
         at,
         name,
@@ -51,13 +54,18 @@ fn input(mut fields: Fields<'_>) -> Input {
         topic.finish();
         read
     });
-    let channel = fields.map("channel").and_then(|mut channel| {
+    let channel = fields.map("channel").map(|mut channel| {
         let name = channel.text("name");
+        let is_faulty = channel.is_faulty("name");
         channel.finish();
-        name
+        (name, is_faulty)
     });
+    if let Some((None, true)) = channel {
+        fields.mark("channel");
+    }
+    let channel = channel.and_then(|(name, _)| name);
     let take = fields.map("take").map(|mut take| {
-        let read = Take { at: take.at(), max: take.number("max"), within: take.text("within") };
+        let read = Take { at: take.at(), max: take.whole("max", numbers::TAKE), within: take.text("within") };
         take.finish();
         read
     });
@@ -71,9 +79,9 @@ fn settings(fields: &mut Fields<'_>) -> TopicSettings {
         key_codec: fields.text("keySerializer"),
         value_codec: fields.text("valueSerializer"),
         declare: fields.boolean("declare"),
-        partitions: fields.number("partitions"),
-        replicas: fields.number("replicas"),
-        retention: fields.number("retention"),
+        partitions: fields.whole("partitions", numbers::PARTITIONS),
+        replicas: fields.whole("replicas", numbers::REPLICAS),
+        retention: fields.whole("retention", numbers::RETENTION),
         compacting: fields.boolean("compacting"),
         deleting: fields.boolean("deleting"),
         config: fields.pairs("config"),
@@ -157,7 +165,7 @@ fn on_error(mut fields: Fields<'_>) -> OnError {
         at: fields.at(),
         action: fields.text("action"),
         topic: fields.text("topic"),
-        attempts: fields.number("attempts"),
+        attempts: fields.whole("attempts", numbers::ATTEMPTS),
         then: fields.text("then"),
         initial: None,
         max: None,
@@ -167,8 +175,8 @@ fn on_error(mut fields: Fields<'_>) -> OnError {
     if let Some(mut backoff) = fields.map("backoff") {
         read.initial = backoff.text("initial");
         read.max = backoff.text("max");
-        read.factor = backoff.number("factor");
-        read.jitter = backoff.number("jitter");
+        read.factor = backoff.between("factor", numbers::FACTOR);
+        read.jitter = backoff.between("jitter", numbers::JITTER);
         backoff.finish();
     }
     fields.finish();

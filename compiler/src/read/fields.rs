@@ -1,10 +1,9 @@
 //! The fields of a mapping, taken by name: what is left over is unknown.
 
-use std::str::FromStr;
-
+use super::numbers::{self, Bounds};
 use crate::ast::Code as Block;
-use crate::diagnostics::{Code, Diagnostic, Sink};
-use crate::source::Spanned;
+use crate::diagnostics::{Code, Diagnostic, Sink, nearest};
+use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node, Style, boolean};
 
 /// How a spec is written.
@@ -40,6 +39,8 @@ pub struct Fields<'a> {
     path: String,
     form: Form,
     known: Vec<String>,
+    /// Where else the mapping is said to stand.
+    other_at: Option<At>,
     /// Where faults go.
     pub sink: &'a mut Sink,
 }
@@ -47,11 +48,11 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of a node, which is a mapping.
     pub fn of<'b>(node: &'b Node, path: &str, form: Form, sink: &'b mut Sink) -> Fields<'b> {
-        Fields { node, path: path.to_owned(), form, known: Vec::new(), sink }
+        Fields { node, path: path.to_owned(), form, known: Vec::new(), other_at: None, sink }
     }
 
     /// Where the mapping stands.
-    pub fn at(&self) -> crate::source::At {
+    pub fn at(&self) -> At {
         self.node.at.clone()
     }
 
@@ -75,6 +76,25 @@ impl<'a> Fields<'a> {
         let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.form.written(name), node.what());
         let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
         self.sink.push(Diagnostic::new(Code::K0003, message, at));
+        self.mark(name);
+    }
+
+    /// Remembers that a field stands here, faulty: it is not missing.
+    pub fn mark(&mut self, name: &str) {
+        self.sink.mark(&self.node.at, name);
+        if let Some(at) = &self.other_at {
+            self.sink.mark(at, name);
+        }
+    }
+
+    /// Says that the mapping is known later by another place than its own.
+    pub fn stands_at(&mut self, at: &At) {
+        self.other_at = Some(at.clone());
+    }
+
+    /// Whether a field stands here, and is faulty.
+    pub fn is_faulty(&self, name: &str) -> bool {
+        self.sink.is_marked(&self.node.at, name)
     }
 
     /// A mapping.
@@ -85,7 +105,7 @@ impl<'a> Fields<'a> {
             return None;
         }
         let path = format!("{}{}.", self.path, self.form.written(name));
-        Some(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink })
+        Some(Fields { node, path, form: self.form, known: Vec::new(), other_at: None, sink: self.sink })
     }
 
     /// A list's nodes; each must be a mapping to be read further.
@@ -106,7 +126,14 @@ impl<'a> Fields<'a> {
         for (number, node) in self.list(name).into_iter().enumerate() {
             let path = format!("{}{}[{number}].", self.path, self.form.written(name));
             if matches!(node.kind, Kind::Map(_)) {
-                all.push(read(Fields { node, path, form: self.form, known: Vec::new(), sink: self.sink }));
+                all.push(read(Fields {
+                    node,
+                    path,
+                    form: self.form,
+                    known: Vec::new(),
+                    other_at: None,
+                    sink: self.sink,
+                }));
             } else {
                 self.wrong(&format!("{name}[{number}]"), "a mapping", node);
             }
@@ -118,11 +145,32 @@ impl<'a> Fields<'a> {
     pub fn text(&mut self, name: &str) -> Option<Spanned<String>> {
         let node = self.node(name)?;
         match node.text() {
-            Some(text) => Some(Spanned { value: text.to_owned(), at: node.at.clone() }),
+            Some(text) => {
+                self.warn_of_type(name, node);
+                Some(Spanned { value: text.to_owned(), at: node.at.clone() })
+            }
             None => {
                 self.wrong(name, "a string", node);
                 None
             }
+        }
+    }
+
+    /// A duration as text with a unit, or as a number of seconds.
+    pub fn seconds(&mut self, name: &str) -> Option<Spanned<String>> {
+        let node = self.node(name)?;
+        if node.text().is_none() {
+            self.wrong(name, "a duration", node);
+        }
+        Some(Spanned { value: node.text()?.to_owned(), at: node.at.clone() })
+    }
+
+    /// Kubernetes takes text only where it is text by YAML's rules.
+    fn warn_of_type(&mut self, name: &str, node: &Node) {
+        if self.form == Form::Kubernetes && matches!(node.what(), "a boolean" | "a number") {
+            let message = format!("\"{}{name}\" must be a string for Kubernetes, found {}", self.path, node.what());
+            let hint = format!("write it in quotes: \"{}\"", node.text().unwrap_or_default());
+            self.sink.push_for_operator(Diagnostic::new(Code::K0113, message, node.at.clone()).hint(hint));
         }
     }
 
@@ -131,7 +179,10 @@ impl<'a> Fields<'a> {
         let mut texts = Vec::new();
         for (number, node) in self.list(name).into_iter().enumerate() {
             match node.text() {
-                Some(text) if !node.is_null() => texts.push(Spanned { value: text.to_owned(), at: node.at.clone() }),
+                Some(text) if !node.is_null() => {
+                    self.warn_of_type(&format!("{name}[{number}]"), node);
+                    texts.push(Spanned { value: text.to_owned(), at: node.at.clone() });
+                }
                 _ => self.wrong(&format!("{name}[{number}]"), "a string", node),
             }
         }
@@ -154,17 +205,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number.
-    pub fn number<T: FromStr>(&mut self, name: &str) -> Option<Spanned<T>> {
+    /// A whole number within bounds that its type holds.
+    pub fn whole<T: TryFrom<i64>>(&mut self, name: &str, bounds: Bounds) -> Option<Spanned<T>> {
+        let read = |field: &str, node: &Node| numbers::whole(field, node, bounds);
+        let number = self.number(name, read)?;
+        Some(Spanned { value: T::try_from(number.value).ok()?, at: number.at })
+    }
+
+    /// A number between two others.
+    pub fn between(&mut self, name: &str, bounds: (f64, f64)) -> Option<Spanned<f64>> {
+        self.number(name, |field, node| numbers::between(field, node, bounds))
+    }
+
+    fn number<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str, &Node) -> Result<T, Box<Diagnostic>>,
+    ) -> Option<Spanned<T>> {
         let node = self.node(name)?;
-        let value = match &node.kind {
-            Kind::Scalar(scalar) if scalar.style == Style::Plain => scalar.text.replace('_', "").parse().ok(),
-            _ => None,
-        };
-        match value {
-            Some(value) => Some(Spanned { value, at: node.at.clone() }),
-            None => {
-                self.wrong(name, "a number", node);
+        match read(&format!("{}{}", self.path, self.form.written(name)), node) {
+            Ok(value) => Some(Spanned { value, at: node.at.clone() }),
+            Err(fault) => {
+                self.sink.push(*fault);
+                self.mark(name);
                 None
             }
         }
@@ -193,6 +256,9 @@ impl<'a> Fields<'a> {
         let mut fields = self.map(name)?;
         let block = fields.code_here();
         fields.finish();
+        if block.is_none() {
+            self.mark(name);
+        }
         block
     }
 
@@ -202,7 +268,9 @@ impl<'a> Fields<'a> {
         let Some(python) = self.node("python") else {
             let path = self.path.trim_end_matches('.').to_owned();
             let message = format!("required field \"{path}.python\" is missing");
-            self.sink.push(Diagnostic::new(Code::K0005, message, self.node.at.head()));
+            if !self.is_faulty("python") {
+                self.sink.push(Diagnostic::new(Code::K0005, message, self.node.at.head()));
+            }
             return None;
         };
         match &python.kind {
@@ -223,7 +291,7 @@ impl<'a> Fields<'a> {
     pub fn ignore_rest(self) {}
 
     /// Whatever else is there is unknown.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         let Kind::Map(pairs) = &self.node.kind else { return };
         if self.form == Form::Definition {
             return;
@@ -234,6 +302,9 @@ impl<'a> Fields<'a> {
                 let message = format!("unknown field \"{}{name}\"", self.path);
                 let diagnostic = Diagnostic::new(Code::K0002, message, key.at.clone());
                 self.sink.push(diagnostic.near(name, self.known.iter().map(String::as_str)));
+                if let Some(meant) = nearest(name, self.known.iter().map(String::as_str)).map(str::to_owned) {
+                    self.mark(&meant);
+                }
             }
         }
     }

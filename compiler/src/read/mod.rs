@@ -2,6 +2,7 @@
 
 mod agent;
 mod fields;
+pub mod numbers;
 
 use crate::ast::{App, Ast, Frame, Table, Window};
 use crate::diagnostics::{Code, Diagnostic, Sink};
@@ -105,15 +106,17 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
     let mut fields = Fields::of(node, "", Form::Kubernetes, sink);
     fields.known(&["apiVersion", "kind", "status"]);
     let (mut name, mut app) = (None, None);
+    let mut is_faulty = false;
     if let Some(mut metadata) = fields.map("metadata") {
-        name = metadata.text("name");
+        name = component_name(&mut metadata);
+        is_faulty = metadata.is_faulty("name");
         app = metadata
             .node("labels")
             .and_then(|labels| labels.get("kaspr.io/app"))
             .and_then(|app| text(app, metadata.sink));
         metadata.ignore_rest();
     }
-    if name.is_none() {
+    if name.is_none() && !is_faulty && !fields.is_faulty("metadata") {
         let message = "required field \"metadata.name\" is missing";
         fields.sink.push(Diagnostic::new(Code::K0005, message, first_line(node)));
     }
@@ -149,6 +152,42 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
     fields.finish();
 }
 
+/// A component's name, which must be one that Kubernetes takes.
+fn component_name(metadata: &mut Fields<'_>) -> Option<Spanned<String>> {
+    let node = metadata.node("name")?;
+    let Some(text) = node.text() else { return metadata.text("name") };
+    let name = Spanned { value: text.to_owned(), at: node.at.clone() };
+    let fault = |message: String| Diagnostic::new(Code::K0113, message, node.at.clone());
+    if matches!(node.what(), "a boolean" | "a number") {
+        let message = format!("\"metadata.name\" must be a string for Kubernetes, found {}", node.what());
+        metadata.sink.push(fault(message).hint(format!("write it in quotes: \"{text}\"")));
+    } else if !is_kubernetes_name(text) {
+        let mut diagnostic = fault(format!("the name \"{text}\" is not allowed by Kubernetes"));
+        let meant = text.to_lowercase().replace(['_', ' ', '/', ':'], "-");
+        if is_kubernetes_name(&meant) {
+            diagnostic = diagnostic.hint(format!("did you mean \"{meant}\"?"));
+        }
+        metadata.sink.push(diagnostic.hint(
+            "up to 253 of the characters a-z, 0-9, '-' and '.', with a letter or digit at both ends and beside each '.'",
+        ));
+    }
+    Some(name)
+}
+
+/// Longest name of a Kubernetes resource.
+const NAME_MAX: usize = 253;
+
+/// Whether a resource of Kubernetes may have this name: a subdomain as in RFC 1123.
+fn is_kubernetes_name(name: &str) -> bool {
+    let is_end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let legal = |byte: &u8| is_end(Some(byte)) || *byte == b'-';
+        is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().all(legal)
+    };
+    name.len() <= NAME_MAX && name.split('.').all(is_label)
+}
+
 fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
     let table = Table {
         at,
@@ -158,7 +197,7 @@ fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
         key_codec: spec.text("keySerializer"),
         value_codec: spec.text("valueSerializer"),
         default: spec.code("defaultSelector"),
-        partitions: spec.number("partitions"),
+        partitions: spec.whole("partitions", numbers::PARTITIONS),
         config: spec.pairs("extraTopicConfigs"),
         window: spec.map("window").map(window),
     };
@@ -170,8 +209,8 @@ fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
 fn window(mut fields: Fields<'_>) -> Window {
     let mut frame = |name: &str| {
         fields.map(name).map(|mut frame| {
-            let (at, size, expires) = (frame.at(), frame.text("size"), frame.text("expires"));
-            let step = if name == "hopping" { frame.text("step") } else { None };
+            let (at, size, expires) = (frame.at(), frame.seconds("size"), frame.seconds("expires"));
+            let step = if name == "hopping" { frame.seconds("step") } else { None };
             frame.finish();
             Frame { at, size, step, expires }
         })
@@ -209,5 +248,22 @@ fn first_line(node: &Node) -> At {
     match &node.kind {
         Kind::Map(pairs) => pairs.first().map_or_else(|| node.at.head(), |(key, _)| key.at.clone()),
         _ => node.at.head(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_kubernetes_name;
+
+    #[test]
+    fn names_are_subdomains() {
+        let longest = "a".repeat(253);
+        for name in ["a", "orders-agent", "orders.v2", "0", longest.as_str()] {
+            assert!(is_kubernetes_name(name), "{name}");
+        }
+        let too_long = "a".repeat(254);
+        for name in ["", "Orders", "orders_agent", "-a", "a-", "a..b", "a.-b", "größe", "a b", too_long.as_str()] {
+            assert!(!is_kubernetes_name(name), "{name}");
+        }
     }
 }

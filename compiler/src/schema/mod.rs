@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 pub use crate::read::Form;
+use crate::read::numbers::{self, Bounds};
 
 /// The schema of one document of a form. Draft 7, which every YAML editor understands.
 pub fn schema(form: Form) -> Value {
@@ -18,6 +19,8 @@ pub fn schema(form: Form) -> Value {
 }
 
 const DURATION: &str = r"^\s*[0-9.]+\s*(ms|s|m|h|d)\s*$";
+/// What names of Kubernetes look like, but for their length.
+const NAME: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 const TOPIC: &str = "^[a-zA-Z0-9._-]{1,249}$";
 const TOPICS: &str = r"^\s*[a-zA-Z0-9._-]{1,249}\s*(,\s*[a-zA-Z0-9._-]{1,249}\s*)*$";
 const CODEC: &str = r"^(raw|json|binary|pickle|yaml)(\|(raw|json|binary|pickle|yaml))*$";
@@ -88,7 +91,7 @@ impl Writer {
                 "kind": { "enum": ["KasprAgent", "KasprTable", "KasprApp"] },
                 "metadata": {
                     "type": "object",
-                    "properties": { "name": text("The component's name in the app") },
+                    "properties": { "name": { "type": "string", "pattern": NAME, "maxLength": 253 } },
                     "required": ["name"],
                 },
                 "spec": { "type": "object" },
@@ -162,7 +165,7 @@ impl Writer {
             self.object(vec![("name", text("Its name"), "A channel that an agent of the app writes")], &["name"]);
         let take = self.object(
             vec![
-                ("max", json!({ "type": "integer", "minimum": 1 }), "Most events of a batch"),
+                ("max", whole(numbers::TAKE), "Most events of a batch"),
                 ("within", duration(), "How long a batch may wait, from its first event"),
             ],
             &["max", "within"],
@@ -197,9 +200,9 @@ impl Writer {
                 "json (where nothing is written), raw, binary, pickle, yaml, or several as a|b",
             ),
             ("declare", boolean(), "Creates the topic where it is missing"),
-            ("partitions", count(), "Partitions of a topic that is created"),
-            ("replicas", count(), "Replicas of a topic that is created"),
-            ("retention", json!({ "type": "integer", "minimum": 0 }), "Seconds that a created topic keeps its records"),
+            ("partitions", whole(numbers::PARTITIONS), "Partitions of a topic that is created"),
+            ("replicas", whole(numbers::REPLICAS), "Replicas of a topic that is created"),
+            ("retention", whole(numbers::RETENTION), "Seconds that a created topic keeps its records"),
             ("compacting", boolean(), "A created topic keeps the last record of each key"),
             ("deleting", boolean(), "A created topic deletes old records"),
             ("config", pairs(), "Kafka's own settings of a topic that is created"),
@@ -278,8 +281,8 @@ impl Writer {
             vec![
                 ("initial", duration(), "Before the second try (1s)"),
                 ("max", duration(), "The longest wait (1m)"),
-                ("factor", json!({ "type": "number" }), "What each wait is multiplied by (2)"),
-                ("jitter", json!({ "type": "number" }), "The share of a wait that is left to chance (0.2)"),
+                ("factor", between(numbers::FACTOR), "What each wait is multiplied by (2)"),
+                ("jitter", between(numbers::JITTER), "The share of a wait that is left to chance (0.2)"),
             ],
             &[],
         );
@@ -287,7 +290,7 @@ impl Writer {
             vec![
                 ("action", json!({ "enum": ["skip", "retry", "deadLetter", "halt"] }), "What happens"),
                 ("topic", pattern(TOPIC), "Where dead letters go"),
-                ("attempts", count(), "All tries together (3)"),
+                ("attempts", whole(numbers::ATTEMPTS), "All tries together (3)"),
                 ("backoff", backoff, "How long tries wait for each other"),
                 ("then", json!({ "enum": ["skip", "deadLetter", "halt"] }), "What happens after the last try (skip)"),
             ],
@@ -305,7 +308,7 @@ impl Writer {
                 ("defaultSelector", code(), "What a missing key gives"),
                 ("keySerializer", pattern(CODEC), "raw or json"),
                 ("valueSerializer", pattern(CODEC), "raw or json"),
-                ("partitions", count(), "Partitions of the changelog: those of the input"),
+                ("partitions", whole(numbers::PARTITIONS), "Partitions of the changelog: those of the input"),
                 ("extraTopicConfigs", pairs(), "Kafka's own settings of the changelog"),
                 ("options", json!({ "type": "object" }), "Options of the store"),
                 ("window", self.window(), "Keys live per window of time"),
@@ -365,8 +368,12 @@ fn boolean() -> Value {
     json!({ "type": "boolean" })
 }
 
-fn count() -> Value {
-    json!({ "type": "integer", "minimum": 1 })
+fn whole(bounds: Bounds) -> Value {
+    json!({ "type": "integer", "minimum": bounds.min, "maximum": bounds.max })
+}
+
+fn between((min, max): (f64, f64)) -> Value {
+    json!({ "type": "number", "minimum": min, "maximum": max })
 }
 
 fn array(items: Value) -> Value {

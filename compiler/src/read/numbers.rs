@@ -1,0 +1,137 @@
+//! Numbers of specs: what each may be, and what is said of one that it may not be.
+
+use crate::diagnostics::{Code, Diagnostic};
+use crate::yaml::{Kind, Node, Style};
+
+/// The least and the greatest value of a whole number.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The least.
+    pub min: i64,
+    /// The greatest.
+    pub max: i64,
+    /// The fault of a number outside.
+    code: Code,
+}
+
+impl Bounds {
+    const fn new(min: i64, max: i64, code: Code) -> Bounds {
+        Bounds { min, max, code }
+    }
+}
+
+/// Partitions of a topic: Kafka counts them in 32 bits.
+pub const PARTITIONS: Bounds = Bounds::new(1, i32::MAX as i64, Code::K0003);
+/// Replicas of a partition: Kafka counts them in 16 bits.
+pub const REPLICAS: Bounds = Bounds::new(1, i16::MAX as i64, Code::K0003);
+/// Seconds that a topic keeps its records: Kafka is told in milliseconds, in 64 bits.
+pub const RETENTION: Bounds = Bounds::new(0, i64::MAX / 1000, Code::K0003);
+/// Events of a batch.
+pub const TAKE: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0104);
+/// All tries of an event together.
+pub const ATTEMPTS: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0003);
+/// What each wait is multiplied by: a back-off does not shrink.
+pub const FACTOR: (f64, f64) = (1.0, 1000.0);
+/// The share of a wait that is left to chance.
+pub const JITTER: (f64, f64) = (0.0, 1.0);
+
+/// A plain scalar's text as Rust reads numbers.
+fn digits(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar.style == Style::Plain => Some(scalar.text.replace('_', "")),
+        _ => None,
+    }
+}
+
+/// What was found, as it is written.
+fn found(node: &Node) -> String {
+    match node.text() {
+        Some(text) if node.what() == "a number" => text.to_owned(),
+        Some(text) if node.what() == "a string" && text.len() < 40 && !text.contains('\n') => {
+            format!("the string \"{text}\"")
+        }
+        _ => node.what().to_owned(),
+    }
+}
+
+/// The fault of a node that is no number at all, or not such a one.
+fn fault(code: Code, field: &str, needed: &str, node: &Node) -> Box<Diagnostic> {
+    let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
+    let fault = Diagnostic::new(code, format!("\"{field}\" must be {needed}, found {}", found(node)), at);
+    Box::new(match node.text() {
+        Some(text) if digits(node).is_none() && text.trim().parse::<f64>().is_ok() => {
+            fault.hint(format!("write it without quotes: {}", text.trim()))
+        }
+        _ => fault,
+    })
+}
+
+/// A whole number within bounds; `field` is its path, for messages.
+pub fn whole(field: &str, node: &Node, bounds: Bounds) -> Result<i64, Box<Diagnostic>> {
+    let Some(digits) = digits(node) else { return Err(fault(Code::K0003, field, "a whole number", node)) };
+    let Bounds { min, max, code } = bounds;
+    let range = format!("from {min} to {max}");
+    match (digits.parse::<i64>(), digits.parse::<f64>()) {
+        (Ok(number), _) if (min..=max).contains(&number) => Ok(number),
+        (Ok(_), _) => Err(fault(code, field, &range, node)),
+        (_, Ok(number)) if number < min as f64 || number > max as f64 => Err(fault(code, field, &range, node)),
+        (_, Ok(number)) if number.fract() == 0.0 => {
+            let hint = format!("write all of its digits: {number}");
+            Err(Box::new(fault(Code::K0003, field, "a whole number", node).hint(hint)))
+        }
+        _ => Err(fault(Code::K0003, field, "a whole number", node)),
+    }
+}
+
+/// A number between two others; `field` is its path, for messages.
+pub fn between(field: &str, node: &Node, (min, max): (f64, f64)) -> Result<f64, Box<Diagnostic>> {
+    match digits(node).and_then(|digits| digits.parse::<f64>().ok()) {
+        Some(number) if (min..=max).contains(&number) => Ok(number),
+        Some(_) => Err(fault(Code::K0003, field, &format!("from {min} to {max}"), node)),
+        None => Err(fault(Code::K0003, field, "a number", node)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostics::Sink;
+
+    fn said(text: &str, bounds: Bounds) -> Result<i64, String> {
+        let node = crate::yaml::parse(0, text, &mut Sink::default()).remove(0);
+        whole("n", &node, bounds).map_err(|fault| fault.message)
+    }
+
+    #[test]
+    fn a_number_says_its_range_or_its_type() {
+        assert_eq!(said("3", PARTITIONS), Ok(3));
+        assert_eq!(said("1_000", PARTITIONS), Ok(1000));
+        for (text, words) in [
+            ("0", "from 1 to 2147483647, found 0"),
+            ("-1", "from 1 to 2147483647, found -1"),
+            ("4294967296", "from 1 to 2147483647, found 4294967296"),
+            ("1e30", "from 1 to 2147483647, found 1e30"),
+            ("2.5", "a whole number, found 2.5"),
+            ("1e3", "a whole number, found 1e3"),
+            ("\"3\"", "a whole number, found the string \"3\""),
+            ("three", "a whole number, found the string \"three\""),
+            ("yes", "a whole number, found a boolean"),
+            ("[3]", "a whole number, found a list"),
+            (".nan", "a whole number, found the string \".nan\""),
+        ] {
+            assert_eq!(said(text, PARTITIONS), Err(format!("\"n\" must be {words}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_between_their_ends() {
+        let said = |text: &str| {
+            let node = crate::yaml::parse(0, text, &mut Sink::default()).remove(0);
+            between("n", &node, JITTER).map_err(|fault| fault.message)
+        };
+        assert_eq!(said("0.5"), Ok(0.5));
+        for text in ["nan", "inf", "-0.1", "1.1", "'0.5'"] {
+            assert!(said(text).is_err(), "{text}");
+        }
+    }
+}
