@@ -412,3 +412,73 @@ fn agents_of_a_plan_stand_behind_those_that_feed_them() {
         }
     }
 }
+
+/// What `kasprc check` says of one file, the frames left out.
+fn said(text: &str, arguments: &[&str]) -> Vec<String> {
+    let folder = folder_of(&[("agent.yaml", text)]);
+    let path = folder.path().display().to_string();
+    let arguments = [&["check", &path, "--message-format", "json"], arguments].concat();
+    let output = run("kasprc", &arguments, "");
+    let of = |line: &str| {
+        let fault: Value = serde_json::from_str(line).expect("each line is JSON");
+        let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("code"), text("message"))
+    };
+    stderr(&output).lines().map(of).collect()
+}
+
+#[test]
+fn numbers_say_their_range_or_their_type() {
+    let text = agent("a", FINE);
+    for (field, message) in [
+        ("partitions: 0", "\"spec.input.topic.partitions\" must be from 1 to 2147483647, found 0"),
+        ("replicas: 0", "\"spec.input.topic.replicas\" must be from 1 to 32767, found 0"),
+        ("retention: 1e30", "\"spec.input.topic.retention\" must be from 0 to 9223372036854775, found 1e30"),
+        ("retention: -1", "\"spec.input.topic.retention\" must be from 0 to 9223372036854775, found -1"),
+        ("retention: 2.5", "\"spec.input.topic.retention\" must be a whole number, found 2.5"),
+    ] {
+        let text = text.replace("name: events\n", &format!("name: events\n      {field}\n"));
+        assert_eq!(said(&text, &[]), [format!("K0003 {message}")]);
+    }
+    for (max, message) in [
+        ("\"3\"", "K0003 \"spec.input.take.max\" must be a whole number, found the string \"3\""),
+        ("4294967296", "K0104 \"spec.input.take.max\" must be from 1 to 4294967295, found 4294967296"),
+    ] {
+        let text = text.replace("  processors:", &format!("    take: {{max: {max}, within: 5s}}\n  processors:"));
+        assert_eq!(said(&text, &[]), [message]);
+    }
+    let text =
+        text.replace("  processors:", "  onError: {action: retry, attempts: 0, backoff: {factor: nan}}\n  processors:");
+    let expected = [
+        "K0003 \"spec.onError.attempts\" must be from 1 to 4294967295, found 0",
+        "K0003 \"spec.onError.backoff.factor\" must be from 1 to 1000, found nan",
+    ];
+    assert_eq!(said(&text, &[]), expected);
+}
+
+#[test]
+fn names_are_those_that_kubernetes_takes() {
+    let refused = ["K0113 the name \"Orders_Agent\" is not allowed by Kubernetes"];
+    assert_eq!(said(&agent("Orders_Agent", FINE), &[]), refused);
+    let text = agent("no", FINE).replace("- step", "- off").replace("name: step", "name: off");
+    let name = "K0113 \"metadata.name\" must be a string for Kubernetes, found a boolean";
+    assert_eq!(said(&text, &[]), [name]);
+    let expected = [
+        name,
+        "K0113 \"spec.processors.pipeline[0]\" must be a string for Kubernetes, found a boolean",
+        "K0113 \"spec.processors.operations[0].name\" must be a string for Kubernetes, found a boolean",
+    ];
+    assert_eq!(said(&text, &["--target", "operator"]), expected);
+}
+
+#[test]
+fn a_fault_has_no_echo() {
+    let text = agent("a", "def step(value, totals): return value");
+    let tables = |tables: &str| text.replace("        map:", &format!("        {tables}\n        map:"));
+    let missing = ["K0005 required field \"tables[].paramName\" is missing"];
+    assert_eq!(said(&tables("tables: [{name: t}]"), &[]), missing);
+    let typo = tables("table: []");
+    assert_eq!(said(&typo, &[]), ["K0002 unknown field \"spec.processors.operations[0].table\""]);
+    let typo = agent("a", FINE).replace("map:", "mapp:");
+    assert_eq!(said(&typo, &[]), ["K0002 unknown field \"spec.processors.operations[0].mapp\""]);
+}
