@@ -8,8 +8,8 @@ use std::rc::Rc;
 use clap::Parser;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
-    Arguments, Command, FINE, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested, check_on_kafka,
-    run_locally, run_on_kafka, run_tests, say, tested_folders,
+    Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
+    check_on_kafka, run_locally, run_on_kafka, run_tests, say, tested_folders,
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
@@ -18,9 +18,11 @@ use kaspr_exec::stage::program::Defaults;
 use kaspr_ir::plan::Plan;
 
 fn main() {
-    let ended = match Arguments::parse().command {
-        Command::Run(arguments) => run(&arguments),
-        Command::Check(arguments) => check(&arguments),
+    // SAFETY: the program has just begun, and no other thread runs.
+    let given = unsafe { Given::take() };
+    let ended = match Arguments::parse_from(&given.arguments).command {
+        Command::Run(arguments) => run(&arguments, &given),
+        Command::Check(arguments) => check(&arguments, &given),
         Command::Test(arguments) => test(&arguments),
     };
     let code = match ended {
@@ -33,7 +35,7 @@ fn main() {
     python::exit(code)
 }
 
-fn run(arguments: &RunArguments) -> Result<(), Stop> {
+fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     // Whoever asks it to end while it compiles is heard, too.
     let signals = Signals::listen();
     let (plan, settings) = prepare(arguments)?;
@@ -45,14 +47,14 @@ fn run(arguments: &RunArguments) -> Result<(), Stop> {
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
     }
     needs_servers(&settings)?;
-    run_on_kafka(&plan, arguments, &settings, &signals)
+    run_on_kafka(&plan, (arguments, given), &settings, &signals)
 }
 
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]
-fn check(arguments: &RunArguments) -> Result<(), Stop> {
+fn check(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     let (plan, settings) = prepare(arguments)?;
     needs_servers(&settings)?;
-    let found = check_on_kafka(&plan, arguments, &settings)?;
+    let found = check_on_kafka(&plan, (arguments, given), &settings)?;
     print!("{found}");
     Ok(())
 }
@@ -97,6 +99,9 @@ fn needs_servers(settings: &Settings) -> Result<(), Stop> {
 
 /// The plan, and the settings that it runs with.
 fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
+    for flag in &arguments.kafka {
+        flag.pair().map_err(Stop::refused)?;
+    }
     let plan = Rc::new(plan(&arguments.paths)?);
     let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan);
     can_run(&plan, &settings)?;
@@ -126,8 +131,20 @@ fn options() -> kasprc::Options {
     }
 }
 
+/// A setting that stands where a path is expected is not printed: it may be a secret.
+fn refuse_settings(paths: &[PathBuf]) -> Result<(), Stop> {
+    let name = |path: &PathBuf| path.to_string_lossy().split_once('=').map(|(name, _)| name.to_owned());
+    match paths.iter().filter(|path| !path.exists()).find_map(name) {
+        Some(name) => Err(Stop::refused(format!(
+            "\"{name}=…\" is no file: a setting of the Kafka clients is given as --kafka KEY=VALUE, with the flag before each"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The plan of the paths: one plan.json, or specs that are compiled here.
 fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
+    refuse_settings(paths)?;
     if let [path] = paths
         && path.extension().is_some_and(|extension| extension == "json")
     {

@@ -1,10 +1,13 @@
 //! What was typed.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::broker::kafka::config::is_known;
+use crate::config::secret::{Secret, is_secret};
 use crate::config::settings::SETTINGS;
 use crate::run::local::feed::{Format, Input};
 
@@ -84,9 +87,57 @@ pub enum ResultFormat {
     Json,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it is KEY=VALUE, as in sasl.username=shop")?;
-    Ok((key.to_owned(), value.to_owned()))
+/// A setting of the Kafka clients as it was typed.
+#[derive(Clone, Debug)]
+pub enum KafkaFlag {
+    /// `KEY=VALUE`.
+    Pair(String, Secret),
+    /// No key that a setting could have stands in front of a "=". It may be a secret.
+    Nameless,
+}
+
+impl KafkaFlag {
+    /// Reads what was typed; nothing is refused here, since whoever refuses an argument prints it.
+    pub fn read(text: &str) -> KafkaFlag {
+        let is_name =
+            |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() && is_name(key) => {
+                KafkaFlag::Pair(key.to_owned(), Secret::new(value))
+            }
+            _ => KafkaFlag::Nameless,
+        }
+    }
+
+    fn parse(text: &str) -> Result<KafkaFlag, Infallible> {
+        Ok(KafkaFlag::read(text))
+    }
+
+    /// Key and value.
+    pub fn pair(&self) -> Result<(&str, &Secret), &'static str> {
+        match self {
+            KafkaFlag::Pair(key, value) => Ok((key, value)),
+            KafkaFlag::Nameless => Err(
+                "--kafka needs KEY=VALUE, as in sasl.username=shop; what was given is not shown, it may be a secret",
+            ),
+        }
+    }
+
+    /// Its name, if its value is a secret.
+    pub fn secret_name(&self) -> Option<String> {
+        match self {
+            KafkaFlag::Pair(key, _) => is_secret(key).then(|| key.clone()),
+            KafkaFlag::Nameless => None,
+        }
+    }
+
+    /// From which byte on nobody may see it: secrets, and values whose names nobody knows.
+    pub fn hidden_from(&self) -> Option<usize> {
+        match self {
+            KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
+            KafkaFlag::Nameless => Some(0),
+        }
+    }
 }
 
 /// `kaspr-exec run`.
@@ -101,10 +152,11 @@ pub struct RunArguments {
     /// Run on this Kafka cluster [settings: bootstrapServers].
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "local", help_heading = "Kafka")]
     pub bootstrap_servers: Option<String>,
-    /// A setting of the Kafka clients, as librdkafka names it; K_KAFKA_SASL_USERNAME=… is the same
-    /// as --kafka sasl.username=…. May be given more than once.
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = pair)]
-    pub kafka: Vec<(String, String)>,
+    /// A setting of the Kafka clients, as librdkafka names it; KASPR_KAFKA_SASL_USERNAME=… is the same
+    /// as --kafka sasl.username=…. Secrets are better named by their files:
+    /// KASPR_KAFKA_SASL_PASSWORD_FILE=PATH. May be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = KafkaFlag::parse)]
+    pub kafka: Vec<KafkaFlag>,
     /// What a crash may repeat on Kafka: exactly-once (nothing) or at-least-once [settings: guarantee]
     #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
     pub guarantee: Option<String>,

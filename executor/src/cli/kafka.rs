@@ -9,19 +9,21 @@ use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
+use super::given::Given;
 use super::stop::{FORCED, Signals, Stop};
 use super::stored::store;
-use super::supervisor::{dies_with, supervise};
+use super::supervisor::{Handover, dies_with, supervise};
 use super::terminal::{say, start_log};
 use crate::broker::directory::Directory;
 use crate::broker::kafka::Kafka;
-use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings, setting_of};
+use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
 use crate::broker::{Admin, BrokerError};
 use crate::check::changelogs;
 use crate::check::topics::{self, Found};
 use crate::clock::{Clock, SystemClock};
 use crate::code::python::{self, Interpreter, PythonCode};
 use crate::config::failpoint::Failpoint;
+use crate::config::secret::Secret;
 use crate::config::settings::Settings;
 use crate::config::{Config, Guarantee};
 use crate::guard::{Guard, Post};
@@ -36,16 +38,20 @@ use crate::worker::{Parts, Worker};
 /// Runs the plan as a member of its group, or as the supervisor of several.
 pub fn run_on_kafka(
     plan: &Rc<Plan>,
-    arguments: &RunArguments,
+    (arguments, given): (&RunArguments, &Given),
     settings: &Settings,
     signals: &Signals,
 ) -> Result<(), Stop> {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let worker = worker_number(arguments)?;
-    let start = Start::new(plan, arguments, settings, worker.unwrap_or(0))?;
+    let client_settings = given.kafka(arguments)?;
+    let start = Start::new(plan, client_settings.all.clone(), settings, worker.unwrap_or(0))?;
     start_log(arguments.log_format, arguments.log_level);
+    given.warn();
     if arguments.workers > 1 && worker.is_none() {
-        return match supervise(arguments.workers, &clock, signals) {
+        let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
+        let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()? };
+        return match supervise(arguments.workers, &handover, &clock, signals) {
             0 => Ok(()),
             code => Err(Stop(code, String::new())),
         };
@@ -116,9 +122,14 @@ pub fn run_on_kafka(
 }
 
 /// Looks whether the plan could run, and tells what it found. Joins no group, makes nothing.
-pub fn check_on_kafka(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings) -> Result<String, Stop> {
-    let start = Start::new(plan, arguments, settings, 0)?;
+pub fn check_on_kafka(
+    plan: &Rc<Plan>,
+    (arguments, given): (&RunArguments, &Given),
+    settings: &Settings,
+) -> Result<String, Stop> {
+    let start = Start::new(plan, given.kafka(arguments)?.all, settings, 0)?;
     start_log(arguments.log_format, arguments.log_level);
+    given.warn();
     let interpreter = Interpreter::start(&arguments.python_path);
     let kafka = start.connect()?;
     let found = start.topics(&mut kafka.admin(), false)?;
@@ -163,7 +174,7 @@ struct Start {
 }
 
 impl Start {
-    fn new(plan: &Rc<Plan>, arguments: &RunArguments, settings: &Settings, worker: u32) -> Result<Start, Stop> {
+    fn new(plan: &Rc<Plan>, user: BTreeMap<String, Secret>, settings: &Settings, worker: u32) -> Result<Start, Stop> {
         let mut config = settings.config(plan, worker).map_err(Stop::refused)?;
         config.app = settings.app(plan).map_err(Stop::refused)?;
         config.keeps_changelogs = true;
@@ -181,7 +192,7 @@ impl Start {
             guarantee: config.guarantee,
             assignor: plan.app.assignor,
             batch_bytes: BATCH_BYTES,
-            user: user_settings(arguments),
+            user,
         };
         client.check().map_err(Stop::refused)?;
         Ok(Start { plan: plan.clone(), config, client, worker })
@@ -243,20 +254,6 @@ fn check_name(what: &str, name: &str) -> Result<(), Stop> {
     }
     let may = "may have the characters a-z, A-Z, 0-9, '.', '_' and '-'";
     Err(Stop::refused(format!("the {what} \"{name}\" is no name that Kafka can keep: it {may}")))
-}
-
-/// librdkafka's settings as the user gave them: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`.
-fn user_settings(arguments: &RunArguments) -> BTreeMap<String, String> {
-    let mut settings = BTreeMap::new();
-    for prefix in ["K_KAFKA_", "KASPR_KAFKA_"] {
-        for (variable, value) in std::env::vars() {
-            if let Some(name) = setting_of(&variable, prefix) {
-                settings.insert(name, value);
-            }
-        }
-    }
-    settings.extend(arguments.kafka.iter().cloned());
-    settings
 }
 
 /// `--worker NUMBER:PID`: this process is a worker of that supervisor.

@@ -1,15 +1,18 @@
 //! The command line of `kaspr-exec`: what was typed, what the terminal shows, and the ways to run.
 
 mod arguments;
+mod given;
 mod kafka;
 mod local;
+mod scrub;
 mod stop;
 mod stored;
 mod supervisor;
 mod terminal;
 mod test;
 
-pub use arguments::{Arguments, Command, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use given::{Given, KafkaSettings};
 pub use kafka::{check_on_kafka, run_on_kafka};
 pub use local::run_locally;
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};

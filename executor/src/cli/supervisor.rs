@@ -1,8 +1,10 @@
 //! Several workers on one machine: a process for each, since one Python runs on one core, and a
 //! supervisor that starts them again when they die.
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::stop::{FAULT, FINE, FORCED, REFUSED, Signals};
 use crate::clock::Clock;
+use crate::config::secret::Secret;
 
 /// How often the supervisor looks after its workers.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -28,8 +31,16 @@ struct Post {
     done: bool,
 }
 
+/// What workers are started with.
+pub struct Handover {
+    /// The supervisor's command line, without settings of Kafka clients.
+    pub arguments: Vec<OsString>,
+    /// Those settings, which a worker reads from its standard input: nobody else sees them there.
+    pub settings: Secret,
+}
+
 /// Runs `workers` processes of this program until all are done. Gives the exit status: the worst.
-pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
+pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
     let now = clock.now();
     let post = |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, done: false };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
@@ -75,7 +86,7 @@ pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 
         }
         if !told {
             for post in posts.iter_mut().filter(|post| !post.done && post.child.is_none() && post.due <= now) {
-                if let Err(why) = post.start(now) {
+                if let Err(why) = post.start(handover, now) {
                     error!("worker {} cannot be started: {why}", post.number);
                     worst = FAULT;
                     told = true;
@@ -87,16 +98,17 @@ pub fn supervise(workers: u32, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 
 }
 
 impl Post {
-    fn start(&mut self, now: Duration) -> std::io::Result<()> {
+    fn start(&mut self, handover: &Handover, now: Duration) -> std::io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(std::env::args_os().skip(1)).arg("--worker").arg(format!(
-            "{}:{}",
-            self.number,
-            std::process::id()
-        ));
+        command.args(&handover.arguments).arg("--worker").arg(format!("{}:{}", self.number, std::process::id()));
         // Ctrl-C reaches the supervisor alone, which tells its workers once.
-        command.process_group(0);
-        self.child = Some(command.spawn()?);
+        command.process_group(0).stdin(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A worker that has ended already does not read; its status tells.
+            let _ = stdin.write_all(handover.settings.expose().as_bytes());
+        }
+        self.child = Some(child);
         self.started = now;
         Ok(())
     }

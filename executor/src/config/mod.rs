@@ -1,6 +1,7 @@
 //! Settings and bounds: every queue is bounded, and each bound has its name here.
 
 pub mod failpoint;
+pub mod secret;
 pub mod settings;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use rdkafka::producer::Producer as _;
 use super::ANSWER_WAIT_MAX;
 use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
-use super::errors::judge;
+use super::errors::{judge, words};
 use super::producer::Line;
 use super::raw;
 use crate::broker::{Access, Admin, BrokerError, NewTopic, TopicInfo};
@@ -52,7 +52,7 @@ impl KafkaAdmin {
     /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>, BrokerError> {
         let made = self.settings.plain().create();
-        made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {error}")))
+        made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {}", words(&error))))
     }
 
     fn describe(&self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {

@@ -40,8 +40,9 @@ pub struct KafkaChangelog {
 impl KafkaChangelog {
     /// A reader of nothing yet.
     pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
-        let refused =
-            |error: KafkaError| BrokerError::Fatal(format!("the reader of changelogs cannot be made: {error}"));
+        let refused = |error: KafkaError| {
+            BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
+        };
         Ok(KafkaChangelog {
             reader: settings.reader().create().map_err(refused)?,
             asker: settings.unstable().create().map_err(refused)?,
@@ -55,7 +56,7 @@ impl KafkaChangelog {
 }
 
 fn refused(error: KafkaError) -> BrokerError {
-    BrokerError::Fatal(format!("the reader of changelogs cannot be made: {error}"))
+    BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
 }
 
 fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use kaspr_ir::plan::Assignor;
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka_sys::types::RDKafkaConfRes;
 
 use crate::config::Guarantee;
+use crate::config::secret::Secret;
 
 /// The largest record that a client sends at all; topics have their own, lower limits.
 pub const RECORD_BYTES_MAX: usize = 100 << 20;
@@ -65,7 +68,7 @@ pub struct ClientSettings {
     /// Bytes that the producer sends to a partition at once, but for a single record that is larger.
     pub batch_bytes: usize,
     /// librdkafka's settings, as the user gave them.
-    pub user: BTreeMap<String, String>,
+    pub user: BTreeMap<String, Secret>,
 }
 
 impl ClientSettings {
@@ -76,9 +79,9 @@ impl ClientSettings {
                 return Err(format!("the Kafka setting \"{name}\" is fixed: {reason}"));
             }
         }
-        let refused = |error: rdkafka::error::KafkaError| match error {
-            rdkafka::error::KafkaError::ClientConfig(_, reason, name, value) => {
-                format!("the Kafka setting \"{name}={value}\" is refused: {}", reason.trim())
+        let refused = |error: KafkaError| match error {
+            KafkaError::ClientConfig(code, reason, name, value) => {
+                format!("the Kafka setting \"{name}\" is refused: {}", why_refused(code, &reason, &value))
             }
             other => format!("the Kafka settings are refused: {other}"),
         };
@@ -90,7 +93,7 @@ impl ClientSettings {
     /// How clients prove who they are, as librdkafka names it.
     pub fn mechanism(&self) -> &str {
         let given = self.user.get("sasl.mechanisms").or_else(|| self.user.get("sasl.mechanism"));
-        given.map_or("GSSAPI", String::as_str)
+        given.map_or("GSSAPI", Secret::expose)
     }
 
     fn common(&self) -> ClientConfig {
@@ -214,10 +217,27 @@ impl ClientSettings {
 
     fn with_user(&self, mut config: ClientConfig) -> ClientConfig {
         for (name, value) in &self.user {
-            config.set(name, value);
+            config.set(name, value.expose());
         }
         config
     }
+}
+
+/// Whether librdkafka has a setting of this name.
+pub fn is_known(name: &str) -> bool {
+    let mut settings = ClientConfig::new();
+    let set = settings.set(name, "").create_native_config();
+    !matches!(set, Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)))
+}
+
+/// What librdkafka has against a value, without the value: it may be a secret in the wrong place.
+fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
+    if code == RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN {
+        return "librdkafka has no setting of this name".to_owned();
+    }
+    let range = reason.split_once("is outside ").map(|(_, range)| range.trim());
+    let shown = range.map(|range| format!("its value is outside the {range}"));
+    shown.filter(|shown| !shown.contains(value)).unwrap_or_else(|| "its value does not do".to_owned())
 }
 
 /// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
@@ -240,7 +260,7 @@ mod tests {
             guarantee: Guarantee::AtLeastOnce,
             assignor: Assignor::default(),
             batch_bytes: BATCH_BYTES,
-            user: [(name.to_owned(), value.to_owned())].into(),
+            user: [(name.to_owned(), Secret::new(value))].into(),
         }
     }
 
@@ -249,12 +269,24 @@ mod tests {
         assert_eq!(settings("linger.ms", "7").check(), Ok(()));
         for (name, value, expected) in [
             ("acks", "1", "\"acks\" is fixed"),
-            ("no.such.thing", "1", "\"no.such.thing=1\" is refused: No such configuration property"),
-            ("linger.ms", "soon", "\"linger.ms=soon\" is refused"),
+            ("no.such.thing", "hunter2", "\"no.such.thing\" is refused: librdkafka has no setting of this name"),
+            ("linger.ms", "soon", "\"linger.ms\" is refused: its value does not do"),
+            ("linger.ms", "1000000", "\"linger.ms\" is refused: its value is outside the allowed range 0..900000"),
+            ("debug", "hunter2", "\"debug\" is refused: its value does not do"),
         ] {
             let refused = settings(name, value).check().expect_err(name);
             assert!(refused.contains(expected), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
         }
+    }
+
+    #[test]
+    fn librdkafka_knows_its_settings() {
+        for name in ["linger.ms", "sasl.password", "compression.type", "ssl.key.pem", "sasl.oauthbearer.assertion.file"]
+        {
+            assert!(is_known(name), "{name}");
+        }
+        assert!(!is_known("sasl.pasword") && !is_known("sasl.password.file"));
     }
 
     #[test]

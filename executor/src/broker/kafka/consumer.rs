@@ -57,7 +57,7 @@ impl KafkaConsumer {
         let consumer: BaseConsumer<MemberContext> = settings
             .consumer()
             .create_with_context(context)
-            .map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {error}")))?;
+            .map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
             consumer,

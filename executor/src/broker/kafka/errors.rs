@@ -51,9 +51,11 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
 
 /// The error without rdkafka's wrapping: what a person wants to read.
 pub fn words(error: &KafkaError) -> String {
-    match error.rdkafka_error_code() {
-        Some(code) => code.to_string(),
-        None => error.to_string(),
+    match (error.rdkafka_error_code(), error) {
+        (Some(code), _) => code.to_string(),
+        // The value may be a secret.
+        (None, KafkaError::ClientConfig(_, _, name, _)) => format!("the Kafka setting \"{name}\" is refused"),
+        (None, error) => error.to_string(),
     }
 }
 

@@ -62,7 +62,7 @@ impl Line {
 fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
     let context = DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default() };
     let made = settings.producer().create_with_context(context);
-    made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))
+    made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
 }
 
 /// The producer's ear: counts what is in flight.

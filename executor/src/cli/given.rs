@@ -1,0 +1,229 @@
+//! What the program was given from outside: arguments, and the variables that set its Kafka clients.
+//! Secrets among them are taken out of everything that user code and other processes can read.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use tracing::warn;
+
+use super::arguments::{KafkaFlag, RunArguments};
+use super::scrub::{Shown, scrub};
+use super::stop::Stop;
+use crate::broker::kafka::config::{is_known, setting_of};
+use crate::config::secret::{Secret, is_secret};
+
+/// Starts of variables that set Kafka clients, the weaker first.
+const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
+/// Starts of variables that are the program's own.
+const OWN: [&str; 2] = ["K_", "KASPR_"];
+/// The flag that sets Kafka clients.
+const FLAG: &str = "--kafka";
+/// The end of a variable that names the file of a value.
+const FILE: &str = ".file";
+/// Bytes of such a file: a certificate chain is smaller.
+const FILE_BYTES_MAX: u64 = 256 << 10;
+/// Bytes of settings that a worker is handed: a pipe holds them before the worker reads.
+const HANDED_BYTES_MAX: usize = 60 << 10;
+
+/// What the program was given.
+pub struct Given {
+    /// The command line, the program's own name first.
+    pub arguments: Vec<OsString>,
+    /// Variables that set Kafka clients.
+    variables: Vec<(String, Secret)>,
+    /// Names of secrets that stood on the command line.
+    told: Vec<String>,
+    /// Why secrets are still to be seen.
+    unhidden: Option<String>,
+}
+
+/// Settings of Kafka clients.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaSettings {
+    /// All of them, by librdkafka's names.
+    pub all: BTreeMap<String, Secret>,
+    /// Those that a worker cannot find by itself, as JSON.
+    handed: BTreeMap<String, Secret>,
+}
+
+impl Given {
+    /// Takes arguments and variables, and hides the secrets among them: from `os.environ`, from programs that
+    /// are started, and from what `/proc` shows of this process.
+    ///
+    /// # Safety
+    /// No other thread runs: one that reads a variable meanwhile reads memory that may be gone.
+    pub unsafe fn take() -> Given {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        let (mut variables, mut hidden) = (Vec::new(), Vec::new());
+        for (name, value) in all {
+            if OWN.iter().any(|own| name.starts_with(own)) && is_hidden(&name) {
+                hidden.push(name.clone());
+            }
+            if PREFIXES.iter().any(|start| name.starts_with(start)) {
+                variables.push((name, Secret::new(value.to_string_lossy())));
+            }
+        }
+        let scrubbed = scrub_variables(&hidden).and_then(|()| scrub_arguments());
+        for name in hidden {
+            // SAFETY: the caller's promise.
+            unsafe { std::env::remove_var(name) };
+        }
+        let unhidden = scrubbed.err().map(|error| error.to_string());
+        let told = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
+        Given { arguments, variables, told, unhidden }
+    }
+
+    /// Settings of Kafka clients: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`. In a worker of a supervisor
+    /// they come from there.
+    pub fn kafka(&self, arguments: &RunArguments) -> Result<KafkaSettings, Stop> {
+        let mut settings = KafkaSettings::default();
+        for prefix in PREFIXES {
+            self.add_variables(prefix, &mut settings)?;
+        }
+        for flag in &arguments.kafka {
+            let (name, value) = flag.pair().map_err(Stop::refused)?;
+            settings.all.insert(name.to_owned(), value.clone());
+            settings.handed.insert(name.to_owned(), value.clone());
+        }
+        if arguments.worker.is_some() {
+            settings.all.extend(taken_over()?);
+        }
+        Ok(settings)
+    }
+
+    fn add_variables(&self, prefix: &str, settings: &mut KafkaSettings) -> Result<(), Stop> {
+        let mut by_file: BTreeMap<String, String> = BTreeMap::new();
+        for (variable, value) in &self.variables {
+            let Some(name) = setting_of(variable, prefix) else { continue };
+            let (name, value) = match named_by_file(&name) {
+                Some(name) => (name.to_owned(), read_file(variable, value.expose())?),
+                None => (name, value.clone()),
+            };
+            if let Some(other) = by_file.insert(name.clone(), variable.clone()) {
+                return Err(Stop::refused(format!("{other} and {variable} set the same: take one of them away")));
+            }
+            // A worker reads files itself: they may have changed when it starts again.
+            match named_by_file(&setting_of(variable, prefix).unwrap_or_default()) {
+                Some(_) => settings.handed.remove(&name),
+                None => settings.handed.insert(name.clone(), value.clone()),
+            };
+            settings.all.insert(name, value);
+        }
+        Ok(())
+    }
+
+    /// Says what could not be hidden, or only late.
+    pub fn warn(&self) {
+        for name in &self.told {
+            let variable = name.to_ascii_uppercase().replace('.', "_");
+            warn!(
+                "the Kafka setting \"{name}\" stood on the command line, where other processes could read it until now: name a file that holds it in KASPR_KAFKA_{variable}_FILE"
+            );
+        }
+        if let Some(why) = &self.unhidden {
+            warn!("secrets in arguments and variables cannot be hidden from other processes of this user: {why}");
+        }
+    }
+
+    /// The command line of a worker, without the settings that it is handed.
+    pub fn for_worker(&self) -> impl Iterator<Item = &OsString> {
+        let dropped: Vec<usize> = flags(&self.arguments).flat_map(|(places, _)| places).collect();
+        self.arguments.iter().enumerate().skip(1).filter(move |(at, _)| !dropped.contains(at)).map(|(_, given)| given)
+    }
+}
+
+impl KafkaSettings {
+    /// The text that a supervisor writes to the standard input of its workers.
+    pub fn handed(&self) -> Result<Secret, Stop> {
+        let plain: BTreeMap<&str, &str> =
+            self.handed.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+        let text = serde_json::to_string(&plain).map_err(Stop::fault)?;
+        if text.len() > HANDED_BYTES_MAX {
+            return Err(Stop::refused(format!(
+                "the Kafka settings in flags and variables are larger than {HANDED_BYTES_MAX} bytes: put the large ones in files, KASPR_KAFKA_…_FILE"
+            )));
+        }
+        Ok(Secret::new(text))
+    }
+}
+
+/// The settings that the supervisor of this worker has handed over.
+fn taken_over() -> Result<BTreeMap<String, Secret>, Stop> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(Stop::fault)?;
+    let plain: BTreeMap<String, String> = serde_json::from_str(&text)
+        .map_err(|_| Stop::refused("--worker is for the supervisor's use, which hands settings over"))?;
+    Ok(plain.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
+}
+
+/// The setting whose value stands in a file: `sasl.password` of `sasl.password.file`, which librdkafka does
+/// not know.
+fn named_by_file(name: &str) -> Option<&str> {
+    name.strip_suffix(FILE).filter(|_| !is_known(name))
+}
+
+/// Reads a value without the line end that editors put behind it.
+fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
+    let refused = |why: &dyn std::fmt::Display| Stop::refused(format!("{variable}: cannot read \"{path}\": {why}"));
+    let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| refused(&error))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused(&format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| refused(&"it is not UTF-8"))?;
+    let value = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    if value.is_empty() {
+        return Err(refused(&"it is empty"));
+    }
+    Ok(Secret::new(value))
+}
+
+/// Whether user code must not see this variable of ours: it holds a secret, or nobody knows what.
+fn is_hidden(variable: &str) -> bool {
+    let Some(own) = OWN.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
+    let setting = own.to_ascii_lowercase().replace('_', ".");
+    let Some(name) = setting.strip_prefix("kafka.") else { return is_secret(&setting) };
+    is_secret(name) || !(is_known(name) || named_by_file(name).is_some())
+}
+
+/// The settings on a command line: the places of their arguments, and the text.
+fn flags(arguments: &[OsString]) -> impl Iterator<Item = (Vec<usize>, String)> {
+    arguments.iter().enumerate().filter_map(|(at, argument)| {
+        let text = argument.to_string_lossy();
+        let rest = text.strip_prefix(FLAG)?;
+        match rest.strip_prefix('=') {
+            Some(pair) => Some((vec![at], pair.to_owned())),
+            None if rest.is_empty() => {
+                let next = arguments.get(at + 1)?.to_string_lossy().into_owned();
+                Some((vec![at, at + 1], next))
+            }
+            None => None,
+        }
+    })
+}
+
+fn scrub_variables(hidden: &[String]) -> std::io::Result<()> {
+    scrub(Shown::Variables, |entry| {
+        let name = entry.split(|byte| *byte == b'=').next()?;
+        hidden.iter().any(|hidden| hidden.as_bytes() == name).then_some(name.len() + 1..entry.len())
+    })
+}
+
+/// Hides the values of secrets, and everything of a setting that has no name.
+fn scrub_arguments() -> std::io::Result<()> {
+    let mut is_flag = false;
+    scrub(Shown::Arguments, |entry| {
+        let text = std::ffi::OsStr::from_bytes(entry).to_string_lossy();
+        let begins = match (std::mem::replace(&mut is_flag, text == FLAG), text.strip_prefix(FLAG)) {
+            (true, _) => 0,
+            (false, Some(rest)) if rest.starts_with('=') => FLAG.len() + 1,
+            _ => return None,
+        };
+        let hidden = KafkaFlag::read(&text[begins..]).hidden_from()?;
+        Some((begins + hidden).min(entry.len())..entry.len())
+    })
+}
