@@ -28,7 +28,8 @@ pub fn at(code: &Code, file: &str, range: &std::ops::Range<usize>) -> At {
 /// The lines of a block for the plan.
 pub fn line_map(code: &Code, file: &Text<'_>) -> LineMap {
     if code.literal {
-        let (line, column) = file.line_column(code.at.start);
+        let (start, indent) = first_line(code, file.text);
+        let (line, column) = (file.line_column(start).0, u32::try_from(indent + 1).unwrap_or(u32::MAX));
         return LineMap::Literal { line, column };
     }
     let starts = line_starts(code, file.text).unwrap_or_default();
@@ -42,9 +43,8 @@ fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
     if !code.literal {
         return Some(follow(code, file));
     }
-    let indent = code.at.start - file[..code.at.start].rfind('\n').map_or(0, |at| at + 1);
+    let (mut line, indent) = first_line(code, file);
     let mut starts = Vec::new();
-    let mut line = code.at.start - indent;
     for _ in code.text.split('\n') {
         // The last line may end the file without a line break.
         line = file.floor_char_boundary(line);
@@ -54,6 +54,23 @@ fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
         line += length + 1;
     }
     Some(starts)
+}
+
+/// Where the first line of a literal block starts, and how far its lines are indented. The parser says
+/// that it stands about where its first text is: empty lines before that are lines of the Python too.
+fn first_line(code: &Code, file: &str) -> (usize, usize) {
+    let line_start = |at: usize| file[..at].rfind('\n').map_or(0, |at| at + 1);
+    let mut line = line_start(code.at.start);
+    while let Some(before) = line.checked_sub(1).map(line_start)
+        && file[before..line].trim().is_empty()
+    {
+        line = before;
+    }
+    let indent_of_first = |text: &str| {
+        let first = text.lines().find(|line| !line.trim().is_empty());
+        first.map_or(0, |line| line.len() - line.trim_start().len())
+    };
+    (line, indent_of_first(&file[line..]).saturating_sub(indent_of_first(&code.text)))
 }
 
 /// Folded and quoted scalars: each line is looked for behind the one before it.
@@ -72,4 +89,21 @@ fn follow(code: &Code, file: &str) -> Vec<usize> {
         }
     }
     starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_lines_before_the_first_text_are_counted() {
+        let file = "python: |\n\n\n  def f(v):\n      return v\n";
+        let node = crate::yaml::parse(0, file, &mut crate::diagnostics::Sink::default()).remove(0);
+        let python = node.get("python").expect("it is there");
+        let text = python.text().expect("it is a scalar").to_owned();
+        let code = Code { at: python.at.clone(), text, literal: true, entrypoint: None };
+        assert_eq!(line_map(&code, &Text::new(file)), LineMap::Literal { line: 2, column: 3 });
+        let def = code.text.find("def").expect("it is there");
+        assert_eq!(place(&code, file, def), file.find("def").expect("it is there"));
+    }
 }

@@ -72,6 +72,13 @@ impl<'a> Fields<'a> {
         found.filter(|node| !node.is_null())
     }
 
+    /// Where a field's name stands, if it is written.
+    fn key(&self, name: &str) -> Option<At> {
+        let written = self.form.written(name);
+        let Kind::Map(pairs) = &self.node.kind else { return None };
+        pairs.iter().find(|(key, _)| key.text() == Some(&written)).map(|(key, _)| key.at.clone())
+    }
+
     fn wrong(&mut self, name: &str, needed: &str, node: &Node) {
         let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.form.written(name), node.what());
         let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
@@ -265,26 +272,40 @@ impl<'a> Fields<'a> {
     /// The code block that this mapping is.
     pub fn code_here(&mut self) -> Option<Block> {
         let entrypoint = self.text("entrypoint");
+        let key = self.key("python");
         let Some(python) = self.node("python") else {
             let path = self.path.trim_end_matches('.').to_owned();
-            let message = format!("required field \"{path}.python\" is missing");
+            let (message, at) = match key {
+                Some(key) => (format!("\"{path}.python\" is empty"), key),
+                None => (format!("required field \"{path}.python\" is missing"), self.node.at.head()),
+            };
             if !self.is_faulty("python") {
-                self.sink.push(Diagnostic::new(Code::K0005, message, self.node.at.head()));
+                self.sink.push(Diagnostic::new(Code::K0005, message, at));
             }
             return None;
         };
         match &python.kind {
             Kind::Scalar(scalar) => Some(Block {
-                at: python.at.clone(),
+                // A block without text stands nowhere but behind its name.
+                at: key.filter(|_| scalar.text.trim().is_empty()).unwrap_or_else(|| python.at.clone()),
                 text: scalar.text.clone(),
                 literal: scalar.style == Style::Literal,
                 entrypoint,
             }),
             _ => {
-                self.wrong("python", "a string", python);
+                let message = format!("\"{}python\" must be a string, found {}", self.path, python.what());
+                let fault = Diagnostic::new(Code::K0003, message, python.at.head());
+                self.sink.push(fault.hint("begin the block with a bar: python: |"));
+                self.mark("python");
                 None
             }
         }
+    }
+
+    /// Whether a key is a line of Python that should stand in a block beside it.
+    fn lacks_block(&self, name: &str) -> bool {
+        let is_empty = |node: &Node| node.text().is_some_and(|text| text.trim().is_empty());
+        self.node.get("python").is_some_and(is_empty) && name.contains([' ', '('])
     }
 
     /// Whatever else is there is none of our business.
@@ -298,6 +319,10 @@ impl<'a> Fields<'a> {
         }
         for (key, _) in pairs {
             let name = key.text().unwrap_or_default();
+            // The lines of a block that is not indented: its emptiness is the fault.
+            if self.lacks_block(name) {
+                continue;
+            }
             if !self.known.iter().any(|known| known == name) {
                 let message = format!("unknown field \"{}{name}\"", self.path);
                 let diagnostic = Diagnostic::new(Code::K0002, message, key.at.clone());

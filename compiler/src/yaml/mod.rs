@@ -1,6 +1,7 @@
 //! Text to a YAML tree with spans. Bounded: a bomb is a diagnostic, not a crash.
 
 pub mod data;
+mod malformed;
 pub mod rewrite;
 
 use std::collections::HashMap;
@@ -231,7 +232,7 @@ impl Tree<'_> {
                     "recursion limit exceeded" => {
                         Diagnostic::new(Code::K0006, format!("the document exceeds {TOO_DEEP}"), at)
                     }
-                    reason => Diagnostic::new(Code::K0001, format!("the file is not well-formed YAML: {reason}"), at),
+                    reason => malformed::fault(self.text, reason, at),
                 };
                 self.sink.push(diagnostic);
                 Err(BROKEN)
@@ -310,6 +311,8 @@ impl Tree<'_> {
         let mut pairs: Vec<(Node, Node)> = Vec::new();
         let mut names: HashMap<String, At> = HashMap::new();
         let mut merged = Vec::new();
+        // A second document has begun without a marker.
+        let mut is_second = false;
         loop {
             let key = match self.event(events)? {
                 None | Some((Event::MappingEnd, _)) => break,
@@ -322,9 +325,16 @@ impl Tree<'_> {
                 continue;
             }
             match key.text().and_then(|name| names.get(name)) {
+                // All that is twice comes from one marker that is missing.
+                Some(_) if is_second => {}
                 Some(first) => {
                     let name = key.text().unwrap_or_default();
-                    let diagnostic = Diagnostic::new(Code::K0007, format!("duplicate key \"{name}\""), key.at.clone());
+                    let mut diagnostic =
+                        Diagnostic::new(Code::K0007, format!("duplicate key \"{name}\""), key.at.clone());
+                    is_second = depth == 0 && matches!(name, "apiVersion" | "kind");
+                    if is_second {
+                        diagnostic = diagnostic.hint("if a second document begins here, put a line with --- before it");
+                    }
                     self.sink.push(diagnostic.label(first.clone(), "first here"));
                 }
                 None => {

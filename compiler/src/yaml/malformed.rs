@@ -1,0 +1,148 @@
+//! What is wrong with a text that is no YAML, in words of the one who wrote it, at the line that is
+//! to be mended: the parser says where it gave up.
+
+use crate::diagnostics::{Code, Diagnostic};
+use crate::source::At;
+
+/// The lines of a text around a place.
+struct Lines<'a> {
+    lines: Vec<(usize, &'a str)>,
+    /// The number of the line with the place.
+    current: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn around(text: &'a str, at: usize) -> Lines<'a> {
+        let mut lines = Vec::new();
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            lines.push((start, line.trim_end_matches(['\n', '\r'])));
+            start += line.len();
+        }
+        let current = lines.partition_point(|(start, _)| *start <= at).saturating_sub(1);
+        Lines { lines, current }
+    }
+
+    /// The last line up to the current that holds something; for a place at the end of the text.
+    fn last_with_text(&self) -> Option<(usize, &'a str)> {
+        self.lines.get(..=self.current)?.iter().rev().find(|(_, line)| !line.trim().is_empty()).copied()
+    }
+}
+
+/// The fault of a text at the byte where the parser gave up.
+pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
+    let lines = Lines::around(text, at.start);
+    let not_yaml =
+        |reason: &str, at: At| Diagnostic::new(Code::K0001, format!("the file is not well-formed YAML: {reason}"), at);
+    let file = at.file;
+    let point = |start: usize, length: usize| At { file, start, end: start + length };
+    if let Some(tab) = tab(&lines) {
+        return not_yaml("the line begins with a tab", point(tab, 1)).hint("YAML indents with spaces");
+    }
+    if reason.contains("quoted scalar")
+        && let Some(quote) = quote(text, at.start)
+    {
+        return not_yaml("the quote is never closed", point(quote, 1))
+            .hint("close it, or write it twice where the text has one");
+    }
+    let is_no_key = reason.contains("simple key expect");
+    let at = match lines.last_with_text() {
+        // The parser has read on to the next line, or to the end.
+        Some((start, line)) if is_no_key => {
+            let indent = line.len() - line.trim_start().len();
+            point(start + indent, line.trim().len())
+        }
+        _ => at,
+    };
+    let reason = if is_no_key { "a name is needed here, and a colon behind it" } else { reason };
+    let fault = not_yaml(reason, at.clone());
+    match block_that_ends(&Lines::around(text, at.start), is_no_key) {
+        Some((line, indent)) => fault.hint(format!(
+            "the block that begins in line {line} ends here: its lines are indented by {indent} spaces or more"
+        )),
+        None => fault,
+    }
+}
+
+/// A tab in the indentation of the line, or of one beside it.
+fn tab(lines: &Lines<'_>) -> Option<usize> {
+    let beside = [lines.current, lines.current + 1, lines.current.saturating_sub(1)];
+    beside.into_iter().filter_map(|number| lines.lines.get(number)).find_map(|(start, line)| {
+        let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
+        let is_text = !line.trim().is_empty();
+        indent.find('\t').filter(|_| is_text).map(|tab| start + tab)
+    })
+}
+
+/// The quote at a byte, or the last one before it.
+fn quote(text: &str, at: usize) -> Option<usize> {
+    let is_quote = |byte: &u8| matches!(byte, b'"' | b'\'');
+    match text.as_bytes().get(at) {
+        Some(byte) if is_quote(byte) => Some(at),
+        _ => text.as_bytes()[..at.min(text.len())].iter().rposition(is_quote),
+    }
+}
+
+/// The literal or folded block that the current line ends by standing further left: its line and
+/// the indentation of its text. A line that is no key (`is_no_key`) was meant for the block wherever it
+/// stands.
+fn block_that_ends(lines: &Lines<'_>, is_no_key: bool) -> Option<(usize, usize)> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let here = indent(lines.lines.get(lines.current)?.1);
+    let mut least = usize::MAX;
+    for (number, (_, line)) in lines.lines[..lines.current].iter().enumerate().rev() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let header = line.trim_end().trim_end_matches(['+', '-']);
+        let is_header = header.ends_with(": |") || header.ends_with(": >");
+        if is_header && least != usize::MAX {
+            return (here < least && (is_no_key || here > indent(line))).then_some((number + 1, least));
+        }
+        least = least.min(indent(line));
+        if least <= here {
+            return None;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diagnostics::Sink;
+    use crate::source::Text;
+
+    /// What is said, with line and column.
+    fn said(text: &str) -> Vec<(u32, u32, String)> {
+        let mut sink = Sink::default();
+        crate::yaml::parse(0, text, &mut sink);
+        let lines = Text::new(text);
+        let of = |fault: &crate::Diagnostic| {
+            let (line, column) = lines.line_column(fault.at.start);
+            (line, column, fault.message.clone())
+        };
+        sink.into_sorted().0.iter().map(of).collect()
+    }
+
+    const NOT: &str = "the file is not well-formed YAML: ";
+
+    #[test]
+    fn tabs_and_quotes_are_named_where_they_stand() {
+        assert_eq!(said("a:\n  b: 1\n\tc: 2\n"), [(3, 1, format!("{NOT}the line begins with a tab"))]);
+        assert_eq!(said("a:\n  b:\n  \tc: 2\n"), [(3, 3, format!("{NOT}the line begins with a tab"))]);
+        assert_eq!(said("a:\n  b: \"x\n  c: 2\n"), [(2, 6, format!("{NOT}the quote is never closed"))]);
+    }
+
+    #[test]
+    fn a_line_that_fell_out_of_its_block_is_pointed_at() {
+        let text = "a:\n  b: |\n    def f(v):\n        return v\n   return w\nc: 1\n";
+        assert_eq!(said(text)[0].0, 5, "{:?}", said(text));
+    }
+
+    #[test]
+    fn a_second_document_without_a_marker_is_one_fault() {
+        let text = "apiVersion: a\nkind: b\nx: 1\napiVersion: a\nkind: c\nx: 2\n";
+        assert_eq!(said(text), [(4, 1, "duplicate key \"apiVersion\"".to_owned())]);
+        assert_eq!(said("a: 1\na: 2\nb: 1\nb: 2\n").len(), 2);
+    }
+}
