@@ -9,14 +9,18 @@ mod corpus;
 mod depth;
 mod fields;
 mod flow;
+mod loose;
 mod module;
 mod reads;
 mod scopes;
+mod state;
 
 pub use builtins::{builtins, is_builtin};
+pub use loose::Loose;
 pub use module::{read, with_room};
+pub use state::TABLE_ATTRIBUTES;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use kaspr_ir::plan::{FieldUse, Shape};
@@ -43,6 +47,12 @@ pub struct Module {
     pub hides_names: bool,
     /// Imports relative to a package, which a block has not.
     pub relative_imports: Vec<Range<usize>>,
+    /// What its imports bind, where that is one thing, as dotted names.
+    pub imports: HashMap<String, String>,
+    /// Its functions that are coroutines, whatever runs before they are called.
+    pub coroutines: HashSet<String>,
+    /// Calls that nothing awaits, and those in `async def`.
+    pub loose: Vec<Loose>,
     /// The limit that it exceeds; then it has not been read further.
     pub excess: Option<String>,
 }
@@ -80,6 +90,8 @@ pub struct Defined {
     pub only_reads: bool,
     /// The fields of its first argument that it uses, where it provably uses nothing else of it.
     pub uses: Option<FieldUse>,
+    /// How it uses its parameters.
+    pub uses_of_parameters: Vec<state::Use>,
     /// Some `return` or `yield` gives a value, or no call comes to its end, as far as can be seen.
     pub gives_value: bool,
     /// It returns a list that it builds.

@@ -11,7 +11,7 @@ use ruff_text_size::Ranged;
 use super::bindings::{Bindings, range};
 use super::depth::{DEPTH_MAX, is_deeper};
 use super::reads as only_reads;
-use super::{Defined, Module, Parameters, fields, flow, scopes};
+use super::{Defined, Module, Parameters, fields, flow, loose, scopes, state};
 
 /// Largest block, in bytes of its text.
 const BYTES_MAX: usize = 128 << 10;
@@ -80,6 +80,10 @@ fn read_within(text: &str, version: PythonVersion) -> Module {
         module.functions.iter_mut().for_each(|function| function.only_reads = false);
     }
     let certain = bound_once(parsed.suite(), &reader.globals);
+    let is_coroutine = |function: &&Defined| function.shape == Shape::Async && certain.contains(function.name.as_str());
+    module.coroutines = module.functions.iter().filter(is_coroutine).map(|function| function.name.clone()).collect();
+    module.imports = loose::imports(parsed.suite());
+    module.loose = loose::of(parsed.suite());
     for function in &mut module.functions {
         // Its name may mean something else by the time it is called.
         if module.is_opaque || !certain.contains(function.name.as_str()) {
@@ -142,6 +146,7 @@ impl Reader {
             parameters: Some(parameters.map(self::parameters).unwrap_or_default()),
             only_reads: parameters.and_then(first_name).is_some_and(|_| only_reads::expression(&lambda.body)),
             uses: parameters.and_then(first_name).and_then(|name| fields::of_expression(&name, &lambda.body)),
+            uses_of_parameters: Vec::new(),
             gives_value: true,
             returns_list: matches!(*lambda.body, Expr::List(_) | Expr::ListComp(_)),
         });
@@ -216,6 +221,7 @@ fn defined(function: &ruff_python_ast::StmtFunctionDef) -> Defined {
         uses: first_name(&function.parameters)
             .filter(|_| plain)
             .and_then(|name| fields::of_body(&name, &function.body)),
+        uses_of_parameters: state::of(function),
         gives_value: body.gives_value || body.yields || !flow::ends_without_value(&function.body),
         returns_list: body.returns_list,
     }
