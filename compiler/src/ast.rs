@@ -2,6 +2,7 @@
 //!
 //! Both forms of a spec become the same tree, so that nothing after this knows which was read.
 
+use crate::diagnostics::allow::Allowance;
 use crate::source::{At, Spanned};
 
 /// Text with its place.
@@ -16,6 +17,10 @@ pub struct Ast {
     pub tables: Vec<Table>,
     /// `KasprApp`s.
     pub apps: Vec<App>,
+    /// Some document could not be read as what it is.
+    pub is_partial: bool,
+    /// Findings that annotations accept.
+    pub allowances: Vec<Allowance>,
 }
 
 /// A `KasprApp`, as far as running needs it.

@@ -24,12 +24,13 @@ mod yaml;
 use kaspr_ir::graph::Graph;
 use kaspr_ir::plan::Plan;
 
+pub use check::settings::names as setting_names;
 pub use diagnostics::{Diagnostic, Severity, render};
 pub use source::SourceFile;
 pub use yaml::{data, rewrite};
 
 use ast::Ast;
-use diagnostics::{Code, Sink};
+use diagnostics::{Code, Sink, allow};
 use hir::Hir;
 use source::At;
 
@@ -42,6 +43,10 @@ pub struct Options {
     pub target: Target,
     /// Whether the AST and the HIR are printed too: for those who work on the compiler.
     pub prints_stages: bool,
+    /// Faults are all that is asked for: then specs need no agent, as where files are checked one by one.
+    pub only_checks: bool,
+    /// Warnings that are accepted wherever they are.
+    pub allow: Vec<Code>,
 }
 
 /// Who brings the specs to the pods.
@@ -56,7 +61,13 @@ pub enum Target {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { python_version: python::VERSION, target: Target::Files, prints_stages: false }
+        Options {
+            python_version: python::VERSION,
+            target: Target::Files,
+            prints_stages: false,
+            only_checks: false,
+            allow: Vec::new(),
+        }
     }
 }
 
@@ -85,26 +96,44 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
     let mut ast = Ast::default();
     let mut notes = Vec::new();
     for (number, text) in texts.iter().enumerate() {
-        for document in yaml::parse(number, text, &mut sink) {
+        let documents = yaml::parse(number, text, &mut sink);
+        // Behind what is no YAML there may be anything.
+        ast.is_partial |= sink.has_errors();
+        for document in documents {
             notes.extend(
                 read::document(&document, &mut ast, &mut sink).map(|note| format!("{}: {note}", files[number].name)),
             );
         }
     }
     let printed = options.prints_stages.then(|| format!("{ast:#?}\n"));
-    let is_empty = ast.agents.is_empty() && ast.tables.is_empty();
-    if is_empty && !sink.has_errors() {
-        let at = At { file: 0, start: 0, end: 0 };
+    if ast.agents.is_empty() && !sink.has_errors() && !files.is_empty() {
         let message = "the specs hold no KasprAgent";
-        if !files.is_empty() {
+        if options.only_checks && !(ast.tables.is_empty() && ast.apps.is_empty()) {
+            notes.push(format!("{message}: what is there is checked by itself"));
+        } else {
+            let at = At { file: 0, start: 0, end: 0 };
             sink.push(Diagnostic::new(Code::K0005, message, at).hint("a document with kind: KasprAgent"));
         }
     }
+    let mut allowances = std::mem::take(&mut ast.allowances);
     let names = files.iter().map(|file| file.name.clone()).collect();
     let texts: Vec<source::Text<'_>> = texts.into_iter().map(source::Text::new).collect();
     let hir: Hir = python::with_room(|| check::check(ast, names, &texts, options, &mut sink));
     let has_errors = sink.has_errors();
+    let advice = sink.take_notes();
+    if options.only_checks {
+        notes.extend(advice);
+    }
     let (diagnostics, more) = sink.into_sorted();
+    allowances.extend(texts.iter().enumerate().flat_map(|(file, text)| allow::comments(file, text)));
+    let mut diagnostics = allow::apply(diagnostics, &allowances);
+    for code in &options.allow {
+        let before = diagnostics.len();
+        diagnostics.retain(|fault| fault.code != *code || fault.severity == Severity::Error);
+        if diagnostics.len() == before {
+            notes.push(format!("--allow {} accepts nothing", code.name()));
+        }
+    }
     if more > 0 {
         notes.push(format!("{more} more faults are not shown: mend those that are"));
     }

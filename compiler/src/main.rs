@@ -106,6 +106,9 @@ struct Faults {
     /// The Python version whose syntax is accepted.
     #[arg(long, value_name = "MAJOR.MINOR", default_value = "3.11", value_parser = python_version)]
     python_version: (u8, u8),
+    /// Accept warnings of a code. Beside a line the comment "# kaspr: allow CODE" does so.
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    allow: Vec<Code>,
     /// Who brings the specs to the pods: operator warns of what would not arrive.
     #[arg(long, value_enum, default_value_t = TargetName::Files)]
     target: TargetName,
@@ -191,7 +194,13 @@ fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBuf>)>
         TargetName::Operator => Target::Operator,
     };
     let prints_stages = matches!(emit, Some((Emit::Ast | Emit::Hir, _)));
-    let options = Options { python_version: faults.python_version, target, prints_stages };
+    let options = Options {
+        python_version: faults.python_version,
+        target,
+        prints_stages,
+        only_checks: emit.is_none(),
+        allow: faults.allow.clone(),
+    };
     let mut compiled = compile(&files, &options);
     if faults.deny_warnings {
         compiled.diagnostics.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);

@@ -482,3 +482,127 @@ fn a_fault_has_no_echo() {
     let typo = agent("a", FINE).replace("map:", "mapp:");
     assert_eq!(said(&typo, &[]), ["K0002 unknown field \"spec.processors.operations[0].mapp\""]);
 }
+
+/// A `KasprApp` with a line in its config.
+fn app(setting: &str) -> String {
+    format!(
+        "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprApp\nmetadata:\n  name: shop\nspec:\n  config:\n    {setting}\n"
+    )
+}
+
+#[test]
+fn settings_are_those_that_the_executor_knows() {
+    let known: Vec<_> = kaspr_exec::config::settings::SETTINGS.iter().map(|setting| setting.name).collect();
+    // Named in pages and not built yet.
+    let ours: Vec<_> = kasprc::setting_names().filter(|name| *name != "allowPickle").collect();
+    assert_eq!(ours, known);
+    for (setting, expected) in [
+        ("onErorr: skip", "K0410 kaspr-exec has no setting \"onErorr\""),
+        ("onError: dlq", "K0406 \"onError\" must be one of skip, retry, deadLetter, halt, found \"dlq\""),
+        ("onError: deadLetter", "K0407 the dead letter topic is not named"),
+        (
+            "onError: '{\"action\": \"retry\", \"attempts\": 0}'",
+            "K0411 \"onError.attempts\" must be a whole number from 1 on",
+        ),
+        ("commitInterval: 1 sec", "K0105 \"1 sec\" is not a duration"),
+        ("stallAfter: 0s", "K0411 \"stallAfter\" must be longer than 0"),
+        ("timeout: 10m", "K0408 \"timeout\" 10m is longer than 240s"),
+        (
+            "guarantee: exactly-onse",
+            "K0411 \"guarantee\" must be exactly-once or at-least-once, found \"exactly-onse\"",
+        ),
+        (
+            "from: yesterday",
+            "K0411 \"from\" must be earliest or latest or a time in ms since 1970, found \"yesterday\"",
+        ),
+        ("deadLetterTopic: a b", "K0109 the topic name \"a b\" is not allowed by Kafka"),
+    ] {
+        assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), [expected]);
+    }
+    for setting in ["onError: retry", "commitInterval: 50ms", "from: 1764000000000", "guarantee: at-least-once"] {
+        assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), Vec::<String>::new(), "{setting}");
+    }
+}
+
+#[test]
+fn what_the_executor_refuses_is_found() {
+    let input = |codec: &str| {
+        agent("a", FINE).replace("name: events\n", &format!("name: events\n      valueSerializer: {codec}\n"))
+    };
+    for codec in ["yaml", "json|binary"] {
+        assert_eq!(said(&input(codec), &[]), [format!("K0601 the serializer \"{codec}\" is not supported yet")]);
+    }
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\nspec:\n";
+    let pickled = format!("{}{table}  valueSerializer: pickle\n", agent("a", FINE));
+    assert_eq!(said(&pickled, &[]), ["K0601 the serializer \"pickle\" is not supported yet"]);
+    let window = format!("{}{table}  window: {{tumbling: {{size: 1m}}}}\n", agent("a", FINE));
+    assert_eq!(said(&window, &[]), ["K0601 the window of the table \"totals\" is not supported yet"]);
+    let channel = agent("a", FINE).replace("  processors:", "  output: {channels: [{name: audit}]}\n  processors:");
+    assert_eq!(said(&channel, &[]), ["K0112 no agent of the app reads the channel \"audit\""]);
+}
+
+#[test]
+fn files_without_an_agent_are_checked_by_themselves() {
+    let folder = folder_of(&[("app.yaml", &app("onError: skip"))]);
+    let path = folder.path().display().to_string();
+    let output = run("kasprc", &["check", &path], "");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("note: the specs hold no KasprAgent"), "{}", stderr(&output));
+    let output = run("kasprc", &["compile", &path], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("K0005"), "{}", stderr(&output));
+}
+
+#[test]
+fn slips_of_the_python_are_found() {
+    let with = |python: &str| agent("a", python).replace("spec:\n", "spec:\n  isolatedPartitions: true\n");
+    let tables = "        tables: [{name: totals, paramName: t}]\n        map:";
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\n";
+    let of_table = |python: &str| with(python).replace("        map:", tables) + table;
+    let take = |python: &str| with(python).replace("  processors:", "    take: {max: 2, within: 1s}\n  processors:");
+    for (text, expected) in [
+        (with("async def f(v): import time; time.sleep(1); return v"), "K0513 \"time.sleep\" blocks the event loop"),
+        (
+            with("async def f(v): import asyncio; asyncio.sleep(1); return v"),
+            "K0512 the coroutine \"asyncio.sleep\" is not awaited",
+        ),
+        (
+            of_table("def f(v, t): s = t[\"s\"]; s[\"n\"] += 1; return s"),
+            "K0514 a change of a value of the table \"t\" is never assigned back",
+        ),
+        (of_table("def f(v, t): return t.gett(v)"), "K0515 tables have no attribute \"gett\""),
+        (take("def f(events): return events[\"id\"]"), "K0516 \"f\" is given a list of values and asks it like a dict"),
+    ] {
+        assert_eq!(said(&text, &[]), [expected]);
+    }
+}
+
+#[test]
+fn an_allowance_accepts_one_finding() {
+    let text = agent("a", FINE).replace("  processors:", "  output: {channels: [{name: audit}]}\n  processors:");
+    let allowed = text.replace("audit}]}", "audit}]} # kaspr: allow K0112 read by hand");
+    assert_eq!(said(&allowed, &["--deny-warnings"]), Vec::<String>::new());
+    let annotated = text.replace("  name: a\n", "  name: a\n  annotations: {kaspr.io/allow: K0112}\n");
+    assert_eq!(said(&annotated, &["--deny-warnings"]), Vec::<String>::new());
+    assert_eq!(said(&text, &["--allow", "K0112"]), Vec::<String>::new());
+    let unused = agent("a", FINE).replace("- step\n", "- step # kaspr: allow K0112\n");
+    assert_eq!(said(&unused, &[]), ["K0009 the allowance of K0112 accepts nothing"]);
+    assert_eq!(said(&agent("a", FINE), &["--allow", "K0112"]), [" --allow K0112 accepts nothing"]);
+}
+
+#[test]
+fn what_is_no_yaml_is_said_in_ones_own_words() {
+    let text = agent("a", FINE);
+    let tab = text.replace("      name: events", "\tname: events");
+    assert_eq!(said(&tab, &[]), ["K0001 the file is not well-formed YAML: the line begins with a tab"]);
+    let quote = text.replace("- name: step", "- name: \"step");
+    assert_eq!(said(&quote, &[]), ["K0001 the file is not well-formed YAML: the quote is never closed"]);
+    assert_eq!(said(&format!("{text}{text}"), &[]), ["K0007 duplicate key \"apiVersion\""]);
+    let empty = text.replace(&format!("            {FINE}\n"), "        timeout: 5s\n");
+    assert_eq!(said(&empty, &[]), ["K0503 the block is empty"]);
+    let dedented = text.replace(&format!("            {FINE}"), &format!("          {FINE}"));
+    assert_eq!(said(&dedented, &[]), ["K0503 the block is empty"]);
+    let blank = text.replace("python: |\n", "python: |\n\n\n").replace("return value", "return valeu");
+    let folder = folder_of(&[("agent.yaml", &blank)]);
+    assert_eq!(faults(folder.path()), expected(&[("K0506", "agent.yaml", 18, 37)]));
+}

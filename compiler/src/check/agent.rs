@@ -33,7 +33,7 @@ impl Checker<'_> {
                 batch_to_topic: first_and_last && !agent.outputs.is_empty(),
                 is_end: is_last && agent.outputs.is_empty() && agent.channels.is_empty() && agent.sinks.is_empty(),
             };
-            if let Some(step) = self.operation(&scope, operation, map) {
+            if let Some(step) = self.operation(&scope, operation, map, batches && pipeline.first() == Some(&number)) {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
@@ -46,6 +46,7 @@ impl Checker<'_> {
         let channels = agent.channels.iter().filter_map(|output| self.channel_output(&scope, output)).collect();
         let sinks = agent.sinks.iter().filter_map(|sink| self.sink_output(&scope, sink)).collect();
         self.warn_own_topic(agent, input.as_ref());
+        self.note_awaits(agent, &operations);
         let info = AgentInfo {
             name,
             description: agent.description.as_ref().map(|text| text.value.clone()),
@@ -103,7 +104,7 @@ impl Checker<'_> {
             );
         }
         let found = self.channel(&channel.value);
-        if found.is_none() {
+        if found.is_none() && !self.is_partial {
             let names: Vec<_> = self.channels.iter().map(|known| known.name.clone()).collect();
             let message = format!("no agent of the app writes the channel \"{}\"", channel.value);
             let mut diagnostic = Diagnostic::new(Code::K0108, message, channel.at.clone());
@@ -145,7 +146,9 @@ impl Checker<'_> {
         let key_codec = self.codec(&topic.settings.key_codec, Codec::Raw);
         let value_codec = self.codec(&topic.settings.value_codec, Codec::Json);
         for (codec, text) in [(&key_codec, &topic.settings.key_codec), (&value_codec, &topic.settings.value_codec)] {
-            if let (Codec::Pickle, Some(text)) = (codec, text) {
+            if !matches!(codec, Codec::Pickle) || self.allows_pickle {
+                self.check_codec_is_built(codec, text);
+            } else if let Some(text) = text {
                 self.app_should_say(
                     Diagnostic::new(Code::K0403, "pickle runs code from messages", text.at.clone())
                         .hint("use json, or let the app set allowPickle where every producer is trusted"),
@@ -240,7 +243,13 @@ impl Checker<'_> {
         }
     }
 
-    fn operation(&mut self, scope: &Scope, operation: &ast::Operation, purpose: Purpose) -> Option<Step> {
+    fn operation(
+        &mut self,
+        scope: &Scope,
+        operation: &ast::Operation,
+        purpose: Purpose,
+        is_batch: bool,
+    ) -> Option<Step> {
         let name = self.required(&operation.name, "operations[].name", &operation.at)?.clone();
         let tables = self.table_parameters(operation);
         let parameters: Vec<(&str, At)> = operation
@@ -255,7 +264,8 @@ impl Checker<'_> {
             && parameters.iter().all(|(parameter, _)| seen.insert(*parameter));
         let function = |checker: &mut Self, code: &Written, purpose| {
             let tables = parameters.clone();
-            let call = Call { role: format!("operation \"{}\"", name.value), tables, tables_are_known, purpose };
+            let call =
+                Call { role: format!("operation \"{}\"", name.value), tables, tables_are_known, is_batch, purpose };
             checker.call(scope, code, &call)
         };
         let action = match (&operation.map, &operation.filter, &operation.send) {
@@ -313,6 +323,9 @@ impl Checker<'_> {
     }
 
     fn undeclared_table(&mut self, name: &ast::Text) {
+        if self.is_partial {
+            return;
+        }
         let names: Vec<_> = self.tables.iter().map(|table| table.name.clone()).collect();
         let message = format!("the table \"{}\" is not declared", name.value);
         let diagnostic = Diagnostic::new(Code::K0301, message, name.at.clone());
@@ -320,6 +333,24 @@ impl Checker<'_> {
         self.fault(
             diagnostic.hint(format!("declare it: a document of kind KasprTable with metadata.name {}", name.value)),
         );
+    }
+
+    /// Awaits of one partition wait for those of another, unless the agent says that they need not.
+    fn note_awaits(&mut self, agent: &ast::Agent, operations: &[Step]) {
+        if agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value) {
+            return;
+        }
+        let awaits = |step: &&Step| match &step.action {
+            Action::Map(function) | Action::Filter(function) => self.blocks.awaits(*function),
+            Action::TopicSend { .. } => false,
+        };
+        if let Some(step) = operations.iter().find(awaits) {
+            let agent = agent.name.as_ref().map_or("", |name| &name.value);
+            self.sink.note(format!(
+                "agent \"{agent}\" awaits in operation \"{}\", one event after the other: isolatedPartitions: true lets partitions overlap",
+                step.operation
+            ));
+        }
     }
 
     fn warn_own_topic(&mut self, agent: &ast::Agent, input: Option<&Input>) {

@@ -6,7 +6,7 @@ use super::Checker;
 use crate::ast::Code as Written;
 use crate::block::{at, line_map};
 use crate::diagnostics::{Code, Diagnostic, nearest, nearest_within};
-use crate::python::{Defined, Module, Refusal, Unresolved, builtins, read};
+use crate::python::{Defined, Loose, Module, Refusal, TABLE_ATTRIBUTES, Unresolved, builtins, read};
 
 /// Blocks and functions in the order in which they are used.
 #[derive(Default)]
@@ -19,6 +19,11 @@ impl Blocks {
     /// The lists of the plan.
     pub fn into_parts(self) -> (Vec<Block>, Vec<Function>) {
         (self.blocks, self.functions)
+    }
+
+    /// Whether a function awaits, as far as can be seen.
+    pub fn awaits(&self, function: FunctionId) -> bool {
+        matches!(self.functions[function.index()].shape, Shape::Async | Shape::AsyncGenerator)
     }
 
     fn add_function(&mut self, function: Function) -> FunctionId {
@@ -50,6 +55,8 @@ pub struct Call<'a> {
     pub tables: Vec<(&'a str, crate::source::At)>,
     /// Whether these are all of them: where one is faulty, what the function is given is not known.
     pub tables_are_known: bool,
+    /// The value is a batch.
+    pub is_batch: bool,
     /// What its result is for.
     pub purpose: Purpose,
 }
@@ -57,7 +64,7 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call with the value alone.
     pub fn new(role: String, purpose: Purpose) -> Call<'a> {
-        Call { role, tables: Vec::new(), tables_are_known: true, purpose }
+        Call { role, tables: Vec::new(), tables_are_known: true, is_batch: false, purpose }
     }
 }
 
@@ -173,6 +180,7 @@ impl Checker<'_> {
             self.fault(Diagnostic::new(Code::K0510, message, at(code, text, range)).hint(hint));
         }
         let init = scope.init.as_ref().map(|init| &init.module);
+        module.loose.iter().for_each(|loose| self.check_loose(code, loose, module, init));
         // A block without a function is a fault of its own (K0503), and its names would echo it.
         let lacks_function = role != INIT && module.functions.is_empty() && code.entrypoint.is_none();
         // What a broken init defines is not known either.
@@ -180,6 +188,62 @@ impl Checker<'_> {
         let is_sure = module.is_read() && !lacks_function && !hides_names;
         if is_sure {
             module.unresolved.iter().for_each(|unresolved| self.check_name(code, unresolved, init));
+        }
+    }
+
+    /// A call whose result nothing awaits, or that blocks the loop.
+    fn check_loose(&mut self, code: &Written, loose: &Loose, module: &Module, init: Option<&Module>) {
+        let name = loose.names[0].as_str();
+        let is_own = module.names.contains(name);
+        let meant = match init {
+            Some(init) if !is_own && !module.imports.contains_key(name) => init,
+            _ => module,
+        };
+        if module.is_opaque || meant.is_opaque {
+            return;
+        }
+        let place = || at(code, self.texts[code.at.file].text, &loose.at);
+        if let Some(function) = loose.blocks(&meant.imports) {
+            let message = format!("\"{function}\" blocks the event loop");
+            let fault = Diagnostic::new(Code::K0513, message, place());
+            let hint = match function.as_str() {
+                "time.sleep" => "await asyncio.sleep(…), or make the function a plain def".to_owned(),
+                _ => format!("await asyncio.to_thread({function}, …), or make the function a plain def"),
+            };
+            return self.fault(fault.hint(hint));
+        }
+        let is_coroutine = loose.is_dropped && loose.names.len() == 1 && meant.coroutines.contains(name);
+        let dropped = loose.drops_of_library(&meant.imports).or_else(|| is_coroutine.then(|| name.to_owned()));
+        if let Some(dropped) = dropped {
+            let message = format!("the coroutine \"{dropped}\" is not awaited");
+            let fault = Diagnostic::new(Code::K0512, message, place());
+            self.fault(fault.hint("write await before it, in an async def: without it nothing of it runs"));
+        }
+    }
+
+    /// How a function uses the tables and the batch that it is given.
+    fn check_uses(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
+        let text = self.texts[code.at.file].text;
+        let of = |name: &str| found.uses_of_parameters.iter().find(|used| used.parameter == name);
+        for used in call.tables.iter().filter_map(|(parameter, _)| of(parameter)) {
+            let table = &used.parameter;
+            if let Some(lost) = &used.lost {
+                let message = format!("a change of a value of the table \"{table}\" is never assigned back");
+                let fault = Diagnostic::new(Code::K0514, message, at(code, text, lost));
+                self.fault(fault.hint(format!("a table gives copies: {table}[key] = value keeps what was changed")));
+            }
+            for (name, place) in &used.unknown {
+                let message = format!("tables have no attribute \"{name}\"");
+                let fault = Diagnostic::new(Code::K0515, message, at(code, text, place));
+                self.fault(fault.near(name, TABLE_ATTRIBUTES));
+            }
+        }
+        let first = found.parameters.as_ref().and_then(|parameters| parameters.positional.first());
+        let batch = first.filter(|_| call.is_batch).and_then(|(name, _)| of(name.as_str()));
+        if let Some(place) = batch.and_then(|batch| batch.as_dict.as_ref()) {
+            let message = format!("\"{}\" is given a list of values and asks it like a dict", found.name);
+            let fault = Diagnostic::new(Code::K0516, message, at(code, text, place));
+            self.fault(fault.hint("under take a function is given the whole batch: for value in …"));
         }
     }
 
@@ -272,10 +336,14 @@ impl Checker<'_> {
         match module.functions.as_slice() {
             [] => {
                 let whole = 0..code.text.lines().next().map_or(0, str::len);
-                self.fault(
+                let fault = if code.text.trim().is_empty() {
+                    Diagnostic::new(Code::K0503, "the block is empty", code.at.clone())
+                        .hint("write a function under it, indented further than its name")
+                } else {
                     Diagnostic::new(Code::K0503, "the block defines no function", at(code, text, &whole))
-                        .hint("define one with def, or name one of init's with entrypoint"),
-                );
+                        .hint("define one with def, or name one of init's with entrypoint")
+                };
+                self.fault(fault);
                 None
             }
             [first, rest @ ..] => {
@@ -336,7 +404,10 @@ impl Checker<'_> {
                 let message = format!("the function \"{name}\" takes {takes} value{plural}, 1 is passed");
                 self.fault(Diagnostic::new(Code::K0505, message, place).hint("further parameters need defaults"));
             }
-            None => self.check_purpose(found, place, call.purpose),
+            None => {
+                self.check_uses(code, found, call);
+                self.check_purpose(found, place, call.purpose);
+            }
         }
     }
 

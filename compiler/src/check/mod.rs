@@ -4,11 +4,12 @@ mod agent;
 mod blocks;
 mod operator;
 mod outputs;
+pub mod settings;
 mod tables;
 mod values;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::plan::{AgentId, App, Assignor, Channel, ChannelId, Codec, Place, Table, TableId, Topic};
 
@@ -35,6 +36,14 @@ pub struct Checker<'a> {
     topics: BTreeMap<String, Topic>,
     python_version: (u8, u8),
     has_app: bool,
+    /// The app's settings name a topic for dead letters.
+    names_dead_letters: bool,
+    /// The app's settings allow pickle.
+    allows_pickle: bool,
+    /// Channels that some agent reads.
+    read_channels: BTreeSet<String>,
+    /// Some document could not be read: what is declared nowhere may be declared there.
+    is_partial: bool,
 }
 
 /// Checks everything. The HIR is whole only if no fault was an error.
@@ -48,13 +57,18 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         topics: BTreeMap::new(),
         python_version: options.python_version,
         has_app: !ast.apps.is_empty(),
+        names_dead_letters: settings::get(&ast.apps, "deadLetterTopic").is_some_and(|topic| !topic.is_empty()),
+        allows_pickle: settings::get(&ast.apps, "allowPickle").is_some_and(|allow| allow == "true"),
+        read_channels: BTreeSet::new(),
+        is_partial: ast.is_partial,
     };
-    let Ast { mut agents, mut tables, apps } = ast;
+    let Ast { mut agents, mut tables, apps, .. } = ast;
     agents.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
     tables.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
     checker.unique(agents.iter().map(|agent| &agent.name));
     checker.unique(tables.iter().map(|table| &table.name));
     let app = checker.app(&apps, &agents);
+    checker.check_settings(&apps);
     checker.tables(&tables);
     checker.check_tables(&agents, &tables);
     if options.target == Target::Operator {
@@ -103,8 +117,7 @@ impl Checker<'_> {
             let diagnostic = Diagnostic::new(Code::K0008, "the specs hold more than one KasprApp", b.at.clone());
             self.fault(diagnostic.label(a.at.clone(), "first here"));
         }
-        let labels: std::collections::BTreeSet<_> =
-            agents.iter().filter_map(|agent| agent.app.as_ref()).map(|l| &l.value).collect();
+        let labels: BTreeSet<_> = agents.iter().filter_map(|agent| agent.app.as_ref()).map(|l| &l.value).collect();
         let label = labels.first().filter(|_| labels.len() == 1).map(|label| format!("{label}-app"));
         let only = match agents {
             [agent] => agent.name.as_ref().map(|name| name.value.clone()),
@@ -125,13 +138,22 @@ impl Checker<'_> {
             let owner = format!("table \"{}\"", name(&table.name));
             let default = table.default.as_ref().and_then(|code| self.default_selector(&owner, code));
             let window = table.window.as_ref().and_then(|window| self.window(&owner, window));
+            if let Some(written) = table.window.as_ref().filter(|_| window.is_some()) {
+                let message = format!("the window of the {owner} is not supported yet");
+                let fault = Diagnostic::new(Code::K0601, message, written.at.head());
+                self.fault(fault.hint("take \"window\" away until it is"));
+            }
+            let key_codec = self.codec(&table.key_codec, Codec::Json);
+            let value_codec = self.codec(&table.value_codec, Codec::Json);
+            self.check_codec_is_built(&key_codec, &table.key_codec);
+            self.check_codec_is_built(&value_codec, &table.value_codec);
             let checked = Table {
                 name: name(&table.name).to_owned(),
                 description: table.description.as_ref().map(|text| text.value.clone()),
                 place,
                 global: table.global.as_ref().is_some_and(|global| global.value),
-                key_codec: self.codec(&table.key_codec, Codec::Json),
-                value_codec: self.codec(&table.value_codec, Codec::Json),
+                key_codec,
+                value_codec,
                 default,
                 partitions: table.partitions.as_ref().map(|partitions| partitions.value),
                 topic_config: table
@@ -152,6 +174,7 @@ impl Checker<'_> {
             written.map(|name| (name.value.as_str(), Vec::new())).collect();
         for (number, agent) in agents.iter().enumerate() {
             let channel = agent.input.as_ref().and_then(|input| input.channel.as_ref());
+            self.read_channels.extend(channel.map(|name| name.value.clone()));
             if let Some(readers) = channel.and_then(|name| channels.get_mut(name.value.as_str())) {
                 readers.push(agent_id(number));
             }

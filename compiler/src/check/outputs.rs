@@ -1,11 +1,11 @@
 //! Outputs: topics, channels and custom sinks.
 
-use kaspr_ir::plan::{ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
+use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
 use crate::ast::{self, Code as Written};
-use crate::diagnostics::{Code, Diagnostic};
+use crate::diagnostics::{Code, Diagnostic, nearest};
 
 impl Checker<'_> {
     fn selector(
@@ -53,6 +53,8 @@ impl Checker<'_> {
         };
         let key_codec = self.codec(&output.settings.key_codec, Codec::Raw);
         let value_codec = self.codec(&output.settings.value_codec, Codec::Json);
+        self.check_codec_is_built(&key_codec, &output.settings.key_codec);
+        self.check_codec_is_built(&value_codec, &output.settings.value_codec);
         let predicate = self.selector(scope, &role, "predicate", &output.predicate);
         let key_selector = self.selector(scope, &role, "keySelector", &output.key_selector);
         let value_selector = self.selector(scope, &role, "valueSelector", &output.value_selector);
@@ -77,6 +79,7 @@ impl Checker<'_> {
     pub(super) fn channel_output(&mut self, scope: &Scope, output: &ast::ChannelOutput) -> Option<ChannelOutput> {
         let name = self.required(&output.name, "output.channels[].name", &output.at)?;
         let channel = self.channel(&name.value)?;
+        self.warn_unread(name, channel);
         let role = format!("channel:{}", name.value);
         Some(ChannelOutput {
             place: self.place(&output.at),
@@ -86,6 +89,22 @@ impl Checker<'_> {
             value_selector: self.selector(scope, &role, "valueSelector", &output.value_selector),
             headers_selector: self.selector(scope, &role, "headersSelector", &output.headers_selector),
         })
+    }
+
+    /// What is sent to a channel that nobody reads is gone.
+    fn warn_unread(&mut self, name: &ast::Text, channel: ChannelId) {
+        if self.is_partial || !self.channels[channel.index()].readers.is_empty() {
+            return;
+        }
+        // The reader's own fault names what it meant.
+        let unwritten = self.read_channels.iter().filter(|read| self.channel(read).is_none());
+        if nearest(&name.value, unwritten.map(String::as_str)).is_some() {
+            return;
+        }
+        let message = format!("no agent of the app reads the channel \"{}\"", name.value);
+        let fault = Diagnostic::new(Code::K0112, message, name.at.clone());
+        let hint = "what is sent there vanishes: let an agent read it (input.channel.name), or send to a topic";
+        self.fault(fault.hint(hint));
     }
 
     /// A custom sink.

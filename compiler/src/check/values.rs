@@ -119,6 +119,7 @@ impl Checker<'_> {
                         self.check_topic_name(&topic.value, &topic.at);
                         self.note_topic(&topic.value, None, false);
                     }
+                    None if self.names_dead_letters => {}
                     None => self.app_should_say(
                         Diagnostic::new(Code::K0407, "the dead letter topic is not named", action.at.clone()).hint(
                             "name it: onError: {action: deadLetter, topic: …}, or let the app set deadLetterTopic",

@@ -77,6 +77,7 @@ codes! {
     K0006 Error "limit-exceeded" "the document exceeds a limit";
     K0007 Error "duplicate-key" "duplicate key";
     K0008 Error "duplicate-component" "two components of the app have the same name";
+    K0009 Warning "unused-allowance" "an allowance accepts nothing";
     K0101 Error "no-input" "the input names neither a topic nor a channel";
     K0102 Error "topic-and-channel" "the input names both a topic and a channel";
     K0103 Error "name-and-pattern" "the input topic has both a name and a pattern";
@@ -88,6 +89,7 @@ codes! {
     K0109 Error "topic-name-not-allowed" "the topic name is not allowed by Kafka";
     K0110 Error "take-on-a-channel" "\"take\" on a channel input";
     K0111 Error "half-of-take" "half of \"take\" is missing";
+    K0112 Warning "channel-without-reader" "nobody reads the channel";
     K0113 Error "name-not-for-kubernetes" "Kubernetes refuses a name";
     K0201 Error "unknown-operation" "the pipeline names an operation that is not defined";
     K0202 Error "duplicate-operation" "an operation is defined twice";
@@ -112,6 +114,8 @@ codes! {
     K0407 Warning "no-dead-letter-topic" "the dead letter topic is not named";
     K0408 Error "timeout-out-of-range" "the timeout is out of its range";
     K0409 Warning "sink-outside-the-transaction" "a custom sink is outside the transaction";
+    K0410 Warning "unknown-setting" "an unknown setting of the app";
+    K0411 Error "setting-without-sense" "a setting of the app has a value that makes no sense";
     K0501 Error "malformed-python" "the Python does not parse";
     K0502 Error "unknown-entrypoint" "the entrypoint is not defined";
     K0503 Error "no-function" "the block defines no function";
@@ -122,6 +126,11 @@ codes! {
     K0508 Warning "list-of-a-batch" "a batch function returns a list";
     K0510 Error "relative-import" "a relative import";
     K0511 Warning "generator-as-filter" "the filter is a generator";
+    K0512 Warning "coroutine-not-awaited" "a coroutine is not awaited";
+    K0513 Warning "blocking-call" "a call blocks the event loop";
+    K0514 Warning "change-never-assigned" "a change of a table's value is never assigned back";
+    K0515 Warning "unknown-table-attribute" "tables have no such attribute";
+    K0516 Warning "batch-as-dict" "a batch is asked like a dict";
     K0601 Error "not-supported-yet" "not supported yet";
     K0602 Warning "dropped-by-the-operator" "the operator drops a field";
 }

@@ -1,5 +1,6 @@
 //! Faults of specs: what is wrong, where it is written and what to do.
 
+pub mod allow;
 mod code;
 mod draw;
 mod explain;
@@ -96,6 +97,8 @@ pub struct Sink {
     more: usize,
     /// The specs reach the pods through Kubernetes.
     is_for_operator: bool,
+    /// What is worth knowing and no fault.
+    notes: Vec<String>,
     /// Fields that stand in a mapping, faulty: where it starts, and their names.
     marked: HashSet<(usize, usize, String)>,
 }
@@ -111,6 +114,16 @@ impl Sink {
         if self.is_for_operator {
             self.push(diagnostic);
         }
+    }
+
+    /// Notes what is worth knowing and no fault.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// What was noted so far.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Remembers that a field of the mapping at a place stands there and is faulty, so that nobody

@@ -5,7 +5,7 @@ mod fields;
 pub mod numbers;
 
 use crate::ast::{App, Ast, Frame, Table, Window};
-use crate::diagnostics::{Code, Diagnostic, Sink};
+use crate::diagnostics::{Code, Diagnostic, Sink, allow};
 use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node};
 use fields::Fields;
@@ -25,6 +25,7 @@ pub fn document(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     if !matches!(node.kind, Kind::Map(_)) {
         let message = format!("a document must be a mapping, found {}", node.what());
         sink.push(Diagnostic::new(Code::K0003, message, node.at.head()));
+        ast.is_partial = true;
         return None;
     }
     if node.get("kind").is_none()
@@ -61,6 +62,7 @@ fn kubernetes(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     let kind = node.get("kind").and_then(|kind| text(kind, sink));
     let group = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
     let Some(kind) = kind else {
+        ast.is_partial = true;
         let message = "required field \"kind\" is missing";
         sink.push(
             Diagnostic::new(Code::K0005, message, first_line(node))
@@ -79,6 +81,7 @@ fn kubernetes(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
         return None;
     }
     if !KINDS.contains(&kind.value.as_str()) {
+        ast.is_partial = true;
         let diagnostic = Diagnostic::new(Code::K0004, format!("unknown kind \"{}\"", kind.value), kind.at);
         sink.push(diagnostic.near(&kind.value, KINDS).hint("the kinds that exist: KasprAgent, KasprTable, KasprApp"));
         return None;
@@ -110,12 +113,17 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
     if let Some(mut metadata) = fields.map("metadata") {
         name = component_name(&mut metadata);
         is_faulty = metadata.is_faulty("name");
+        let allowed = metadata.node("annotations").and_then(|annotations| annotations.get(allow::ANNOTATION));
+        if let Some((node_of, text)) = allowed.and_then(|allowed| Some((allowed, allowed.text()?))) {
+            ast.allowances.extend(allow::annotation(text, &node_of.at, &node.at));
+        }
         app = metadata
             .node("labels")
             .and_then(|labels| labels.get("kaspr.io/app"))
             .and_then(|app| text(app, metadata.sink));
         metadata.ignore_rest();
     }
+    ast.is_partial |= name.is_none();
     if name.is_none() && !is_faulty && !fields.is_faulty("metadata") {
         let message = "required field \"metadata.name\" is missing";
         fields.sink.push(Diagnostic::new(Code::K0005, message, first_line(node)));
@@ -124,7 +132,10 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
     let mut spec = match fields.node("spec") {
         Some(_) => match fields.map("spec") {
             Some(spec) => spec,
-            None => return fields.finish(),
+            None => {
+                ast.is_partial = true;
+                return fields.finish();
+            }
         },
         None if kind == "KasprAgent" => {
             fields.sink.push(Diagnostic::new(Code::K0005, "required field \"spec\" is missing", first_line(node)));

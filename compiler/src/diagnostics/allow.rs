@@ -1,0 +1,133 @@
+//! Findings that are accepted: `# kaspr: allow K0409` beside a line, or an annotation of a document.
+
+use super::{Code, Diagnostic, Severity, code};
+use crate::source::{At, Text};
+
+/// What stands in a comment before the codes.
+const MARK: &str = "kaspr: allow";
+
+/// The annotation that accepts findings in its whole document.
+pub const ANNOTATION: &str = "kaspr.io/allow";
+
+/// A finding that is accepted in a stretch of a file.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// The code, as it is written.
+    pub name: String,
+    /// Where that is written.
+    pub at: At,
+    /// Where findings are accepted.
+    pub within: At,
+}
+
+/// Accepts findings; gives what is left, with a warning of every allowance that accepts nothing.
+pub fn apply(mut found: Vec<Diagnostic>, allowances: &[Allowance]) -> Vec<Diagnostic> {
+    let mut unused = Vec::new();
+    for allowance in allowances {
+        let Some(code) = code(&allowance.name) else {
+            let names = Code::ALL.iter().map(|code| code.name());
+            let message = format!("there is no code \"{}\" to allow", allowance.name);
+            unused.push(Diagnostic::new(Code::K0009, message, allowance.at.clone()).near(&allowance.name, names));
+            continue;
+        };
+        let within = &allowance.within;
+        let is_here = |at: &At| at.file == within.file && (within.start..=within.end).contains(&at.start);
+        let before = found.len();
+        found.retain(|fault| fault.code != code || fault.severity == Severity::Error || !is_here(&fault.at));
+        if found.len() == before {
+            let message = format!("the allowance of {} accepts nothing", code.name());
+            let fault = Diagnostic::new(Code::K0009, message, allowance.at.clone());
+            let is_error = found.iter().any(|fault| fault.code == code && is_here(&fault.at));
+            unused.push(fault.hint(if is_error {
+                "errors cannot be allowed: mend what it says"
+            } else {
+                "take it away"
+            }));
+        }
+    }
+    found.extend(unused);
+    found.sort_by(|a, b| (&a.at, a.code).cmp(&(&b.at, b.code)));
+    found
+}
+
+/// The allowances in a file's comments. One that has a line for itself is for the next line that
+/// is no comment.
+pub fn comments(file: usize, text: &Text<'_>) -> Vec<Allowance> {
+    let mut found = Vec::new();
+    if !text.text.contains(MARK) {
+        return found;
+    }
+    let mut start = 0;
+    let mut open: Vec<Allowance> = Vec::new();
+    for line in text.text.split_inclusive('\n') {
+        let within = At { file, start, end: start + line.trim_end().len() };
+        let is_comment = line.trim_start().starts_with('#');
+        let here = allowed(line).map(|(at, name)| {
+            let at = At { file, start: start + at, end: start + at + name.len() };
+            Allowance { name: name.to_owned(), at, within: within.clone() }
+        });
+        if is_comment {
+            open.extend(here);
+        } else if !line.trim().is_empty() {
+            found.extend(open.drain(..).map(|allowance| Allowance { within: within.clone(), ..allowance }));
+            found.extend(here);
+        }
+        start += line.len();
+    }
+    found.extend(open);
+    found
+}
+
+/// The codes that a line's comment allows, and where in the line each stands.
+fn allowed(line: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mark = line.find(MARK).filter(|at| line[..*at].trim_end().ends_with('#'));
+    let rest = mark.map_or("", |at| &line[at + MARK.len()..]);
+    let words = rest.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());
+    // What follows the codes is the reason.
+    let is_code = |word: &&str| word.starts_with(['K', 'k']) && word[1..].starts_with(|c: char| c.is_ascii_digit());
+    words.take_while(is_code).map(move |word| (word.as_ptr() as usize - line.as_ptr() as usize, word))
+}
+
+/// The allowances of an annotation's text, for a document.
+pub fn annotation(text: &str, at: &At, document: &At) -> Vec<Allowance> {
+    let names = text.split([' ', ',']).filter(|name| !name.is_empty());
+    names.map(|name| Allowance { name: name.to_owned(), at: at.clone(), within: document.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<(String, usize)> {
+        let text = Text::new(text);
+        let line = |allowance: &Allowance| text.line_column(allowance.within.start).0 as usize;
+        comments(0, &text).iter().map(|allowance| (allowance.name.clone(), line(allowance))).collect()
+    }
+
+    #[test]
+    fn comments_are_for_their_line_or_the_next() {
+        assert_eq!(names("a: 1 # kaspr: allow K0409\n"), [("K0409".to_owned(), 1)]);
+        assert_eq!(
+            names("a:\n  # kaspr: allow K0409, K0404 as agreed\n\n  b: 1\n"),
+            [("K0409".to_owned(), 4), ("K0404".to_owned(), 4)]
+        );
+        assert!(names("a: 'kaspr: allow K0409'\nb: 1 # see kaspr: allow K0409\n").is_empty());
+    }
+
+    #[test]
+    fn warnings_are_accepted_and_errors_are_not() {
+        let at = |start| At { file: 0, start, end: start };
+        let fault = |code, start| Diagnostic::new(code, "x", at(start));
+        let allow = |name: &str, start, end| Allowance {
+            name: name.to_owned(),
+            at: at(start),
+            within: At { file: 0, start, end },
+        };
+        let codes = |found: Vec<Diagnostic>| found.iter().map(|fault| fault.code).collect::<Vec<_>>();
+        assert!(apply(vec![fault(Code::K0409, 5)], &[allow("k0409", 0, 10)]).is_empty());
+        let elsewhere = codes(apply(vec![fault(Code::K0409, 5)], &[allow("K0409", 6, 10)]));
+        assert_eq!(elsewhere, [Code::K0409, Code::K0009]);
+        assert_eq!(codes(apply(vec![fault(Code::K0201, 5)], &[allow("K0201", 0, 10)])), [Code::K0009, Code::K0201]);
+        assert_eq!(codes(apply(Vec::new(), &[allow("K9999", 0, 10)])), [Code::K0009]);
+    }
+}
