@@ -33,6 +33,7 @@ pub struct Broker {
     replicas: usize,
     port: u16,
     folder: std::path::PathBuf,
+    has_tls: bool,
     script: Option<Child>,
 }
 
@@ -83,16 +84,41 @@ pub fn unique(name: &str) -> String {
 impl Broker {
     /// A broker of the test's own, which it may stop.
     pub fn start() -> Broker {
-        let port = free_ports();
+        Broker::start_at(free_ports(), false)
+    }
+
+    /// A broker that speaks TLS, too, at the ports that are a proxy's otherwise.
+    pub fn start_with_tls() -> Broker {
+        Broker::start_at(free_ports(), true)
+    }
+
+    fn start_at(port: u16, has_tls: bool) -> Broker {
         let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
-        let mut broker = Broker { servers: format!("127.0.0.1:{port}"), replicas: 1, port, folder, script: None };
+        let servers = format!("127.0.0.1:{port}");
+        let mut broker = Broker { servers, replicas: 1, port, folder, has_tls, script: None };
         broker.start_again(true);
         broker
     }
 
+    /// A file of the broker's folder: of one with TLS `ca.pem` of its authority, `broker.key`, and
+    /// `expired.crt` for that key.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Where TLS is spoken, by one that was started with it. Its certificate is for 127.0.0.1.
+    pub fn with_tls(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 3)
+    }
+
+    /// Where users with passwords connect over TLS.
+    pub fn with_tls_and_passwords(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 4)
+    }
+
     /// Brokers that were started elsewhere, so many of which are to hold each topic.
     pub(crate) fn elsewhere(servers: String, replicas: usize) -> Broker {
-        Broker { servers, replicas, port: 0, folder: root(), script: None }
+        Broker { servers, replicas, port: 0, folder: root(), has_tls: false, script: None }
     }
 
     /// Where users with passwords connect (SASL PLAIN; bob's is `bobs-secret`). Only where the test
@@ -123,6 +149,9 @@ impl Broker {
         command.arg("run").arg(self.port.to_string()).arg(&self.folder).stdin(Stdio::piped()).stdout(Stdio::null());
         if last {
             command.env("KAFKA_FORGETS", "1");
+        }
+        if self.has_tls {
+            command.env("KAFKA_TLS", "1");
         }
         // The script ends when this process does and its standard input closes.
         self.script = Some(command.stderr(Stdio::null()).spawn().expect("the broker's script starts"));
@@ -405,6 +434,11 @@ const PORTS: std::ops::Range<u32> = 10_000..30_000;
 /// Ports of a broker: for clients, the controller, users with passwords, clients that come through a
 /// proxy, and that proxy.
 const PORTS_EACH: u32 = 5;
+
+/// A port that is free and given to no broker.
+pub fn free_port() -> u16 {
+    free_ports()
+}
 
 /// The first of a broker's ports, all free and given to nobody else: each process begins elsewhere.
 pub(crate) fn free_ports() -> u16 {

@@ -96,6 +96,13 @@ impl ClientSettings {
         given.map_or("GSSAPI", Secret::expose)
     }
 
+    /// How clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
+    pub fn protocol(&self) -> (&str, bool, bool) {
+        let protocol = self.user.get("security.protocol").map_or("plaintext", Secret::expose);
+        let is = |part: &str| protocol.to_ascii_lowercase().contains(part);
+        (protocol, is("ssl"), is("sasl"))
+    }
+
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

@@ -16,6 +16,7 @@ mod leaders;
 mod orphans;
 pub mod producer;
 mod raw;
+mod tls;
 mod wake;
 
 use std::sync::Arc;
@@ -36,6 +37,9 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for an answer about topics and offsets.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Events of the client that are served after each try to connect.
+const EVENTS_PER_STEP: usize = 100;
+
 /// A connection to a cluster that has answered.
 pub struct Kafka {
     settings: ClientSettings,
@@ -52,13 +56,21 @@ impl Kafka {
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for _ in 0..tries {
             let answers = ask(&client, &settings, CONNECT_STEP);
-            client.poll(Duration::ZERO);
+            // Each serves one event, and the client logs more than it complains.
+            (0..EVENTS_PER_STEP).for_each(|_| client.poll(Duration::ZERO));
             if answers {
                 health.answered();
                 return Ok(Kafka { settings, health, line });
             }
             if let Some(refused) = health.refused() {
-                return Err(BrokerError::Fatal(refused));
+                let why = tls::explain_certificate(&settings).or_else(|| tls::explain_protocol(&settings));
+                return Err(BrokerError::Fatal(why.unwrap_or(refused)));
+            }
+            // A broker that has just been started closes connections, too: only what it speaks is proof.
+            if health.is_suspect()
+                && let Some(why) = tls::explain_protocol(&settings)
+            {
+                return Err(BrokerError::Fatal(why));
             }
         }
         Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))

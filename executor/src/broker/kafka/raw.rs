@@ -1,11 +1,13 @@
 //! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
 //! librdkafka itself. All `unsafe` of the Kafka connector stands here.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::ClientConfig;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -397,4 +399,80 @@ unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<*const nativ
         }
         Some(topic)
     }
+}
+
+/// What is wrong with the certificate of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFault {
+    /// `host:port`, as the client named it.
+    pub broker: String,
+    /// OpenSSL's number of the fault.
+    pub code: i32,
+}
+
+type SeenFault = Mutex<Option<CertificateFault>>;
+
+/// How long one try of a client that looks at certificates takes.
+const CERTIFICATE_STEP: Duration = Duration::from_millis(100);
+
+/// Connects with a client of its own, whose verification of certificates tells what it finds; the
+/// client of a worker says only that it failed. `None`: no certificate is refused.
+pub fn certificate_fault(config: &ClientConfig, wait: Duration) -> Option<CertificateFault> {
+    let seen = SeenFault::default();
+    let config = config.create_native_config().ok()?;
+    // SAFETY: what is made here is given back here. The client calls back only until it is destroyed,
+    // which waits for its threads, and `seen` lives longer.
+    unsafe {
+        let config = native::rd_kafka_conf_dup(config.ptr());
+        native::rd_kafka_conf_set_opaque(config, (&raw const seen).cast_mut().cast());
+        native::rd_kafka_conf_set_log_cb(config, None);
+        native::rd_kafka_conf_set_ssl_cert_verify_cb(config, Some(look_at_certificate));
+        let kind = native::rd_kafka_type_t::RD_KAFKA_PRODUCER;
+        let client = native::rd_kafka_new(kind, config, ptr::null_mut(), 0);
+        if client.is_null() {
+            native::rd_kafka_conf_destroy(config);
+            return None;
+        }
+        for _ in 0..wait.as_millis() / CERTIFICATE_STEP.as_millis() {
+            let mut metadata = ptr::null();
+            let code =
+                native::rd_kafka_metadata(client, 0, ptr::null_mut(), &mut metadata, milliseconds(CERTIFICATE_STEP));
+            if code == NO_ERROR {
+                native::rd_kafka_metadata_destroy(metadata);
+                break;
+            }
+            if seen.lock().is_ok_and(|seen| seen.is_some()) {
+                break;
+            }
+        }
+        native::rd_kafka_destroy(client);
+    }
+    seen.into_inner().ok().flatten()
+}
+
+/// Notes the first fault of a certificate, and refuses what OpenSSL refuses: 1 goes on, 0 does not.
+///
+/// # Safety
+/// librdkafka's promise for this callback, and that `seen` is what [`certificate_fault`] gave it.
+unsafe extern "C" fn look_at_certificate(
+    _: *mut native::rd_kafka_t,
+    broker: *const c_char,
+    _: i32,
+    error: *mut c_int,
+    _: c_int,
+    _: *const c_char,
+    _: usize,
+    _: *mut c_char,
+    _: usize,
+    seen: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (broker, code, seen) = unsafe { (CStr::from_ptr(broker), *error, &*seen.cast::<SeenFault>()) };
+    if code == 0 {
+        return 1;
+    }
+    if let Ok(mut seen) = seen.lock() {
+        seen.get_or_insert_with(|| CertificateFault { broker: broker.to_string_lossy().into_owned(), code });
+    }
+    0
 }
