@@ -302,10 +302,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Whether a key is a line of Python that should stand in a block beside it.
-    fn lacks_block(&self, name: &str) -> bool {
-        let is_empty = |node: &Node| node.text().is_some_and(|text| text.trim().is_empty());
-        self.node.get("python").is_some_and(is_empty) && name.contains([' ', '('])
+    /// Whether the mapping's Python is empty: its lines may stand beside it, not indented.
+    fn lacks_block(&self) -> bool {
+        self.node.get("python").and_then(Node::text).is_some_and(|text| text.trim().is_empty())
     }
 
     /// Whatever else is there is none of our business.
@@ -317,10 +316,11 @@ impl<'a> Fields<'a> {
         if self.form == Form::Definition {
             return;
         }
+        let lacks_block = self.lacks_block();
         for (key, _) in pairs {
             let name = key.text().unwrap_or_default();
-            // The lines of a block that is not indented: its emptiness is the fault.
-            if self.lacks_block(name) {
+            // That the block is empty is the fault, and said.
+            if lacks_block && name.contains([' ', '(']) {
                 continue;
             }
             if !self.known.iter().any(|known| known == name) {

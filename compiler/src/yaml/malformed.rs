@@ -11,11 +11,19 @@ struct Lines<'a> {
     current: usize,
 }
 
+/// Lines before a place that are looked at, and bytes: a file may be one line, or a million.
+const LINES_BACK: usize = 200;
+const BYTES_BACK: usize = 16 << 10;
+/// Bytes behind a place that are looked at.
+const BYTES_ON: usize = 1 << 10;
+
 impl<'a> Lines<'a> {
     fn around(text: &'a str, at: usize) -> Lines<'a> {
+        let from = text.floor_char_boundary(at.saturating_sub(BYTES_BACK));
+        let to = text.floor_char_boundary((at + BYTES_ON).min(text.len()));
         let mut lines = Vec::new();
-        let mut start = 0;
-        for line in text.split_inclusive('\n') {
+        let mut start = from;
+        for line in text[from..to].split_inclusive('\n') {
             lines.push((start, line.trim_end_matches(['\n', '\r'])));
             start += line.len();
         }
@@ -57,9 +65,9 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
     let reason = if is_no_key { "a name is needed here, and a colon behind it" } else { reason };
     let fault = not_yaml(reason, at.clone());
     match block_that_ends(&Lines::around(text, at.start), is_no_key) {
-        Some((line, indent)) => fault.hint(format!(
-            "the block that begins in line {line} ends here: its lines are indented by {indent} spaces or more"
-        )),
+        Some(indent) => {
+            fault.hint(format!("the block above ends here: its lines are indented by {indent} spaces or more"))
+        }
         None => fault,
     }
 }
@@ -83,21 +91,21 @@ fn quote(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// The literal or folded block that the current line ends by standing further left: its line and
-/// the indentation of its text. A line that is no key (`is_no_key`) was meant for the block wherever it
+/// The literal or folded block that the current line ends by standing further left: the indentation
+/// of its text. A line that is no key (`is_no_key`) was meant for the block wherever it
 /// stands.
-fn block_that_ends(lines: &Lines<'_>, is_no_key: bool) -> Option<(usize, usize)> {
+fn block_that_ends(lines: &Lines<'_>, is_no_key: bool) -> Option<usize> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let here = indent(lines.lines.get(lines.current)?.1);
     let mut least = usize::MAX;
-    for (number, (_, line)) in lines.lines[..lines.current].iter().enumerate().rev() {
+    for (_, line) in lines.lines[..lines.current].iter().rev().take(LINES_BACK) {
         if line.trim().is_empty() {
             continue;
         }
         let header = line.trim_end().trim_end_matches(['+', '-']);
         let is_header = header.ends_with(": |") || header.ends_with(": >");
         if is_header && least != usize::MAX {
-            return (here < least && (is_no_key || here > indent(line))).then_some((number + 1, least));
+            return (here < least && (is_no_key || here > indent(line))).then_some(least);
         }
         least = least.min(indent(line));
         if least <= here {
