@@ -9,5 +9,6 @@
 pub mod graph;
 pub mod plan;
 pub mod print;
+pub mod topics;
 
 pub use plan::PlanError;

@@ -3,6 +3,7 @@
 mod arguments;
 mod given;
 mod kafka;
+mod lines;
 mod local;
 mod scrub;
 mod stop;

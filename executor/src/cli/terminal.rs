@@ -9,6 +9,7 @@ use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::arguments::LogFormat;
+use super::lines::{JsonLines, TextFields};
 use crate::run::local::feed::Progress;
 use crate::run::local::thousands;
 
@@ -94,8 +95,8 @@ pub fn start_log(format: LogFormat, level: Level) -> ProgressBar {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match format {
-        LogFormat::Text => log.compact().init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.fmt_fields(TextFields).compact().init(),
+        LogFormat::Json => log.event_format(JsonLines).init(),
     }
     bar
 }

@@ -4,3 +4,4 @@ pub mod effects;
 pub mod failure;
 pub mod frame;
 pub mod message;
+pub mod shown;

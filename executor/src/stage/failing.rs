@@ -14,9 +14,10 @@ use tracing::{error, warn};
 use super::Stage;
 use super::lane::LaneId;
 use crate::code::{Code, Fault};
-use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX, cut, cut_bytes};
+use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX};
 use crate::event::frame::{Frame, Unit};
 use crate::event::message::{Event, Header, TopicName};
+use crate::event::shown::{cut, cut_bytes};
 use crate::stage::program::SiteId;
 use crate::stage::walk::stage;
 
@@ -111,7 +112,7 @@ impl<C: Code> Stage<C> {
 
     /// Lets a unit wait for the outside world, without counting a try.
     fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
-        warn!("{} waits: {}", unit.events()[0], fault.message);
+        warn!("{} waits: {}", unit.events()[0], cut(&fault.message, MESSAGE_CHARACTERS_MAX));
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
         lane.held_until = Some(self.shared.clock.now() + PASSING_WAIT);
         lane.queue.push_front(unit);
@@ -147,7 +148,7 @@ impl<C: Code> Stage<C> {
         match letter {
             Ok(()) => self.shared.counters.borrow_mut().dead_letters += 1,
             Err(fault) => {
-                error!(event = %event, topic = %topic, cause = fault.message, "the dead letter cannot be sent: the failure is only recorded");
+                error!(event = %event, topic = %topic, cause = %cut(&fault.message, MESSAGE_CHARACTERS_MAX), "the dead letter cannot be sent: the failure is only recorded");
             }
         }
     }
@@ -197,16 +198,16 @@ impl<C: Code> Stage<C> {
 
     fn log(&mut self, event: &Event, site: SiteId, fault: &Fault) {
         let shows_trace = self.log.allows(site, self.shared.clock.now());
-        let trace = fault.trace.as_ref().filter(|_| shows_trace).map(|trace| trace.text());
+        let trace = fault.trace.as_ref().filter(|_| shows_trace).map(|trace| without_message(trace.text(), fault));
         let site = self.site(site);
         let at = fault.at.as_deref().unwrap_or(&site.at);
         let message = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
         warn!(
-            "agent \"{}\": operation \"{}\" failed on {event}: {}: {message}  --> {at}{}",
+            traceback = trace.map(tracing::field::display),
+            "agent \"{}\": operation \"{}\" failed on {event}: {}: {message}  --> {at}",
             site.agent_name,
             site.operation,
             fault.kind,
-            trace.map(|text| format!("\n{}", text.trim_end())).unwrap_or_default(),
         );
     }
 
@@ -224,6 +225,15 @@ impl<C: Code> Stage<C> {
             wait.as_millis(),
         );
     }
+}
+
+/// A traceback without the message at its end, which stands before it already and may be long.
+fn without_message(mut trace: String, fault: &Fault) -> String {
+    trace.truncate(trace.trim_end().len());
+    if let Some(rest) = trace.strip_suffix(fault.message.trim_end()) {
+        trace.truncate(rest.trim_end_matches([':', ' ']).len());
+    }
+    trace
 }
 
 /// The policy when no further try is left.

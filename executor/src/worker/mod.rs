@@ -26,6 +26,7 @@ use crate::event::effects::Progress;
 use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
 use crate::event::message::{Event, TopicPartition};
+use crate::event::shown::{self, SHOWN_BYTES_MAX, Shown};
 use crate::guard::{CRASHES_MAX, Guard};
 use crate::stage::condemned::{Condemned, Sentence};
 use crate::stage::program::Defaults;
@@ -48,7 +49,8 @@ pub enum Stopped {
     /// An event failed where the policy is `halt`. What was complete before it is committed.
     #[error(
         "halted: agent \"{}\": operation \"{}\" failed on {}/{}@{}: {}: {}\n  --> {}",
-        .0.agent, .0.operation, .0.topic, .0.partition, .0.offset, .0.kind, .0.message, .0.at
+        .0.agent, .0.operation, .0.topic, .0.partition, .0.offset, shown::name(&.0.kind),
+        Shown(&.0.message, SHOWN_BYTES_MAX), .0.at
     )]
     Halted(Box<FailureRecord>),
 }

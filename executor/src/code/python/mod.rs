@@ -29,6 +29,7 @@ use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use tracing::field::display;
 use tracing::{error, info, warn};
 
 use crate::broker::directory::Directory;
@@ -36,6 +37,7 @@ use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
 use crate::config::CALL_MAX;
 use crate::event::message::{Header, TopicName};
+use crate::event::shown::{SHOWN_BYTES_MAX, cut_bytes};
 use crate::guard::{NO_CALL, Rang, Watch};
 use crate::tables::Tables;
 use entry::{AppView, Context, Entry};
@@ -611,6 +613,9 @@ fn take_output(py: Python<'_>, runtime: &Rc<Runtime>) -> PyResult<()> {
     Ok(())
 }
 
+/// What is printed at once goes to the log in pieces of so many bytes: a line of the log holds no more.
+const PRINTED_BYTES_MAX: usize = SHOWN_BYTES_MAX - 256;
+
 #[pyclass(unsendable, module = "kaspr")]
 struct LogLine {
     runtime: Rc<Runtime>,
@@ -619,7 +624,13 @@ struct LogLine {
 #[pymethods]
 impl LogLine {
     fn __call__(&self, py: Python<'_>, line: &str) {
-        info!("agent \"{}\": {line}", self.runtime.agent_name(py));
+        let agent = self.runtime.agent_name(py);
+        let (mut line, mut is_first) = (line, true);
+        while is_first || !line.is_empty() {
+            let piece = cut_bytes(line, PRINTED_BYTES_MAX);
+            info!("agent \"{agent}\": {piece}");
+            (line, is_first) = (&line[piece.len()..], false);
+        }
     }
 }
 
@@ -632,10 +643,11 @@ struct LogRecord {
 impl LogRecord {
     fn __call__(&self, py: Python<'_>, level: i32, name: &str, line: &str) {
         let agent = self.runtime.agent_name(py);
+        let (line, rest) = line.split_once('\n').map_or((line, None), |(line, rest)| (line, Some(display(rest))));
         match level {
-            40.. => error!("agent \"{agent}\": {name}: {line}"),
-            30..40 => warn!("agent \"{agent}\": {name}: {line}"),
-            _ => info!("agent \"{agent}\": {name}: {line}"),
+            40.. => error!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
+            30..40 => warn!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
+            _ => info!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::broker::BrokerError;
 use crate::broker::log::{Feed, Log, NewRecord};
 use crate::clock::Clock;
 use crate::event::message::TopicName;
+use crate::event::shown::{SHOWN_BYTES_MAX, Shown};
 use crate::run::record;
 
 /// Bytes that are read at once.
@@ -179,7 +180,9 @@ impl LineFeed {
         })
     }
 
+    /// The line may be anybody's: what is quoted of it stays on the line that tells of it.
     fn refuse(&self, why: String) -> BrokerError {
+        let why = Shown(&why, SHOWN_BYTES_MAX).to_string();
         *self.progress.refused.borrow_mut() = Some(why.clone());
         BrokerError::Fatal(why)
     }
