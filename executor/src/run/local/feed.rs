@@ -246,17 +246,16 @@ struct Reader {
 
 impl Reader {
     fn read(mut self, mut source: Box<dyn Read + Send>) {
-        let mut pending: Vec<u8> = Vec::new();
+        let mut lines = Lines::default();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             match source.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(count) => {
                     self.bytes.fetch_add(count as u64, Ordering::Relaxed);
-                    pending.extend_from_slice(&chunk[..count]);
-                    let Some(end) = pending.iter().rposition(|&byte| byte == b'\n') else { continue };
-                    let rest = pending.split_off(end + 1);
-                    if !self.send_lines(std::mem::replace(&mut pending, rest)) {
+                    if let Some(whole) = lines.whole(&chunk[..count])
+                        && !self.send_lines(whole)
+                    {
                         return;
                     }
                 }
@@ -268,8 +267,8 @@ impl Reader {
                 }
             }
         }
-        if !pending.is_empty() {
-            self.send_lines(pending);
+        if !lines.pending.is_empty() {
+            self.send_lines(lines.pending);
         }
         drop(self.sender);
         wake(&self.waker);
@@ -282,6 +281,34 @@ impl Reader {
         let sent = self.sender.send(Message::Chunk(Chunk { input: self.input, lines: lines.into(), first })).is_ok();
         wake(&self.waker);
         sent
+    }
+}
+
+/// Cuts what comes in pieces into whole lines.
+#[derive(Default)]
+struct Lines {
+    /// What has come of a line whose end has not.
+    pending: Vec<u8>,
+    /// Bytes that were searched for ends of lines.
+    searched: usize,
+}
+
+impl Lines {
+    /// The whole lines of what was pending and what came behind it; the rest is pending. Only what came
+    /// is searched, so that a line costs as much per byte however long it is.
+    fn whole(&mut self, came: &[u8]) -> Option<Vec<u8>> {
+        let Some(end) = self.last_end(came) else {
+            self.pending.extend_from_slice(came);
+            return None;
+        };
+        let (lines, rest) = came.split_at(end + 1);
+        self.pending.extend_from_slice(lines);
+        Some(std::mem::replace(&mut self.pending, rest.to_vec()))
+    }
+
+    fn last_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.searched += bytes.len();
+        bytes.iter().rposition(|&byte| byte == b'\n')
     }
 }
 
@@ -318,6 +345,35 @@ mod tests {
             result = feed.pump(&log, Duration::from_secs(5)).map(drop);
         }
         (log, result, progress)
+    }
+
+    /// What is done per byte is counted, not timed: each is searched once, and copied when the room
+    /// for it is doubled.
+    #[test]
+    fn a_long_line_costs_linear_time() {
+        const PIECES: usize = 100_000;
+        let (piece, mut lines, mut moves, mut room) = ([b'x'; 10], Lines::default(), 0, 0);
+        for _ in 0..PIECES {
+            assert_eq!(lines.whole(&piece), None);
+            moves += u32::from(lines.pending.capacity() != std::mem::replace(&mut room, lines.pending.capacity()));
+        }
+        assert_eq!(lines.whole(b"\n").map(|line| line.len()), Some(PIECES * piece.len() + 1));
+        assert_eq!(lines.searched, PIECES * piece.len() + 1);
+        assert!(moves <= (PIECES * piece.len()).ilog2() + 1, "{moves} moves");
+    }
+
+    #[test]
+    fn a_line_comes_whole_however_it_is_cut() {
+        let text = b"one\ntwo\n\nthree\nfour";
+        for size in 1..=text.len() {
+            let (mut lines, mut came) = (Lines::default(), Vec::new());
+            for piece in text.chunks(size) {
+                let whole = lines.whole(piece).unwrap_or_default();
+                assert!(whole.is_empty() || whole.ends_with(b"\n"));
+                came.extend(whole);
+            }
+            assert_eq!([came, lines.pending].concat(), text);
+        }
     }
 
     fn values(log: &Log) -> Vec<String> {
