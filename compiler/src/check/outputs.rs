@@ -45,7 +45,7 @@ impl Checker<'_> {
                 None
             }
             (Some(name), None) => {
-                self.check_topic_name(&name.value, &name.at);
+                self.check_written_topic(&name.value, &name.at);
                 self.note_topic(&name.value, Some(&output.settings), false);
                 Some(TopicChoice::Name(name.value.clone()))
             }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
+
 use super::{Checker, name};
 use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic};
@@ -82,6 +84,7 @@ fn input_topics(agent: &ast::Agent) -> Option<(impl Iterator<Item = &str>, &ast:
 impl Checker<'_> {
     /// Whether tables fit the topics that feed them, and each other.
     pub(super) fn check_tables(&mut self, agents: &[ast::Agent], tables: &[ast::Table]) {
+        tables.iter().filter_map(|table| table.name.as_ref()).for_each(|name| self.check_table_name(name));
         let app = App::new(agents, tables);
         let mut feeding: BTreeMap<&str, (&str, &Spanned<u32>)> = BTreeMap::new();
         for (number, agent) in agents.iter().enumerate() {
@@ -94,6 +97,15 @@ impl Checker<'_> {
                     self.check_partitions(&app, topic, table, &mut feeding);
                 }
             }
+        }
+    }
+
+    /// A table's name is part of its changelog's.
+    fn check_table_name(&mut self, name: &Text) {
+        if !is_topic_name(&format!("app-{}-changelog", name.value)) {
+            let message =
+                format!("the table \"{}\" cannot have a changelog: Kafka does not allow the name", name.value);
+            self.fault(Diagnostic::new(Code::K0109, message, name.at.clone()).hint(TOPIC_NAME_RULE));
         }
     }
 

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use kaspr_ir::plan::{Backoff, Codec, OnError, Topic};
+use kaspr_ir::topics::{TOPIC_NAME_RULE, is_internal, is_topic_name};
 
 use super::Checker;
 use crate::ast::{self, Text, TopicSettings};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::source::Spanned;
 
-/// Longest name of a topic.
-const TOPIC_NAME_MAX: usize = 249;
 /// Longest timeout: all calls of one event together.
 const TIMEOUT_MAX_MS: u64 = 240_000;
 const ACTIONS: [&str; 4] = ["skip", "retry", "deadLetter", "halt"];
@@ -74,13 +73,18 @@ impl Checker<'_> {
     }
 
     pub(super) fn check_topic_name(&mut self, name: &str, at: &crate::source::At) {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty() || name.len() > TOPIC_NAME_MAX || matches!(name, "." | "..") || !name.chars().all(legal) {
+        if !is_topic_name(name) {
             let message = format!("the topic name \"{name}\" is not allowed by Kafka");
-            self.fault(
-                Diagnostic::new(Code::K0109, message, at.clone())
-                    .hint("up to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"),
-            );
+            self.fault(Diagnostic::new(Code::K0109, message, at.clone()).hint(TOPIC_NAME_RULE));
+        }
+    }
+
+    /// As [`Self::check_topic_name`], of a topic that the app writes.
+    pub(super) fn check_written_topic(&mut self, name: &str, at: &crate::source::At) {
+        self.check_topic_name(name, at);
+        if is_internal(name) {
+            let message = format!("the topic \"{name}\" is Kafka's own: only Kafka writes it");
+            self.fault(Diagnostic::new(Code::K0109, message, at.clone()).hint("name a topic of yours"));
         }
     }
 
@@ -116,7 +120,7 @@ impl Checker<'_> {
             "deadLetter" => {
                 match &written.topic {
                     Some(topic) => {
-                        self.check_topic_name(&topic.value, &topic.at);
+                        self.check_written_topic(&topic.value, &topic.at);
                         self.note_topic(&topic.value, None, false);
                     }
                     None if self.names_dead_letters => {}

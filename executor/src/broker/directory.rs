@@ -5,13 +5,21 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use crate::broker::partitioner::partition_for;
+use crate::broker::reserved::Reserved;
 use crate::broker::{Admin, BrokerError, TopicInfo, record_size};
+use crate::clock::Clock;
 use crate::code::Fault;
 use crate::event::message::{Header, TopicName};
+
+/// How long a topic that cannot be written stays so without asking the broker again.
+const MISSING_FOR: Duration = Duration::from_secs(1);
+/// Topics that cannot be written which are remembered at once: payloads may name any number of them.
+const MISSING_MAX: usize = 1000;
 
 struct Known {
     info: TopicInfo,
@@ -31,6 +39,11 @@ struct Inner {
     numbers: FxHashMap<TopicName, usize>,
     /// The topic that was asked for last: mostly it is the same again, by the same `Rc`.
     last: Option<(TopicName, usize)>,
+    /// Topics that cannot be written, since when, and why.
+    missing: FxHashMap<TopicName, (Duration, Fault)>,
+    reserved: Reserved,
+    /// `None`: no worker has begun, and nothing is remembered of what is missing.
+    clock: Option<Rc<dyn Clock>>,
 }
 
 impl Directory {
@@ -42,8 +55,17 @@ impl Directory {
                 topics: Vec::new(),
                 numbers: FxHashMap::default(),
                 last: None,
+                missing: FxHashMap::default(),
+                reserved: Reserved::default(),
+                clock: None,
             })),
         }
+    }
+
+    /// From here on a worker writes: user code may not send to topics that are `reserved`.
+    pub fn begin(&self, reserved: Reserved, clock: Rc<dyn Clock>) {
+        let mut inner = self.inner.borrow_mut();
+        (inner.reserved, inner.clock) = (reserved, Some(clock));
     }
 
     /// The partition for a record: the one chosen by the user, else the one of its key.
@@ -115,28 +137,117 @@ impl Inner {
     }
 
     fn number(&mut self, topic: &TopicName) -> Result<usize, Fault> {
-        if !self.numbers.contains_key(topic) {
-            let info = match self.admin.topic(topic) {
-                Ok(Some(info)) => info,
-                Ok(None) => {
-                    return Err(Fault::new("Topic", format!("the topic \"{topic}\" does not exist")));
-                }
-                Err(BrokerError::Retriable(why)) => return Err(Fault::passing(why)),
-                Err(error) => return Err(Fault::new("Topic", format!("the topic \"{topic}\": {error}"))),
-            };
-            match self.admin.access(topic) {
-                Ok(access) if access.write => {}
-                Err(BrokerError::Retriable(why)) => return Err(Fault::passing(why)),
-                _ => {
-                    let why = format!("no permission to write the topic \"{topic}\" (WRITE)");
-                    return Err(Fault::new("Topic", why));
-                }
-            }
-            self.numbers.insert(topic.clone(), self.topics.len());
-            self.topics.push(Known { info, turn: 0 });
-        }
-        let number = self.numbers[topic];
+        let number = match self.numbers.get(topic) {
+            Some(&number) => number,
+            None => self.learn(topic)?,
+        };
         self.last = Some((topic.clone(), number));
         Ok(number)
+    }
+
+    /// Asks for a topic that is not known, unless the answer was no a moment ago: every event of a
+    /// flood may name it.
+    fn learn(&mut self, topic: &TopicName) -> Result<usize, Fault> {
+        if let Some(why) = self.reserved.refuses(topic) {
+            return Err(Fault::new("Topic", why));
+        }
+        let now = self.clock.as_ref().map(|clock| clock.now());
+        let is_fresh = |since: Duration| now.is_some_and(|now| now < since + MISSING_FOR);
+        if let Some((_, fault)) = self.missing.get(topic).filter(|(since, _)| is_fresh(*since)) {
+            return Err(fault.clone());
+        }
+        let asked = self.ask(topic);
+        self.missing.remove(topic);
+        match (asked, now) {
+            (Ok(info), _) => {
+                self.numbers.insert(topic.clone(), self.topics.len());
+                self.topics.push(Known { info, turn: 0 });
+                Ok(self.topics.len() - 1)
+            }
+            (Err(fault), Some(now)) if !fault.passes => {
+                if self.missing.len() >= MISSING_MAX {
+                    self.missing.retain(|_, (since, _)| is_fresh(*since));
+                }
+                if self.missing.len() < MISSING_MAX {
+                    self.missing.insert(topic.clone(), (now, fault.clone()));
+                }
+                Err(fault)
+            }
+            (Err(fault), _) => Err(fault),
+        }
+    }
+
+    fn ask(&mut self, topic: &str) -> Result<TopicInfo, Fault> {
+        let fault = |why: String| Fault::new("Topic", why);
+        let info = match self.admin.topic(topic) {
+            Ok(Some(info)) => info,
+            Ok(None) => return Err(fault(format!("the topic \"{topic}\" does not exist"))),
+            Err(BrokerError::Retriable(why)) => return Err(Fault::passing(why)),
+            Err(error) => return Err(fault(format!("the topic \"{topic}\": {error}"))),
+        };
+        match self.admin.access(topic) {
+            Ok(access) if access.write => Ok(info),
+            Err(BrokerError::Retriable(why)) => Err(Fault::passing(why)),
+            _ => Err(fault(format!("no permission to write the topic \"{topic}\" (WRITE)"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::broker::NewTopic;
+    use crate::clock::SimulatedClock;
+
+    /// Knows no topic, and counts the questions.
+    struct Nothing(Rc<Cell<u32>>);
+
+    impl Admin for Nothing {
+        fn topic(&mut self, _: &str) -> Result<Option<TopicInfo>, BrokerError> {
+            self.0.set(self.0.get() + 1);
+            Ok(None)
+        }
+
+        fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
+            Ok(Vec::new())
+        }
+
+        fn setting(&mut self, _: &str, _: &str) -> Result<Option<String>, BrokerError> {
+            Ok(None)
+        }
+
+        fn create(&mut self, _: &NewTopic) -> Result<(), BrokerError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_missing_topic_is_asked_for_once_a_second() {
+        let (questions, clock) = (Rc::new(Cell::new(0)), Rc::new(SimulatedClock::default()));
+        let directory = Directory::new(Box::new(Nothing(questions.clone())));
+        directory.begin(Reserved::default(), clock.clone());
+        for event in 0..1000 {
+            let name: TopicName = "gone".into();
+            directory.place(&name, None, None).expect_err("it is missing");
+            directory.check_size(&name, None, None, &[]).expect_err("it is missing");
+            assert_eq!(questions.get(), 1 + event / 250, "events of a flood, 4 ms each");
+            clock.advance(Duration::from_millis(4));
+        }
+        (0..3 * MISSING_MAX).for_each(|n| drop(directory.place(&format!("t{n}").into(), None, None)));
+        assert!(directory.inner.borrow().missing.len() <= MISSING_MAX, "any number of names may come");
+    }
+
+    #[test]
+    fn names_that_kafka_cannot_hold_are_asked_of_nobody() {
+        let questions = Rc::new(Cell::new(0));
+        let directory = Directory::new(Box::new(Nothing(questions.clone())));
+        for name in ["../evil", "a\nb", "", "__consumer_offsets", "__transaction_state"] {
+            let fault = directory.place(&name.into(), None, None).expect_err(name);
+            assert_eq!(fault.kind, "Topic");
+            assert!(!fault.message.contains('\n'), "{}", fault.message);
+        }
+        assert_eq!(questions.get(), 0);
     }
 }

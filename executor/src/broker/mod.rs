@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod log;
 pub mod partitioner;
 pub mod position;
+pub mod reserved;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -5,8 +5,19 @@ use std::collections::BTreeMap;
 use kaspr_ir::plan::{Action, OnError, Place, Plan, Topic, TopicChoice, TopicOutput, Topics};
 use tracing::{info, warn};
 
+use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
 use crate::stage::program::Defaults;
+use crate::tables::changelog;
+
+/// Topics that an app keeps for itself: its changelogs, and what the product writes beside them. A
+/// record of user code there would damage what a table is restored from.
+pub fn reserved(plan: &Plan, app: &str) -> Reserved {
+    let tables = plan.tables.iter().map(|table| table.name.as_str());
+    let of_tables = tables.flat_map(|table| [changelog(app, table), format!("{app}-{table}-closed")]);
+    let of_app = ["assignor-leader", "plans", "dead-letter-states"].map(|kept| format!("{app}-{kept}"));
+    Reserved::new(of_tables.chain(of_app))
+}
 
 /// A topic that the plan names, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +104,22 @@ pub struct Found {
 }
 
 /// Looks for every topic; `make` makes those that are declared and missing. Where a topic differs
-/// from its declaration, that is said aloud and nothing is changed.
-pub fn prepare(plan: &Plan, defaults: &Defaults, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, BrokerError> {
+/// from its declaration, that is said aloud and nothing is changed. Those that are `reserved` must not
+/// be written.
+pub fn prepare(
+    plan: &Plan,
+    defaults: &Defaults,
+    reserved: &Reserved,
+    admin: &mut dyn Admin,
+    make: bool,
+) -> Result<Vec<Found>, BrokerError> {
     let mut all = Vec::new();
     for named in named(plan, defaults) {
+        if let Some(why) = reserved.refuses(&named.name).filter(|_| named.uses.write) {
+            let partitions = Err(format!("cannot be written: {why}"));
+            all.push(Found { named, partitions, created: false, is_made_by_run: false });
+            continue;
+        }
         let declared = plan.topics.iter().find(|topic| topic.name == named.name);
         let creates = declared.filter(|topic| topic.declare);
         let (mut created, mut is_made_by_run) = (false, false);

@@ -205,7 +205,8 @@ impl Start {
     }
 
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
-        let mut found = topics::prepare(&self.plan, &Defaults::of(&self.config), admin, make).map_err(Stop::fault)?;
+        let (defaults, reserved) = (Defaults::of(&self.config), topics::reserved(&self.plan, &self.config.app));
+        let mut found = topics::prepare(&self.plan, &defaults, &reserved, admin, make).map_err(Stop::fault)?;
         let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make).map_err(Stop::fault)?;
         found.extend(logs);
         Ok(found)

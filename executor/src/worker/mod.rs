@@ -17,6 +17,7 @@ use crate::assignment::Assignment;
 use crate::assignment::ledger::Slots;
 use crate::broker::directory::Directory;
 use crate::broker::{BrokerError, Change, Changelog, Committed, Consumer, Producer, Subscription};
+use crate::check::topics::reserved;
 use crate::clock::Clock;
 use crate::code::{Code, Fault};
 use crate::config::{Config, Guarantee};
@@ -136,6 +137,7 @@ impl<C: Code> Worker<C> {
             tables.follow_changelogs(restore.fed(), is_exact);
             tables.limit(changelog_limits(&plan, &config, &directory)?);
         }
+        directory.begin(reserved(&plan, &config.app), clock.clone());
         let revision = plan.revision.as_str().into();
         let shared = Shared {
             code,

@@ -1,6 +1,8 @@
 //! Knows the topics of the in-memory log.
 
-use crate::broker::log::{Log, MESSAGE_BYTES_MAX};
+use kaspr_ir::topics::is_topic_name;
+
+use crate::broker::log::{Log, MESSAGE_BYTES_MAX, no_topic};
 use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use crate::event::message::TopicName;
 
@@ -37,6 +39,9 @@ impl Admin for LogAdmin {
     }
 
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
+        if !is_topic_name(&topic.name) {
+            return Err(BrokerError::Fatal(no_topic(&topic.name)));
+        }
         let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
         let default = self.log.state.borrow().default_partitions;
         self.log.create(&topic.name, partitions.unwrap_or(default));

@@ -20,10 +20,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
 
 use crate::broker::partitioner::partition_for;
 use crate::broker::{BrokerError, Committed};
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
+use crate::event::shown;
 use coordinator::Coordinator;
 use group::Group;
 use topic::{Stored, Topic};
@@ -138,11 +140,13 @@ impl Log {
         LogAdmin::new(self.clone())
     }
 
-    /// Appends a committed record; gives where it went. An unknown topic is created.
+    /// Appends a committed record; gives where it went. An unknown topic is created, if Kafka could
+    /// have one of its name.
     pub fn append(&self, topic: &TopicName, record: NewRecord) -> Result<(i32, i64), BrokerError> {
         let mut state = self.state.borrow_mut();
         state.ensure(topic);
-        let stored = state.topics.get_mut(topic).expect("it was ensured");
+        let stored = state.topics.get_mut(topic);
+        let stored = stored.ok_or_else(|| BrokerError::Fatal(no_topic(topic)))?;
         let partitions = stored.count();
         let partition = record
             .partition
@@ -197,9 +201,9 @@ impl Log {
 }
 
 impl State {
-    /// Creates a topic on its first use.
+    /// Creates a topic on its first use; none with a name that Kafka cannot hold.
     fn ensure(&mut self, name: &TopicName) {
-        if !self.topics.contains_key(name) {
+        if !self.topics.contains_key(name) && is_topic_name(name) {
             self.topics.insert(name.clone(), Topic::new(self.default_partitions));
             self.rebalance_all();
         }
@@ -220,6 +224,11 @@ impl State {
             group.rebalance(&topics);
         }
     }
+}
+
+/// A name that no topic of the log has.
+fn no_topic(name: &str) -> String {
+    format!("\"{}\" is not the name of a topic: Kafka takes {TOPIC_NAME_RULE}", shown::name(name))
 }
 
 #[cfg(test)]

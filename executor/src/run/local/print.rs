@@ -6,9 +6,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use kaspr_ir::topics::is_topic_name;
+
 use crate::broker::log::Log;
 use crate::event::failure::FailureRecord;
 use crate::event::message::{TopicName, TopicPartition};
+use crate::event::shown;
 use crate::run::record;
 
 /// Records read from the log at once.
@@ -85,6 +88,10 @@ impl Printer {
             Target::Stream(stream) => quiet_when_closed(stream.write_all(&self.line)),
             Target::Folder(folder) => {
                 if !self.files.contains_key(topic) {
+                    // The log holds no others; a path made of one could lead out of the folder.
+                    if !is_topic_name(topic) {
+                        return Err(std::io::Error::other(format!("\"{}\" is no topic", shown::name(topic))));
+                    }
                     let file = File::create(folder.join(format!("{topic}.jsonl")))?;
                     self.files.insert(topic.clone(), BufWriter::new(file));
                 }

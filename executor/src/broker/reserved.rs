@@ -1,0 +1,34 @@
+//! Topics that user code may not write, whatever a payload names.
+
+use std::collections::BTreeSet;
+
+use kaspr_ir::topics::{TOPIC_NAME_RULE, is_internal, is_topic_name};
+
+use crate::event::shown;
+
+/// Names that no record of user code may go to: those that Kafka cannot hold or keeps for itself, and
+/// those that the app keeps for itself.
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    names: BTreeSet<String>,
+}
+
+impl Reserved {
+    /// The app keeps these for itself.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Reserved {
+        Reserved { names: names.into_iter().collect() }
+    }
+
+    /// Why nothing may be sent to a topic of this name, if so.
+    pub fn refuses(&self, name: &str) -> Option<String> {
+        let shown = shown::name(name);
+        if !is_topic_name(name) {
+            return Some(format!("\"{shown}\" is not the name of a topic: Kafka takes {TOPIC_NAME_RULE}"));
+        }
+        if is_internal(name) {
+            return Some(format!("the topic \"{shown}\" is Kafka's own: only Kafka writes it"));
+        }
+        let is_own = self.names.contains(name);
+        is_own.then(|| format!("the topic \"{shown}\" is the app's own: only its tables and positions are kept there"))
+    }
+}
