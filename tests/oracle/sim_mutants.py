@@ -61,7 +61,7 @@ MUTANTS = [
         (HOW_FAR, HOW_FAR.replace("reading.committing", "reading.ledger.done()")),
         ("let (closing, _) = self.closing.as_ref().expect(\"a commit is under way\");\n        let group",
          "let (closing, _) = self.closing.as_mut().expect(\"a commit is under way\");\n"
-         "        closing.offsets = around.assignment.offsets();\n        let group"),
+         "        closing.offsets = around.assignment.offsets()?;\n        let group"),
     ]),
     ("a commit stores its own writes, not later ones", [
         ("        let passes = |table, partition| {",

@@ -4,6 +4,7 @@ mod agent;
 mod blocks;
 mod operator;
 mod outputs;
+mod readers;
 pub mod settings;
 mod tables;
 mod values;
@@ -71,6 +72,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
     checker.check_settings(&apps);
     checker.tables(&tables);
     checker.check_tables(&agents, &tables);
+    checker.check_readers(&agents);
     if options.target == Target::Operator {
         agents.iter().for_each(|agent| checker.check_for_operator(agent));
     }

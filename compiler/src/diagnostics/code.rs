@@ -91,6 +91,7 @@ codes! {
     K0111 Error "half-of-take" "half of \"take\" is missing";
     K0112 Warning "channel-without-reader" "nobody reads the channel";
     K0113 Error "name-not-for-kubernetes" "Kubernetes refuses a name";
+    K0114 Error "too-many-readers" "more agents read the topic than its offsets can tell of";
     K0201 Error "unknown-operation" "the pipeline names an operation that is not defined";
     K0202 Error "duplicate-operation" "an operation is defined twice";
     K0203 Error "empty-operation" "an operation has none of map, filter, topicSend";

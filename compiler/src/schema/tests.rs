@@ -66,6 +66,7 @@ const UNSEEN: [Code; 16] = [
     Code::K0008,
     Code::K0107,
     Code::K0108,
+    Code::K0114,
     Code::K0201,
     Code::K0202,
     Code::K0206,

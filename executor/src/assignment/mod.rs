@@ -8,11 +8,12 @@ pub mod ledger;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::plan::{Plan, ReaderId, Topics};
+use kaspr_ir::topics::TOPIC_READERS_MAX;
 use regex::Regex;
 use tracing::{info, warn};
 
 use crate::assignment::ledger::{Ledger, Slots};
-use crate::broker::position::{Metadata, NameHash};
+use crate::broker::position::{METADATA_BYTES_MAX, Metadata, NameHash, lead_max};
 use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit, Watermarks};
 use crate::config::{Config, From};
 use crate::event::effects::Progress;
@@ -69,6 +70,19 @@ struct Assigned {
     paused: bool,
     /// The consumer gives its events from the right offset on. Until then none is accepted.
     started: bool,
+    /// How far its readers may be ahead of the slowest.
+    lead_max: i64,
+    /// The offset of an event that waits until the slowest reader has come closer.
+    waiting: Option<i64>,
+}
+
+impl Assigned {
+    /// Whether readers that complete the event at this offset would be too far ahead of the slowest. A
+    /// commit that takes their progress takes all that the slowest had done when the event was taken.
+    fn is_too_far(&self, offset: i64) -> bool {
+        let done = self.readers.iter().map(|reading| reading.ledger.done()).min();
+        self.lead_max < i64::MAX && done.is_some_and(|done| offset - done >= self.lead_max)
+    }
 }
 
 /// One reader in one partition.
@@ -125,6 +139,10 @@ impl Assignment {
                 }
                 None => self.first_offset(name, consumer)?,
             };
+            let readers = self.readers.iter().filter(|reader| reader.reads(&name.topic)).count();
+            if readers > TOPIC_READERS_MAX {
+                return Err(too_many(name, readers));
+            }
             producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
             let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
             let assigned = self.assigned(name, offset, committed, metadata, count);
@@ -165,7 +183,10 @@ impl Assignment {
 
     /// Lets the consumer begin where the readers of a partition are, wherever that has not been done.
     pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
-        let waiting = || self.partitions.values().filter(|assigned| !assigned.started);
+        let is_due = |assigned: &Assigned| {
+            !assigned.started && !assigned.waiting.is_some_and(|offset| assigned.is_too_far(offset))
+        };
+        let waiting = || self.partitions.values().filter(|assigned| is_due(assigned));
         let first = |assigned: &Assigned| assigned.readers.iter().map(|reading| reading.ledger.taken()).min();
         let starts: Vec<_> =
             waiting().map(|assigned| (assigned.name.clone(), first(assigned).unwrap_or_default())).collect();
@@ -173,8 +194,8 @@ impl Assignment {
             return Ok(());
         }
         consumer.start(&starts)?;
-        for assigned in self.partitions.values_mut().filter(|assigned| !assigned.started) {
-            (assigned.started, assigned.paused) = (true, false);
+        for assigned in self.partitions.values_mut().filter(|assigned| is_due(assigned)) {
+            (assigned.started, assigned.paused, assigned.waiting) = (true, false, None);
         }
         Ok(())
     }
@@ -190,7 +211,7 @@ impl Assignment {
             for reading in assigned.readers.iter_mut().filter(|reading| back[reading.reader]) {
                 reading.ledger = Ledger::at(reading.committed);
                 reading.committing = reading.committed;
-                assigned.started = false;
+                (assigned.started, assigned.waiting) = (false, None);
             }
         }
         back
@@ -227,9 +248,12 @@ impl Assignment {
             let position = offset.max(stood + ahead(reader));
             Reading { reader: number, ledger: Ledger::at(position), committing: position, committed: position }
         });
+        let readers: Vec<_> = readers.collect();
         Assigned {
             name: name.clone(),
-            readers: readers.collect(),
+            lead_max: lead_max(readers.len(), &self.transactional_id),
+            waiting: None,
+            readers,
             partitions_at_start: metadata.as_ref().map_or(count, |metadata| metadata.partitions_at_start),
             set,
             committed,
@@ -250,6 +274,11 @@ impl Assignment {
         let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
             return;
         };
+        if assigned.is_too_far(offset) {
+            info!(partition = %assigned.name, offset, "waits: the slowest of its readers is too far behind");
+            (assigned.started, assigned.waiting) = (false, Some(offset));
+            return;
+        }
         for reading in &mut assigned.readers {
             if reading.ledger.take(offset) {
                 accepted_by(reading.reader);
@@ -280,7 +309,8 @@ impl Assignment {
     /// partition must still go back, the consumer's position is not the readers'.
     pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
         for assigned in self.partitions.values_mut().filter(|assigned| assigned.started) {
-            let Some(position) = consumer.position(&assigned.name) else {
+            let Some(position) = consumer.position(&assigned.name).filter(|&next| !assigned.is_too_far(next - 1))
+            else {
                 continue;
             };
             for reading in &mut assigned.readers {
@@ -292,7 +322,10 @@ impl Assignment {
     }
 
     /// What to commit now: partitions whose readers have come further than the group knows.
-    pub fn offsets(&self) -> Vec<OffsetCommit> {
+    ///
+    /// Metadata that Kafka would refuse is never sent: it cannot come about but where a commit of an earlier
+    /// plan had fewer readers, further ahead than this plan lets them come.
+    pub fn offsets(&self) -> Result<Vec<OffsetCommit>, BrokerError> {
         let mut offsets = Vec::new();
         for assigned in self.partitions.values() {
             let Some(offset) = assigned.readers.iter().map(|reading| reading.committing).min() else {
@@ -306,11 +339,14 @@ impl Assignment {
                 ahead: ahead.map(|reading| (self.readers[reading.reader].hash, reading.committing - offset)).collect(),
             };
             let committed = Committed { offset, metadata: metadata.encode() };
+            if committed.metadata.len() > METADATA_BYTES_MAX {
+                return Err(too_large(&assigned.name, &metadata, committed.metadata.len()));
+            }
             if assigned.committed.as_ref() != Some(&committed) {
                 offsets.push(OffsetCommit { partition: assigned.name.clone(), committed });
             }
         }
-        offsets
+        Ok(offsets)
     }
 
     /// Notes what was committed.
@@ -333,7 +369,7 @@ impl Assignment {
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
         for assigned in self.partitions.values() {
             let high = consumer.watermarks(&assigned.name)?.high;
-            if consumer.position(&assigned.name).is_none_or(|position| position < high) {
+            if assigned.waiting.is_some() || consumer.position(&assigned.name).is_none_or(|position| position < high) {
                 return Ok(false);
             }
         }
@@ -406,6 +442,21 @@ fn within(name: &TopicPartition, offset: i64, consumer: &mut dyn Consumer) -> Re
         )));
     }
     Ok(offset)
+}
+
+/// More readers than one topic may have.
+fn too_many(name: &TopicPartition, readers: usize) -> BrokerError {
+    BrokerError::Fatal(format!(
+        "the topic \"{}\" has {readers} readers, and at most {TOPIC_READERS_MAX} agents can read one topic: let one read it for others, which read its channel",
+        name.topic
+    ))
+}
+
+fn too_large(name: &TopicPartition, metadata: &Metadata, bytes: usize) -> BrokerError {
+    BrokerError::Fatal(format!(
+        "the positions of {} readers of {name} would take {bytes} bytes in the metadata of its offset, and Kafka takes {METADATA_BYTES_MAX}: start the plan that committed last until its slowest reader has come closer",
+        metadata.ahead.len() + 1
+    ))
 }
 
 /// A pattern that must match the whole of a topic's name. The compiler has judged it.

@@ -7,10 +7,37 @@
 
 use std::collections::BTreeMap;
 
+use kaspr_ir::topics::TOPIC_READERS_MAX;
 use sha2::{Digest, Sha256};
 
 /// Kafka's limit on the metadata of an offset (`offset.metadata.max.bytes`).
 pub const METADATA_BYTES_MAX: usize = 4096;
+
+/// The longest `transactional.id` that metadata has room for.
+pub const TRANSACTIONAL_ID_MAX: usize = 290;
+
+/// What stands before the readers, but for the id: `1;`, `;` and a partition count of up to ten digits,
+/// `;` and eight hex digits.
+const HEAD_BYTES_MAX: usize = 2 + 1 + 10 + 1 + 8;
+/// A reader without its digits: `;`, eight hex digits and `=+`.
+const READER_BYTES: usize = 1 + 8 + 2;
+/// Digits of a distance that all readers of a topic but the slowest may have at once, however many the
+/// topic may have. With the bounds below the metadata takes 22 + 290 + 199 × 19 = 4,093 bytes at most.
+const LEAD_DIGITS_MIN: usize = 8;
+
+const _: () = assert!(
+    HEAD_BYTES_MAX + TRANSACTIONAL_ID_MAX + (TOPIC_READERS_MAX - 1) * (READER_BYTES + LEAD_DIGITS_MIN)
+        <= METADATA_BYTES_MAX
+);
+
+/// How far each reader of a topic may be ahead of its slowest, so that metadata fits if all others are as
+/// far ahead: 99,999,999 offsets where a topic has the most readers, any number up to 126 of them.
+pub fn lead_max(readers: usize, transactional_id: &str) -> i64 {
+    let room = METADATA_BYTES_MAX.saturating_sub(HEAD_BYTES_MAX + transactional_id.len());
+    let each = room / readers.saturating_sub(1).max(1);
+    let digits = u32::try_from(each.saturating_sub(READER_BYTES)).unwrap_or(u32::MAX);
+    10_i64.checked_pow(digits).map_or(i64::MAX, |bound| bound - 1)
+}
 
 /// Eight hex digits that stand for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +79,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The text, at most [`METADATA_BYTES_MAX`] long.
+    /// The text, at most [`METADATA_BYTES_MAX`] long where no reader is further ahead than [`lead_max`].
     pub fn encode(&self) -> String {
         use std::fmt::Write;
         let mut text = format!("1;{};{};{}", self.transactional_id, self.partitions_at_start, self.readers);
@@ -106,10 +133,16 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_readers_fit() {
-        let ahead = (0..200).map(|n| (NameHash::of(&n.to_string()), 1_000_000)).collect();
-        let readers = NameHash::of("x");
-        let metadata = Metadata { transactional_id: "a".repeat(120), partitions_at_start: 1000, readers, ahead };
-        assert!(metadata.encode().len() <= METADATA_BYTES_MAX);
+    fn metadata_fits_however_many_readers_are_as_far_ahead_as_they_may() {
+        for (readers, id) in [(2, 1), (126, 290), (127, 290), (128, 290), (150, 30), (200, 1), (200, 290)] {
+            let id = "a".repeat(id);
+            let lead = lead_max(readers, &id);
+            assert!(lead >= 99_999_999, "{readers} readers: {lead}");
+            let ahead = (1..readers).map(|n| (NameHash::of(&n.to_string()), lead)).collect();
+            let readers = NameHash::of("x");
+            let metadata = Metadata { transactional_id: id, partitions_at_start: i32::MAX, readers, ahead };
+            assert!(metadata.encode().len() <= METADATA_BYTES_MAX);
+        }
+        assert_eq!(lead_max(126, &"a".repeat(290)), i64::MAX);
     }
 }

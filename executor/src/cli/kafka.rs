@@ -17,6 +17,7 @@ use super::terminal::{say, start_log};
 use crate::broker::directory::Directory;
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
+use crate::broker::position::TRANSACTIONAL_ID_MAX;
 use crate::broker::{Admin, BrokerError};
 use crate::check::changelogs;
 use crate::check::topics::{self, Found};
@@ -183,6 +184,7 @@ impl Start {
         check_name("app", &config.app)?;
         check_name("instance", &instance)?;
         config.transactional_id = format!("{}.{instance}.{worker}", config.app);
+        check_id(&config.transactional_id)?;
         let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
         let client = ClientSettings {
             servers,
@@ -255,6 +257,17 @@ fn check_name(what: &str, name: &str) -> Result<(), Stop> {
     }
     let may = "may have the characters a-z, A-Z, 0-9, '.', '_' and '-'";
     Err(Stop::refused(format!("the {what} \"{name}\" is no name that Kafka can keep: it {may}")))
+}
+
+/// It stands in the metadata of every offset, which Kafka bounds.
+fn check_id(transactional_id: &str) -> Result<(), Stop> {
+    let length = transactional_id.len();
+    if length <= TRANSACTIONAL_ID_MAX {
+        return Ok(());
+    }
+    Err(Stop::refused(format!(
+        "the names of app and instance are too long: the transactional id that is made of them has {length} characters, at most {TRANSACTIONAL_ID_MAX} are possible"
+    )))
 }
 
 /// `--worker NUMBER:PID`: this process is a worker of that supervisor.

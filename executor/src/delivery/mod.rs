@@ -221,7 +221,7 @@ impl Delivery {
         if around.staged.borrow().is_empty() {
             around.assignment.pass_markers(around.consumer);
         }
-        let offsets = around.assignment.offsets();
+        let offsets = around.assignment.offsets()?;
         if self.open.effects.is_empty() && offsets.is_empty() {
             // The first event after a quiet time does not wait for an interval.
             return Ok(());
