@@ -30,6 +30,10 @@ pub enum BrokerError {
     /// The transaction cannot be committed; the work in it must be done again.
     #[error("the transaction must be aborted: {0}")]
     Abort(String),
+    /// The broker did not take the transaction, and gave a reason that may pass or may not: if it
+    /// repeats, a record is the cause.
+    #[error("{0}")]
+    Rejected(String),
     /// Nobody knows whether the transaction was committed: the stable committed offsets tell.
     #[error("the outcome of the transaction is not known: {0}")]
     Indefinite(String),

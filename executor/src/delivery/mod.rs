@@ -50,21 +50,28 @@ pub enum Delivered {
     Undone {
         /// Why.
         why: String,
-        /// The broker refuses a record for good: one of the events that are undone must fail.
+        /// What the transaction would have completed; nothing where the next try is another one, by a
+        /// producer that makes smaller batches.
+        progress: Vec<Progress>,
+        /// The broker refuses a record: one of the events that are undone must fail.
         refused: Option<Refused>,
     },
 }
 
-/// A record that the broker will never take.
+/// A record that the broker does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The kind of the failure.
     pub kind: &'static str,
     /// What the broker says.
     pub why: String,
-    /// What the transaction would have completed.
-    pub progress: Vec<Progress>,
+    /// It will never be taken, however often it is sent.
+    pub is_certain: bool,
 }
+
+/// The kind of failure of an event whose record the broker did not take again and again, for a reason
+/// that is not known to be about records.
+const REJECTED_KIND: &str = "Topic";
 
 /// How far the question is what became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,9 +340,11 @@ impl Delivery {
                 Ok(self.undo(why, None, around.clock))
             }
             BrokerError::Refused { kind, why } => {
-                let effects = self.closing.iter().flat_map(|(closing, _)| &closing.effects);
-                let progress = effects.flat_map(|effects| &effects.progress).copied().collect();
-                Ok(self.undo(why.clone(), Some(Refused { kind, why, progress }), around.clock))
+                Ok(self.undo(why.clone(), Some(Refused { kind, why, is_certain: true }), around.clock))
+            }
+            BrokerError::Rejected(why) => {
+                let refused = Refused { kind: REJECTED_KIND, why: why.clone(), is_certain: false };
+                Ok(self.undo(why, Some(refused), around.clock))
             }
             BrokerError::Indefinite(why) => {
                 info!("the transaction is in doubt: {why}");
@@ -399,11 +408,14 @@ impl Delivery {
     }
 
     fn forget(&mut self, why: String, refused: Option<Refused>) -> Delivered {
-        (self.closing, self.abandoned) = (None, false);
+        let undone = self.closing.take().map(|(closing, _)| closing.effects).unwrap_or_default();
+        let progress = undone.iter().flat_map(|effects| &effects.progress).copied();
+        let progress = progress.filter(|_| !self.producer.is_outdated()).collect();
+        self.abandoned = false;
         self.open = Generation::new(self.open.number + 1);
         // What was written belongs to nothing.
         drop(self.producer.written());
-        Delivered::Undone { why, refused }
+        Delivered::Undone { why, progress, refused }
     }
 
     /// Exactly-once: what is not committed will not be, for the partitions change hands. A transaction

@@ -1,6 +1,7 @@
 //! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
 
+mod redo;
 mod restoring;
 mod standing;
 
@@ -37,6 +38,7 @@ use crate::status::stall::{Cause, Stalls};
 use crate::tables::restore::Restore;
 use crate::tables::store::StoreError;
 use crate::tables::{Tables, changelog};
+use redo::Redo;
 
 /// Why a worker stopped.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +113,8 @@ pub struct Worker<C: Code> {
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
-    /// Until these readers have come so far, units run and are committed one by one, because a record of
-    /// one of them is refused.
-    one_by_one: Vec<Progress>,
+    /// How work that was undone is done again.
+    redo: Redo,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,
     /// Until when user code counts as slow.
@@ -183,7 +184,7 @@ impl<C: Code> Worker<C> {
             polled: Vec::new(),
             coming: Vec::new(),
             given,
-            one_by_one: Vec::new(),
+            redo: Redo::default(),
             waits_since: None,
             slow_until: Duration::ZERO,
             guard,
@@ -212,7 +213,7 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             return Err(Stopped::Halted(Box::new(failure)));
         }
-        let committed = self.deliver(!self.one_by_one.is_empty())? | self.end_transaction()?;
+        let committed = self.deliver(self.redo.is_one_by_one())? | self.end_transaction()?;
         self.mend_tables()?;
         self.report_stalls();
         Ok(Turn { polled, committed })
@@ -372,7 +373,10 @@ impl<C: Code> Worker<C> {
             }
         }
         self.count_queued();
-        self.start_partitions()
+        self.start_partitions()?;
+        // Readers that did not go back may hold as much as may wait: then nothing comes meanwhile, however
+        // often others start over.
+        self.ease_pressure()
     }
 
     /// Counts anew what waits of each partition.
@@ -405,10 +409,10 @@ impl<C: Code> Worker<C> {
     /// committed; where they are slow, none while a transaction is open.
     fn units_of_epoch(&self) -> usize {
         let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
-        match self.one_by_one.is_empty() {
-            true if self.is_slow() && self.delivery.is_sending() => 0,
-            true => usize::MAX,
-            false => usize::from(is_quiet),
+        match self.redo.is_one_by_one() {
+            true => usize::from(is_quiet),
+            false if self.is_slow() && self.delivery.is_sending() => 0,
+            false => usize::MAX,
         }
     }
 
@@ -637,9 +641,9 @@ impl<C: Code> Worker<C> {
         let (delivery, mut around) = self.around();
         let delivered = delivery.turn(&mut around, now_or_never)?;
         match &delivered {
-            Delivered::Undone { why, refused } => {
+            Delivered::Undone { why, progress, refused } => {
                 warn!("nothing since the last commit is committed, it is done again: {why}");
-                self.undone(refused.as_ref())?;
+                self.undone(progress, refused.as_ref())?;
             }
             Delivered::Committed => {
                 self.leave_one_by_one();
@@ -652,14 +656,13 @@ impl<C: Code> Worker<C> {
 
     /// Units run one by one until all that a refused transaction would have completed is committed.
     fn leave_one_by_one(&mut self) {
-        if self.one_by_one.is_empty() {
-            return;
-        }
-        let committed: Vec<_> = self.assignment.committed_positions().collect();
-        let is_left = |Progress { reader, partition, done }: &Progress| {
-            committed.iter().any(|(of, at, position)| (of, at) == (reader, partition) && position < done)
+        let committed: Vec<_> = match self.redo.is_one_by_one() {
+            true => self.assignment.committed_positions().collect(),
+            false => Vec::new(),
         };
-        self.one_by_one.retain(is_left);
+        self.redo.committed(|Progress { reader, partition, done }| {
+            committed.iter().any(|(of, at, position)| (of, at) == (reader, partition) && position < done)
+        });
     }
 
     /// Failures that are committed need no sentence any more.
@@ -672,20 +675,19 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Where the broker refuses a record, everything is done again unit by unit until the one whose
-    /// record it is stands alone: that one fails.
-    fn undone(&mut self, refused: Option<&Refused>) -> Result<(), Stopped> {
-        if let Some(Refused { kind, why, progress }) = refused {
+    /// Everything is done again. Where the broker refuses a record, or nothing is committed again and
+    /// again, unit by unit: so the one whose record it is stands alone, and fails.
+    fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> Result<(), Stopped> {
+        let is_cause = self.redo.undone(progress, refused);
+        if refused.is_some() || self.redo.is_repeated() {
             // What the topics take now is found when their records are staged again.
             self.shared.directory.forget();
-            if !self.one_by_one.is_empty() {
-                let mut condemned = self.shared.condemned.borrow_mut();
-                for Progress { reader, partition, done } in progress.iter().copied() {
-                    condemned.refuse(reader, partition, done - 1, Fault::new(kind, why));
-                }
+        }
+        if let Some(Refused { kind, why, .. }) = refused.filter(|_| is_cause) {
+            let mut condemned = self.shared.condemned.borrow_mut();
+            for Progress { reader, partition, done } in progress.iter().copied() {
+                condemned.refuse(reader, partition, done - 1, Fault::new(kind, why));
             }
-            let new = progress.iter().filter(|progress| !self.one_by_one.contains(progress));
-            self.one_by_one.append(&mut new.copied().collect());
         }
         self.start_over()
     }
@@ -727,7 +729,7 @@ impl<C: Code> Worker<C> {
                 self.delivery.wait();
             }
             self.run_epoch();
-            self.deliver(!self.one_by_one.is_empty())?;
+            self.deliver(self.redo.is_one_by_one())?;
         }
         Ok(())
     }

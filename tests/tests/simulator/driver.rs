@@ -179,7 +179,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         for (topic, partitions) in OUTPUTS {
             world.log.create(topic, partitions);
         }
-        world.refuse(is_refused);
+        world.refuse(is_refused, number % 2 == 1);
         // A batch would fail as one, and so would events that are no fault of it.
         let refuses = seed.hits(250) && !kinds.contains(&Kind::Batcher);
         let told = Told::default();

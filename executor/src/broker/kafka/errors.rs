@@ -39,6 +39,10 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
         (_, Code::TransactionalIdAuthorizationFailed) => {
             BrokerError::Fatal(format!("no permission to use transactions (WRITE on the transactional id): {text}"))
         }
+        // No event can succeed, and none is to blame.
+        (Step::Offsets, Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed) => BrokerError::Fatal(
+            format!("no permission to commit offsets (READ on the group and on the topics that are read): {text}"),
+        ),
         (Step::Init, _) if is_fatal => BrokerError::Fatal(text),
         (Step::Init, _) => BrokerError::Retriable(text),
         _ if is_fatal => BrokerError::Fenced(text),
@@ -93,6 +97,19 @@ pub fn passes(code: Code) -> bool {
             | Code::RebalanceInProgress
             // What the client says of a partition that has no leader, as when its broker has just started.
             | Code::UnknownPartition
+    )
+}
+
+/// The broker has answered, and its reason is neither known to pass nor about the producer or the group.
+pub fn is_answer(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PolicyViolation
+            | Code::UnsupportedForMessageFormat
+            | Code::InvalidRequest
+            | Code::InvalidConfig
+            | Code::OperationNotAttempted
+            | Code::Unknown
     )
 }
 

@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::config::ClientSettings;
 use super::consumer::offset_list;
 use super::context::Health;
-use super::errors::{Step, judge_transaction, words};
+use super::errors::{Step, is_answer, judge_transaction, words};
 use super::raw;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::event::message::TopicPartition;
@@ -85,6 +85,8 @@ struct Flights {
     too_large: usize,
     /// What the client said before it gave up.
     fatal: Option<String>,
+    /// What the client said of the first partition that the broker did not let into the transaction.
+    shut_out: Option<String>,
     /// Offsets after the last tracked record, by partition.
     written: BTreeMap<(String, i32), i64>,
 }
@@ -103,6 +105,9 @@ impl DeliveryContext {
 impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Health::log(level, facility, message);
+        if let Some(why) = shut_out(facility, message) {
+            self.flights().shut_out.get_or_insert_with(|| why.to_owned());
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -195,17 +200,41 @@ impl KafkaProducer {
         true
     }
 
-    /// What went wrong with a record.
+    /// What went wrong with a record, or with the transaction that took it along.
     fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
-        match code {
-            _ if !self.settings.is_exact() => BrokerError::Fatal(why),
-            Some(code) => match refusal(code) {
-                Some(kind) => BrokerError::Refused { kind, why },
-                None => BrokerError::Abort(why),
-            },
-            None => BrokerError::Abort(why),
+        let is_exact = self.settings.is_exact();
+        let (code, why) = match is_exact && is_victim(code) {
+            true => self.culprit().unwrap_or((code, why)),
+            false => (code, why),
+        };
+        match (code, code.and_then(refusal)) {
+            _ if !is_exact => BrokerError::Fatal(why),
+            (_, Some(kind)) => BrokerError::Refused { kind, why },
+            (Some(code), None) if is_answer(code) => BrokerError::Rejected(why),
+            _ => BrokerError::Abort(why),
         }
     }
+
+    /// Why the transaction failed, in the broker's words, with the partition that it is about.
+    fn culprit(&self) -> Option<(Option<Code>, String)> {
+        let reason = raw::reason_to_abort(&self.client)?;
+        let shut_out = self.flights().shut_out.clone();
+        Some((Some(reason.code), shut_out.unwrap_or(reason.text)))
+    }
+}
+
+/// What the client logs of a partition that the broker does not let into a transaction: its errors do
+/// not name it. Partitions that came with it are not tried.
+fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
+    if facility != "ADDPARTS" || message.contains("Operation not attempted") {
+        return None;
+    }
+    message.find("Failed to add partition").map(|start| &message[start..])
+}
+
+/// The client dropped the record because its transaction had failed before: it is a victim.
+fn is_victim(code: Option<Code>) -> bool {
+    matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight | Code::InvalidTransactionalState | Code::State))
 }
 
 /// The kind of failure where the broker will never take the record.
@@ -352,8 +381,31 @@ impl Producer for KafkaProducer {
         let aborted = raw::abort(&self.client, CALL_WAIT_MAX);
         let mut flights = self.flights();
         flights.in_flight.clear();
-        (flights.failed, flights.fatal, flights.too_large) = (None, None, 0);
+        (flights.failed, flights.fatal, flights.too_large, flights.shut_out) = (None, None, 0, None);
         drop(flights);
         aborted.map_err(|error| judge_transaction(Step::Abort, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_that_was_shut_out_is_named_and_not_its_company() {
+        let message = "[thrd:main]: localhost:9092/1: Failed to add partition \"t\" [0] to transaction: Broker: ";
+        let (culprit, victim) =
+            (format!("{message}Topic authorization failed"), format!("{message}Operation not attempted"));
+        let told = shut_out("ADDPARTS", &culprit);
+        assert_eq!(told, Some("Failed to add partition \"t\" [0] to transaction: Broker: Topic authorization failed"));
+        assert_eq!((shut_out("ADDPARTS", &victim), shut_out("TXNERR", &culprit)), (None, None));
+    }
+
+    #[test]
+    fn errors_are_judged_by_whose_they_are() {
+        assert!(is_victim(Some(Code::PurgeQueue)) && !is_victim(Some(Code::TopicAuthorizationFailed)));
+        assert!(
+            is_answer(Code::PolicyViolation) && !is_answer(Code::MessageTimedOut) && !is_answer(Code::NotCoordinator)
+        );
     }
 }

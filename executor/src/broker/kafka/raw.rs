@@ -241,6 +241,12 @@ pub fn begin(client: &Client) -> Result<(), TransactionError> {
     unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
 }
 
+/// Why the transaction that is open can only be aborted; `None`: it may go on. No call only asks, but
+/// while a transaction is open another one cannot begin, and the answer to that names the reason.
+pub fn reason_to_abort(client: &Client) -> Option<TransactionError> {
+    begin(client).err().filter(|error| error.requires_abort)
+}
+
 /// Puts offsets of the group's member into the client's transaction.
 pub fn send_offsets(
     client: &Client,

@@ -107,6 +107,8 @@ struct Inner {
     members: Vec<(String, String)>,
     trace: Option<Vec<String>>,
     refuses: Refuses,
+    /// The broker does not say that a record is why it refuses a transaction.
+    is_vague: bool,
     drags: bool,
     timed_out: usize,
     /// Calls of clients since the last look.
@@ -140,6 +142,7 @@ impl World {
             members: Vec::new(),
             trace,
             refuses: |_, _| false,
+            is_vague: false,
             drags: false,
             timed_out: 0,
             calls: 0,
@@ -159,9 +162,11 @@ impl World {
         rate > 0 && inner.seed.hits(rate)
     }
 
-    /// The broker refuses such records, whatever happens.
-    pub fn refuse(&self, refuses: Refuses) {
-        self.inner.borrow_mut().refuses = refuses;
+    /// The broker refuses such records, whatever happens; where `is_vague`, it does not say that a
+    /// record is the reason.
+    pub fn refuse(&self, refuses: Refuses, is_vague: bool) {
+        let mut inner = self.inner.borrow_mut();
+        (inner.refuses, inner.is_vague) = (refuses, is_vague);
     }
 
     /// Calls take so long that requests arrive while they run, not after them.

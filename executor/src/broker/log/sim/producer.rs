@@ -190,6 +190,9 @@ impl Producer for SimProducer {
             return Err(BrokerError::Fenced("a record came under an old epoch".to_owned()));
         }
         match self.broken.take() {
+            Some(Fate::Refused) if self.world.inner.borrow().is_vague => {
+                Err(BrokerError::Rejected("the transaction is not taken".to_owned()))
+            }
             Some(Fate::Refused) => Err(BrokerError::Refused { kind: "Topic", why: "a record is refused".to_owned() }),
             Some(_) => Err(BrokerError::Abort("a record was not delivered in time".to_owned())),
             None => Ok(()),
