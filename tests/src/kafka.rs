@@ -371,6 +371,25 @@ impl Broker {
         assert!(committed, "the group {group} cannot be given offsets");
     }
 
+    /// Commits an offset of the first partitions of a topic each, for a group that has no members.
+    pub fn commit_all(&self, group: &str, topic: &str, offsets: &[i64]) {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in (0..).zip(offsets) {
+            list.add_partition_offset(topic, partition, Offset::Offset(*offset)).expect("an offset");
+        }
+        // A coordinator that has just been made is not known to all at once.
+        let committed = (0..20).any(|_| {
+            let committed = consumer.commit(&list, CommitMode::Sync).is_ok();
+            if !committed {
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+            committed
+        });
+        assert!(committed, "the group {group} cannot be given offsets");
+    }
+
     /// Members of a group that is not rebalancing; `None`: it is, or nobody tells.
     pub fn members(&self, group: &str) -> Option<usize> {
         let client: BaseConsumer = self.config().create().expect("a client");

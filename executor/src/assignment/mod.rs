@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kaspr_ir::plan::{Plan, ReaderId, Topics};
 use kaspr_ir::topics::TOPIC_READERS_MAX;
 use regex::Regex;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::assignment::ledger::{Ledger, Slots};
 use crate::broker::position::{METADATA_BYTES_MAX, Metadata, NameHash, lead_max};
@@ -119,25 +119,31 @@ impl Assignment {
     }
 
     /// Takes partitions over: their readers are where the group has come to. They must be started then.
+    /// Gives back those that no broker leads at the moment.
     pub fn add(
         &mut self,
         names: &[TopicPartition],
         counts: &BTreeMap<TopicName, i32>,
         slots: &mut Slots,
         consumer: &mut dyn Consumer,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Vec<TopicPartition>, BrokerError> {
         let committed = consumer.committed(names)?;
         let (mut came, mut producers) = (Vec::with_capacity(names.len()), BTreeSet::new());
         let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
-        for (name, committed) in names.iter().zip(committed) {
+        let ends = consumer.ends(names)?;
+        let firsts = self.first_offsets(names, &ends, &committed, consumer)?;
+        let mut left = Vec::new();
+        for (((name, committed), ends), first) in names.iter().zip(committed).zip(ends).zip(firsts) {
+            let (Some(ends), Some(first)) = (ends, first) else {
+                left.push(name.clone());
+                continue;
+            };
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
             let offset = match &committed {
-                Some(committed) => within(name, committed.offset, consumer)?,
+                Some(committed) => ends.within(name, committed.offset)?,
                 // It came after the group had begun on its topic: nothing of it may be passed over.
-                None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => {
-                    consumer.watermarks(name)?.low
-                }
-                None => self.first_offset(name, consumer)?,
+                None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => ends.low,
+                None => first,
             };
             let readers = self.readers.iter().filter(|reader| reader.reads(&name.topic)).count();
             if readers > TOPIC_READERS_MAX {
@@ -149,11 +155,11 @@ impl Assignment {
             info!(partition = %name, offset, "started");
             came.push((slots.number(&name.topic, name.partition), assigned));
         }
-        // All or none: one that is asked for again must not have begun.
+        // What is asked for again must not have begun.
         self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
         consumer.end_gone(producers);
-        Ok(())
+        Ok(left)
     }
 
     /// Topics of which some partition has no commit and another has one: how many partitions they
@@ -217,12 +223,23 @@ impl Assignment {
         back
     }
 
-    fn first_offset(&self, name: &TopicPartition, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
-        Ok(match self.from {
-            From::Earliest => consumer.watermarks(name)?.low,
-            From::Latest => consumer.watermarks(name)?.high,
-            From::Timestamp(timestamp_ms) => consumer.offset_at(name, timestamp_ms)?,
-        })
+    /// Where a group begins that has committed nothing in a partition; `None`: no broker leads it.
+    fn first_offsets(
+        &self,
+        names: &[TopicPartition],
+        ends: &[Option<Watermarks>],
+        committed: &[Option<Committed>],
+        consumer: &mut dyn Consumer,
+    ) -> Result<Vec<Option<i64>>, BrokerError> {
+        let timestamp_ms = match self.from {
+            From::Earliest => return Ok(ends.iter().map(|ends| Some((*ends)?.low)).collect()),
+            From::Latest => return Ok(ends.iter().map(|ends| Some((*ends)?.high)).collect()),
+            From::Timestamp(timestamp_ms) => timestamp_ms,
+        };
+        match committed.iter().all(Option::is_some) {
+            true => Ok(ends.iter().map(|ends| Some((*ends)?.low)).collect()),
+            false => consumer.offsets_at(names, timestamp_ms),
+        }
     }
 
     fn assigned(
@@ -367,13 +384,16 @@ impl Assignment {
 
     /// Everything up to the ends of the partitions has been polled.
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
-        for assigned in self.partitions.values() {
-            let high = consumer.watermarks(&assigned.name)?.high;
-            if assigned.waiting.is_some() || consumer.position(&assigned.name).is_none_or(|position| position < high) {
-                return Ok(false);
-            }
+        if self.partitions.values().any(|assigned| assigned.waiting.is_some()) {
+            return Ok(false);
         }
-        Ok(true)
+        let names: Vec<_> = self.names().cloned().collect();
+        let ends = consumer.ends(&names)?;
+        let is_polled = |(name, ends): (&TopicPartition, Option<Watermarks>)| {
+            let position = consumer.position(name);
+            ends.is_some_and(|ends| position.is_some_and(|position| position >= ends.high))
+        };
+        Ok(names.iter().zip(ends).all(is_polled))
     }
 
     /// Partitions to pause (their queue passed `high`, or nothing may come at all) and to resume
@@ -426,22 +446,6 @@ impl Assignment {
         }
         positions
     }
-}
-
-/// The committed offset, if the partition still has it. Retention may have deleted it: then the
-/// first that is left, said aloud. An offset past the end belongs to another topic of that name.
-fn within(name: &TopicPartition, offset: i64, consumer: &mut dyn Consumer) -> Result<i64, BrokerError> {
-    let Watermarks { low, high } = consumer.watermarks(name)?;
-    if offset < low {
-        warn!(partition = %name, "offsets {offset} to {} were deleted by retention before they were read: starting at {low}", low - 1);
-        return Ok(low);
-    }
-    if offset > high {
-        return Err(BrokerError::Fatal(format!(
-            "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
-        )));
-    }
-    Ok(offset)
 }
 
 /// More readers than one topic may have.

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
 
@@ -90,6 +91,24 @@ pub struct Watermarks {
     pub high: i64,
 }
 
+impl Watermarks {
+    /// The offset, if the partition still has it. Retention may have deleted it: then the first that is left,
+    /// which the log says. An offset past the end belongs to another topic of that name.
+    pub fn within(self, name: &TopicPartition, offset: i64) -> Result<i64, BrokerError> {
+        let Watermarks { low, high } = self;
+        if offset < low {
+            warn!(partition = %name, "offsets {offset} to {} were deleted by retention before they were read: starting at {low}", low - 1);
+            return Ok(low);
+        }
+        if offset > high {
+            return Err(BrokerError::Fatal(format!(
+                "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
+            )));
+        }
+        Ok(offset)
+    }
+}
+
 /// Which topics a group reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subscription {
@@ -127,16 +146,19 @@ pub trait Consumer {
     /// The group's *stable* committed offsets, one answer per partition asked for.
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// The ends of a partition, as a committed reader sees them.
-    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+    /// The ends of partitions, as a committed reader sees them: one question for all. `None`: no broker leads
+    /// the partition at the moment.
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError>;
 
     /// The end of a partition as it was last heard of, without asking anybody; `None`: nobody said.
     fn known_end(&self, _partition: &TopicPartition) -> Option<i64> {
         None
     }
 
-    /// The first offset whose record is at or after the time, or the end.
-    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError>;
+    /// Per partition the first offset whose record is at or after the time, or the end: one question for all.
+    /// `None`: no broker leads the partition at the moment.
+    fn offsets_at(&mut self, partitions: &[TopicPartition], timestamp_ms: i64)
+    -> Result<Vec<Option<i64>>, BrokerError>;
 
     /// Commits offsets outside any transaction (at-least-once), without waiting. True: they are
     /// committed. False: they are on their way, and the same call asks how far they are.

@@ -32,14 +32,16 @@ pub fn ends(
     admin: &mut dyn Admin,
     consumer: &mut dyn Consumer,
 ) -> Result<BTreeMap<TopicPartition, i64>, BrokerError> {
-    let mut ends = BTreeMap::new();
+    let mut partitions = Vec::new();
     for topic in topics {
-        for partition in 0..admin.partitions(topic)?.unwrap_or(0) {
-            let partition = TopicPartition::new(topic.as_str(), partition);
-            let marks = consumer.watermarks(&partition)?;
-            if marks.high > marks.low {
-                ends.insert(partition, marks.high);
-            }
+        let count = admin.partitions(topic)?.unwrap_or(0);
+        partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
+    }
+    let mut ends = BTreeMap::new();
+    for (partition, marks) in partitions.iter().zip(consumer.ends(&partitions)?) {
+        let marks = marks.ok_or_else(|| BrokerError::Retriable(format!("no broker leads {partition}")))?;
+        if marks.high > marks.low {
+            ends.insert(partition.clone(), marks.high);
         }
     }
     Ok(ends)

@@ -117,6 +117,8 @@ pub struct Worker<C: Code> {
     redo: Redo,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,
+    /// When partitions that no broker leads are asked for again.
+    leaders_asked_at: Duration,
     /// Until when user code counts as slow.
     slow_until: Duration,
     guard: Guard,
@@ -186,6 +188,7 @@ impl<C: Code> Worker<C> {
             given,
             redo: Redo::default(),
             waits_since: None,
+            leaders_asked_at: Duration::ZERO,
             slow_until: Duration::ZERO,
             guard,
             stalls,
@@ -312,6 +315,7 @@ impl<C: Code> Worker<C> {
             Change::Assigned(names) => {
                 names.iter().for_each(|name| self.restore.want(name));
                 self.coming.extend(names);
+                self.leaders_asked_at = Duration::ZERO;
                 self.take_over()
             }
             Change::Revoked(names) => {
@@ -443,57 +447,43 @@ impl<C: Code> Worker<C> {
     /// asked again at the next turn.
     fn take_over(&mut self) -> Result<(), Stopped> {
         // A transaction in doubt may hold writes to tables of a partition that comes back.
-        let names = if self.delivery.is_in_doubt() { Vec::new() } else { self.take_ready() };
+        let now = self.shared.clock.now();
+        let waits = self.delivery.is_in_doubt() || now < self.leaders_asked_at;
+        let names = if waits { Vec::new() } else { self.take_ready() };
         if names.is_empty() {
             return self.start_partitions();
         }
-        let now = self.shared.clock.now();
         match self.start_on(&names) {
             Err(BrokerError::Retriable(why)) => {
                 let since = *self.waits_since.get_or_insert(now);
                 debug!("partitions wait to be started: {why}");
-                let mut left = names;
                 if now - since >= self.config.bounds.unblock_after {
                     self.waits_since = Some(now);
-                    if self.consumer.committed(&left).is_ok() {
-                        self.start_singly(&mut left)?;
-                    } else {
-                        info!(
-                            "partitions wait to be started: {why}; open transactions of members that are gone are ended"
-                        );
-                        self.consumer.unblock(&left);
+                    info!("partitions wait to be started: {why}");
+                    if self.consumer.committed(&names).is_err() {
+                        info!("open transactions of members that are gone are ended");
+                        self.consumer.unblock(&names);
                     }
                 }
-                self.coming.extend(left);
+                self.coming.extend(names);
                 self.start_partitions()
             }
-            other => {
+            left => {
                 self.waits_since = None;
-                other?;
+                let left = left?;
+                if !left.is_empty() {
+                    info!("{} partitions wait for a leader, {} first", left.len(), left[0]);
+                    self.leaders_asked_at = now + self.config.bounds.unblock_after;
+                    self.coming.extend(left);
+                }
                 // They are known now: a start that fails is tried again without asking once more.
                 self.start_partitions()
             }
         }
     }
 
-    /// Nothing hides the offsets, but one of the partitions has no leader, perhaps: the others need not wait
-    /// for it. The one that does not start is the last to be tried the next time.
-    fn start_singly(&mut self, names: &mut Vec<TopicPartition>) -> Result<(), Stopped> {
-        while let Some(name) = names.first().cloned() {
-            match self.start_on(std::slice::from_ref(&name)) {
-                Ok(()) => drop(names.remove(0)),
-                Err(BrokerError::Retriable(why)) => {
-                    info!("{name} waits to be started: {why}");
-                    names.rotate_left(1);
-                    break;
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn start_on(&mut self, names: &[TopicPartition]) -> Result<(), BrokerError> {
+    /// Takes partitions over. Gives back those that no broker leads at the moment.
+    fn start_on(&mut self, names: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
         let mut counts = BTreeMap::new();
         for name in names {
             if !counts.contains_key(&name.topic) {

@@ -1,6 +1,6 @@
 //! A member of the app's group, over librdkafka's consumer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,32 +10,43 @@ use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rustc_hash::FxHashSet;
+use tracing::{debug, warn};
 
 use super::ANSWER_WAIT_MAX;
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
 use super::fence::Fence;
+use super::offsets::{self, Offsets, Questions, Which};
 use super::orphans::Search;
-use super::raw;
+use super::producer::{Client, Line};
 use super::wake::Wake;
+use super::{raw, stuck};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
+use crate::clock::{Clock as _, SystemClock};
 use crate::event::message::{Event, TopicName, TopicPartition};
 
-/// Partitions whose ends are asked for to wake the threads that fetch.
-const WOKEN_MAX: usize = 16;
+/// Partitions that a question names which only wakes the threads that fetch.
+const WOKEN_MAX: usize = 64;
+/// How long such a question is good for.
+const WAKE_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for the ends of partitions: the worker's others stand still meanwhile.
+const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for committed offsets. Those under an open transaction are not told before it ends, and
 /// the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Pause between tries to seek in a partition that librdkafka has not started yet.
-const SEEK_AGAIN: Duration = Duration::from_millis(20);
+/// Pause between tries to put partitions right whose offsets do not exist any more.
+const ADRIFT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A member of the app's group.
 pub struct KafkaConsumer {
-    /// Before its client: fields go in their order.
+    /// Before their client: fields go in their order.
     commits: raw::Commits,
+    wakes: Questions,
     consumer: BaseConsumer<MemberContext>,
     health: Arc<Health>,
     /// Names that events share.
@@ -48,11 +59,20 @@ pub struct KafkaConsumer {
     settings: ClientSettings,
     /// Given up by the group, not yet acknowledged by us.
     owed: Vec<TopicPartition>,
+    /// Answers questions about partitions, on connections that do not fetch.
+    line: Line,
+    clock: SystemClock,
+    /// Partitions that are assigned, and where each was last started.
+    starts: BTreeMap<TopicPartition, i64>,
+    paused: BTreeSet<TopicPartition>,
+    /// The client has given a partition up because its offset does not exist; when to put it right.
+    adrift: Option<Duration>,
+    stuck: stuck::Look,
 }
 
 impl KafkaConsumer {
     /// A consumer that has not joined yet.
-    pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<KafkaConsumer, BrokerError> {
+    pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
         let context = MemberContext::new(health.clone());
         let consumer: BaseConsumer<MemberContext> = settings
             .consumer()
@@ -60,6 +80,7 @@ impl KafkaConsumer {
             .map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
+            wakes: Questions::new(consumer.client()),
             consumer,
             health,
             topics: FxHashSet::default(),
@@ -70,22 +91,28 @@ impl KafkaConsumer {
             settings: settings.clone(),
             wake: None,
             owed: Vec::new(),
+            line,
+            clock: SystemClock::start(),
+            starts: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            adrift: None,
+            stuck: stuck::Look::default(),
         })
     }
 
     /// What an error in the place of a message means.
-    fn judge(&self, error: &KafkaError) -> Result<(), BrokerError> {
+    fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
         if let Some(fatal) = self.health.fatal() {
             return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
         }
         match error.rdkafka_error_code() {
             // Polling goes on and joins again; the loss comes as a change.
             Some(Code::PollExceeded) => Ok(()),
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(BrokerError::Fatal(format!(
-                "an offset that the group \"{}\" stands at does not exist any more (deleted by retention, or the topic was made anew): {}",
-                self.settings.app,
-                words(error)
-            ))),
+            // Of some partition, which it does not name.
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                self.adrift.get_or_insert(Duration::ZERO);
+                Ok(())
+            }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
                 Err(BrokerError::Fatal(format!("a topic that is read does not exist any more: {}", words(error))))
             }
@@ -137,14 +164,19 @@ impl KafkaConsumer {
         }
     }
 
-    /// After a pause or a change the threads that fetch sleep up to a second, unless something is
-    /// asked of their brokers.
-    fn wake_fetchers(&self) {
-        let Ok(assigned) = self.consumer.assignment() else { return };
-        for element in assigned.elements().iter().take(WOKEN_MAX) {
-            // Only the asking matters.
-            let _ = self.consumer.fetch_watermarks(element.topic(), element.partition(), Duration::from_millis(200));
+    /// The threads that fetch sleep up to a second after a pause or a change, unless something is asked of
+    /// their brokers. Only the asking matters.
+    fn wake_fetchers(&mut self, partitions: &[TopicPartition]) {
+        while self.wakes.answer(Duration::ZERO).is_some() {}
+        let some = &partitions[..partitions.len().min(WOKEN_MAX)];
+        if !some.is_empty() {
+            self.wakes.ask(self.consumer.client(), Which::First, some, WAKE_MAX);
         }
+    }
+
+    fn unpause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.paused.retain(|partition| !partitions.contains(partition));
+        self.consumer.resume(&list(partitions)).map_err(|error| judge("partitions cannot be resumed", &error))
     }
 
     /// Acknowledges what the group took away, whether the worker has heard of it or not.
@@ -161,32 +193,129 @@ impl KafkaConsumer {
         if owed.count() > 0 { unassign(&self.consumer, &owed) } else { Ok(()) }
     }
 
-    fn seek(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
-        let mut left: Vec<_> = at.iter().collect();
-        let mut tries = ANSWER_WAIT_MAX.as_millis() / SEEK_AGAIN.as_millis();
-        loop {
-            let mut list = TopicPartitionList::with_capacity(left.len());
-            for (partition, offset) in &left {
-                let added = list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset));
-                added.map_err(|error| judge(&format!("{partition} cannot be read from offset {offset}"), &error))?;
-            }
-            let sought = self.consumer.seek_partitions(list, ANSWER_WAIT_MAX);
-            let sought = sought.map_err(|error| judge("partitions cannot be read from their offsets", &error))?;
-            let mut refused = None;
-            left.retain(|(partition, _)| {
-                let found = sought.find_partition(&partition.topic, partition.partition);
-                let error = found.and_then(|element| element.error().err());
-                refused = refused.take().or(error.map(|error| (partition.clone(), error)));
-                let again = sought.find_partition(&partition.topic, partition.partition);
-                again.is_some_and(|element| element.error().is_err())
-            });
-            let Some((partition, error)) = refused else { return Ok(()) };
-            tries -= 1;
-            if tries == 0 {
-                return Err(judge(&format!("{partition} cannot be read from its offset"), &error));
-            }
-            std::thread::park_timeout(SEEK_AGAIN);
+    /// Fetches partitions from these offsets on, and drops what was fetched of them before.
+    fn fetch_from(&mut self, at: Vec<(TopicPartition, i64)>) -> Result<(), BrokerError> {
+        let (assigned, mut new): (Vec<_>, Vec<_>) =
+            at.iter().cloned().partition(|(partition, _)| self.starts.contains_key(partition));
+        new.extend(self.seek(assigned)?);
+        self.assign(&new)?;
+        let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
+        self.starts.extend(at);
+        self.wake_fetchers(&names);
+        Ok(())
+    }
+
+    /// Seeks in partitions that are assigned. Gives back those that the client has given up: it revives none
+    /// of them, whatever is sought.
+    fn seek(&self, at: Vec<(TopicPartition, i64)>) -> Result<Vec<(TopicPartition, i64)>, BrokerError> {
+        if at.is_empty() {
+            return Ok(at);
         }
+        let sought = self.consumer.seek_partitions(offsets_list(&at)?, ANSWER_WAIT_MAX);
+        let sought = sought.map_err(|error| judge("partitions cannot be read from their offsets", &error))?;
+        let is_refused = |(partition, _): &(TopicPartition, i64)| {
+            let found = sought.find_partition(&partition.topic, partition.partition);
+            found.is_some_and(|element| element.error().is_err())
+        };
+        Ok(at.into_iter().filter(is_refused).collect())
+    }
+
+    /// Assigns partitions at these offsets, anew where they are assigned already.
+    fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        if at.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| BrokerError::Fatal(format!("partitions could not be taken over: {error}"));
+        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
+            unassign(&self.consumer, &list(&names)).map_err(failed)?;
+            return self.consumer.incremental_assign(&offsets_list(at)?).map_err(failed);
+        }
+        // Here only all partitions can be assigned at once: the others go on where they stand.
+        let mut all: BTreeMap<_, _> = self.fetched(|_| true).into_iter().collect();
+        all.extend(at.iter().cloned());
+        let all: Vec<_> = all.into_iter().collect();
+        self.consumer.assign(&offsets_list(&all)?).map_err(failed)
+    }
+
+    /// Where assigned partitions stand.
+    fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
+        let asked = self.starts.iter().filter(|(partition, _)| which(partition));
+        asked.map(|(partition, start)| (partition.clone(), self.position(partition).unwrap_or(*start))).collect()
+    }
+
+    /// The client has given up a partition whose offset does not exist any more: retention has passed it. It
+    /// goes on at the first offset that is left. Where none has been passed, all begin again where they stand.
+    fn put_right(&mut self) -> Result<(), BrokerError> {
+        let fetched = self.fetched(|_| true);
+        let names: Vec<_> = fetched.iter().map(|(partition, _)| partition.clone()).collect();
+        let ends = match self.ends(&names) {
+            Err(BrokerError::Retriable(why)) => {
+                debug!("where partitions begin is not known: {why}");
+                self.adrift = Some(self.clock.now() + ADRIFT_AGAIN);
+                return Ok(());
+            }
+            ends => ends?,
+        };
+        self.adrift = ends.iter().any(Option::is_none).then(|| self.clock.now() + ADRIFT_AGAIN);
+        let mut passed = Vec::new();
+        for ((partition, position), ends) in fetched.iter().zip(ends) {
+            let Some(ends) = ends else { continue };
+            let within = ends.within(partition, *position)?;
+            if within != *position {
+                passed.push((partition.clone(), within));
+            }
+        }
+        self.fetch_from(if passed.is_empty() { fetched } else { passed })
+    }
+
+    /// Revives partitions that get nothing though they go on.
+    fn free_stuck(&mut self) -> Result<(), BrokerError> {
+        let mut look = std::mem::take(&mut self.stuck);
+        let fetched = || self.fetched(|partition| !self.paused.contains(partition));
+        let stuck = look.turn(self.clock.now(), &self.line, fetched);
+        self.stuck = look;
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        let seconds = stuck::STUCK_AFTER.as_secs();
+        for (partition, position) in &stuck {
+            warn!(%partition, position, "more can be read and nothing has come for {seconds} s: it is assigned anew");
+        }
+        self.assign(&stuck)?;
+        let names: Vec<_> = stuck.iter().map(|(partition, _)| partition.clone()).collect();
+        self.starts.extend(stuck);
+        self.wake_fetchers(&names);
+        Ok(())
+    }
+
+    /// Of these partitions those that some broker leads.
+    fn led(&self, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
+        let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+        for TopicPartition { topic, .. } in partitions {
+            if led.contains_key(&**topic) {
+                continue;
+            }
+            let asked = client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
+            let answered = asked.map_err(|error| judge(&format!("the leaders of \"{topic}\""), &error))?;
+            let partitions = answered.topics().iter().flat_map(MetadataTopic::partitions);
+            let is_led = |partition: &&MetadataPartition| partition.leader() >= 0;
+            led.insert(topic, partitions.filter(is_led).map(MetadataPartition::id).collect());
+        }
+        let is_led = |partition: &&TopicPartition| led[&*partition.topic].contains(&partition.partition);
+        Ok(partitions.iter().filter(is_led).cloned().collect())
+    }
+
+    /// Asks about all partitions at once, over a client that does not fetch.
+    fn ask(&self, asked: &[Which], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
+        let client = self.line.client();
+        let led = self.led(&client, partitions)?;
+        if led.is_empty() {
+            return Ok(asked.iter().map(|_| Offsets::new()).collect());
+        }
+        let answers = offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
+        let name = |first: &TopicPartition| format!("the ends of {} partitions, {first} first", led.len());
+        answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
     }
 }
 
@@ -214,6 +343,10 @@ impl Consumer for KafkaConsumer {
         if let Some(wake) = &self.wake {
             wake.clear();
         }
+        if self.adrift.is_some_and(|at| self.clock.now() >= at) {
+            self.put_right()?;
+        }
+        self.free_stuck()?;
         let mut wait = wait;
         while into.len() < max && !self.consumer.context().has_change() {
             match self.consumer.poll(wait) {
@@ -240,31 +373,34 @@ impl Consumer for KafkaConsumer {
         if at.is_empty() {
             return Ok(());
         }
-        self.seek(at)?;
         let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
-        self.resume(&names)
+        // A pause outlives the assignment that it was made in.
+        self.unpause(&names)?;
+        self.fetch_from(at.to_vec())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.paused.extend(partitions.iter().cloned());
         let list = list(partitions);
         self.consumer.pause(&list).map_err(|error| judge("partitions cannot be paused", &error))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
-        let list = list(partitions);
-        self.consumer.resume(&list).map_err(|error| judge("partitions cannot be resumed", &error))?;
-        self.wake_fetchers();
+        self.unpause(partitions)?;
+        self.wake_fetchers(partitions);
         Ok(())
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        let start = *self.starts.get(partition)?;
         let list = list(std::slice::from_ref(partition));
         if !raw::fill_positions(&self.consumer, &list) {
             return None;
         }
+        // The client knows none before the first record.
         match list.elements().first()?.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
+            Offset::Offset(offset) => Some(offset.max(start)),
+            _ => Some(start),
         }
     }
 
@@ -287,30 +423,34 @@ impl Consumer for KafkaConsumer {
         Ok(committed)
     }
 
-    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        let asked = self.consumer.fetch_watermarks(&partition.topic, partition.partition, ANSWER_WAIT_MAX);
-        let (low, high) = asked.map_err(|error| judge(&format!("the ends of {partition}"), &error))?;
-        Ok(Watermarks { low, high })
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+        let answers = self.ask(&[Which::First, Which::End], partitions)?;
+        let [first, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
+        let of = |offsets: &Offsets, TopicPartition { topic, partition }: &TopicPartition| {
+            offsets.get(&(topic.to_string(), *partition)).copied().flatten()
+        };
+        let marks =
+            |partition: &TopicPartition| Some(Watermarks { low: of(first, partition)?, high: of(end, partition)? });
+        Ok(partitions.iter().map(marks).collect())
     }
 
     fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
         raw::known_end(&self.consumer, partition)
     }
 
-    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
-        let asking = format!("the offset of {partition} at {timestamp_ms} ms");
-        let mut asked = TopicPartitionList::new();
-        let added = asked.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(timestamp_ms));
-        added.map_err(|error| judge(&asking, &error))?;
-        let answered = self.consumer.offsets_for_times(asked, ANSWER_WAIT_MAX);
-        let answered = answered.map_err(|error| judge(&asking, &error))?;
-        let elements = answered.elements();
-        let Some(element) = elements.first() else { return Ok(self.watermarks(partition)?.high) };
-        element.error().map_err(|error| judge(&asking, &error))?;
-        match element.offset() {
-            Offset::Offset(offset) => Ok(offset),
-            _ => Ok(self.watermarks(partition)?.high),
-        }
+    fn offsets_at(
+        &mut self,
+        partitions: &[TopicPartition],
+        timestamp_ms: i64,
+    ) -> Result<Vec<Option<i64>>, BrokerError> {
+        let answers = self.ask(&[Which::Since(timestamp_ms), Which::End], partitions)?;
+        let [since, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
+        let offset = |TopicPartition { topic, partition }: &TopicPartition| {
+            let name = (topic.to_string(), *partition);
+            let end = end.get(&name).copied().flatten()?;
+            Some(since.get(&name).copied()?.unwrap_or(end))
+        };
+        Ok(partitions.iter().map(offset).collect())
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
@@ -339,9 +479,10 @@ impl Consumer for KafkaConsumer {
         }
         let given_up = unassign(&self.consumer, &list(partitions));
         given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
-        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-            self.wake_fetchers();
-        }
+        self.starts.retain(|partition, _| !partitions.contains(partition));
+        self.paused.retain(|partition| !partitions.contains(partition));
+        let left: Vec<_> = self.starts.keys().take(WOKEN_MAX).cloned().collect();
+        self.wake_fetchers(&left);
         Ok(())
     }
 
@@ -416,6 +557,16 @@ pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Kafka
         let mut element = list.add_partition(&partition.topic, partition.partition);
         element.set_offset(Offset::Offset(committed.offset))?;
         element.set_metadata(&committed.metadata);
+    }
+    Ok(list)
+}
+
+/// Partitions with the offsets that are fetched next, as librdkafka takes them.
+fn offsets_list(at: &[(TopicPartition, i64)]) -> Result<TopicPartitionList, BrokerError> {
+    let mut list = TopicPartitionList::with_capacity(at.len());
+    for (partition, offset) in at {
+        let added = list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset));
+        added.map_err(|error| judge(&format!("{partition} cannot be read from offset {offset}"), &error))?;
     }
     Ok(list)
 }

@@ -10,7 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
@@ -134,7 +134,7 @@ impl Health {
 
 /// A change of partitions as it came.
 pub enum Rebalanced {
-    /// These came, and stand still.
+    /// These came, and are not assigned yet.
     Assigned(Vec<(String, i32)>),
     /// These go. Nothing moves until they are acknowledged.
     Revoked(Vec<(String, i32)>),
@@ -198,14 +198,16 @@ impl ClientContext for MemberContext {
 }
 
 impl ConsumerContext for MemberContext {
-    /// What comes is acknowledged at once, since the whole group waits for it, but stands still
-    /// until its offsets are known. What goes is acknowledged by the worker, after its last commit.
+    /// What comes is acknowledged at once, since the whole group waits for it, but is assigned when its
+    /// offsets are known: at any other offset a fetch could slip out, and where retention has deleted that
+    /// offset the client would give the partition up. What goes is acknowledged by the worker, after its
+    /// last commit.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.stirred.store(true, Ordering::Relaxed);
         let names: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let done = match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => assign(consumer, list),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => acknowledge(consumer),
             _ if names.is_empty() || self.leaves.load(Ordering::Relaxed) => unassign(consumer, list),
             _ => Ok(()),
         };
@@ -220,20 +222,26 @@ impl ConsumerContext for MemberContext {
     }
 }
 
-fn assign(consumer: &BaseConsumer<MemberContext>, list: &mut TopicPartitionList) -> Result<(), KafkaError> {
-    // A number, whichever: a partition that still asks for its end when it is sought stays dead.
-    list.set_all_offsets(Offset::Offset(0))?;
+/// Acknowledges partitions that came, without assigning any.
+fn acknowledge(consumer: &BaseConsumer<MemberContext>) -> Result<(), KafkaError> {
+    let none = TopicPartitionList::new();
     match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(list)?,
-        _ => consumer.assign(list)?,
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(&none),
+        _ => consumer.assign(&none),
     }
-    consumer.pause(list)
 }
 
-/// Acknowledges that partitions are given up.
+/// Acknowledges that partitions are given up, those too that were never assigned.
 pub fn unassign(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-        _ => consumer.unassign(),
+    if !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+        return consumer.unassign();
     }
+    let assigned = consumer.assignment()?;
+    let mut left = TopicPartitionList::with_capacity(list.count());
+    for element in list.elements() {
+        if assigned.find_partition(element.topic(), element.partition()).is_some() {
+            left.add_partition(element.topic(), element.partition());
+        }
+    }
+    consumer.incremental_unassign(&left)
 }

@@ -13,9 +13,11 @@ pub mod errors;
 mod fence;
 #[cfg(target_os = "linux")]
 mod leaders;
+mod offsets;
 mod orphans;
 pub mod producer;
 mod raw;
+mod stuck;
 mod tls;
 mod wake;
 
@@ -89,7 +91,7 @@ impl Kafka {
 
     /// A member of the app's group, which joins when it subscribes.
     pub fn consumer(&self) -> Result<KafkaConsumer, BrokerError> {
-        KafkaConsumer::new(&self.settings, self.health.clone())
+        KafkaConsumer::new(&self.settings, self.health.clone(), self.line.clone())
     }
 
     /// The producer. There is one per connection.

@@ -1,5 +1,5 @@
 //! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
-//! librdkafka itself. All `unsafe` of the Kafka connector stands here.
+//! librdkafka itself. Questions for offsets have a file of their own, `offsets`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;

@@ -134,10 +134,14 @@ impl Consumer for LogConsumer {
         Ok(partitions.iter().map(|partition| self.log.committed(&self.group, partition)).collect())
     }
 
-    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
         let state = self.log.state.borrow();
-        let topic = state.topics.get(&partition.topic);
-        topic.and_then(|topic| topic.watermarks(partition.partition)).ok_or_else(|| unknown(partition))
+        let ends = |partition: &TopicPartition| {
+            let topic = state.topics.get(&partition.topic);
+            let ends = topic.and_then(|topic| topic.watermarks(partition.partition));
+            ends.map(Some).ok_or_else(|| unknown(partition))
+        };
+        partitions.iter().map(ends).collect()
     }
 
     fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
@@ -145,10 +149,18 @@ impl Consumer for LogConsumer {
         Some(state.topics.get(&partition.topic)?.watermarks(partition.partition)?.high)
     }
 
-    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
+    fn offsets_at(
+        &mut self,
+        partitions: &[TopicPartition],
+        timestamp_ms: i64,
+    ) -> Result<Vec<Option<i64>>, BrokerError> {
         let state = self.log.state.borrow();
-        let topic = state.topics.get(&partition.topic);
-        topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms)).ok_or_else(|| unknown(partition))
+        let offset = |partition: &TopicPartition| {
+            let topic = state.topics.get(&partition.topic);
+            let offset = topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms));
+            offset.map(Some).ok_or_else(|| unknown(partition))
+        };
+        partitions.iter().map(offset).collect()
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {

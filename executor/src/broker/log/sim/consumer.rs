@@ -229,20 +229,30 @@ impl Consumer for SimConsumer {
         Ok(partitions.iter().map(|partition| group.and_then(|group| group.committed(partition))).collect())
     }
 
-    fn watermarks(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
         self.unanswered("the ends", 5000)?;
         let state = self.world.log.state.borrow();
-        let topic = state.topics.get(&partition.topic);
-        let ends = topic.and_then(|topic| topic.watermarks(partition.partition));
-        ends.ok_or_else(|| BrokerError::Fatal(format!("the partition {partition} does not exist")))
+        let ends = |partition: &TopicPartition| {
+            let topic = state.topics.get(&partition.topic);
+            let ends = topic.and_then(|topic| topic.watermarks(partition.partition));
+            ends.map(Some).ok_or_else(|| BrokerError::Fatal(format!("the partition {partition} does not exist")))
+        };
+        partitions.iter().map(ends).collect()
     }
 
-    fn offset_at(&mut self, partition: &TopicPartition, timestamp_ms: i64) -> Result<i64, BrokerError> {
-        self.unanswered("the offset of a time", 5000)?;
+    fn offsets_at(
+        &mut self,
+        partitions: &[TopicPartition],
+        timestamp_ms: i64,
+    ) -> Result<Vec<Option<i64>>, BrokerError> {
+        self.unanswered("the offsets of a time", 5000)?;
         let state = self.world.log.state.borrow();
-        let topic = state.topics.get(&partition.topic);
-        let found = topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms));
-        found.ok_or_else(|| BrokerError::Fatal(format!("the partition {partition} does not exist")))
+        let offset = |partition: &TopicPartition| {
+            let topic = state.topics.get(&partition.topic);
+            let found = topic.and_then(|topic| topic.offset_at(partition.partition, timestamp_ms));
+            found.map(Some).ok_or_else(|| BrokerError::Fatal(format!("the partition {partition} does not exist")))
+        };
+        partitions.iter().map(offset).collect()
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
