@@ -72,6 +72,7 @@ pub fn run_on_kafka(
         let tables = Rc::new(RefCell::new(Tables::over(store(plan, settings, start.worker, &clock)?)));
         let guard = guard(settings, plan, &start.config.app, start.worker)?;
         signals.watch(guard.watch.clone());
+        guard.watch.watch_calls(kafka.calls());
         let loading = python::Loading {
             plan,
             tables: tables.clone(),

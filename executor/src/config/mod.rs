@@ -14,6 +14,11 @@ use crate::config::failpoint::Failpoint;
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
 pub const CALL_MAX: Duration = Duration::from_secs(240);
 
+/// The longest time of one call into Kafka's client. Each has a shorter bound of its own; where the client
+/// does not keep it, the process ends rather than stand still for ever. Two thirds of it would do for the
+/// longest that is meant to wait, 10 s, on a machine that is four times too slow.
+pub const CLIENT_CALL_MAX: Duration = Duration::from_secs(60);
+
 /// Longest time without progress that is not told, where nobody says.
 pub const STALL_AFTER: Duration = Duration::from_secs(30);
 

@@ -5,6 +5,7 @@
 //! (delivery, rule 9). Without a state dir there is a mark all the same, in memory: the watchdog
 //! and the stall report read it.
 
+mod calls;
 mod crashes;
 mod mark;
 mod names;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+pub use calls::{Calls, ClientCall};
 pub use crashes::{CRASHES_MAX, Crash};
 pub use mark::Doing;
 pub use names::Row;

@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use kaspr_ir::plan::ReaderId;
 
 use super::Post;
+use super::calls::{self, Calls};
 use super::mark::{Doing, Page};
 use super::names::{Names, Row};
 use crate::config::CALL_MAX;
@@ -65,6 +66,8 @@ pub struct Watch {
     stall_after_ms: AtomicU64,
     /// Someone wants the status.
     asked: AtomicBool,
+    /// Calls into Kafka's client, where there is one.
+    client: OnceLock<Arc<Calls>>,
 }
 
 /// What ran when something else was let in between.
@@ -95,6 +98,7 @@ impl Watch {
             names: RwLock::new(names),
             stall_after_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
+            client: OnceLock::new(),
         }
     }
 
@@ -231,6 +235,12 @@ impl Watch {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
+    /// Watches the calls into Kafka's client too.
+    pub fn watch_calls(&self, calls: Arc<Calls>) {
+        // Nobody has two clients.
+        let _ = self.client.set(calls);
+    }
+
     /// Asks for the status. May be called in a signal handler.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
@@ -282,6 +292,7 @@ impl LookTime {
 pub struct Sighting {
     call: (u64, Duration),
     unit: (u64, Duration),
+    client: (u64, Duration),
     doing: Option<Doing>,
 }
 
@@ -295,6 +306,7 @@ impl Sighting {
             }
         };
         see(&mut self.call, watch.call());
+        see(&mut self.client, watch.client.get().map_or(0, |calls| calls.running()));
         see(&mut self.unit, self.doing.map_or(0, |doing| doing.unit));
     }
 
@@ -306,6 +318,12 @@ impl Sighting {
     /// The number of the call that runs, and how long it has.
     pub fn call(&self, now: Duration) -> Option<(u64, Duration)> {
         (self.call.0 != 0).then(|| (self.call.0, now.saturating_sub(self.call.1)))
+    }
+
+    /// The call into Kafka's client that runs: its number, its name and how long it has.
+    pub fn client_call(&self, now: Duration) -> Option<(u64, &'static str, Duration)> {
+        let (number, since) = self.client;
+        (number != 0).then(|| (number, calls::words(number), now.saturating_sub(since)))
     }
 
     /// How long the unit has run that runs.

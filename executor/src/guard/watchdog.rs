@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::watch::{LookTime, Sighting, Watch};
 use crate::clock::{Clock, SystemClock};
-use crate::config::CALL_MAX;
+use crate::config::{CALL_MAX, CLIENT_CALL_MAX};
 
 /// The exit status of a process that ends itself this way (sysexits' EX_TEMPFAIL: try again).
 pub const FORCED: i32 = 75;
@@ -40,6 +40,9 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
             std::thread::sleep(every);
             let now = time.look(clock.now());
             sighting.look(&watch, now);
+            if let Some((name, held)) = stuck_client(&sighting, now) {
+                end_client(&watch, name, held);
+            }
             if let Some(held) = stuck(&sighting, now, watch.limit()) {
                 end(&watch, &sighting, held);
             }
@@ -56,6 +59,29 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
 fn stuck(sighting: &Sighting, now: Duration, limit: Duration) -> Option<Duration> {
     let call = sighting.call(now).map(|(_, age)| age).filter(|age| *age >= limit + grace(limit));
     call.or_else(|| sighting.unit(now).filter(|age| *age >= CALL_MAX + grace(CALL_MAX)))
+}
+
+/// The call into Kafka's client that went on too long, and how long it has.
+fn stuck_client(sighting: &Sighting, now: Duration) -> Option<(&'static str, Duration)> {
+    let (_, name, age) = sighting.client_call(now)?;
+    (age >= CLIENT_CALL_MAX).then_some((name, age))
+}
+
+fn end_client(watch: &Watch, name: &str, held: Duration) -> ! {
+    // The event that asked for it is not to blame.
+    watch.spare();
+    say(&client_words(name, held));
+    // SAFETY: nothing can be finished: the worker's thread is in the client.
+    unsafe { libc::_exit(FORCED) }
+}
+
+fn client_words(name: &str, held: Duration) -> String {
+    format!(
+        "error: watchdog: the call \"{name}\" of Kafka's client has not returned for {:.1} s (limit {} s): the process \
+         ends with {FORCED}, and what was not committed comes again\n",
+        held.as_secs_f64(),
+        CLIENT_CALL_MAX.as_secs(),
+    )
 }
 
 fn end(watch: &Watch, sighting: &Sighting, held: Duration) -> ! {
@@ -83,6 +109,10 @@ fn busy(watch: &Watch, sighting: &Sighting, now: Duration) -> String {
         "on": place.map(|(place, offset)| format!("{place}@{offset}")),
         "seconds": seconds,
     });
+    if let Some((_, call, age)) = sighting.client_call(now) {
+        let call = serde_json::json!({ "call": call, "seconds": age.as_secs_f64() });
+        return format!("{}\n", serde_json::json!({ "status": { "running": running, "client": call } }));
+    }
     format!("{}\n", serde_json::json!({ "status": { "running": running } }))
 }
 
@@ -125,6 +155,26 @@ mod tests {
         sighting.look(&watch, 5 * SECOND);
         assert_eq!(stuck(&sighting, 200 * SECOND, 2 * SECOND), None);
         assert_eq!(stuck(&sighting, 271 * SECOND, 2 * SECOND), Some(270 * SECOND));
+    }
+
+    #[test]
+    fn a_call_of_the_client_that_does_not_return_is_named() {
+        let (watch, mut sighting) = (Watch::in_memory(), Sighting::default());
+        let calls = Arc::new(crate::guard::Calls::default());
+        watch.watch_calls(calls.clone());
+        calls.during(crate::guard::ClientCall::SendOffsets, || sighting.look(&watch, SECOND));
+        assert_eq!(stuck_client(&sighting, 60 * SECOND), None);
+        assert_eq!(stuck_client(&sighting, 61 * SECOND), Some(("send offsets to transaction", 60 * SECOND)));
+        assert!(
+            busy(&watch, &sighting, 3 * SECOND)
+                .contains(r#""client":{"call":"send offsets to transaction","seconds":2.0}"#)
+        );
+        let words = client_words("send offsets to transaction", 60 * SECOND);
+        assert!(
+            words.contains("the call \"send offsets to transaction\" of Kafka's client has not returned for 60.0 s")
+        );
+        sighting.look(&watch, 62 * SECOND);
+        assert_eq!(stuck_client(&sighting, 200 * SECOND), None, "it has ended");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::errors::{judge, words};
 use super::producer::Line;
 use super::raw;
 use crate::broker::{Access, Admin, BrokerError, NewTopic, TopicInfo};
+use crate::guard::ClientCall;
 
 /// Kafka's default of `max.message.bytes`, where the broker does not let us ask.
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
@@ -32,8 +33,15 @@ impl KafkaAdmin {
         KafkaAdmin { line, settings, health }
     }
 
+    /// Runs a call that waits for a broker.
+    fn waited<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.line.calls.during(ClientCall::Admin, call)
+    }
+
     fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
-        let asked = self.line.client().client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
+        let client = self.line.client();
+        let ask = || client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
+        let asked = self.line.calls.during(ClientCall::Metadata, ask);
         let answered = asked.map_err(|error| judge(&format!("the topic \"{name}\""), &error))?;
         self.health.answered();
         let Some(topic) = answered.topics().iter().find(|topic| topic.name() == name) else {
@@ -57,8 +65,9 @@ impl KafkaAdmin {
 
     fn describe(&self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
         let admin = self.admin()?;
-        let answered =
-            futures_executor::block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()));
+        let answered = self.waited(|| {
+            futures_executor::block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()))
+        });
         let answered = answered.map_err(|error| judge(&format!("the settings of the topic \"{topic}\""), &error))?;
         let resource = answered.into_iter().next().and_then(Result::ok);
         Ok(resource.and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
@@ -83,7 +92,7 @@ impl Admin for KafkaAdmin {
 
     fn access(&mut self, topic: &str) -> Result<Access, BrokerError> {
         let everything = Access { read: true, write: true };
-        let Some(operations) = raw::operations(&self.line.client(), topic, ANSWER_WAIT_MAX) else {
+        let Some(operations) = self.waited(|| raw::operations(&self.line.client(), topic, ANSWER_WAIT_MAX)) else {
             return Ok(everything);
         };
         let may = |operation| operations.contains(&operation) || operations.contains(&raw::Operation::All);
@@ -91,7 +100,9 @@ impl Admin for KafkaAdmin {
     }
 
     fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
-        let asked = self.line.client().client().fetch_metadata(None, ANSWER_WAIT_MAX);
+        let client = self.line.client();
+        let ask = || client.client().fetch_metadata(None, ANSWER_WAIT_MAX);
+        let asked = self.line.calls.during(ClientCall::Metadata, ask);
         let answered = asked.map_err(|error| judge("the list of topics", &error))?;
         let mut names: Vec<String> = answered.topics().iter().map(|topic| topic.name().to_owned()).collect();
         names.sort();
@@ -112,7 +123,7 @@ impl Admin for KafkaAdmin {
         }
         let admin = self.admin()?;
         let asked = admin.create_topics([&native], &options());
-        let answered = futures_executor::block_on(asked).map_err(|error| judge(&making, &error))?;
+        let answered = self.waited(|| futures_executor::block_on(asked)).map_err(|error| judge(&making, &error))?;
         for result in answered {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}

@@ -19,6 +19,7 @@ use super::producer::Line;
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::guard::ClientCall;
 
 /// Longest wait for an answer: other partitions stand still meanwhile, and the question is asked again.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -67,7 +68,7 @@ fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks,
 
 impl Changelog for KafkaChangelog {
     fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        ends(&self.asker, partition)
+        self.line.calls.during(ClientCall::ListOffsets, || ends(&self.asker, partition))
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
@@ -75,13 +76,14 @@ impl Changelog for KafkaChangelog {
             Some(stable) => stable,
             None => self.settings.reader().create().map_err(refused)?,
         };
-        let ends = ends(&stable, partition);
+        let ends = self.line.calls.during(ClientCall::ListOffsets, || ends(&stable, partition));
         self.stable = Some(stable);
         Ok(ends?.high)
     }
 
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
-        let id = raw::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
+        let ask = || raw::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
+        let id = self.line.calls.during(ClientCall::Admin, ask);
         id.ok_or_else(|| BrokerError::Retriable(format!("no answer about the topic \"{topic}\"")))
     }
 
@@ -89,12 +91,13 @@ impl Changelog for KafkaChangelog {
         let doing = || format!("{partition} cannot be read from offset {offset}");
         let mut at = TopicPartitionList::with_capacity(1);
         let added = at.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset));
-        added.and_then(|()| self.reader.incremental_assign(&at)).map_err(|error| judge(&doing(), &error))
+        let assign = || self.reader.incremental_assign(&at);
+        added.and_then(|()| self.line.calls.during(ClientCall::Assign, assign)).map_err(|error| judge(&doing(), &error))
     }
 
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
         let at = list(std::slice::from_ref(partition));
-        if let Err(error) = self.reader.incremental_unassign(&at) {
+        if let Err(error) = self.line.calls.during(ClientCall::Assign, || self.reader.incremental_unassign(&at)) {
             debug!("{partition} was not being read: {error}");
         }
         Ok(())
@@ -102,7 +105,7 @@ impl Changelog for KafkaChangelog {
 
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
         while into.len() < max {
-            match self.reader.poll(Duration::ZERO) {
+            match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
                 Some(Err(error)) => judge_read(&error)?,
                 None => break,

@@ -29,6 +29,7 @@ use super::{raw, stuck};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::guard::ClientCall;
 
 /// Partitions that a question names which only wakes the threads that fetch.
 const WOKEN_MAX: usize = 64;
@@ -176,7 +177,8 @@ impl KafkaConsumer {
 
     fn unpause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.retain(|partition| !partitions.contains(partition));
-        self.consumer.resume(&list(partitions)).map_err(|error| judge("partitions cannot be resumed", &error))
+        let resumed = self.line.calls.during(ClientCall::Pause, || self.consumer.resume(&list(partitions)));
+        resumed.map_err(|error| judge("partitions cannot be resumed", &error))
     }
 
     /// Acknowledges what the group took away, whether the worker has heard of it or not.
@@ -211,7 +213,9 @@ impl KafkaConsumer {
         if at.is_empty() {
             return Ok(at);
         }
-        let sought = self.consumer.seek_partitions(offsets_list(&at)?, ANSWER_WAIT_MAX);
+        let sought = offsets_list(&at)?;
+        let sought =
+            self.line.calls.during(ClientCall::Seek, || self.consumer.seek_partitions(sought, ANSWER_WAIT_MAX));
         let sought = sought.map_err(|error| judge("partitions cannot be read from their offsets", &error))?;
         let is_refused = |(partition, _): &(TopicPartition, i64)| {
             let found = sought.find_partition(&partition.topic, partition.partition);
@@ -226,16 +230,19 @@ impl KafkaConsumer {
             return Ok(());
         }
         let failed = |error| BrokerError::Fatal(format!("partitions could not be taken over: {error}"));
+        let calls = &self.line.calls;
         if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
-            unassign(&self.consumer, &list(&names)).map_err(failed)?;
-            return self.consumer.incremental_assign(&offsets_list(at)?).map_err(failed);
+            calls.during(ClientCall::Assign, || unassign(&self.consumer, &list(&names))).map_err(failed)?;
+            let new = offsets_list(at)?;
+            return calls.during(ClientCall::Assign, || self.consumer.incremental_assign(&new)).map_err(failed);
         }
         // Here only all partitions can be assigned at once: the others go on where they stand.
         let mut all: BTreeMap<_, _> = self.fetched(|_| true).into_iter().collect();
         all.extend(at.iter().cloned());
         let all: Vec<_> = all.into_iter().collect();
-        self.consumer.assign(&offsets_list(&all)?).map_err(failed)
+        let all = offsets_list(&all)?;
+        calls.during(ClientCall::Assign, || self.consumer.assign(&all)).map_err(failed)
     }
 
     /// Where assigned partitions stand.
@@ -296,7 +303,8 @@ impl KafkaConsumer {
             if led.contains_key(&**topic) {
                 continue;
             }
-            let asked = client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
+            let ask = || client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
+            let asked = self.line.calls.during(ClientCall::Metadata, ask);
             let answered = asked.map_err(|error| judge(&format!("the leaders of \"{topic}\""), &error))?;
             let partitions = answered.topics().iter().flat_map(MetadataTopic::partitions);
             let is_led = |partition: &&MetadataPartition| partition.leader() >= 0;
@@ -313,7 +321,8 @@ impl KafkaConsumer {
         if led.is_empty() {
             return Ok(asked.iter().map(|_| Offsets::new()).collect());
         }
-        let answers = offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
+        let ask = || offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
+        let answers = self.line.calls.during(ClientCall::ListOffsets, ask);
         let name = |first: &TopicPartition| format!("the ends of {} partitions, {first} first", led.len());
         answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
     }
@@ -330,7 +339,7 @@ impl Consumer for KafkaConsumer {
             })
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let subscribed = self.consumer.subscribe(&names);
+        let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
         self.search = Search::start(&self.settings);
         Ok(())
@@ -349,7 +358,7 @@ impl Consumer for KafkaConsumer {
         self.free_stuck()?;
         let mut wait = wait;
         while into.len() < max && !self.consumer.context().has_change() {
-            match self.consumer.poll(wait) {
+            match self.line.calls.during(ClientCall::PollConsumer, || self.consumer.poll(wait)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
                 Some(Err(error)) => self.judge(&error)?,
                 None => break,
@@ -381,8 +390,8 @@ impl Consumer for KafkaConsumer {
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.extend(partitions.iter().cloned());
-        let list = list(partitions);
-        self.consumer.pause(&list).map_err(|error| judge("partitions cannot be paused", &error))
+        let paused = self.line.calls.during(ClientCall::Pause, || self.consumer.pause(&list(partitions)));
+        paused.map_err(|error| judge("partitions cannot be paused", &error))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -405,7 +414,8 @@ impl Consumer for KafkaConsumer {
     }
 
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError> {
-        let asked = self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
+        let ask = || self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
+        let asked = self.line.calls.during(ClientCall::CommittedOffsets, ask);
         let asking = format!("the committed offsets of the group \"{}\"", self.settings.app);
         let answered = asked.map_err(|error| judge(&asking, &error))?;
         let mut committed = Vec::with_capacity(partitions.len());
@@ -477,7 +487,8 @@ impl Consumer for KafkaConsumer {
             // The answer is to what was asked before; whoever waits for another one shall not meet it.
             self.commits = raw::Commits::new(&self.consumer);
         }
-        let given_up = unassign(&self.consumer, &list(partitions));
+        let give_up = || unassign(&self.consumer, &list(partitions));
+        let given_up = self.line.calls.during(ClientCall::Assign, give_up);
         given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
         self.starts.retain(|partition, _| !partitions.contains(partition));
         self.paused.retain(|partition| !partitions.contains(partition));
@@ -506,12 +517,16 @@ impl Consumer for KafkaConsumer {
     /// Dynamic members leave the group; static ones stay until their session ends, so that a
     /// restart disturbs nobody.
     fn close(&mut self) -> Result<(), BrokerError> {
-        self.give_back().map_err(|error| judge("partitions could not be given up", &error))?;
-        self.consumer.close_queue().map_err(|error| judge("the group cannot be left", &error))?;
-        while !self.consumer.closed() {
-            let _ = self.consumer.poll(Duration::from_millis(10));
-        }
-        Ok(())
+        let calls = self.line.calls.clone();
+        let given_back = calls.during(ClientCall::Assign, || self.give_back());
+        given_back.map_err(|error| judge("partitions could not be given up", &error))?;
+        calls.during(ClientCall::Close, || {
+            self.consumer.close_queue().map_err(|error| judge("the group cannot be left", &error))?;
+            while !self.consumer.closed() {
+                let _ = self.consumer.poll(Duration::from_millis(10));
+            }
+            Ok(())
+        })
     }
 }
 

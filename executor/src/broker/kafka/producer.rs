@@ -13,18 +13,24 @@ use rdkafka::message::{DeliveryResult, Header as NativeHeader, Message, OwnedHea
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 use tracing::{debug, info};
 
+use super::aside::Aside;
 use super::config::ClientSettings;
 use super::consumer::offset_list;
 use super::context::Health;
 use super::errors::{Step, is_answer, judge_transaction, words};
 use super::raw;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::config::CLIENT_CALL_MAX;
 use crate::event::message::TopicPartition;
+use crate::guard::{Calls, ClientCall};
 
 /// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
 const INIT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to a call on a transaction. Then its outcome is not known.
 const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the call that puts offsets into a transaction, which may not keep its own bound.
+const OFFSETS_WAIT_MAX: Duration = CALL_WAIT_MAX.saturating_add(Duration::from_secs(2));
+const _: () = assert!(2 * OFFSETS_WAIT_MAX.as_secs() <= CLIENT_CALL_MAX.as_secs(), "the watchdog is the last resort");
 /// How long, and how often, reports of purged records are waited for.
 const PURGE_TURN: Duration = Duration::from_millis(10);
 const PURGE_TURNS_MAX: u32 = 100;
@@ -36,21 +42,25 @@ pub type Client = BaseProducer<DeliveryContext>;
 
 /// Where the producer's client is: a new one may take its place.
 #[derive(Clone)]
-pub struct Line(Rc<RefCell<Arc<Client>>>);
+pub struct Line {
+    client: Rc<RefCell<Arc<Client>>>,
+    /// The call that the worker's thread is in, of any of its clients.
+    pub calls: Arc<Calls>,
+}
 
 impl Line {
     /// A client that is not connected yet.
     pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
-        Ok(Line(Rc::new(RefCell::new(client(settings, health)?))))
+        Ok(Line { client: Rc::new(RefCell::new(client(settings, health)?)), calls: Arc::default() })
     }
 
     /// The client as it is now.
     pub fn client(&self) -> Arc<Client> {
-        self.0.borrow().clone()
+        self.client.borrow().clone()
     }
 
     fn replace(&self, client: Arc<Client>) {
-        let old = std::mem::replace(&mut *self.0.borrow_mut(), client);
+        let old = std::mem::replace(&mut *self.client.borrow_mut(), client);
         // Its end waits for threads and connections of its own: nobody here needs to.
         let ends = move || drop(old);
         if std::thread::Builder::new().name("kaspr-old-producer".to_owned()).spawn(ends).is_err() {
@@ -161,12 +171,21 @@ pub struct KafkaProducer {
     used: bool,
     /// The settings have changed since it was made.
     outdated: bool,
+    aside: Aside,
 }
 
 impl KafkaProducer {
     /// A producer over a client that has connected.
     pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaProducer {
-        KafkaProducer { client: line.client(), line, settings, health, used: false, outdated: false }
+        KafkaProducer {
+            client: line.client(),
+            line,
+            settings,
+            health,
+            used: false,
+            outdated: false,
+            aside: Aside::default(),
+        }
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
@@ -178,7 +197,7 @@ impl KafkaProducer {
         let mut wait = wait;
         loop {
             let before = self.flights().reports;
-            self.client.poll(wait);
+            self.line.calls.during(ClientCall::PollProducer, || self.client.poll(wait));
             wait = Duration::ZERO;
             if self.flights().reports == before {
                 break;
@@ -266,14 +285,16 @@ impl Producer for KafkaProducer {
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
         }
-        let ready = raw::init_transactions(&self.client, INIT_WAIT_MAX);
+        let calls = &self.line.calls;
+        let ready = calls.during(ClientCall::InitTransactions, || raw::init_transactions(&self.client, INIT_WAIT_MAX));
         ready.map_err(|error| judge_transaction(Step::Init, error))?;
         self.used = true;
         Ok(())
     }
 
     fn begin(&mut self) -> Result<(), BrokerError> {
-        raw::begin(&self.client).map_err(|error| judge_transaction(Step::Begin, error))
+        let begun = self.line.calls.during(ClientCall::BeginTransaction, || raw::begin(&self.client));
+        begun.map_err(|error| judge_transaction(Step::Begin, error))
     }
 
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
@@ -359,12 +380,16 @@ impl Producer for KafkaProducer {
             return Ok(());
         }
         let list = offset_list(offsets).map_err(|error| BrokerError::Abort(words(&error)))?;
-        raw::send_offsets(&self.client, &list, group, CALL_WAIT_MAX)
-            .map_err(|error| judge_transaction(Step::Offsets, error))
+        let (client, group) = (self.client.clone(), group.clone());
+        let send = move || raw::send_offsets(&client, &list, &group, CALL_WAIT_MAX);
+        let sent = self.line.calls.during(ClientCall::SendOffsets, || self.aside.run(OFFSETS_WAIT_MAX, send));
+        sent.map_err(|error| judge_transaction(Step::Offsets, error))
     }
 
     fn commit(&mut self) -> Result<(), BrokerError> {
-        raw::commit(&self.client, CALL_WAIT_MAX).map_err(|error| judge_transaction(Step::Commit, error))?;
+        let calls = &self.line.calls;
+        let committed = calls.during(ClientCall::CommitTransaction, || raw::commit(&self.client, CALL_WAIT_MAX));
+        committed.map_err(|error| judge_transaction(Step::Commit, error))?;
         self.health.answered();
         Ok(())
     }
@@ -378,7 +403,8 @@ impl Producer for KafkaProducer {
             }
             self.take_reports(PURGE_TURN);
         }
-        let aborted = raw::abort(&self.client, CALL_WAIT_MAX);
+        let calls = &self.line.calls;
+        let aborted = calls.during(ClientCall::AbortTransaction, || raw::abort(&self.client, CALL_WAIT_MAX));
         let mut flights = self.flights();
         flights.in_flight.clear();
         (flights.failed, flights.fatal, flights.too_large, flights.shut_out) = (None, None, 0, None);
@@ -390,6 +416,11 @@ impl Producer for KafkaProducer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Committed;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::config::Guarantee;
+    use kaspr_ir::plan::Assignor;
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
 
     #[test]
     fn the_partition_that_was_shut_out_is_named_and_not_its_company() {
@@ -407,5 +438,38 @@ mod tests {
         assert!(
             is_answer(Code::PolicyViolation) && !is_answer(Code::MessageTimedOut) && !is_answer(Code::NotCoordinator)
         );
+    }
+
+    #[test]
+    fn a_group_without_its_coordinator_holds_no_worker() {
+        let cluster = MockCluster::new(3).expect("a cluster");
+        cluster.create_topic("in", 1, 3).expect("a topic");
+        cluster.coordinator(MockCoordinator::Transaction("app.0.0".to_owned()), 1).expect("a coordinator");
+        cluster.coordinator(MockCoordinator::Group("app".to_owned()), 2).expect("a coordinator");
+        let settings = ClientSettings {
+            servers: cluster.bootstrap_servers(),
+            app: "app".to_owned(),
+            instance: None,
+            transactional_id: "app.0.0".to_owned(),
+            guarantee: Guarantee::ExactlyOnce,
+            assignor: Assignor::CooperativeSticky,
+            batch_bytes: super::super::config::BATCH_BYTES,
+            user: BTreeMap::new(),
+        };
+        let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
+        let line = Line::new(&settings, health.clone()).expect("a client");
+        let mut producer = KafkaProducer::new(line, settings, health);
+        producer.init_transactions().expect("it begins");
+        producer.begin().expect("a transaction begins");
+        let committed = Committed { offset: 1, metadata: String::new() };
+        let offsets = [OffsetCommit { partition: TopicPartition::new("in", 0), committed }];
+        let group =
+            GroupMetadata { group: "app".to_owned(), generation: 1, member: "member".to_owned(), instance: None };
+        cluster.broker_down(2).expect("it is down");
+        let (clock, bound) = (SystemClock::start(), OFFSETS_WAIT_MAX + Duration::from_secs(5));
+        let sent = producer.send_offsets(&offsets, &group);
+        assert!(clock.now() < bound, "it took {:?}", clock.now());
+        assert!(matches!(sent, Err(BrokerError::Indefinite(_) | BrokerError::Abort(_))), "{sent:?}");
+        producer.init_transactions().expect("the next producer begins");
     }
 }

@@ -83,12 +83,22 @@ impl Alarm {
 fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration, ends: &AtomicBool) {
     let clock = SystemClock::start();
     let mut time = LookTime::start(clock.now(), every);
-    let (mut sighting, mut told) = (Sighting::default(), Told::default());
+    let (mut sighting, mut told, mut told_client) = (Sighting::default(), Told::default(), Told::default());
     while !ends.load(Ordering::Relaxed) {
         std::thread::sleep(every);
         let now = time.look(clock.now());
         sighting.look(watch, now);
-        told.look(watch, &sighting, now);
+        let stall_after = watch.stall_after();
+        told.look(sighting.longest(now), stall_after, || {
+            let on = sighting.doing().and_then(|doing| watch.place(&doing));
+            let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
+            (watch.row_in_words(), on)
+        });
+        let client = sighting.client_call(now);
+        let name = client.map(|(_, name, _)| name).unwrap_or_default();
+        told_client.look(client.map(|(number, _, held)| (number, held)), stall_after, || {
+            (format!("the call \"{name}\" of Kafka's client"), String::new())
+        });
         if let Some((call, why)) = sighting.overdue(now, watch.limit()) {
             Python::attach(|_| {
                 // The call cannot end while we are attached: its end needs the interpreter too.
@@ -109,19 +119,22 @@ struct Told {
 }
 
 impl Told {
-    fn look(&mut self, watch: &Watch, sighting: &Sighting, now: Duration) {
-        let longest = sighting.longest(now);
+    /// `words` gives the call's name, and where it is.
+    fn look(
+        &mut self,
+        longest: Option<(u64, Duration)>,
+        stall_after: Option<Duration>,
+        words: impl FnOnce() -> (String, String),
+    ) {
         match (self.stalled, longest) {
             (Some((number, _)), Some((same, held))) if number == same => self.stalled = Some((number, held)),
             (Some((_, held)), _) => {
                 info!("the call has ended after {:.0} s: the worker goes on", held.as_secs_f64());
                 self.stalled = None;
             }
-            (None, Some((number, held))) if watch.stall_after().is_some_and(|after| held >= after) => {
-                let on = sighting.doing().and_then(|doing| watch.place(&doing));
-                let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
-                let seconds = held.as_secs_f64();
-                warn!("{} has not returned for {seconds:.0} s{on}: this worker stands still", watch.row_in_words());
+            (None, Some((number, held))) if stall_after.is_some_and(|after| held >= after) => {
+                let ((name, on), seconds) = (words(), held.as_secs_f64());
+                warn!("{name} has not returned for {seconds:.0} s{on}: this worker stands still");
                 self.stalled = Some((number, held));
             }
             _ => {}
