@@ -1,0 +1,141 @@
+//! `kasprc compile` and `kasprc check`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use kasprc::diagnostics::{Code, note_to_json, to_json};
+use kasprc::{Compiled, Diagnostic, Options, Severity, SourceFile, Target, compile, load, render};
+
+use super::{explain, fail, write};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TargetName {
+    /// Specs arrive as they are written.
+    Files,
+    /// The Kubernetes operator in use today brings them, and drops fields that it does not know.
+    Operator,
+}
+
+/// How faults are found and told.
+#[derive(clap::Args)]
+pub struct Faults {
+    /// How faults are printed on stderr.
+    ///
+    /// text is for people; json is for programs, one object a line with "code", "severity" (error,
+    /// warning or note), "message", "file", "line", "column", "endLine", "endColumn", "label",
+    /// "labels" (further places with a "text") and "hints". Lines and columns count from 1.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    message_format: Format,
+    /// Warnings fail the compile too.
+    #[arg(long)]
+    deny_warnings: bool,
+    /// The Python version whose syntax is accepted.
+    #[arg(long, value_name = "MAJOR.MINOR", default_value = "3.11", value_parser = python_version)]
+    python_version: (u8, u8),
+    /// Accept warnings of a code. Beside a line the comment "# kaspr: allow CODE" does so.
+    #[arg(long, value_name = "CODE", value_parser = explain::code)]
+    allow: Vec<Code>,
+    /// Who brings the specs to the pods: operator warns of what would not arrive.
+    #[arg(long, value_enum, default_value_t = TargetName::Files)]
+    target: TargetName,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// The plan as text.
+    Plan,
+    /// The plan as JSON, which kaspr-exec runs.
+    Json,
+    /// The graph for graphviz.
+    Dot,
+    /// The graph for documents that draw mermaid.
+    Mermaid,
+    /// What was written.
+    Ast,
+    /// What is true.
+    Hir,
+    /// The graph, rules applied.
+    Graph,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn python_version(text: &str) -> Result<(u8, u8), String> {
+    let (major, minor) = text.split_once('.').ok_or("a version is like 3.11")?;
+    match (major.parse(), minor.parse()) {
+        (Ok(major), Ok(minor)) => Ok((major, minor)),
+        _ => Err("a version is like 3.11".to_owned()),
+    }
+}
+
+/// Compiles specs and prints what comes out, if anything is to be printed.
+pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBuf>)>) -> ExitCode {
+    let files = match load::files(paths) {
+        Ok(files) => files,
+        Err(error) => return fail(2, &error.to_string()),
+    };
+    let target = match faults.target {
+        TargetName::Files => Target::Files,
+        TargetName::Operator => Target::Operator,
+    };
+    let prints_stages = matches!(emit, Some((Emit::Ast | Emit::Hir, _)));
+    let options = Options {
+        python_version: faults.python_version,
+        target,
+        prints_stages,
+        only_checks: emit.is_none(),
+        allow: faults.allow.clone(),
+    };
+    let mut compiled = compile(&files, &options);
+    if faults.deny_warnings {
+        compiled.diagnostics.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
+    }
+    report(&compiled, &files, faults.message_format);
+    let has_errors = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+    let debug_print = matches!(emit, Some((Emit::Ast, _)));
+    if compiled.diagnostics.iter().any(has_errors) && !debug_print {
+        return ExitCode::from(1);
+    }
+    match emit {
+        Some((emit, output)) => write(&text(&compiled, emit, output.as_deref()), output),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "this is where the program speaks")]
+fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
+    match format {
+        Format::Text => {
+            compiled.notes.iter().for_each(|note| eprintln!("note: {note}"));
+            eprint!("{}", render(&compiled.diagnostics, files, std::io::stderr().is_terminal()));
+        }
+        Format::Json => {
+            compiled.notes.iter().for_each(|note| eprintln!("{}", note_to_json(note)));
+            eprint!("{}", to_json(&compiled.diagnostics, files));
+        }
+    }
+}
+
+fn text(compiled: &Compiled, emit: Emit, output: Option<&Path>) -> String {
+    let json = output.is_some_and(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let emit = if json && emit == Emit::Plan { Emit::Json } else { emit };
+    let (plan, graph) = (compiled.plan.as_ref(), compiled.graph.as_ref());
+    match emit {
+        Emit::Plan => plan.map(kaspr_ir::plan::Plan::to_text),
+        Emit::Json => plan.map(kaspr_ir::plan::Plan::to_json),
+        Emit::Dot => graph.map(kaspr_ir::graph::Graph::to_dot),
+        Emit::Mermaid => graph.map(kaspr_ir::graph::Graph::to_mermaid),
+        Emit::Ast => compiled.ast.clone(),
+        Emit::Hir => compiled.hir.clone(),
+        Emit::Graph => graph.map(|graph| format!("{graph:#?}\n")),
+    }
+    .unwrap_or_default()
+}

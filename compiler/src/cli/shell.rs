@@ -1,0 +1,23 @@
+//! `kasprc completions` and `kasprc man`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::{Arguments, fail, write};
+
+/// Prints the completions of a shell.
+pub fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "kasprc", &mut text);
+    write(&String::from_utf8_lossy(&text), None)
+}
+
+/// Writes the man pages into a folder.
+pub fn man(folder: &Path) -> ExitCode {
+    match clap_mangen::generate_to(Arguments::command(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(2, &format!("cannot write into \"{}\": {error}", folder.display())),
+    }
+}
