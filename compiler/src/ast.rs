@@ -1,4 +1,4 @@
-//! What was written: every field optional, every value with its place.
+//! The specs as they were written: every field optional, every value with its place.
 //!
 //! Both forms of a spec become the same tree, so that nothing after this knows which was read.
 
@@ -68,7 +68,7 @@ pub struct Agent {
 /// `input`.
 #[derive(Debug)]
 pub struct Input {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// `topic`.
     pub topic: Option<InputTopic>,
@@ -83,7 +83,7 @@ pub struct Input {
 /// `input.topic`.
 #[derive(Debug)]
 pub struct InputTopic {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// One name, or several separated by commas.
     pub name: Option<Text>,
@@ -93,7 +93,7 @@ pub struct InputTopic {
     pub settings: TopicSettings,
 }
 
-/// What is said of a topic, whether it is read or written.
+/// Settings of a topic that is read or written.
 #[derive(Debug, Default)]
 pub struct TopicSettings {
     /// `keySerializer`.
@@ -119,7 +119,7 @@ pub struct TopicSettings {
 /// `input.take`.
 #[derive(Debug)]
 pub struct Take {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// `max`.
     pub max: Option<Spanned<u32>>,
@@ -130,7 +130,7 @@ pub struct Take {
 /// A code block.
 #[derive(Clone, Debug)]
 pub struct Code {
-    /// Where the Python stands.
+    /// Place of the Python.
     pub at: At,
     /// The Python text.
     pub text: String,
@@ -143,7 +143,7 @@ pub struct Code {
 /// One of `output.topics`, or `topicSend`.
 #[derive(Debug)]
 pub struct TopicOutput {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// A fixed topic.
     pub name: Option<Text>,
@@ -170,7 +170,7 @@ pub struct TopicOutput {
 /// One of `output.channels`.
 #[derive(Debug)]
 pub struct ChannelOutput {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// The channel.
     pub name: Option<Text>,
@@ -187,11 +187,11 @@ pub struct ChannelOutput {
 /// One of `output.sinks`.
 #[derive(Debug)]
 pub struct SinkOutput {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// Its name.
     pub name: Option<Text>,
-    /// What is called.
+    /// The code that is called.
     pub code: Option<Code>,
     /// `predicate`.
     pub predicate: Option<Code>,
@@ -202,7 +202,7 @@ pub struct SinkOutput {
 /// One of `processors.operations`.
 #[derive(Debug)]
 pub struct Operation {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// Its name.
     pub name: Option<Text>,
@@ -223,7 +223,7 @@ pub struct Operation {
 /// One of an operation's `tables`.
 #[derive(Debug)]
 pub struct TableParameter {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// The table.
     pub name: Option<Text>,
@@ -234,7 +234,7 @@ pub struct TableParameter {
 /// `onError`.
 #[derive(Debug)]
 pub struct OnError {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// `action`.
     pub action: Option<Text>,
@@ -282,7 +282,7 @@ pub struct Table {
 /// A table's `window`.
 #[derive(Debug)]
 pub struct Window {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// `tumbling`.
     pub tumbling: Option<Frame>,
@@ -297,7 +297,7 @@ pub struct Window {
 /// `tumbling` or `hopping`: durations as text with a unit, or as a number of seconds.
 #[derive(Debug)]
 pub struct Frame {
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// `size`.
     pub size: Option<Text>,

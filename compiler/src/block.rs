@@ -5,7 +5,7 @@ use kaspr_ir::plan::LineMap;
 use crate::ast::Code;
 use crate::source::{At, Text};
 
-/// Where a byte of a block's Python stands in the file.
+/// Finds the place in the file of a byte of a block's Python.
 pub fn place(code: &Code, file: &str, byte: usize) -> usize {
     let Some(starts) = line_starts(code, file) else { return code.at.start };
     let byte = byte.min(code.text.len());
@@ -38,7 +38,7 @@ pub fn line_map(code: &Code, file: &Text<'_>) -> LineMap {
     LineMap::Each((0..count).map(place).collect())
 }
 
-/// Where each line of the Python starts in the file, if its lines can be followed there.
+/// Finds the start of each line of the Python in the file, if its lines can be followed there.
 fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
     if !code.literal {
         return Some(follow(code, file));
@@ -56,7 +56,7 @@ fn line_starts(code: &Code, file: &str) -> Option<Vec<usize>> {
     Some(starts)
 }
 
-/// Where the first line of a literal block starts, and how far its lines are indented. The parser says
+/// Finds the start of the first line of a literal block, and the indent of its lines. The parser says
 /// that it stands about where its first text is: empty lines before that are lines of the Python too.
 fn first_line(code: &Code, file: &str) -> (usize, usize) {
     let line_start = |at: usize| file[..at].rfind('\n').map_or(0, |at| at + 1);

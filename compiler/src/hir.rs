@@ -1,4 +1,4 @@
-//! What is true of an app: names resolved, defaults filled in, nothing optional that must be there.
+//! The app as it is meant: names resolved, defaults filled in, nothing optional that must be there.
 
 use kaspr_ir::graph::{AgentInfo, Source};
 use kaspr_ir::plan::{
@@ -8,7 +8,7 @@ use kaspr_ir::plan::{
 /// A whole app.
 #[derive(Clone, Debug)]
 pub struct Hir {
-    /// What is said of the app as a whole.
+    /// The app as a whole.
     pub app: App,
     /// Files of the specs.
     pub files: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Hir {
 pub struct Agent {
     /// All but its way.
     pub info: AgentInfo,
-    /// Where its events come from.
+    /// Source of its events.
     pub input: Input,
     /// Its operations, in the order defined.
     pub operations: Vec<Step>,
@@ -45,7 +45,7 @@ pub struct Agent {
     pub sinks: Vec<SinkOutput>,
 }
 
-/// Where an agent's events come from.
+/// Source of an agent's events.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Kafka, in batches or one by one.

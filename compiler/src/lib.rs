@@ -13,6 +13,7 @@ pub mod diagnostics;
 pub mod hir;
 pub mod load;
 mod lower;
+mod options;
 mod python;
 mod read;
 mod rules;
@@ -26,6 +27,7 @@ use kaspr_ir::plan::Plan;
 
 pub use check::settings::names as setting_names;
 pub use diagnostics::{Diagnostic, Severity, render};
+pub use options::{Options, Target};
 pub use source::SourceFile;
 pub use yaml::{data, rewrite};
 
@@ -34,44 +36,7 @@ use diagnostics::{Code, Sink, allow};
 use hir::Hir;
 use source::At;
 
-/// How to compile.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The Python version whose syntax is accepted.
-    pub python_version: (u8, u8),
-    /// Who brings the specs to the pods.
-    pub target: Target,
-    /// Whether the AST and the HIR are printed too: for those who work on the compiler.
-    pub prints_stages: bool,
-    /// Faults are all that is asked for: then specs need no agent, as where files are checked one by one.
-    pub only_checks: bool,
-    /// Warnings that are accepted wherever they are.
-    pub allow: Vec<Code>,
-}
-
-/// Who brings the specs to the pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Target {
-    /// They arrive as they are written.
-    #[default]
-    Files,
-    /// The Kubernetes operator in use today, which drops fields that it does not know.
-    Operator,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            python_version: python::VERSION,
-            target: Target::Files,
-            prints_stages: false,
-            only_checks: false,
-            allow: Vec::new(),
-        }
-    }
-}
-
-/// What came of a compile.
+/// Result of a compile.
 #[derive(Debug)]
 pub struct Compiled {
     /// The plan; `None` where there are errors.
@@ -91,7 +56,7 @@ pub struct Compiled {
 /// Compiles all files as one app. Pure and total: whatever the texts, there is an answer. Files count
 /// in the order given; `load::files` sorts them.
 pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
-    let mut sink = Sink::new(options.target);
+    let mut sink = Sink::new(options.target == Target::Operator);
     let texts: Vec<&str> = files.iter().enumerate().map(|(number, file)| text(number, file, &mut sink)).collect();
     let mut ast = Ast::default();
     let mut notes = Vec::new();

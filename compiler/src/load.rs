@@ -13,7 +13,7 @@ pub enum LoadError {
     Unreadable {
         /// The path as given.
         path: String,
-        /// Why.
+        /// The reason.
         error: std::io::Error,
     },
     /// A folder without specs.

@@ -42,7 +42,7 @@ fn reads_topic(node: &kaspr_ir::graph::Node) -> bool {
     }
 }
 
-/// What each agent reads.
+/// Inputs of each agent.
 fn inputs(graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Vec<Input> {
     let mut inputs = vec![Input::Channel(ChannelId(0)); graph.agents.len()];
     for (number, channel) in graph.channels.iter().enumerate() {

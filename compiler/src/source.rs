@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct SourceFile {
     /// Its name, for diagnostics and plans.
     pub name: String,
-    /// What it holds.
+    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -39,7 +39,7 @@ impl At {
 pub struct Spanned<T> {
     /// The thing.
     pub value: T,
-    /// Where.
+    /// Its place.
     pub at: At,
 }
 
@@ -48,7 +48,7 @@ pub struct Spanned<T> {
 pub struct Text<'a> {
     /// The text.
     pub text: &'a str,
-    /// Where each line starts.
+    /// Start of each line.
     lines: Vec<usize>,
 }
 

@@ -11,20 +11,20 @@ use crate::plan::{
     SinkOutput, Step, Table, Topic, TopicOutput, Topics,
 };
 
-/// Where events enter an agent.
+/// Entry of events into an agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Which topics.
+    /// Its topics.
     pub topics: Topics,
-    /// How keys are read.
+    /// Codec by which keys are read.
     pub key_codec: Codec,
-    /// How values are read.
+    /// Codec by which values are read.
     pub value_codec: Codec,
     /// The part of each value that is decoded. `None`: all of it.
     pub part: Option<Part>,
 }
 
-/// Where values leave an agent.
+/// Exit of values from an agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sink {
     /// Kafka.
@@ -33,7 +33,7 @@ pub enum Sink {
     Custom(SinkOutput),
 }
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// Events enter.
@@ -53,11 +53,11 @@ pub enum Kind {
 pub struct Node {
     /// `None` for channels.
     pub agent: Option<AgentId>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What travels on an edge.
+/// Contract of an edge: the shape of what travels on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contract {
     /// Single values.
@@ -69,11 +69,11 @@ pub enum Contract {
 /// From a node to one that comes after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
-    /// What travels.
+    /// Shape of what travels.
     pub contract: Contract,
     /// The place among the edges that leave the same node: outputs are served in list order.
     pub order: u32,
-    /// How a channel output picks what it passes on.
+    /// The channel output that picks what is passed on.
     pub via: Option<ChannelOutput>,
 }
 
@@ -84,7 +84,7 @@ pub struct AgentInfo {
     pub name: String,
     /// Text for plans and drawings.
     pub description: Option<String>,
-    /// Where its document stands.
+    /// Place of its document.
     pub place: Place,
     /// See the plan.
     pub isolated_partitions: bool,

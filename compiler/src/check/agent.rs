@@ -69,7 +69,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Where events come from; `None` where that is faulty.
+    /// Source of the events; `None` where it is faulty.
     fn input(&mut self, agent: &ast::Agent) -> Option<Input> {
         let lacks = |at| Diagnostic::new(Code::K0101, "the input names neither a topic nor a channel", at);
         let Some(input) = &agent.input else {

@@ -21,7 +21,7 @@ impl Blocks {
         (self.blocks, self.functions)
     }
 
-    /// Whether a function awaits, as far as can be seen.
+    /// Tells a function that awaits, as far as can be seen.
     pub fn awaits(&self, function: FunctionId) -> bool {
         matches!(self.functions[function.index()].shape, Shape::Async | Shape::AsyncGenerator)
     }
@@ -32,7 +32,7 @@ impl Blocks {
     }
 }
 
-/// Whose blocks are checked: an agent, and its init block.
+/// Owner of the blocks that are checked: an agent, and its init block.
 pub struct Scope {
     /// `agent "echo-agent"`.
     pub owner: String,
@@ -47,17 +47,17 @@ pub struct InitBlock {
     code: Written,
 }
 
-/// What a function is called with, and what for.
+/// A call of a function: its arguments and its purpose.
 pub struct Call<'a> {
     /// `operation "echo"`.
     pub role: String,
     /// Parameters that tables are given to, and where they are named.
     pub tables: Vec<(&'a str, crate::source::At)>,
-    /// Whether these are all of them: where one is faulty, what the function is given is not known.
+    /// True where these are all of them: where one is faulty, what the function is given is not known.
     pub tables_are_known: bool,
     /// The value is a batch.
     pub is_batch: bool,
-    /// What its result is for.
+    /// Purpose of its result.
     pub purpose: Purpose,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What a function's result is for.
+/// Purpose of a function's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// It goes on.
@@ -87,7 +87,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// How a function is called that serves this, and what its silence would mean; `None` where nothing
+    /// Names a function that serves this, and the meaning of its silence; `None` where nothing
     /// is expected of it.
     fn needs_value(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
@@ -162,7 +162,7 @@ impl Checker<'_> {
         (BlockId(u32::try_from(self.blocks.blocks.len() - 1).expect("blocks are counted in u32")), module)
     }
 
-    /// What is wrong with a block whatever it is for.
+    /// Reports the faults that a block has whatever it is for.
     fn check_module(&mut self, scope: &Scope, role: &str, code: &Written, module: &Module) {
         let text = self.texts[code.at.file].text;
         if let Some(limit) = &module.excess {
@@ -221,7 +221,7 @@ impl Checker<'_> {
         }
     }
 
-    /// How a function uses the tables and the batch that it is given.
+    /// Checks the function's use of the tables and the batch that it is given.
     fn check_uses(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
         let text = self.texts[code.at.file].text;
         let of = |name: &str| found.uses_of_parameters.iter().find(|used| used.parameter == name);
@@ -310,7 +310,7 @@ impl Checker<'_> {
         Some(self.blocks.add_function(function))
     }
 
-    /// What gives a table's missing values.
+    /// The function that gives a table's missing values.
     pub(super) fn default_selector(&mut self, owner: &str, code: &Written) -> Option<FunctionId> {
         let scope = Scope { owner: owner.to_owned(), init: None };
         let (block, module) = self.block(&scope, "defaultSelector", code);

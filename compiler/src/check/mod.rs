@@ -17,15 +17,15 @@ use kaspr_ir::plan::{AgentId, App, Assignor, Channel, ChannelId, Codec, Place, T
 use crate::ast::{self, Ast};
 use crate::diagnostics::{Code, Diagnostic, Severity, Sink};
 use crate::hir::Hir;
+use crate::options::{Options, Target};
 use crate::source::{At, Spanned, Text};
-use crate::{Options, Target};
 use blocks::Blocks;
 
-/// What all checks work with.
+/// State that all checks share.
 pub struct Checker<'a> {
     /// Texts of the files, by number.
     texts: &'a [Text<'a>],
-    /// Where faults go.
+    /// Receiver of faults.
     sink: &'a mut Sink,
     /// Blocks and functions so far.
     blocks: Blocks,
@@ -244,7 +244,7 @@ impl Checker<'_> {
         None
     }
 
-    /// What a field without which nothing goes says; a fault where it is missing.
+    /// Text of a required field; a fault where it is missing.
     fn required<'b>(&mut self, field: &'b Option<ast::Text>, what: &str, at: &At) -> Option<&'b Spanned<String>> {
         let name = what.rsplit('.').next().unwrap_or(what);
         if field.is_none() && !self.is_faulty(at, &[name]) {
@@ -253,7 +253,7 @@ impl Checker<'_> {
         field.as_ref()
     }
 
-    /// Whether one of these fields of a mapping stands there, faulty: it is not missing.
+    /// Tells that one of these fields of a mapping stands there, faulty: it is not missing.
     fn is_faulty(&self, mapping: &At, fields: &[&str]) -> bool {
         fields.iter().any(|field| self.sink.is_marked(mapping, field))
     }

@@ -91,7 +91,7 @@ impl Checker<'_> {
         })
     }
 
-    /// What is sent to a channel that nobody reads is gone.
+    /// Warns of a channel without a reader: values that are sent to it are gone.
     fn warn_unread(&mut self, name: &ast::Text, channel: ChannelId) {
         if self.is_partial || !self.channels[channel.index()].readers.is_empty() {
             return;

@@ -6,7 +6,7 @@ use super::Checker;
 use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic, nearest};
 
-/// What a setting's value must be.
+/// Kind of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Anything.
@@ -23,7 +23,7 @@ enum Kind {
     Policy,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// Where a group begins: a word, or a time.
+    /// Start of a group: a word, or a time.
     From,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn get<'a>(apps: &'a [ast::App], name: &str) -> Option<&'a str> {
 }
 
 impl Checker<'_> {
-    /// Whether kaspr-exec would take an app's settings.
+    /// Checks that kaspr-exec would take an app's settings.
     pub(super) fn check_settings(&mut self, apps: &[ast::App]) {
         for (name, value) in apps.iter().flat_map(|app| &app.config) {
             match SETTINGS.iter().find(|(known, _)| *known == name.value) {
@@ -176,7 +176,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What kaspr-exec cannot read or write yet.
+    /// Codecs that kaspr-exec cannot read or write yet.
     pub(super) fn check_codec_is_built(&mut self, codec: &Codec, written: &Option<Text>) {
         let Some(written) = written else { return };
         if !matches!(codec, Codec::Raw | Codec::Json | Codec::Binary) {

@@ -9,7 +9,7 @@ use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::source::Spanned;
 
-/// What was written of an app, by name.
+/// Agents and tables of an app as they were written, by name.
 struct App<'a> {
     agents: &'a [ast::Agent],
     tables: BTreeMap<&'a str, &'a ast::Table>,
@@ -82,7 +82,7 @@ fn input_topics(agent: &ast::Agent) -> Option<(impl Iterator<Item = &str>, &ast:
 }
 
 impl Checker<'_> {
-    /// Whether tables fit the topics that feed them, and each other.
+    /// Checks that tables fit the topics that feed them, and each other.
     pub(super) fn check_tables(&mut self, agents: &[ast::Agent], tables: &[ast::Table]) {
         tables.iter().filter_map(|table| table.name.as_ref()).for_each(|name| self.check_table_name(name));
         let app = App::new(agents, tables);

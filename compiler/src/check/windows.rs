@@ -47,7 +47,7 @@ impl Checker<'_> {
         })
     }
 
-    /// Whose time decides; the event's where nothing is said.
+    /// Finds the time that decides; the event's where nothing is written.
     fn relative_to(&mut self, window: &ast::Window, selector: Option<FunctionId>) -> Option<RelativeTo> {
         let written = window.relative_to.as_ref();
         let fault = |message: String, at| Diagnostic::new(Code::K0308, message, at);

@@ -18,10 +18,10 @@ pub enum TargetName {
     Operator,
 }
 
-/// How faults are found and told.
+/// Options for finding and printing faults.
 #[derive(clap::Args)]
 pub struct Faults {
-    /// How faults are printed on stderr.
+    /// Format of faults on stderr.
     ///
     /// text is for people; json is for programs, one object a line with "code", "severity" (error,
     /// warning or note), "message", "file", "line", "column", "endLine", "endColumn", "label",
@@ -37,7 +37,7 @@ pub struct Faults {
     /// Accept warnings of a code. Beside a line the comment "# kaspr: allow CODE" does so.
     #[arg(long, value_name = "CODE", value_parser = explain::code)]
     allow: Vec<Code>,
-    /// Who brings the specs to the pods: operator warns of what would not arrive.
+    /// Path of the specs to the pods: operator warns of fields that would not arrive.
     #[arg(long, value_enum, default_value_t = TargetName::Files)]
     target: TargetName,
 }
@@ -52,9 +52,9 @@ pub enum Emit {
     Dot,
     /// The graph for documents that draw mermaid.
     Mermaid,
-    /// What was written.
+    /// The specs as they were written.
     Ast,
-    /// What is true.
+    /// The specs with names resolved and defaults filled in.
     Hir,
     /// The graph, rules applied.
     Graph,

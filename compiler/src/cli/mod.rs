@@ -46,7 +46,7 @@ enum Command {
         /// Files, folders (their *.yaml and *.yml), or - for standard input. All are one app.
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// What to print. ast, hir and graph are for those who work on the compiler.
+        /// Form of the output. ast, hir and graph are for those who work on the compiler.
         #[arg(long, value_enum, default_value_t = compile::Emit::Plan)]
         emit: compile::Emit,
         /// Write it to a file instead. A name ending in .json writes the plan that kaspr-exec runs.
@@ -65,7 +65,7 @@ enum Command {
     },
     /// Print the JSON Schema of specs, for editors.
     Schema {
-        /// How the specs are written.
+        /// Form of the specs.
         #[arg(long, value_enum, default_value_t = schema::SpecForm::Kubernetes)]
         form: schema::SpecForm,
     },

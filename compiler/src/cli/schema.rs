@@ -12,7 +12,7 @@ use super::write;
 pub enum SpecForm {
     /// Kubernetes resources in camelCase.
     Kubernetes,
-    /// What the operator mounts into pods, in snake_case.
+    /// Definitions that the operator mounts into pods, in snake_case.
     Definition,
 }
 

@@ -3,7 +3,7 @@
 use super::{Code, Diagnostic, Severity, code};
 use crate::source::{At, Text};
 
-/// What stands in a comment before the codes.
+/// Words of a comment before the codes.
 const MARK: &str = "kaspr: allow";
 
 /// The annotation that accepts findings in its whole document.
@@ -14,9 +14,9 @@ pub const ANNOTATION: &str = "kaspr.io/allow";
 pub struct Allowance {
     /// The code, as it is written.
     pub name: String,
-    /// Where that is written.
+    /// Place of the comment.
     pub at: At,
-    /// Where findings are accepted.
+    /// Stretch in which findings are accepted.
     pub within: At,
 }
 

@@ -2,14 +2,14 @@
 
 use super::Severity;
 
-/// What there is to read about a code: its folder in `specs/errors/`.
+/// Texts about a code: its folder in `specs/errors/`.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
-    /// What it is, why it is a fault, what to do.
+    /// Explanation: the fault, the reason, the remedy.
     pub text: &'static str,
     /// A spec that raises it.
     pub broken: &'static str,
-    /// What kasprc says of that spec.
+    /// Output of kasprc for that spec.
     pub said: &'static str,
     /// The spec, mended.
     pub mended: &'static str,
@@ -40,12 +40,12 @@ macro_rules! codes {
             /// All codes, in order.
             pub const ALL: &[Code] = &[$(Code::$code,)*];
 
-            /// How severe it is where nothing else is said.
+            /// Gives its severity where the check sets no other.
             pub fn severity(self) -> Severity {
                 match self { $(Code::$code => Severity::$severity,)* }
             }
 
-            /// What it is about, in a line.
+            /// Gives its title.
             pub fn title(self) -> &'static str {
                 match self { $(Code::$code => $title,)* }
             }

@@ -15,10 +15,9 @@ pub use near::{nearest, nearest_within};
 
 use std::collections::HashSet;
 
-use crate::Target;
 use crate::source::At;
 
-/// Whether a fault stops the compile.
+/// Severity of a fault: an error stops the compile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// No plan comes out.
@@ -32,17 +31,17 @@ pub enum Severity {
 pub struct Diagnostic {
     /// Its stable code.
     pub code: Code,
-    /// Whether it stops the compile.
+    /// Its severity: an error stops the compile.
     pub severity: Severity,
-    /// What is wrong, in lower case, naming the thing in the user's words.
+    /// The fault, in lower case, naming the thing in the user's words.
     pub message: String,
-    /// Where it is written.
+    /// Its place.
     pub at: At,
     /// Text under that place.
     pub under: Option<String>,
     /// Further places.
     pub labels: Vec<(At, String)>,
-    /// What to do.
+    /// Advice.
     pub hints: Vec<String>,
 }
 
@@ -97,16 +96,16 @@ pub struct Sink {
     more: usize,
     /// The specs reach the pods through Kubernetes.
     is_for_operator: bool,
-    /// What is worth knowing and no fault.
+    /// Notes: worth knowing and no fault.
     notes: Vec<String>,
     /// Fields that stand in a mapping, faulty: where it starts, and their names.
     marked: HashSet<(usize, usize, String)>,
 }
 
 impl Sink {
-    /// Collects for specs that reach the pods in this way.
-    pub fn new(target: Target) -> Sink {
-        Sink { is_for_operator: target == Target::Operator, ..Sink::default() }
+    /// Collects faults, those that only Kubernetes would find too where the operator brings the specs.
+    pub fn new(is_for_operator: bool) -> Sink {
+        Sink { is_for_operator, ..Sink::default() }
     }
 
     /// Notes a fault that only Kubernetes would find.
@@ -121,7 +120,7 @@ impl Sink {
         self.notes.push(note);
     }
 
-    /// What was noted so far.
+    /// Gives the notes so far.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
@@ -132,7 +131,7 @@ impl Sink {
         self.marked.insert((mapping.file, mapping.start, field.to_owned()));
     }
 
-    /// Whether a field was marked.
+    /// Tells a field that was marked.
     pub fn is_marked(&self, mapping: &At, field: &str) -> bool {
         self.marked.contains(&(mapping.file, mapping.start, field.to_owned()))
     }

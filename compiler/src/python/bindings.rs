@@ -7,7 +7,7 @@ use ruff_python_ast::visitor::{Visitor, walk_except_handler, walk_expr, walk_pat
 use ruff_python_ast::{Alias, ExceptHandler, Expr, Parameters, Pattern, Stmt};
 use ruff_text_size::{Ranged, TextRange};
 
-/// What the statements of one scope bind; scopes inside it apart.
+/// Names that the statements of one scope bind; scopes inside it apart.
 #[derive(Default)]
 pub struct Bindings<'a> {
     /// Names that are assigned, imported, defined or deleted here.

@@ -156,7 +156,7 @@ const BUILTINS: &[&str] = &[
     "zip",
 ];
 
-/// Whether every block knows the name without defining it.
+/// Tells names that every block knows without defining them.
 pub fn is_builtin(name: &str) -> bool {
     BUILTINS.binary_search(&name).is_ok()
 }

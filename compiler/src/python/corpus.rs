@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::read;
 
-/// What CPython says of each file: `1.2` (its version), then `ok PATH` or `no PATH`.
+/// CPython's judgement of each file: `1.2` (its version), then `ok PATH` or `no PATH`.
 const JUDGE: &str = r#"
 import ast, pathlib, sys, sysconfig, warnings
 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-//! How deep Python nests: a bound before anything walks it.
+//! Depth of nested Python: a bound before anything walks it.
 
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_pattern, walk_stmt};
 use ruff_python_ast::{Expr, Pattern, Stmt};
@@ -7,7 +7,7 @@ use ruff_python_ast::{Expr, Pattern, Stmt};
 /// times as many, and people at a tenth of it.
 pub const DEPTH_MAX: usize = 1000;
 
-/// Whether statements nest deeper than is allowed.
+/// Tells statements that nest deeper than is allowed.
 pub fn is_deeper(suite: &[Stmt]) -> bool {
     let mut gauge = Gauge { depth: 0, is_exceeded: false };
     gauge.visit_body(suite);

@@ -1,7 +1,7 @@
-//! What a function uses of its value: a few fields, as far as that can be proven.
+//! Fields that a function uses of its value, as far as that can be proven.
 //!
 //! `v["a"]` read or set, `v.get("a")`, `"a" in v`, `v is None` and `return v` use a field or none;
-//! every other mention of the name could show the whole object to somebody, and ends the proof. What
+//! every other mention of the name could show the whole object to other code, and ends the proof. What
 //! a field holds may go anywhere: it is decoded whole. Removing a field ends the proof too, because
 //! one that is removed and set again moves to the end of its object.
 
@@ -11,14 +11,14 @@ use kaspr_ir::plan::FieldUse;
 use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{CmpOp, Expr, ExprCall, ExprCompare, ExprContext, ExprSubscript, Stmt};
 
-/// What statements use of a name's object; `None`: they may use more of it than fields.
+/// Finds the fields of a name's object that statements use; `None`: they may use more of it.
 pub fn of_body(name: &str, body: &[Stmt]) -> Option<FieldUse> {
     let mut uses = Uses { name, ..Uses::default() };
     uses.visit_body(body);
     uses.found()
 }
 
-/// What a lambda's expression uses of it.
+/// Finds the fields of it that a lambda's expression uses.
 pub fn of_expression(name: &str, expr: &Expr) -> Option<FieldUse> {
     let mut uses = Uses { name, ..Uses::default() };
     uses.returned(expr);
@@ -31,7 +31,7 @@ struct Uses<'n> {
     fields: BTreeSet<String>,
     gives_it: bool,
     uses_more: bool,
-    /// How many functions the walk is inside of: what they return stays with the caller.
+    /// Number of functions that the walk is inside of: their results stay with the caller.
     depth: usize,
 }
 

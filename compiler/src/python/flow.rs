@@ -1,4 +1,4 @@
-//! Whether control reaches the end of statements: conservative, a doubt is a no.
+//! Control flow: tells statements whose end is reached; conservative, a doubt is a no.
 
 use ruff_python_ast::{Expr, Stmt, StmtTry};
 

@@ -37,9 +37,9 @@ const COROUTINES: [&str; 4] = ["asyncio.sleep", "asyncio.wait_for", "asyncio.to_
 /// A call to be asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loose {
-    /// What is called, by its names: `time`, `sleep`. The first is a name of the module.
+    /// Names of the callee: `time`, `sleep`. The first is a name of the module.
     pub names: Vec<String>,
-    /// Where.
+    /// Its place.
     pub at: Range<usize>,
     /// Nothing awaits its result, or it runs on the loop.
     pub is_dropped: bool,
@@ -68,7 +68,7 @@ impl Loose {
     }
 }
 
-/// What a module's imports bind, as dotted names; names that mean several things are left out.
+/// Dotted names that a module's imports bind; names that mean several things are left out.
 pub fn imports(suite: &[Stmt]) -> HashMap<String, String> {
     let mut finds = Imports::default();
     finds.visit_body(suite);

@@ -31,7 +31,7 @@ pub const VERSION: (u8, u8) = (3, 11);
 /// A code block, as far as the compiler needs to know it. Ranges are bytes of its text.
 #[derive(Clone, Debug, Default)]
 pub struct Module {
-    /// What does not parse, and why.
+    /// Text that does not parse, and the reasons.
     pub faults: Vec<(Range<usize>, String)>,
     /// Functions defined at its top level, in source order.
     pub functions: Vec<Defined>,
@@ -43,11 +43,11 @@ pub struct Module {
     pub mentions_context: bool,
     /// Names that it uses and neither defines nor gets from Python; each at its first use.
     pub unresolved: Vec<Unresolved>,
-    /// Which names are defined cannot be told: it is opaque, or deletes names.
+    /// Its names cannot be told: it is opaque, or deletes names.
     pub hides_names: bool,
     /// Imports relative to a package, which a block has not.
     pub relative_imports: Vec<Range<usize>>,
-    /// What its imports bind, where that is one thing, as dotted names.
+    /// Dotted names that its imports bind, where each is one thing.
     pub imports: HashMap<String, String>,
     /// Its functions that are coroutines, whatever runs before they are called.
     pub coroutines: HashSet<String>,
@@ -69,7 +69,7 @@ impl Module {
 pub struct Unresolved {
     /// The name.
     pub name: String,
-    /// Where it is used first.
+    /// Place of its first use.
     pub at: Range<usize>,
     /// Names of the block that could be used there.
     pub visible: Vec<String>,
@@ -80,9 +80,9 @@ pub struct Unresolved {
 pub struct Defined {
     /// Its name.
     pub name: String,
-    /// Where the name stands.
+    /// Place of the name.
     pub at: Range<usize>,
-    /// What calling it gives.
+    /// Shape of a call's result.
     pub shape: Shape,
     /// Its parameters; `None` where a decorator may have changed them.
     pub parameters: Option<Parameters>,
@@ -90,7 +90,7 @@ pub struct Defined {
     pub only_reads: bool,
     /// The fields of its first argument that it uses, where it provably uses nothing else of it.
     pub uses: Option<FieldUse>,
-    /// How it uses its parameters.
+    /// Uses of its parameters.
     pub uses_of_parameters: Vec<state::Use>,
     /// Some `return` or `yield` gives a value, or no call comes to its end, as far as can be seen.
     pub gives_value: bool,
@@ -103,7 +103,7 @@ pub struct Defined {
 pub struct Parameters {
     /// By position: names, and whether each has a default.
     pub positional: Vec<(String, bool)>,
-    /// How many of them cannot be given by keyword.
+    /// Number of them that cannot be given by keyword.
     pub positional_only: usize,
     /// By keyword only: names, and whether each has a default.
     pub keyword_only: Vec<(String, bool)>,
@@ -114,7 +114,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Why `f(value, **keywords)` cannot be called; `None`: it can.
+    /// Finds the reason why `f(value, **keywords)` cannot be called; `None`: it can.
     pub fn refuses(&self, values: usize, keywords: &[&str]) -> Option<Refusal> {
         for keyword in keywords {
             let by_position =
@@ -135,7 +135,7 @@ impl Parameters {
     }
 }
 
-/// Why a call does not fit a function.
+/// Reason why a call does not fit a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It has no parameter of this name.

@@ -38,7 +38,7 @@ pub fn read(text: &str, (major, minor): (u8, u8)) -> Module {
     stacker::maybe_grow(STACK, STACK, || read_within(text, PythonVersion { major, minor }))
 }
 
-/// How deep brackets nest, those in strings and comments counted too: what no text that people write
+/// Depth of brackets, those in strings and comments counted too: what no text that people write
 /// comes near needs no exact answer, and CPython gives up at 200.
 fn bracket_depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
@@ -113,7 +113,7 @@ fn bound_once<'a>(suite: &'a [Stmt], globals: &HashSet<String>) -> HashSet<&'a s
     &once - &again
 }
 
-/// Whether some expression of a statement binds a name by `:=`.
+/// Tells statements in which some expression binds a name by `:=`.
 fn binds_in_passing(stmt: &Stmt) -> bool {
     struct Finds(bool);
     impl<'a> Visitor<'a> for Finds {
@@ -243,7 +243,7 @@ fn parameters(parameters: &ruff_python_ast::Parameters) -> Parameters {
     }
 }
 
-/// What a function's own body does, nested functions apart.
+/// Features of a function's own body, nested functions apart.
 #[derive(Default)]
 struct Body {
     yields: bool,

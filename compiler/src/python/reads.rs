@@ -26,7 +26,7 @@ const METHODS: [&str; 14] = [
 /// Builtins that change nothing and keep nothing, as long as the block binds none of these names itself.
 pub const BUILTINS: [&str; 10] = ["len", "isinstance", "str", "int", "float", "bool", "abs", "round", "min", "max"];
 
-/// Whether statements only read the values they see.
+/// Tells statements that only read the values they see.
 pub fn body(body: &[Stmt]) -> bool {
     body.iter().all(|stmt| match stmt {
         Stmt::Pass(_) => true,
@@ -44,7 +44,7 @@ pub fn body(body: &[Stmt]) -> bool {
     })
 }
 
-/// Whether an expression only reads the values it sees.
+/// Tells expressions that only read the values they see.
 pub fn expression(expr: &Expr) -> bool {
     let all = |exprs: &[Expr]| exprs.iter().all(expression);
     match expr {

@@ -21,10 +21,10 @@ use ruff_text_size::{Ranged, TextRange};
 use super::bindings::{Bindings, parameter_names, range};
 use super::{Unresolved, is_builtin};
 
-/// What the walk finds.
+/// Findings of the walk.
 #[derive(Default)]
 pub struct Found {
-    /// What CPython's compiler refuses, and why.
+    /// Code that CPython's compiler refuses, and the reasons.
     pub faults: Vec<(Range<usize>, String)>,
     /// Names bound at the module's top level or declared `global` anywhere.
     pub names: HashSet<String>,
@@ -107,7 +107,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// What stands around the node that is visited: what the parser's own checks ask for.
+/// Surroundings of the node that is visited, as the parser's own checks ask for them.
 struct Around<'a> {
     scopes: Vec<Scope<'a>>,
     errors: RefCell<Vec<SemanticSyntaxError>>,
@@ -331,7 +331,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// Whether a handler catches a `NameError`; a doubt is a yes.
+/// Tells handlers that may catch a `NameError`.
 fn catches_name_errors(handler: &ExceptHandler) -> bool {
     let ExceptHandler::ExceptHandler(handler) = handler;
     let catches = |expr: &Expr| match expr {
@@ -369,7 +369,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
                 is_evaluated.then(|| self.visit_expr(&assign.annotation));
                 self.visit_expr(&assign.target);
             }
-            // Its value is evaluated when somebody asks for it.
+            // Its value is evaluated when code asks for it.
             Stmt::TypeAlias(alias) => self.visit_expr(&alias.name),
             Stmt::Delete(delete) => {
                 self.deletes |= delete.targets.iter().any(Expr::is_name_expr);

@@ -1,4 +1,4 @@
-//! How a function uses a parameter that is a table, or a list: changes of a table's value that are
+//! Uses of a parameter that is a table, or a list: changes of a table's value that are
 //! never assigned back, attributes that tables do not have, a list asked like a dict.
 //!
 //! Conservative: where a table or its value goes anywhere that is not understood, nothing is said.
@@ -12,7 +12,7 @@ use ruff_text_size::Ranged;
 
 use super::bindings::{Bindings, parameter_names, range};
 
-/// What tables have: all that a mutable mapping has, and what is theirs.
+/// Methods of tables: those of a mutable mapping, and their own.
 pub const TABLE_ATTRIBUTES: [&str; 11] =
     ["get", "keys", "values", "items", "pop", "popitem", "clear", "update", "setdefault", "copy", "prefix_scan"];
 /// Methods of a table that give a value of it.
@@ -39,7 +39,7 @@ const CHANGES: [&str; 14] = [
 /// Methods of dicts that lists do not have.
 const OF_DICTS: [&str; 5] = ["get", "items", "keys", "values", "setdefault"];
 
-/// How a function uses one of its parameters.
+/// Uses of one parameter of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// The parameter.
@@ -52,7 +52,7 @@ pub struct Use {
     pub as_dict: Option<Range<usize>>,
 }
 
-/// How a function uses its parameters; those that it binds anew are left out.
+/// Finds a function's uses of its parameters; those that it binds anew are left out.
 pub fn of(function: &StmtFunctionDef) -> Vec<Use> {
     let bound = Bindings::of(&function.body);
     let parameters = parameter_names(&function.parameters).filter(|name| !bound.names.contains(*name));
@@ -70,7 +70,7 @@ fn of_parameter(name: &str, body: &[Stmt]) -> Use {
     Use { parameter: name.to_owned(), lost, unknown, as_dict: as_dict.filter(|_| !asks_type) }
 }
 
-/// Whether an expression is a value of the table: `t[k]`, `t.get(k)`, or a name for one.
+/// Tells an expression that is a value of the table: `t[k]`, `t.get(k)`, or a name for one.
 fn is_value(table: &str, aliases: &HashSet<String>, expr: &Expr) -> bool {
     match expr {
         Expr::Subscript(subscript) => is_name(&subscript.value, table),
@@ -83,7 +83,7 @@ fn is_value(table: &str, aliases: &HashSet<String>, expr: &Expr) -> bool {
     }
 }
 
-/// Whether an expression is a value of the table or something within one, and the name at its root.
+/// Tells an expression that is a value of the table or something within one, and the name at its root.
 fn root<'a>(table: &str, aliases: &HashSet<String>, expr: &'a Expr) -> Option<Option<&'a str>> {
     if is_value(table, aliases, expr) {
         return Some(match expr {

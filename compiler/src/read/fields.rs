@@ -6,12 +6,12 @@ use crate::diagnostics::{Code, Diagnostic, Sink, nearest};
 use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node, Style, boolean};
 
-/// How a spec is written.
+/// Form in which a spec is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A Kubernetes resource: camelCase, unknown fields are faults.
     Kubernetes,
-    /// What the operator mounts: snake_case, unknown fields are ignored, null means absent.
+    /// Definitions that the operator mounts: snake_case, unknown fields are ignored, null means absent.
     Definition,
 }
 
@@ -39,9 +39,9 @@ pub struct Fields<'a> {
     path: String,
     form: Form,
     known: Vec<String>,
-    /// Where else the mapping is said to stand.
+    /// Other place at which the mapping is said to stand.
     other_at: Option<At>,
-    /// Where faults go.
+    /// Receiver of faults.
     pub sink: &'a mut Sink,
 }
 
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
         Fields { node, path: path.to_owned(), form, known: Vec::new(), other_at: None, sink }
     }
 
-    /// Where the mapping stands.
+    /// Gives the place of the mapping.
     pub fn at(&self) -> At {
         self.node.at.clone()
     }
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
         found.filter(|node| !node.is_null())
     }
 
-    /// Where a field's name stands, if it is written.
+    /// Finds the place of a field's name, if it is written.
     fn key(&self, name: &str) -> Option<At> {
         let written = self.form.written(name);
         let Kind::Map(pairs) = &self.node.kind else { return None };
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         self.other_at = Some(at.clone());
     }
 
-    /// Whether a field stands here, and is faulty.
+    /// Tells a field that stands here, and is faulty.
     pub fn is_faulty(&self, name: &str) -> bool {
         self.sink.is_marked(&self.node.at, name)
     }
@@ -302,7 +302,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Whether the mapping's Python is empty: its lines may stand beside it, not indented.
+    /// Tells that the mapping's Python is empty: its lines may stand beside it, not indented.
     fn lacks_block(&self) -> bool {
         self.node.get("python").and_then(Node::text).is_some_and(|text| text.trim().is_empty())
     }

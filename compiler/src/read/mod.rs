@@ -17,7 +17,7 @@ const LATER: [&str; 3] = ["KasprJoin", "KasprTask", "KasprWebView"];
 /// Kinds that can be loaded.
 const KINDS: [&str; 3] = ["KasprAgent", "KasprTable", "KasprApp"];
 
-/// Reads one document into the AST. Gives a note where the document is somebody else's.
+/// Reads one document into the AST. Gives a note where the document is another product's.
 pub fn document(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     if node.is_null() {
         return None;
@@ -188,7 +188,7 @@ fn component_name(metadata: &mut Fields<'_>) -> Option<Spanned<String>> {
 /// Longest name of a Kubernetes resource.
 const NAME_MAX: usize = 253;
 
-/// Whether a resource of Kubernetes may have this name: a subdomain as in RFC 1123.
+/// Tells names that a resource of Kubernetes may have: subdomains as in RFC 1123.
 fn is_kubernetes_name(name: &str) -> bool {
     let is_end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let is_label = |label: &str| {

@@ -30,7 +30,7 @@ pub const RETENTION: Bounds = Bounds::new(0, i64::MAX / 1000, Code::K0003);
 pub const TAKE: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0104);
 /// All tries of an event together.
 pub const ATTEMPTS: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0003);
-/// What each wait is multiplied by: a back-off does not shrink.
+/// Factor by which each wait grows: a back-off does not shrink.
 pub const FACTOR: (f64, f64) = (1.0, 1000.0);
 /// The share of a wait that is left to chance.
 pub const JITTER: (f64, f64) = (0.0, 1.0);
@@ -43,7 +43,7 @@ fn digits(node: &Node) -> Option<String> {
     }
 }
 
-/// What was found, as it is written.
+/// Gives what was found, as it is written.
 fn found(node: &Node) -> String {
     match node.text() {
         Some(text) if node.what() == "a number" => text.to_owned(),

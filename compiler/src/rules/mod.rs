@@ -37,7 +37,7 @@ pub fn apply(mut graph: Graph) -> Graph {
     graph
 }
 
-/// What every rule keeps: nodes that something flows through, by name, and the edges between them.
+/// The part of a graph that every rule keeps: nodes that something flows through, by name, and the edges between them.
 fn skeleton(graph: &Graph) -> (Vec<String>, Vec<(usize, usize, u32)>) {
     let flows = |index: &petgraph::stable_graph::NodeIndex| {
         matches!(graph.flow[*index].kind, Kind::Source(_) | Kind::Channel(_))

@@ -177,7 +177,7 @@ impl<'a> Flow<'a> {
         functions.into_iter().flatten().try_for_each(|function| (!self.gives(function)?).then_some(()))
     }
 
-    /// Whether the function may return the value itself.
+    /// Tells functions that may return the value itself.
     fn gives(&mut self, function: FunctionId) -> Option<bool> {
         let function = &self.graph.functions[function.index()];
         let uses = function.uses.as_ref()?;

@@ -1,4 +1,4 @@
-//! What each rule makes of a small app, as the printed plan shows it.
+//! Results of each rule for a small app, as the printed plan shows them.
 
 use expect_test::{Expect, expect};
 

@@ -33,7 +33,7 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What the schemas say of a document: of the form that it is written in.
+/// Judges a document by the schema of the form that it is written in.
 fn judge(document: &Value) -> Result<(), String> {
     let form = if document.get("kind").is_some() { Form::Kubernetes } else { Form::Definition };
     let validator = jsonschema::validator_for(&schema(form)).expect("the schema is one");

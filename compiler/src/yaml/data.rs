@@ -59,7 +59,7 @@ fn text(value: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(value).to_string());
 }
 
-/// Whether a plain scalar is a number that JSON can spell.
+/// Tells plain scalars that are numbers as JSON can spell them.
 fn is_number(text: &str) -> bool {
     let starts = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     starts && serde_json::from_str::<serde_json::Number>(text).is_ok()

@@ -1,4 +1,4 @@
-//! What is wrong with a text that is no YAML, in words of the one who wrote it, at the line that is
+//! Faults of a text that is no YAML, in words of the one who wrote it, at the line that is
 //! to be mended: the parser says where it gave up.
 
 use crate::diagnostics::{Code, Diagnostic};
@@ -120,7 +120,7 @@ mod tests {
     use crate::diagnostics::Sink;
     use crate::source::Text;
 
-    /// What is said, with line and column.
+    /// Message, with line and column.
     fn said(text: &str) -> Vec<(u32, u32, String)> {
         let mut sink = Sink::default();
         crate::yaml::parse(0, text, &mut sink);

@@ -24,13 +24,13 @@ const BROKEN_MAX: usize = 100;
 /// A node of the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where it stands.
+    /// Its place.
     pub at: At,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// A scalar.
@@ -46,11 +46,11 @@ pub enum Kind {
 pub struct Scalar {
     /// The text, escapes and folding done.
     pub text: String,
-    /// How it is written.
+    /// Its style.
     pub style: Style,
 }
 
-/// How a scalar is written.
+/// Style of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Without quotes.
@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    /// What it is, for messages: `a list`.
+    /// Names its kind, for messages: `a list`.
     pub fn what(&self) -> &'static str {
         match &self.kind {
             Kind::List(_) => "a list",
@@ -126,7 +126,7 @@ pub fn parse(file: usize, text: &str, sink: &mut Sink) -> Vec<Node> {
     tree.documents()
 }
 
-/// Where the next document after a byte starts: at a line that begins with `---`, whatever stands
+/// Finds the start of the next document after a byte: a line that begins with `---`, whatever stands
 /// before it (YAML 1.2, section 9.1.2).
 fn next_document(text: &str, after: usize) -> Option<usize> {
     let is_marker = |at: &usize| text[at + 4..].chars().next().is_none_or(char::is_whitespace);
@@ -173,7 +173,7 @@ struct Tree<'a> {
     broken: usize,
 }
 
-/// Why a document ends before its end; it has been reported.
+/// Reason why a document ends before its end; it has been reported.
 struct Broken {
     /// No other document of the file is read.
     is_final: bool,

@@ -70,7 +70,7 @@ struct Entries {
     /// Of each; an item of a block list starts with its dash.
     spans: Vec<Range<usize>>,
     is_flow: bool,
-    /// What stands before a new one: `- ` in a block list.
+    /// Text before a new one: `- ` in a block list.
     lead: &'static str,
 }
 
@@ -219,7 +219,7 @@ impl Edit<'_> {
         self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
     }
 
-    /// Where a node ends, its closing bracket included, line breaks behind it not.
+    /// Finds the end of a node, its closing bracket included, line breaks behind it not.
     fn end(&self, node: &Node) -> usize {
         let last = match &node.kind {
             Kind::Scalar(_) => return node.at.start + self.text[node.at.range()].trim_end().len(),
@@ -385,7 +385,7 @@ fn pair(key: &str, value: &Node) -> String {
     format!("{}: {}", flow(&word(key)), flow(value))
 }
 
-/// Whether a text means itself without quotes, wherever it stands.
+/// Tells texts that mean themselves without quotes, wherever they stand.
 fn is_plain(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ');
     let is_null = matches!(text, "null" | "Null" | "NULL");

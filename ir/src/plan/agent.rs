@@ -16,7 +16,7 @@ pub struct Channel {
     pub readers: Vec<AgentId>,
 }
 
-/// What the specs say of a topic.
+/// A topic as the specs describe it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Topic {
@@ -44,9 +44,9 @@ pub struct Agent {
     /// Text for plans and drawings.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub description: Option<String>,
-    /// Where its document stands.
+    /// Place of its document.
     pub place: Place,
-    /// Where its events come from.
+    /// Source of its events.
     pub input: Input,
     /// Batches never mix partitions and async work of one never waits for another.
     pub isolated_partitions: bool,
@@ -61,7 +61,7 @@ pub struct Agent {
     pub channel_outputs: Vec<ChannelOutput>,
     /// Custom sinks, in list order.
     pub sinks: Vec<SinkOutput>,
-    /// What happens to an event that fails here. `None`: the app's setting.
+    /// Policy for events that fail here. `None`: the app's setting.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub on_error: Option<OnError>,
     /// Longest time of one call in ms. `None`: the app's setting.
@@ -69,7 +69,7 @@ pub struct Agent {
     pub timeout_ms: Option<u64>,
 }
 
-/// Where an agent's events come from.
+/// Source of an agent's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Input {
@@ -96,14 +96,14 @@ pub struct Init {
 pub struct Step {
     /// The operation's name. It may stand in a pipeline more than once.
     pub operation: String,
-    /// Where the operation is defined.
+    /// Place of the operation's definition.
     pub place: Place,
-    /// What it does.
+    /// Its action.
     pub action: Action,
     /// Tables given to the function, in the order written.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tables: Vec<TableParameter>,
-    /// What happens to an event that fails here. `None`: the agent's.
+    /// Policy for events that fail here. `None`: the agent's.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub on_error: Option<OnError>,
     /// Longest time of one call in ms. `None`: the agent's.
@@ -111,7 +111,7 @@ pub struct Step {
     pub timeout_ms: Option<u64>,
 }
 
-/// What a step does with a value.
+/// Action of a step on a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Action {
@@ -122,7 +122,7 @@ pub enum Action {
     /// The value is sent from inside the pipeline.
     #[serde(rename_all = "camelCase")]
     TopicSend {
-        /// Where and how.
+        /// The output: topic, codecs, selectors.
         output: Box<TopicOutput>,
         /// The value goes on unchanged; else `None`, or with `ack` the record's metadata.
         pass_through: bool,
@@ -133,13 +133,13 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TopicOutput {
-    /// Where it is written in the spec.
+    /// Its place in the spec.
     pub place: Place,
-    /// Which topic.
+    /// Its topic.
     pub topic: TopicChoice,
-    /// How keys are written.
+    /// Codec by which keys are written.
     pub key_codec: Codec,
-    /// How values are written.
+    /// Codec by which values are written.
     pub value_codec: Codec,
     /// A falsy result vetoes the send.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -163,13 +163,13 @@ pub struct TopicOutput {
     pub forwards: bool,
 }
 
-/// Which topic an output sends to.
+/// Topic of an output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TopicChoice {
     /// Always this one.
     Name(String),
-    /// What the function returns for the value.
+    /// The function's result for the value.
     Selector(FunctionId),
 }
 
@@ -177,7 +177,7 @@ pub enum TopicChoice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelOutput {
-    /// Where it is written in the spec.
+    /// Its place in the spec.
     pub place: Place,
     /// The channel.
     pub channel: ChannelId,
@@ -201,7 +201,7 @@ pub struct ChannelOutput {
 pub struct SinkOutput {
     /// Its name.
     pub name: String,
-    /// Where it is written in the spec.
+    /// Its place in the spec.
     pub place: Place,
     /// Called with the value.
     pub function: FunctionId,

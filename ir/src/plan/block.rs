@@ -18,7 +18,7 @@ pub struct Block {
     pub init: Option<BlockId>,
     /// The file that it stands in.
     pub file: FileId,
-    /// Where each line of the Python text stands in the file.
+    /// Places in the file of the lines of the Python text.
     pub lines: LineMap,
     /// The Python text, dedented as YAML does it.
     pub code: String,
@@ -32,9 +32,9 @@ pub struct Function {
     pub block: BlockId,
     /// Its name there.
     pub name: String,
-    /// Where it is defined, or the block's place if it comes from somewhere else.
+    /// Place of its definition, or the block's if it comes from somewhere else.
     pub place: Place,
-    /// What calling it gives, as far as the compiler can see.
+    /// Shape of a call's result, as far as the compiler can see.
     pub shape: Shape,
     /// It, its block or its init mentions `context`: only then is `context["event"]` prepared.
     pub reads_context: bool,
@@ -45,7 +45,7 @@ pub struct Function {
     pub uses: Option<FieldUse>,
 }
 
-/// What a function uses of an object that it is given: it reads these fields, sets them or asks
+/// Fields of its argument that a function uses: it reads these fields, sets them or asks
 /// whether they are there, and neither removes one nor shows the object to other code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -56,7 +56,7 @@ pub struct FieldUse {
     pub gives_it: bool,
 }
 
-/// What calling a function gives.
+/// Shape of a call's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Shape {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How bytes become values and values bytes.
+/// Codec between bytes and values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Codec {

@@ -80,7 +80,7 @@ pub struct Plan {
     pub plan_version: u32,
     /// SHA-256, in hex, of the plan as compact JSON with this field empty.
     pub revision: String,
-    /// What the specs say of the app as a whole.
+    /// The app as a whole, as the specs describe it.
     pub app: App,
     /// Files of the specs, named as they were given to the compiler.
     pub files: Vec<String>,
@@ -100,7 +100,7 @@ pub struct Plan {
     pub readers: Vec<Reader>,
 }
 
-/// What the specs say of the app as a whole. Flags and the environment come before it.
+/// The app as a whole, as the specs describe it. Flags and the environment come before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct App {
@@ -111,6 +111,6 @@ pub struct App {
     /// `spec.config` of the `KasprApp`, only settings that concern running.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub settings: BTreeMap<String, serde_json::Value>,
-    /// How Kafka's group protocol may divide the partitions.
+    /// Division of the partitions by Kafka's group protocol.
     pub assignor: Assignor,
 }

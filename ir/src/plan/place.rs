@@ -16,7 +16,7 @@ pub struct Place {
     pub column: u32,
 }
 
-/// Where the lines of a block's Python text stand in its file.
+/// Places in its file of the lines of a block's Python text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum LineMap {

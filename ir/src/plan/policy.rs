@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What happens to an event that fails ("Processing Failures" of the guide).
+/// Policy for events that fail ("Failures" in `docs/semantics.md`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "action")]
 pub enum OnError {
@@ -22,7 +22,7 @@ pub enum OnError {
         attempts: u32,
         /// The waits between them.
         backoff: Backoff,
-        /// What happens after the last: never `Retry`.
+        /// Policy after the last try: never `Retry`.
         then: Box<OnError>,
     },
 }

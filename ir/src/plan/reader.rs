@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AgentId, Codec};
 
-/// How partitions are divided among the members of the group.
+/// Division of partitions among the members of the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assignor {
@@ -33,11 +33,11 @@ pub struct Part {
 pub struct Reader {
     /// The agent with the topic input, then the others in name order.
     pub agents: Vec<AgentId>,
-    /// Which topics.
+    /// Its topics.
     pub topics: Topics,
-    /// How keys are read.
+    /// Codec by which keys are read.
     pub key_codec: Codec,
-    /// How values are read.
+    /// Codec by which values are read.
     pub value_codec: Codec,
     /// The part of each value that is decoded. `None`: all of it. Set by the rule `project`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -45,7 +45,7 @@ pub struct Reader {
     /// Events are handed over in batches.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window: Option<BatchWindow>,
-    /// What runs one event at a time.
+    /// The track: it runs one event at a time.
     pub track: Track,
 }
 
@@ -67,11 +67,11 @@ pub struct BatchWindow {
     pub max: u32,
     /// Time from the first event of a batch to its hand-over, at most, in ms.
     pub within_ms: u64,
-    /// Which events may share a batch.
+    /// Events that may share a batch.
     pub scope: BatchScope,
 }
 
-/// Which events may share a batch.
+/// Events that may share a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BatchScope {
@@ -83,7 +83,7 @@ pub enum BatchScope {
     Partition,
 }
 
-/// What runs at most one event at a time.
+/// A track: it runs at most one event at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Track {

@@ -15,13 +15,13 @@ pub struct Table {
     /// Text for plans and drawings.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub description: Option<String>,
-    /// Where its document stands.
+    /// Place of its document.
     pub place: Place,
     /// Whole on every worker, with one changelog partition.
     pub global: bool,
-    /// How keys are written.
+    /// Codec by which keys are written.
     pub key_codec: Codec,
-    /// How values are written.
+    /// Codec by which values are written.
     pub value_codec: Codec,
     /// Gives the value of a missing key: a class or zero-argument factory, or the value itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -45,14 +45,14 @@ pub struct TableWindow {
     pub size_ms: u64,
     /// From one window's start to the next: `size_ms` when tumbling.
     pub step_ms: u64,
-    /// How long a window is kept.
+    /// Time for which a window is kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_ms: Option<u64>,
-    /// Whose time decides.
+    /// The time that decides.
     pub relative_to: RelativeTo,
 }
 
-/// Whose time a window goes by.
+/// The time that a window goes by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RelativeTo {
@@ -60,7 +60,7 @@ pub enum RelativeTo {
     Stream,
     /// The worker's clock.
     Now,
-    /// What the function returns.
+    /// The function's result.
     Custom(FunctionId),
 }
 

@@ -20,7 +20,7 @@ pub struct Drawing {
     pub agents: Vec<Frame>,
     /// Shapes that belong to no agent: channels, tables, topics.
     pub shapes: Vec<Shape>,
-    /// What flows where.
+    /// Flows between the shapes.
     pub arrows: Vec<Arrow>,
 }
 
@@ -36,9 +36,9 @@ impl Drawing {
 pub struct Frame {
     /// The agent's name.
     pub name: String,
-    /// What happens to its failures, where it says so.
+    /// Policy for its failures, where the spec names one.
     pub policy: Option<String>,
-    /// What stands inside.
+    /// Shapes inside.
     pub shapes: Vec<Shape>,
 }
 
@@ -47,7 +47,7 @@ pub struct Frame {
 pub struct Shape {
     /// Unique in the drawing.
     pub id: String,
-    /// What it stands for.
+    /// Its role.
     pub role: Role,
     /// Its lines of text.
     pub lines: Vec<String>,
@@ -55,7 +55,7 @@ pub struct Shape {
     pub is_declared: bool,
 }
 
-/// What a shape stands for.
+/// Role of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The point through which values pass where an agent has no operators.
@@ -78,7 +78,7 @@ pub enum Role {
     Topic(TopicUse),
 }
 
-/// How the app uses a topic.
+/// Use of a topic by the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicUse {
     /// Only read.
@@ -98,13 +98,13 @@ pub struct Arrow {
     pub from: String,
     /// The shape it enters.
     pub to: String,
-    /// What it stands for.
+    /// Its role.
     pub flow: Flow,
     /// Its lines of text.
     pub label: Vec<String>,
 }
 
-/// What an arrow stands for.
+/// Meaning of an arrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Values.
@@ -132,7 +132,7 @@ impl Graph {
     }
 }
 
-/// How a topic is used in the app.
+/// Finds the use of a topic in the app.
 #[derive(Default)]
 struct Use {
     read: bool,
@@ -310,7 +310,7 @@ impl Artist<'_> {
     }
 }
 
-/// What stands inside its agent's box; `None` for a source and for what stands outside.
+/// Makes the shape inside the agent's box; `None` for a source and for shapes outside.
 fn inside(index: NodeIndex, node: &Node) -> Option<Shape> {
     let (role, lines) = match &node.kind {
         Kind::BatchWindow(window) => {
