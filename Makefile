@@ -89,6 +89,17 @@ sim-mutants: ## Breaks one rule of delivery after the other: a seed or a test mu
 	@.ci/install build
 	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/sim_mutants.py
 
+.PHONY: quick
+quick: ## What to run while you work: formatting, lints, unit and golden tests, some seeds (two minutes once built)
+	@.ci/install build
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@python3 tests/oracle/mutants.py --check && python3 tests/oracle/sim_mutants.py --check
+	@$(CARGO) build --quiet --workspace --bins
+	@$(CARGO) test --quiet -p kaspr-ir -p kasprc -p kaspr-exec
+	@export KASPR_TEST_SEEDS=0:200; $(CARGO) test --quiet -p kaspr-tests --test house --test documents --test errors --test golden --test oracle
+	@export SEEDS=0..100; $(CARGO) test --quiet -p kaspr-tests --test simulator -- every_seed
+
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it
 	@export UPDATE_EXPECT=1; $(CARGO) test --quiet -p kaspr-tests --test golden
 	@for spec in earthquakes shop; do dot -Tsvg specs/$$spec/plan.dot -o specs/$$spec/plan.svg; done
