@@ -30,8 +30,7 @@ test: ## Formatting, lints and every test (first time a quarter of an hour)
 	@echo "Step 5 of 5: unit, golden and end-to-end tests (a dozen minutes)"
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --workspace --bins
-	@$(CARGO) test --quiet --workspace
-	@echo "All tests passed."
+	@set -o pipefail; $(CARGO) test --no-fail-fast --workspace 2>&1 | python3 tests/summary.py
 
 bench: ## Time per event beside bare Python loops, and memory, in one run (first time 3 to 6 minutes)
 	@.ci/install bench
