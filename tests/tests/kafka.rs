@@ -676,7 +676,7 @@ fn a_group_begins_where_it_is_told() {
 fn a_stop_that_takes_too_long_is_forced() {
     let broker = broker();
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
-    let body = "import time\n            def step(value): print('sleeps'); time.sleep(100)";
+    let body = "import time\n            def step(value): print('sleeps'); time.sleep(100); return value";
     let spec = agent("sleeps", &input, "", &output, body);
     broker.produce(&input, numbered(1, 1));
     for (deadline, again) in [("1s", false), ("1h", true)] {
