@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -28,9 +29,10 @@ const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct KafkaChangelog {
     /// Reads what is committed.
     reader: BaseConsumer,
-    /// Sees the ends of logs.
-    asker: BaseConsumer,
-    /// Sees the ends of what is decided; made when somebody asks, which is rare.
+    /// Sees the ends of logs. It reads nothing, so nothing tells it that a leader has moved: one that got no
+    /// answer is made anew, or it would ask a broker that is gone until it looks at the cluster again.
+    asker: Option<BaseConsumer>,
+    /// Sees the ends of what is decided, in the same way; made when somebody asks, which is rare.
     stable: Option<BaseConsumer>,
     settings: ClientSettings,
     line: Line,
@@ -41,12 +43,9 @@ pub struct KafkaChangelog {
 impl KafkaChangelog {
     /// A reader of nothing yet.
     pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
-        let refused = |error: KafkaError| {
-            BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
-        };
         Ok(KafkaChangelog {
             reader: settings.reader().create().map_err(refused)?,
-            asker: settings.unstable().create().map_err(refused)?,
+            asker: None,
             stable: None,
             settings: settings.clone(),
             line,
@@ -60,24 +59,31 @@ fn refused(error: KafkaError) -> BrokerError {
     BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
 }
 
-fn ends(client: &BaseConsumer, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+/// Asks a client for the ends of a partition. The client is kept only if it answers.
+fn ends(
+    kept: &mut Option<BaseConsumer>,
+    settings: &ClientConfig,
+    partition: &TopicPartition,
+) -> Result<Watermarks, BrokerError> {
+    let client = match kept.take() {
+        Some(client) => client,
+        None => settings.create().map_err(refused)?,
+    };
     let asked = client.fetch_watermarks(&partition.topic, partition.partition, ASK_WAIT_MAX);
     let (low, high) = asked.map_err(|error| judge(&format!("the ends of {partition}"), &error))?;
+    *kept = Some(client);
     Ok(Watermarks { low, high })
 }
 
 impl Changelog for KafkaChangelog {
     fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        self.line.calls.during(ClientCall::ListOffsets, || ends(&self.asker, partition))
+        let settings = self.settings.unstable();
+        self.line.calls.during(ClientCall::ListOffsets, || ends(&mut self.asker, &settings, partition))
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
-        let stable = match self.stable.take() {
-            Some(stable) => stable,
-            None => self.settings.reader().create().map_err(refused)?,
-        };
-        let ends = self.line.calls.during(ClientCall::ListOffsets, || ends(&stable, partition));
-        self.stable = Some(stable);
+        let settings = self.settings.reader();
+        let ends = self.line.calls.during(ClientCall::ListOffsets, || ends(&mut self.stable, &settings, partition));
         Ok(ends?.high)
     }
 
