@@ -25,6 +25,10 @@ pub enum BrokerError {
     /// Someone must act: the worker stops. The text names the thing and the place.
     #[error("{0}")]
     Fatal(String),
+    /// As [`BrokerError::Fatal`], and every worker of the group meets it: its topics, its permissions, its
+    /// protocol.
+    #[error("{0}")]
+    Group(String),
     /// Passing: the same call may succeed later.
     #[error("{0}")]
     Retriable(String),
@@ -315,6 +319,15 @@ pub struct TopicInfo {
     pub message_bytes_max: usize,
 }
 
+/// A topic as it is at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its partitions.
+    pub partitions: i32,
+    /// A name that another topic of the same name never has; empty where the broker does not say.
+    pub identity: String,
+}
+
 /// A topic to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {
@@ -352,6 +365,15 @@ pub trait Admin {
     /// Partitions of a topic; `None`: the topic does not exist.
     fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
         Ok(self.topic(name)?.map(|topic| topic.partitions))
+    }
+
+    /// Partitions and identity of several topics, in one question where that can be; `None`: a topic does
+    /// not exist.
+    fn look(&mut self, names: &[TopicName]) -> Result<Vec<Option<Seen>>, BrokerError> {
+        let look = |name: &TopicName| {
+            Ok(self.partitions(name)?.map(|partitions| Seen { partitions, identity: String::new() }))
+        };
+        names.iter().map(look).collect()
     }
 
     /// Names of all topics, sorted.

@@ -364,7 +364,7 @@ impl Delivery {
                 debug!("the commit waits: {why}");
                 Ok(Delivered::Nothing)
             }
-            fatal @ BrokerError::Fatal(_) => Err(fatal),
+            fatal @ (BrokerError::Fatal(_) | BrokerError::Group(_)) => Err(fatal),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::broker::{Admin, BrokerError, Consumer};
+use crate::broker::{Admin, BrokerError, Consumer, Watermarks};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::event::message::TopicPartition;
@@ -14,6 +14,10 @@ use crate::worker::{Stopped, Worker};
 
 /// How often a worker looks whether it has caught up, and whether brokers are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the end of a partition is asked for at a start, and the pause between two questions.
+const ASKED_MAX: u32 = 40;
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +41,25 @@ pub fn ends(
         let count = admin.partitions(topic)?.unwrap_or(0);
         partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
     }
-    let mut ends = BTreeMap::new();
-    for (partition, marks) in partitions.iter().zip(consumer.ends(&partitions)?) {
-        let marks = marks.ok_or_else(|| BrokerError::Retriable(format!("no broker leads {partition}")))?;
-        if marks.high > marks.low {
-            ends.insert(partition.clone(), marks.high);
+    let marks = answered(|| {
+        let leads = |(partition, marks): (&TopicPartition, Option<Watermarks>)| {
+            marks.ok_or_else(|| BrokerError::Retriable(format!("no broker leads {partition}")))
+        };
+        partitions.iter().zip(consumer.ends(&partitions)?).map(leads).collect::<Result<Vec<_>, _>>()
+    })?;
+    let held = partitions.into_iter().zip(marks).filter(|(_, marks)| marks.high > marks.low);
+    Ok(held.map(|(partition, marks)| (partition, marks.high)).collect())
+}
+
+/// Asks again for a while where nobody answers: a topic that was just created is not known to all brokers.
+fn answered<T>(mut ask: impl FnMut() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
+    for _ in 1..ASKED_MAX {
+        match ask() {
+            Err(BrokerError::Retriable(_)) => std::thread::park_timeout(ASK_AGAIN),
+            other => return other,
         }
     }
-    Ok(ends)
+    ask()
 }
 
 /// A run of a worker.

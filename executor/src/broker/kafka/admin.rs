@@ -12,11 +12,21 @@ use super::ANSWER_WAIT_MAX;
 use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
 use super::errors::{judge, words};
+use super::fresh::Fresh;
 use super::producer::Line;
 use super::raw;
-use crate::broker::{Access, Admin, BrokerError, NewTopic, TopicInfo};
+use crate::broker::{Access, Admin, BrokerError, NewTopic, Seen, TopicInfo};
+use crate::event::message::TopicName;
 use crate::guard::ClientCall;
 
+/// Questions about a topic that was just created, until a broker that is asked knows it, and the pause
+/// between them.
+const FRESH_TRIES: u32 = 200;
+const FRESH_PAUSE: Duration = Duration::from_millis(50);
+/// Topics that are looked at in one question, and the longest wait for its answer: the worker stands
+/// still meanwhile, and asks again at its next look.
+const LOOKED_AT_ONCE: usize = 500;
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Kafka's default of `max.message.bytes`, where the broker does not let us ask.
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
@@ -25,12 +35,13 @@ pub struct KafkaAdmin {
     line: Line,
     settings: ClientSettings,
     health: Arc<Health>,
+    fresh: Fresh,
 }
 
 impl KafkaAdmin {
     /// An admin over a client that has connected.
-    pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaAdmin {
-        KafkaAdmin { line, settings, health }
+    pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>, fresh: Fresh) -> KafkaAdmin {
+        KafkaAdmin { line, settings, health, fresh }
     }
 
     /// Runs a call that waits for a broker.
@@ -38,10 +49,40 @@ impl KafkaAdmin {
         self.line.calls.during(ClientCall::Admin, call)
     }
 
+    /// Partitions of a topic. One that was just created is asked for until a broker knows it.
     fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
-        let client = self.line.client();
-        let ask = || client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX);
-        let asked = self.line.calls.during(ClientCall::Metadata, ask);
+        let counted = self.again_while_fresh(name, || self.count_once(name), |count| count.is_some_and(|n| n > 0))?;
+        match counted {
+            Some(_) => self.fresh.named(name),
+            None => self.fresh.deleted(name),
+        }
+        Ok(counted)
+    }
+
+    /// Asks until the answer tells of the topic, as long as it may be unknown to the broker that is asked.
+    fn again_while_fresh<T>(
+        &self,
+        name: &str,
+        ask: impl Fn() -> Result<T, BrokerError>,
+        tells: impl Fn(&T) -> bool,
+    ) -> Result<T, BrokerError> {
+        for _ in 1..FRESH_TRIES {
+            match ask() {
+                Ok(answer) if tells(&answer) => return Ok(answer),
+                Ok(_) | Err(BrokerError::Retriable(_)) if self.fresh.is_fresh(name) => {
+                    std::thread::park_timeout(FRESH_PAUSE);
+                }
+                other => return other,
+            }
+        }
+        ask()
+    }
+
+    fn count_once(&self, name: &str) -> Result<Option<i32>, BrokerError> {
+        let asked = {
+            let client = self.line.client();
+            self.line.calls.during(ClientCall::Metadata, || client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX))
+        };
         let answered = asked.map_err(|error| judge(&format!("the topic \"{name}\""), &error))?;
         self.health.answered();
         let Some(topic) = answered.topics().iter().find(|topic| topic.name() == name) else {
@@ -51,7 +92,7 @@ impl KafkaAdmin {
             None => Ok(Some(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
             Some(Code::TopicAuthorizationFailed) => {
-                Err(BrokerError::Fatal(format!("no permission to describe the topic \"{name}\"")))
+                Err(BrokerError::Group(format!("no permission to describe the topic \"{name}\"")))
             }
             Some(code) => Err(judge(&format!("the topic \"{name}\""), &KafkaError::MetadataFetch(code))),
         }
@@ -65,12 +106,16 @@ impl KafkaAdmin {
 
     fn describe(&self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
         let admin = self.admin()?;
-        let answered = self.waited(|| {
-            futures_executor::block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()))
-        });
-        let answered = answered.map_err(|error| judge(&format!("the settings of the topic \"{topic}\""), &error))?;
-        let resource = answered.into_iter().next().and_then(Result::ok);
-        Ok(resource.and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
+        let ask = || {
+            let topics = [ResourceSpecifier::Topic(topic)];
+            let answered = self.waited(|| futures_executor::block_on(admin.describe_configs(&topics, &options())));
+            let answered =
+                answered.map_err(|error| judge(&format!("the settings of the topic \"{topic}\""), &error))?;
+            Ok(answered.into_iter().next().unwrap_or(Err(Code::NoEnt)))
+        };
+        let is_unknown = |code: &Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
+        let told = self.again_while_fresh(topic, ask, |told| !told.as_ref().err().is_some_and(is_unknown))?;
+        Ok(told.ok().and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
     }
 }
 
@@ -88,6 +133,16 @@ impl Admin for KafkaAdmin {
 
     fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
         self.count(name)
+    }
+
+    fn look(&mut self, names: &[TopicName]) -> Result<Vec<Option<Seen>>, BrokerError> {
+        let client = self.line.client();
+        let mut seen = Vec::with_capacity(names.len());
+        for names in names.chunks(LOOKED_AT_ONCE) {
+            let answered = raw::look(&client, names, LOOK_WAIT_MAX);
+            seen.extend(answered.ok_or_else(|| BrokerError::Retriable("no answer about topics".to_owned()))?);
+        }
+        Ok(seen)
     }
 
     fn access(&mut self, topic: &str) -> Result<Access, BrokerError> {
@@ -130,12 +185,9 @@ impl Admin for KafkaAdmin {
                 Err((_, code)) => return Err(judge(&making, &KafkaError::AdminOp(code))),
             }
         }
-        // Other brokers hear of it a little later.
-        for _ in 0..100 {
-            if self.count(&topic.name)?.is_some_and(|partitions| partitions > 0) {
-                return Ok(());
-            }
-            std::thread::park_timeout(Duration::from_millis(50));
+        self.fresh.created(&topic.name);
+        if self.count(&topic.name)?.is_some_and(|partitions| partitions > 0) {
+            return Ok(());
         }
         Err(BrokerError::Retriable(format!("the topic \"{}\" was created and is not known yet", topic.name)))
     }

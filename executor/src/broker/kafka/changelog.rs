@@ -4,11 +4,13 @@
 //! the first open transaction begins, and only another one where the log ends. The one that reads is
 //! never asked: its questions would wait behind fetches that wait for records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rustc_hash::FxHashSet;
 use tracing::debug;
@@ -16,7 +18,8 @@ use tracing::debug;
 use super::config::ClientSettings;
 use super::consumer::{event, list};
 use super::errors::{judge, words};
-use super::producer::Line;
+use super::fresh::Missing;
+use super::producer::{Client, Line};
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
@@ -38,6 +41,10 @@ pub struct KafkaChangelog {
     line: Line,
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
+    /// Topics that are read.
+    read: BTreeSet<TopicName>,
+    /// Of those, any that some broker does not know.
+    missing: Missing,
 }
 
 impl KafkaChangelog {
@@ -51,6 +58,8 @@ impl KafkaChangelog {
             line,
             topics: FxHashSet::default(),
             last_topic: "".into(),
+            read: BTreeSet::new(),
+            missing: Missing::default(),
         })
     }
 }
@@ -64,26 +73,41 @@ fn ends(
     kept: &mut Option<BaseConsumer>,
     settings: &ClientConfig,
     partition: &TopicPartition,
+    missing: &mut Missing,
 ) -> Result<Watermarks, BrokerError> {
     let client = match kept.take() {
         Some(client) => client,
         None => settings.create().map_err(refused)?,
     };
     let asked = client.fetch_watermarks(&partition.topic, partition.partition, ASK_WAIT_MAX);
-    let (low, high) = asked.map_err(|error| judge(&format!("the ends of {partition}"), &error))?;
+    let (low, high) = asked.map_err(|error| {
+        let doing = format!("the ends of {partition}");
+        if is_unknown(&error) {
+            missing.note(format!("{doing}: {}", words(&error)));
+        }
+        judge(&doing, &error)
+    })?;
     *kept = Some(client);
     Ok(Watermarks { low, high })
 }
 
+fn is_unknown(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
+}
+
 impl Changelog for KafkaChangelog {
     fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
+        self.read.insert(partition.topic.clone());
         let settings = self.settings.unstable();
-        self.line.calls.during(ClientCall::ListOffsets, || ends(&mut self.asker, &settings, partition))
+        let ask = || ends(&mut self.asker, &settings, partition, &mut self.missing);
+        self.line.calls.during(ClientCall::ListOffsets, ask)
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
         let settings = self.settings.reader();
-        let ends = self.line.calls.during(ClientCall::ListOffsets, || ends(&mut self.stable, &settings, partition));
+        let ask = || ends(&mut self.stable, &settings, partition, &mut self.missing);
+        let ends = self.line.calls.during(ClientCall::ListOffsets, ask);
         Ok(ends?.high)
     }
 
@@ -110,10 +134,12 @@ impl Changelog for KafkaChangelog {
     }
 
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
+        let client = self.line.client();
+        self.missing.settle(|| self.read.iter().all(|topic| is_known(&client, topic)))?;
         while into.len() < max {
             match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
-                Some(Err(error)) => judge_read(&error)?,
+                Some(Err(error)) => judge_read(&error, &mut self.missing)?,
                 None => break,
             }
         }
@@ -132,17 +158,21 @@ impl Changelog for KafkaChangelog {
     }
 }
 
+fn is_known(client: &Client, topic: &str) -> bool {
+    let answered = client.client().fetch_metadata(Some(topic), ASK_WAIT_MAX);
+    answered.is_ok_and(|answered| answered.topics().iter().all(|topic| topic.error().is_none()))
+}
+
 /// What an error in the place of a record means. The client itself goes on after most of them.
-fn judge_read(error: &KafkaError) -> Result<(), BrokerError> {
+fn judge_read(error: &KafkaError, missing: &mut Missing) -> Result<(), BrokerError> {
+    let why = format!("a changelog cannot be read: {}", words(error));
     match error.rdkafka_error_code() {
-        Some(
-            Code::AutoOffsetReset
-            | Code::OffsetOutOfRange
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::TopicAuthorizationFailed,
-        ) => Err(BrokerError::Fatal(format!("a changelog cannot be read: {}", words(error)))),
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(BrokerError::Fatal(why)),
+        Some(Code::TopicAuthorizationFailed) => Err(BrokerError::Group(why)),
+        _ if is_unknown(error) => {
+            missing.note(why);
+            Ok(())
+        }
         _ => {
             debug!("changelogs: {}", words(error));
             Ok(())

@@ -21,6 +21,7 @@ use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
 use super::fence::Fence;
+use super::fresh::Missing;
 use super::offsets::{self, Offsets, Questions, Which};
 use super::orphans::Search;
 use super::producer::{Client, Line};
@@ -58,6 +59,10 @@ pub struct KafkaConsumer {
     /// Of partitions that nobody was given, since the member has come.
     search: Option<Search>,
     settings: ClientSettings,
+    /// Topics that are read by name.
+    read: Vec<String>,
+    /// Of those, any that some broker does not know.
+    missing: Missing,
     /// Given up by the group, not yet acknowledged by us.
     owed: Vec<TopicPartition>,
     /// Answers questions about partitions, on connections that do not fetch.
@@ -90,6 +95,8 @@ impl KafkaConsumer {
             fence: Fence::new(settings),
             search: None,
             settings: settings.clone(),
+            read: Vec::new(),
+            missing: Missing::default(),
             wake: None,
             owed: Vec::new(),
             line,
@@ -115,7 +122,8 @@ impl KafkaConsumer {
                 Ok(())
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                Err(BrokerError::Fatal(format!("a topic that is read does not exist any more: {}", words(error))))
+                self.missing.note(format!("a topic that is read does not exist any more: {}", words(error)));
+                Ok(())
             }
             Some(
                 Code::TopicAuthorizationFailed
@@ -125,11 +133,21 @@ impl KafkaConsumer {
                 | Code::FencedInstanceId
                 | Code::Fatal,
             ) => {
-                Err(BrokerError::Fatal(format!("the group \"{}\" cannot be read: {}", self.settings.app, words(error))))
+                Err(BrokerError::Group(format!("the group \"{}\" cannot be read: {}", self.settings.app, words(error))))
             }
             // The rest is told by the callback that hears of brokers.
             _ => Ok(()),
         }
+    }
+
+    /// Every topic that is read is known to the broker that is asked. Asking also lets the client look anew
+    /// for what it reads.
+    fn are_known(&self) -> bool {
+        let is_known = |name: &String| match self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX) {
+            Ok(answered) => answered.topics().iter().all(|topic| topic.error().is_none()),
+            Err(_) => false,
+        };
+        self.read.iter().all(is_known)
     }
 
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
@@ -338,6 +356,7 @@ impl Consumer for KafkaConsumer {
                 Subscription::Pattern(pattern) => format!("^({pattern})$"),
             })
             .collect();
+        self.read = names.iter().filter(|name| !name.starts_with('^')).cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
@@ -352,6 +371,9 @@ impl Consumer for KafkaConsumer {
         if let Some(wake) = &self.wake {
             wake.clear();
         }
+        let mut missing = std::mem::take(&mut self.missing);
+        missing.settle(|| self.are_known())?;
+        self.missing = missing;
         if self.adrift.is_some_and(|at| self.clock.now() >= at) {
             self.put_right()?;
         }

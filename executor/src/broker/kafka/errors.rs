@@ -12,6 +12,7 @@ pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
     match code {
         Some(code) if passes(code) => BrokerError::Retriable(text),
         Some(code) if is_about_membership(code) => BrokerError::Abort(text),
+        Some(code) if is_the_groups(code) => BrokerError::Group(text),
         _ => BrokerError::Fatal(text),
     }
 }
@@ -37,7 +38,7 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
     let TransactionError { code, text, is_fatal, requires_abort } = error;
     match (step, code) {
         (_, Code::TransactionalIdAuthorizationFailed) => {
-            BrokerError::Fatal(format!("no permission to use transactions (WRITE on the transactional id): {text}"))
+            BrokerError::Group(format!("no permission to use transactions (WRITE on the transactional id): {text}"))
         }
         // No event can succeed, and none is to blame.
         (Step::Offsets, Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed) => BrokerError::Fatal(
@@ -97,6 +98,24 @@ pub fn passes(code: Code) -> bool {
             | Code::RebalanceInProgress
             // What the client says of a partition that has no leader, as when its broker has just started.
             | Code::UnknownPartition
+            // A broker that does not know a topic yet which was just created. Whoever reads a topic finds
+            // out whether it was deleted.
+            | Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+    )
+}
+
+/// Every member of the group meets it: someone must change permissions or the group.
+pub fn is_the_groups(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::InconsistentGroupProtocol
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
     )
 }
 

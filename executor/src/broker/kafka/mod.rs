@@ -12,6 +12,7 @@ pub mod consumer;
 pub mod context;
 pub mod errors;
 mod fence;
+mod fresh;
 #[cfg(target_os = "linux")]
 mod leaders;
 mod offsets;
@@ -34,6 +35,7 @@ use changelog::KafkaChangelog;
 use config::ClientSettings;
 use consumer::KafkaConsumer;
 use context::Health;
+use fresh::Fresh;
 use producer::{Client, KafkaProducer, Line};
 
 /// Longest wait for the first answer of a broker.
@@ -49,6 +51,7 @@ pub struct Kafka {
     settings: ClientSettings,
     health: Arc<Health>,
     line: Line,
+    fresh: Fresh,
 }
 
 impl Kafka {
@@ -64,17 +67,17 @@ impl Kafka {
             (0..EVENTS_PER_STEP).for_each(|_| client.poll(Duration::ZERO));
             if answers {
                 health.answered();
-                return Ok(Kafka { settings, health, line });
+                return Ok(Kafka { settings, health, line, fresh: Fresh::default() });
             }
             if let Some(refused) = health.refused() {
                 let why = tls::explain_certificate(&settings).or_else(|| tls::explain_protocol(&settings));
-                return Err(BrokerError::Fatal(why.unwrap_or(refused)));
+                return Err(BrokerError::Group(why.unwrap_or(refused)));
             }
             // A broker that has just been started closes connections, too: only what it speaks is proof.
             if health.is_suspect()
                 && let Some(why) = tls::explain_protocol(&settings)
             {
-                return Err(BrokerError::Fatal(why));
+                return Err(BrokerError::Group(why));
             }
         }
         Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))
@@ -114,7 +117,7 @@ impl Kafka {
 
     /// Knows and makes topics.
     pub fn admin(&self) -> KafkaAdmin {
-        KafkaAdmin::new(self.line.clone(), self.settings.clone(), self.health.clone())
+        KafkaAdmin::new(self.line.clone(), self.settings.clone(), self.health.clone(), self.fresh.clone())
     }
 }
 

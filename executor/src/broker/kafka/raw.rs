@@ -19,7 +19,7 @@ use rdkafka_sys as native;
 
 use super::context::MemberContext;
 use super::producer::Client;
-use crate::broker::GroupMetadata;
+use crate::broker::{GroupMetadata, Seen};
 use crate::event::message::{Header, TopicPartition};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -326,38 +326,53 @@ pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Op
         });
         Some(operations.collect())
     };
-    describe_topic(client, topic, wait, read)
+    describe_topics(client, &[topic], wait, read)?.pop()??
 }
 
 /// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
 pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
-    let read = |description| {
-        // SAFETY: the description lives through the calls, and id and text are its.
-        let text = unsafe {
-            let id = native::rd_kafka_TopicDescription_topic_id(description);
-            let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
-            if text.is_null() {
-                return Some(String::new());
-            }
-            CStr::from_ptr(text)
-        };
-        Some(text.to_string_lossy().into_owned())
-    };
-    describe_topic(client, topic, wait, read)
+    describe_topics(client, &[topic], wait, identity)?.pop()?
 }
 
-/// Asks about one topic; `read` sees the answer.
-fn describe_topic<T>(
+/// Partitions and identity of topics, in their order, `None` for those that do not exist; no answer: `None`.
+pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Option<Vec<Option<Seen>>> {
+    let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+    let read = |description| {
+        let mut count = 0;
+        // SAFETY: the description lives through the calls.
+        unsafe { native::rd_kafka_TopicDescription_partitions(description, &mut count) };
+        Seen { partitions: i32::try_from(count).unwrap_or(i32::MAX), identity: identity(description) }
+    };
+    describe_topics(client, &names, wait, read)
+}
+
+fn identity(description: Description) -> String {
+    // SAFETY: the description lives through the calls, and id and text are its.
+    let text = unsafe {
+        let id = native::rd_kafka_TopicDescription_topic_id(description);
+        let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
+        if text.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr(text)
+    };
+    text.to_string_lossy().into_owned()
+}
+
+type Description = *const native::rd_kafka_TopicDescription_t;
+
+/// Asks about topics; `read` sees each that exists. `None`: no answer about one of them.
+fn describe_topics<T>(
     client: &Client,
-    topic: &str,
+    topics: &[&str],
     wait: Duration,
-    read: impl FnOnce(*const native::rd_kafka_TopicDescription_t) -> Option<T>,
-) -> Option<T> {
-    let name = CString::new(topic).ok()?;
-    let mut names = [name.as_ptr()];
+    read: impl Fn(Description) -> T,
+) -> Option<Vec<Option<T>>> {
+    let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic)).collect::<Result<_, _>>().ok()?;
+    let mut starts: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let client = client.client().native_ptr();
-    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client and the name live through the calls; what is made here is given back here,
+    let wait = milliseconds(wait);
+    // SAFETY: the client and the names live through the calls; what is made here is given back here,
     // the event last, since the answer is the event's.
     unsafe {
         let queue = native::rd_kafka_queue_new(client);
@@ -368,25 +383,29 @@ fn describe_topic<T>(
             native::rd_kafka_error_destroy(refused);
         }
         native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
-        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-        native::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let collection = native::rd_kafka_TopicCollection_of_topic_names(starts.as_mut_ptr(), starts.len());
+        native::rd_kafka_DescribeTopics(client, collection, options, queue);
         let event = native::rd_kafka_queue_poll(queue, wait);
-        let answer = described(event).and_then(read);
+        let answer = described(event, &names, read);
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
         }
-        native::rd_kafka_TopicCollection_destroy(topics);
+        native::rd_kafka_TopicCollection_destroy(collection);
         native::rd_kafka_AdminOptions_destroy(options);
         native::rd_kafka_queue_destroy(queue);
         answer
     }
 }
 
-/// The description in the answer to a question about one topic.
+/// What the answer to a question about topics says of each.
 ///
 /// # Safety
 /// `event` is null or a live event.
-unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<*const native::rd_kafka_TopicDescription_t> {
+unsafe fn described<T>(
+    event: *mut native::rd_kafka_event_t,
+    names: &[CString],
+    read: impl Fn(Description) -> T,
+) -> Option<Vec<Option<T>>> {
     // SAFETY: the caller's promise; everything that is read is the event's.
     unsafe {
         if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
@@ -398,12 +417,30 @@ unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<*const nativ
         }
         let mut count = 0;
         let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        let topic = if count == 0 || topics.is_null() { return None } else { *topics };
-        let error = native::rd_kafka_TopicDescription_error(topic);
-        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
+        if topics.is_null() {
             return None;
         }
-        Some(topic)
+        let topics = std::slice::from_raw_parts(topics, count);
+        names.iter().map(|name| told(topics, name, &read)).collect()
+    }
+}
+
+/// What is said of one topic: inner `None` where it does not exist.
+///
+/// # Safety
+/// `topics` are live descriptions.
+unsafe fn told<T>(topics: &[Description], name: &CStr, read: impl Fn(Description) -> T) -> Option<Option<T>> {
+    // SAFETY: the caller's promise; name and error are the description's.
+    unsafe {
+        let is_named = |topic: Description| CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) == name;
+        let topic = topics.iter().copied().find(|topic| is_named(*topic))?;
+        let error = native::rd_kafka_TopicDescription_error(topic);
+        let code = if error.is_null() { NO_ERROR } else { native::rd_kafka_error_code(error) };
+        match code {
+            NO_ERROR => Some(Some(read(topic))),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => Some(None),
+            _ => None,
+        }
     }
 }
 

@@ -1,0 +1,121 @@
+//! Topics that were just created: brokers learn of a topic one after the other, and each question may
+//! go to another broker, so that "unknown topic" means nothing for a while.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::broker::BrokerError;
+use crate::clock::{Clock, SystemClock};
+
+/// How long after its creation, or after a broker first named it, a topic may be unknown to other brokers.
+const FRESH_FOR: Duration = Duration::from_secs(30);
+/// Topics that are remembered; those beyond are believed to be missing at once.
+const REMEMBERED_MAX: usize = 10_000;
+/// How long a topic that is read may be unknown before it counts as deleted.
+const MISSING_MAX: Duration = Duration::from_secs(10);
+/// Pause between two questions about topics that are missing.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// When topics were created, or first named by a broker; `None` for those that were deleted since. All admins of a process share it.
+#[derive(Clone)]
+pub struct Fresh {
+    clock: Rc<SystemClock>,
+    since: Rc<RefCell<BTreeMap<String, Option<Duration>>>>,
+}
+
+impl Default for Fresh {
+    fn default() -> Fresh {
+        Fresh { clock: Rc::new(SystemClock::start()), since: Rc::default() }
+    }
+}
+
+impl Fresh {
+    /// The topic exists now, by our request or a peer's at the same moment.
+    pub fn created(&self, name: &str) {
+        self.since.borrow_mut().insert(name.to_owned(), Some(self.clock.now()));
+    }
+
+    /// A broker knows the topic: others may not know it yet.
+    pub fn named(&self, name: &str) {
+        let mut since = self.since.borrow_mut();
+        if !since.contains_key(name) && since.len() < REMEMBERED_MAX {
+            since.insert(name.to_owned(), Some(self.clock.now()));
+        }
+    }
+
+    /// "Unknown topic" may be the answer of a broker that is late.
+    pub fn is_fresh(&self, name: &str) -> bool {
+        let since = self.since.borrow().get(name).copied().flatten();
+        since.is_some_and(|since| self.clock.now() < since + FRESH_FOR)
+    }
+
+    /// It stayed unknown for as long as it was asked for: it was deleted.
+    pub fn deleted(&self, name: &str) {
+        if let Some(since) = self.since.borrow_mut().get_mut(name) {
+            *since = None;
+        }
+    }
+}
+
+/// Topics that are read and that some broker does not know: they were deleted, or just created.
+pub struct Missing {
+    clock: SystemClock,
+    doubt: Option<Doubt>,
+}
+
+struct Doubt {
+    since: Duration,
+    asked: Duration,
+    why: String,
+}
+
+impl Default for Missing {
+    fn default() -> Missing {
+        Missing { clock: SystemClock::start(), doubt: None }
+    }
+}
+
+impl Missing {
+    /// A broker does not know a topic.
+    pub fn note(&mut self, why: String) {
+        let now = self.clock.now();
+        self.doubt.get_or_insert(Doubt { since: now, asked: now, why });
+    }
+
+    /// Asks now and then, while there is a doubt, whether all topics are known; an error when one has
+    /// been unknown for too long.
+    pub fn settle(&mut self, are_known: impl FnOnce() -> bool) -> Result<(), BrokerError> {
+        let Some(doubt) = &mut self.doubt else { return Ok(()) };
+        let now = self.clock.now();
+        if now < doubt.asked + ASK_EVERY {
+            return Ok(());
+        }
+        doubt.asked = now;
+        if are_known() {
+            self.doubt = None;
+        } else if now >= doubt.since + MISSING_MAX {
+            return Err(BrokerError::Group(doubt.why.clone()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_fresh_until_it_was_found_to_be_deleted() {
+        let fresh = Fresh::default();
+        assert!(!fresh.is_fresh("in"));
+        fresh.named("in");
+        assert!(fresh.is_fresh("in"));
+        fresh.deleted("in");
+        fresh.named("in");
+        assert!(!fresh.is_fresh("in"), "a name alone makes nothing new of it");
+        fresh.created("in");
+        assert!(fresh.is_fresh("in"));
+    }
+}
