@@ -14,7 +14,7 @@
 //! - `delivery`: staged effects become committed ones, all of them or none
 //! - `tables`: keyed state: what an event sees, where it lives, how it comes back
 //! - `assignment`: the worker's partitions, and how far each reader has come
-//! - `check`: what is looked at before the first event
+//! - `check`: what is looked at before the first event, and at times after it
 //! - `broker`: the outside world behind traits, and its two connectors: Kafka and the in-memory log
 //! - `guard`: which event runs, for the next process and for the threads that watch
 //! - `status`: counters, stalls and the status that they make

@@ -13,7 +13,7 @@ use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::broker::{OutgoingRecord, Producer};
 use kaspr_exec::clock::{Clock, SimulatedClock};
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
-use kaspr_exec::config::Config;
+use kaspr_exec::config::{Config, Guarantee};
 use kaspr_exec::event::effects::{Scratch, TableWrite};
 use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
 use kaspr_exec::guard::Guard;
@@ -21,7 +21,7 @@ use kaspr_exec::tables::Tables;
 use kaspr_exec::tables::restore::Restore;
 use kaspr_exec::tables::store::{ChangelogPosition, DurableStore, Followed, MemoryStore, Store, StoreError};
 use kaspr_exec::worker::{Parts, Stopped, Worker};
-use kaspr_ir::plan::{Codec, FunctionId, Plan, TableId};
+use kaspr_ir::plan::{Codec, FunctionId, OnError, Plan, TableId};
 
 const TABLE: TableId = TableId(0);
 const CHANGELOG: &str = "app-counts-changelog";
@@ -157,10 +157,11 @@ impl House {
     fn worker(&self, store: Box<dyn Store>, config: Config) -> Worker<Counter> {
         let tables = Rc::new(RefCell::new(Tables::over(store)));
         let code = Counter { tables: tables.clone(), is_global: self.plan[TABLE].global };
+        let is_exact = config.guarantee == Guarantee::ExactlyOnce;
         Worker::start(Parts {
             plan: self.plan.clone(),
             consumer: Box::new(self.log.consumer(&config.app, None)),
-            producer: Box::new(self.log.producer(Some(&config.transactional_id))),
+            producer: Box::new(self.log.producer(is_exact.then_some(config.transactional_id.as_str()))),
             directory: Directory::new(Box::new(self.log.admin())),
             config,
             code: Rc::new(RefCell::new(code)),
@@ -468,8 +469,32 @@ fn a_full_disk_loses_nothing_and_stops_nobody() {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_stops_the_worker_before_anything_is_committed() {
-    let house = House::new(1, "");
+fn a_store_that_cannot_be_read_is_built_again_while_the_worker_runs() {
+    for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce] {
+        let house = House::new(2, "");
+        let (left, reads) = (Rc::new(Cell::new(1000)), Rc::new(Cell::new(true)));
+        let store = Box::new(Filling { store: MemoryStore::default(), left, reads: reads.clone() });
+        let mut worker = house.worker(store, Config { guarantee, ..config() });
+        house.send("in", 0, "a");
+        house.send("in", 1, "b");
+        house.run(&mut worker);
+        reads.set(false);
+        house.send("plain", 0, "p");
+        house.send("in", 0, "a");
+        house.send("in", 1, "b");
+        house.run(&mut worker);
+        assert_eq!(house.values("out"), ["a=1", "a=2", "b=1", "b=2"], "{guarantee:?}");
+        assert_eq!(house.values("passed"), ["p"]);
+        assert!(worker.take_failures().is_empty(), "what only the store has failed is no failure");
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_halts_nobody() {
+    let mut house = House::new(1, "");
+    let mut plan = (*house.plan).clone();
+    plan.agents.iter_mut().for_each(|agent| agent.on_error = Some(OnError::Halt));
+    house.plan = Rc::new(plan);
     let (left, reads) = (Rc::new(Cell::new(1000)), Rc::new(Cell::new(true)));
     let mut worker =
         house.worker(Box::new(Filling { store: MemoryStore::default(), left, reads: reads.clone() }), config());
@@ -477,12 +502,32 @@ fn a_store_that_cannot_be_read_stops_the_worker_before_anything_is_committed() {
     house.run(&mut worker);
     reads.set(false);
     house.send("in", 0, "a");
-    let stopped = (0..10).find_map(|_| worker.turn(Duration::ZERO).err());
-    assert!(matches!(stopped, Some(Stopped::Store(_))), "{stopped:?}");
-    drop(worker);
-    let mut worker = house.in_memory();
     house.run(&mut worker);
     assert_eq!(house.values("out"), ["a=1", "a=2"]);
+}
+
+#[test]
+fn a_table_whose_topics_get_other_partitions_stops_the_worker() {
+    for grown in ["in", CHANGELOG] {
+        let house = House::new(2, "");
+        let mut worker = house.in_memory();
+        house.send("in", 0, "a");
+        house.run(&mut worker);
+        house.log.grow(grown, 3);
+        let stopped = (0..1000).find_map(|_| {
+            house.clock.advance(Duration::from_millis(100));
+            worker.turn(Duration::ZERO).err()
+        });
+        let Some(Stopped::Topics(why)) = stopped else { panic!("{grown}: {stopped:?}") };
+        assert!(why.contains("and needs"), "{why}");
+    }
+    let house = House::new(2, "global: true");
+    let mut worker = house.in_memory();
+    house.log.grow("in", 3);
+    house.run(&mut worker);
+    house.send("in", 2, "a");
+    house.run(&mut worker);
+    assert_eq!(house.values("out"), ["a=1"], "a global table has no partitions of its own");
 }
 
 #[test]

@@ -95,6 +95,31 @@ struct Reading {
     committed: i64,
 }
 
+/// What the group had committed in partitions that came.
+#[derive(Debug, Default)]
+pub struct Takeover {
+    /// Topics of which it has read something.
+    pub read: BTreeSet<TopicName>,
+    /// Topics without any commit of it.
+    pub without_commits: BTreeSet<TopicName>,
+    /// Topics with a commit that this product has not made, and one such partition and offset.
+    pub foreign: BTreeMap<TopicName, (i32, i64)>,
+    /// Partitions that no broker leads at the moment: they have not been taken over.
+    pub leaderless: Vec<TopicPartition>,
+}
+
+impl Takeover {
+    /// Notes what the group had committed in a partition.
+    fn note(&mut self, name: &TopicPartition, committed: &Committed, is_ours: bool, ends: Watermarks) {
+        if !is_ours {
+            self.foreign.insert(name.topic.clone(), (name.partition, committed.offset));
+        }
+        if committed.offset > ends.low {
+            self.read.insert(name.topic.clone());
+        }
+    }
+}
+
 /// All partitions of a worker, by number.
 pub struct Assignment {
     readers: Vec<Reader>,
@@ -126,21 +151,24 @@ impl Assignment {
         counts: &BTreeMap<TopicName, i32>,
         slots: &mut Slots,
         consumer: &mut dyn Consumer,
-    ) -> Result<Vec<TopicPartition>, BrokerError> {
+    ) -> Result<Takeover, BrokerError> {
         let committed = consumer.committed(names)?;
+        let mut takeover = Takeover::default();
         let (mut came, mut producers) = (Vec::with_capacity(names.len()), BTreeSet::new());
-        let strangers = self.counts_at_start(names, &committed, counts, consumer)?;
+        let strangers = self.counts_at_start(names, &committed, counts, consumer, &mut takeover)?;
         let ends = consumer.ends(names)?;
         let firsts = self.first_offsets(names, &ends, &committed, consumer)?;
-        let mut left = Vec::new();
         for (((name, committed), ends), first) in names.iter().zip(committed).zip(ends).zip(firsts) {
             let (Some(ends), Some(first)) = (ends, first) else {
-                left.push(name.clone());
+                takeover.leaderless.push(name.clone());
                 continue;
             };
             let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
             let offset = match &committed {
-                Some(committed) => ends.within(name, committed.offset)?,
+                Some(committed) => {
+                    takeover.note(name, committed, metadata.is_some(), ends);
+                    ends.within(name, committed.offset)?
+                }
                 // It came after the group had begun on its topic: nothing of it may be passed over.
                 None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => ends.low,
                 None => first,
@@ -159,7 +187,7 @@ impl Assignment {
         self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
         consumer.end_gone(producers);
-        Ok(left)
+        Ok(takeover)
     }
 
     /// Topics of which some partition has no commit and another has one: how many partitions they
@@ -170,15 +198,19 @@ impl Assignment {
         committed: &[Option<Committed>],
         counts: &BTreeMap<TopicName, i32>,
         consumer: &mut dyn Consumer,
+        takeover: &mut Takeover,
     ) -> Result<BTreeMap<TopicName, i32>, BrokerError> {
         let mut found = BTreeMap::new();
         for (name, _) in names.iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
-            if found.contains_key(&name.topic) {
+            if found.contains_key(&name.topic) || takeover.without_commits.contains(&name.topic) {
                 continue;
             }
             let count = counts.get(&name.topic).copied().unwrap_or(0);
             let all: Vec<_> = (0..count).map(|partition| TopicPartition::new(name.topic.clone(), partition)).collect();
             let committed = consumer.committed(&all)?;
+            if committed.iter().all(Option::is_none) {
+                takeover.without_commits.insert(name.topic.clone());
+            }
             let known = committed.iter().flatten().find_map(|committed| Metadata::decode(&committed.metadata));
             if let Some(metadata) = known {
                 found.insert(name.topic.clone(), metadata.partitions_at_start);
@@ -207,9 +239,9 @@ impl Assignment {
     }
 
     /// Readers that completed something which is not committed go back to their committed positions
-    /// in all their partitions; true for each that does. The partitions must be started again.
-    pub fn go_back(&mut self) -> Vec<bool> {
-        let mut back = vec![false; self.readers.len()];
+    /// in all their partitions, and so do the readers in `also`; true for each that does. The partitions must be started again.
+    pub fn go_back(&mut self, also: &[bool]) -> Vec<bool> {
+        let mut back = also.to_vec();
         for reading in self.partitions.values().flat_map(|assigned| &assigned.readers) {
             back[reading.reader] |= reading.ledger.done() != reading.committed;
         }

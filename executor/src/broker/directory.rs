@@ -116,6 +116,25 @@ impl Directory {
         inner.last = None;
     }
 
+    /// Looks at all topics that are known: of those whose partitions are others than when they were asked
+    /// for, records are placed by what the broker says from here on.
+    pub fn refresh(&self) -> Result<(), BrokerError> {
+        let mut inner = self.inner.borrow_mut();
+        let names: Vec<TopicName> = inner.numbers.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let seen = inner.admin.look(&names)?;
+        for (name, seen) in names.iter().zip(seen) {
+            let partitions = inner.topics[inner.numbers[name]].info.partitions;
+            if seen.is_none_or(|seen| seen.partitions != partitions) {
+                inner.numbers.remove(name);
+                inner.last = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Partitions of a topic as they are now; `None` where it does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
         self.inner.borrow_mut().admin.partitions(topic)

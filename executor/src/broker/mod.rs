@@ -105,7 +105,7 @@ impl Watermarks {
             return Ok(low);
         }
         if offset > high {
-            return Err(BrokerError::Fatal(format!(
+            return Err(BrokerError::Group(format!(
                 "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
             )));
         }

@@ -33,9 +33,76 @@ pub fn murmur2(key: &[u8]) -> i32 {
     (hash ^ (hash >> 15)).cast_signed()
 }
 
+/// How the keys of a topic's events seem to be placed: by a partitioner that has explained the partition of
+/// every key so far. Java's and librdkafka's default ones are known.
+#[derive(Clone, Debug)]
+pub struct Placing {
+    partitions: i32,
+    murmur2: bool,
+    crc32: bool,
+}
+
+impl Placing {
+    /// Nothing speaks against any partitioner yet.
+    pub fn new(partitions: i32) -> Placing {
+        Placing { partitions, murmur2: partitions > 0, crc32: partitions > 0 }
+    }
+
+    /// Takes a key and its partition. True: it contradicts what explained all keys before it, so that the
+    /// topic has other partitions by now, or else keys are placed in a way that is not known here.
+    pub fn contradicts(&mut self, key: &[u8], partition: i32) -> bool {
+        if !self.murmur2 && !self.crc32 {
+            return false;
+        }
+        self.murmur2 &= partition_for(Some(key), self.partitions, 0) == partition;
+        self.crc32 = self.crc32 && crc32(key) % self.partitions.unsigned_abs() == partition.unsigned_abs();
+        !self.murmur2 && !self.crc32
+    }
+}
+
+/// CRC-32 as librdkafka's `consistent` partitioner takes it (IEEE 802.3).
+pub fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let (mut value, mut bit) = (byte as u32, 0);
+            while bit < 8 {
+                value = if value & 1 == 1 { 0xEDB8_8320 ^ (value >> 1) } else { value >> 1 };
+                bit += 1;
+            }
+            table[byte] = value;
+            byte += 1;
+        }
+        table
+    };
+    let step = |crc: u32, &byte: &u8| TABLE[((crc ^ u32::from(byte)) & 0xFF) as usize] ^ (crc >> 8);
+    !bytes.iter().fold(u32::MAX, step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The check value of the CRC catalogue.
+    #[test]
+    fn crc32_is_the_common_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn a_key_that_moved_contradicts_what_explained_the_others() {
+        let keys: Vec<String> = (0..50).map(|n| format!("k-{n}")).collect();
+        let place = |key: &str, partitions| partition_for(Some(key.as_bytes()), partitions, 0);
+        let mut placing = Placing::new(2);
+        assert!(keys.iter().all(|key| !placing.contradicts(key.as_bytes(), place(key, 2))));
+        let moved = keys.iter().find(|key| place(key, 2) != place(key, 3)).expect("some move");
+        assert!(placing.contradicts(moved.as_bytes(), place(moved, 3)));
+        assert!(!placing.contradicts(moved.as_bytes(), place(moved, 3)), "that is asked once");
+        let mut placing = Placing::new(2);
+        let place = |key: &str| i32::try_from(crc32(key.as_bytes()) % 2).expect("0 or 1");
+        assert!(keys.iter().all(|key| !placing.contradicts(key.as_bytes(), place(key))));
+    }
 
     /// Known answers of Kafka's own `UtilsTest`.
     #[test]

@@ -1,5 +1,7 @@
-//! Looks at the outside world before the first event: topics, changelogs, what a plan needs and we lack.
+//! Looks at the outside world before the first event: topics, changelogs, what a plan needs and we lack; and
+//! again at topics that tables depend on, as long as a worker runs.
 
 pub mod changelogs;
+pub mod counts;
 pub mod topics;
 pub mod unsupported;

@@ -113,6 +113,8 @@ pub struct Bounds {
     pub start_wait_max: Duration,
     /// Records of changelogs that are taken into tables in one turn.
     pub restore_records_max: usize,
+    /// How often a worker looks whether topics have other partitions.
+    pub topics_look_every: Duration,
     /// Longest time that calls which hold events of partitions that are given up may go on.
     pub revoke_wait_max: Duration,
 }
@@ -138,6 +140,7 @@ impl Default for Bounds {
             unblock_after: Duration::from_secs(1),
             start_wait_max: Duration::from_millis(500),
             restore_records_max: 5000,
+            topics_look_every: Duration::from_secs(10),
             revoke_wait_max: Duration::from_secs(1),
         }
     }

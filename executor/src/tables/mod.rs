@@ -89,6 +89,8 @@ pub struct Tables {
     /// Why the store is not to be used any more.
     unwritten: Option<StoreError>,
     unread: RefCell<Option<StoreError>>,
+    /// The store was wiped because it was damaged, and is being filled again.
+    renewed: bool,
 }
 
 impl Tables {
@@ -105,6 +107,7 @@ impl Tables {
             limits: Vec::new(),
             unwritten: None,
             unread: RefCell::default(),
+            renewed: false,
         }
     }
 
@@ -266,18 +269,33 @@ impl Tables {
         self.unread.borrow().clone()
     }
 
-    /// Gives the store up for an empty one in memory: changelogs fill it again.
+    /// Gives the store up for an empty one, which changelogs fill again: on the disk where it was only
+    /// damaged, and in memory where it takes no writes, or is damaged once more.
     pub fn rebuild(&mut self) {
-        let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
-        std::mem::swap(&mut self.store, &mut failed);
-        failed.condemn();
-        warn!("tables live in memory until the next start, and are built anew from their changelogs");
+        let is_damaged = self.unread.take().is_some() && self.unwritten.is_none();
+        if is_damaged && !self.renewed && self.renew() {
+            self.renewed = true;
+            warn!("the tables on the disk were wiped, and are built again from their changelogs");
+        } else {
+            let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
+            std::mem::swap(&mut self.store, &mut failed);
+            failed.condemn();
+            warn!("tables live in memory until the next start, and are built anew from their changelogs");
+        }
         self.abort();
         (self.own, self.unwritten) = (Layer::default(), None);
         self.returning.clear();
         if let Some(held) = &mut self.held {
             held.clear();
         }
+    }
+
+    fn renew(&mut self) -> bool {
+        let renewed = self.store.renew();
+        if let Err(why) = &renewed {
+            warn!("the store of tables cannot be wiped and opened again: {why}");
+        }
+        renewed.is_ok()
     }
 
     /// Nothing in the store may be trusted: the next start builds it anew.

@@ -1,16 +1,18 @@
 //! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
 
+mod counts;
 mod redo;
+mod restarts;
 mod restoring;
 mod standing;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{Plan, ReaderId, Table, Topics};
+use kaspr_ir::plan::{Plan, ReaderId, Table, TableId, Topics};
 use timely::communication::Allocator;
 use tracing::{debug, info, warn};
 
@@ -18,6 +20,7 @@ use crate::assignment::Assignment;
 use crate::assignment::ledger::Slots;
 use crate::broker::directory::Directory;
 use crate::broker::{BrokerError, Change, Changelog, Committed, Consumer, Producer, Subscription};
+use crate::check::counts::Counts;
 use crate::check::topics::reserved;
 use crate::clock::Clock;
 use crate::code::{Code, Fault};
@@ -27,7 +30,7 @@ use crate::delivery::{Around, Delivered, Delivery, Refused};
 use crate::event::effects::Progress;
 use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
-use crate::event::message::{Event, TopicPartition};
+use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::event::shown::{self, SHOWN_BYTES_MAX, Shown};
 use crate::guard::{CRASHES_MAX, Guard};
 use crate::stage::condemned::{Condemned, Sentence};
@@ -49,6 +52,9 @@ pub enum Stopped {
     /// Tables cannot be read, or not be written where no changelog could give them back.
     #[error("tables cannot be used: {0}")]
     Store(#[from] StoreError),
+    /// Topics have other partitions than their tables: a start would be refused.
+    #[error("{0}")]
+    Topics(String),
     /// An event failed where the policy is `halt`. What was complete before it is committed.
     #[error(
         "halted: agent \"{}\": operation \"{}\" failed on {}/{}@{}: {}: {}\n  --> {}",
@@ -123,6 +129,10 @@ pub struct Worker<C: Code> {
     slow_until: Duration,
     guard: Guard,
     stalls: Stalls,
+    /// Topics that tables depend on.
+    counts: Counts,
+    /// Topics, with tables, about whose offsets was warned.
+    warned: BTreeSet<(TopicName, Option<TableId>)>,
     /// What holds partitions outside the stages.
     held: BTreeMap<TopicPartition, Cause>,
 }
@@ -168,6 +178,7 @@ impl<C: Code> Worker<C> {
         condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
         let given = dataflow.readers.iter().map(|_| Vec::new()).collect();
         let assignment = Assignment::new(&plan, &config);
+        let counts = Counts::new(&plan, &config);
         let delivery = Delivery::start(producer, &plan, &config)?;
         consumer.subscribe(&subscriptions(&plan))?;
         let stalls = Stalls::new(config.stall_after);
@@ -192,12 +203,15 @@ impl<C: Code> Worker<C> {
             slow_until: Duration::ZERO,
             guard,
             stalls,
+            counts,
+            warned: BTreeSet::new(),
             held: BTreeMap::new(),
         })
     }
 
     /// One epoch. Waits for events at most `wait`, and less where something is due before.
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
+        self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
         if change.is_some() && polled > 0 {
             // Partitions that go take what waits in the stages with them, and nothing else.
@@ -211,6 +225,8 @@ impl<C: Code> Worker<C> {
         if polled > 0 || self.wants_epoch() {
             self.run_epoch();
         }
+        // Before a failure that only a damaged store has caused counts.
+        self.mend_unread()?;
         self.ease_pressure()?;
         if let Some(failure) = self.halted() {
             self.flush()?;
@@ -230,6 +246,9 @@ impl<C: Code> Worker<C> {
         }
         let now = self.shared.clock.now();
         let mut wait = wait.min(self.config.bounds.idle_wait);
+        if !self.counts.is_idle() {
+            wait = wait.min(self.counts.due().saturating_sub(now));
+        }
         if let Some(deadline) = self.next_deadline() {
             wait = wait.min(deadline.saturating_sub(now));
         }
@@ -270,6 +289,7 @@ impl<C: Code> Worker<C> {
         for poll in 1..=polls {
             let change = self.poll(wait)?;
             let polled = self.polled.len();
+            self.look_at_keys()?;
             self.give();
             all += polled;
             if poll == polls || change.is_some() || polled < self.config.bounds.poll_events_max {
@@ -313,6 +333,7 @@ impl<C: Code> Worker<C> {
     fn change(&mut self, change: Change) -> Result<(), Stopped> {
         match change {
             Change::Assigned(names) => {
+                self.look_at_partitions(&names)?;
                 names.iter().for_each(|name| self.restore.want(name));
                 self.coming.extend(names);
                 self.leaders_asked_at = Duration::ZERO;
@@ -363,8 +384,11 @@ impl<C: Code> Worker<C> {
     /// their committed positions with all that waits in them, and pending awaits run again.
     fn start_over(&mut self) -> Result<(), Stopped> {
         self.dataflow.staged.borrow_mut().clear();
+        // What halts comes again: perhaps it met what is not so.
+        let halted: Vec<bool> =
+            self.dataflow.readers.iter().map(|reader| reader.stage.borrow().halted().is_some()).collect();
         self.shared.tables.borrow_mut().abort();
-        let back = self.assignment.go_back();
+        let back = self.assignment.go_back(&halted);
         for (reader, goes_back) in self.dataflow.readers.iter().zip(back) {
             let mut stage = reader.stage.borrow_mut();
             if goes_back {
@@ -491,8 +515,12 @@ impl<C: Code> Worker<C> {
                 counts.insert(name.topic.clone(), count.unwrap_or(0));
             }
         }
-        let mut slots = self.shared.slots.borrow_mut();
-        self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())
+        let takeover = {
+            let mut slots = self.shared.slots.borrow_mut();
+            self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())?
+        };
+        self.warn_of_restarts(&takeover);
+        Ok(takeover.leaderless)
     }
 
     /// Drops queues, windows and awaits of partitions that are no longer ours.
@@ -622,11 +650,8 @@ impl<C: Code> Worker<C> {
     }
 
     fn delivered(&mut self, now_or_never: bool) -> Result<Delivered, Stopped> {
-        let unread = self.shared.tables.borrow().unread();
-        if let Some(why) = unread {
-            // Some event may have seen what is not so.
-            self.shared.tables.borrow_mut().condemn();
-            return Err(why.into());
+        if self.mend_unread()? {
+            return Ok(Delivered::Nothing);
         }
         let (delivery, mut around) = self.around();
         let delivered = delivery.turn(&mut around, now_or_never)?;

@@ -62,12 +62,33 @@ impl<C: Code> Worker<C> {
         }
         error!("the store of tables cannot be written: {why}");
         let committed = self.flush()?;
+        self.rebuild_tables(committed)
+    }
+
+    /// A store that cannot be read is wiped, and the changelogs fill it again. Events may have seen what is
+    /// not so since the last commit: nothing of it counts. True: that was so.
+    pub(super) fn mend_unread(&mut self) -> Result<bool, Stopped> {
+        let Some(why) = self.shared.tables.borrow().unread() else { return Ok(false) };
+        if !self.restore.has_changelogs() {
+            self.shared.tables.borrow_mut().condemn();
+            return Err(why.into());
+        }
+        error!("the store of tables cannot be read, and what ran since the last commit runs again: {why}");
+        self.rebuild_tables(false)?;
+        Ok(true)
+    }
+
+    /// Partitions that use tables stand still until these are restored.
+    fn rebuild_tables(&mut self, committed: bool) -> Result<(), Stopped> {
+        let is_unread = self.shared.tables.borrow().unread().is_some();
         let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         let names: Vec<_> =
             self.assignment.names().filter(|name| self.restore.concerns(&name.topic)).cloned().collect();
         self.consumer.pause(&names)?;
         self.give_up(&names)?;
-        if !committed && is_clear && self.config.guarantee == Guarantee::ExactlyOnce {
+        // At-least-once, too, what is staged must go when it was made from what is not so.
+        let goes_back = is_unread || self.config.guarantee == Guarantee::ExactlyOnce;
+        if !committed && is_clear && goes_back {
             self.start_over()?;
         }
         self.shared.tables.borrow_mut().rebuild();

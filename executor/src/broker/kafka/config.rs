@@ -134,7 +134,9 @@ impl ClientSettings {
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.max.bytes", FETCH_BYTES_MAX)
-            .set("check.crcs", "true");
+            .set("check.crcs", "true")
+            // Partitions that are added to a topic, and topics that match a pattern, are found within it.
+            .set("topic.metadata.refresh.interval.ms", "30000");
         let strategy = match self.assignor {
             Assignor::CooperativeSticky => "cooperative-sticky",
             Assignor::Range => "range",

@@ -16,7 +16,7 @@ use kaspr_ir::plan::{Plan, TableId};
 use tracing::{debug, warn};
 
 use crate::assignment::Reads;
-use crate::broker::{BrokerError, Changelog};
+use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::clock::Clock;
 use crate::config::{Bounds, Config};
 use crate::event::effects::TableWrite;
@@ -92,6 +92,10 @@ pub struct Restore {
     /// Which tables the events of a topic may touch.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
     parts: BTreeMap<(TableId, i32), Part>,
+    /// Tables of which something was found, in a copy or in a changelog.
+    filled: BTreeSet<TableId>,
+    /// Tables of which some partition's changelog was empty when it was begun.
+    begun_empty: BTreeSet<TableId>,
     session: Option<Session>,
     touched: Duration,
     /// Until then nothing is begun: the broker did not answer.
@@ -116,6 +120,8 @@ impl Restore {
             by_topic,
             readers: readers.collect(),
             parts: BTreeMap::new(),
+            filled: BTreeSet::new(),
+            begun_empty: BTreeSet::new(),
             session: None,
             touched: Duration::ZERO,
             not_before: Duration::ZERO,
@@ -137,6 +143,49 @@ impl Restore {
     /// Changelogs are the truth, and stores copies that they can fill again.
     pub fn has_changelogs(&self) -> bool {
         self.changelog.is_some()
+    }
+
+    /// Tables that events of this topic may touch.
+    pub fn tables_of(&self, topic: &str) -> BTreeSet<TableId> {
+        let reading = self.readers.iter().filter(|(reads, _)| reads.reads(topic));
+        reading.flat_map(|(_, tables)| tables).copied().collect()
+    }
+
+    /// Topics that are named as inputs of a table.
+    pub fn inputs_of(&self, table: TableId) -> BTreeSet<String> {
+        let names = self.readers.iter().filter_map(|(reads, tables)| match reads {
+            Reads::Names(names) if tables.contains(&table) => Some(names),
+            _ => None,
+        });
+        names.flatten().cloned().collect()
+    }
+
+    /// A table's name and its changelog's.
+    pub fn name(&self, table: TableId) -> (String, TopicName) {
+        let kept = &self.tables[table.index()];
+        (kept.name.clone(), kept.topic.clone())
+    }
+
+    /// Something of the table was found so far.
+    pub fn has_data(&self, table: TableId) -> bool {
+        self.filled.contains(&table)
+    }
+
+    /// Some partition of the table had nothing in its changelog when it came.
+    pub fn has_begun_empty(&self, table: TableId) -> bool {
+        self.begun_empty.contains(&table)
+    }
+
+    /// Asks whether all of these partitions of a table's changelog are empty.
+    pub fn is_empty(&mut self, table: TableId, partitions: i32) -> Result<bool, BrokerError> {
+        for partition in 0..partitions {
+            let at = self.at(table, partition);
+            let Watermarks { low, high } = self.read()?.ends(&at)?;
+            if low < high {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn want_global(&mut self) {
@@ -300,7 +349,14 @@ impl Restore {
                 ends.low
             }
         };
+        if from > ends.low {
+            self.filled.insert(table);
+        }
+        if ends.low >= ends.high {
+            self.begun_empty.insert(table);
+        }
         tables.store().follow(table, partition, &topic);
+        let kept = &self.tables[table.index()];
         let (is_global, is_whole) = (kept.is_global, from >= ends.high);
         if is_global || !is_whole {
             self.read()?.start(&at, from)?;
@@ -337,6 +393,9 @@ impl Restore {
             positions.insert((table, partition), event.offset + 1);
             // A record without a key is nobody's.
             if let Some(key) = event.key {
+                if !matches!(self.parts.get(&(table, partition)), Some(Part::Whole)) {
+                    self.filled.insert(table);
+                }
                 writes.push(TableWrite { table, partition, key, value: event.value });
             }
         }

@@ -57,6 +57,8 @@ pub struct DurableStore {
     /// Held as long as the store lives: another process is refused.
     _lock: File,
     database: Option<Open>,
+    /// Names of tables, in the plan's order.
+    names: Vec<String>,
     /// Numbers of tables, by their place in the plan.
     numbers: Vec<u32>,
     /// Topics of the changelogs that are followed.
@@ -87,7 +89,8 @@ impl DurableStore {
         let (database, numbers) = opened.map_err(|error| unusable(&error))?;
         info!("tables are kept in {}", folder.display());
         let topics = FxHashMap::default();
-        Ok(DurableStore { folder, _lock: lock, database: Some(database), numbers, topics, clock })
+        let names = tables.iter().map(|&name| name.to_owned()).collect();
+        Ok(DurableStore { folder, _lock: lock, database: Some(database), names, numbers, topics, clock })
     }
 
     fn pairs_space(&self) -> Result<&Keyspace, StoreError> {
@@ -125,17 +128,20 @@ impl DurableStore {
 
 impl Store for DurableStore {
     fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.pairs_space()?.get(self.key(table, partition, key)).map_err(told)?.map(Bytes::from))
+        let (space, key) = (self.pairs_space()?, self.key(table, partition, key));
+        Ok(undamaged(|| space.get(key).map_err(told))?.map(Bytes::from))
     }
 
     fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let place = self.place(PAIR, table, partition, 0);
-        let mut pairs = Vec::new();
-        for pair in self.pairs_space()?.prefix(&place) {
-            let (key, value) = pair.into_inner().map_err(told)?;
-            pairs.push((Bytes::from(key).slice(place.len()..), Bytes::from(value)));
-        }
-        Ok(pairs)
+        let (space, place) = (self.pairs_space()?, self.place(PAIR, table, partition, 0));
+        undamaged(|| {
+            let mut pairs = Vec::new();
+            for pair in space.prefix(&place) {
+                let (key, value) = pair.into_inner().map_err(told)?;
+                pairs.push((Bytes::from(key).slice(place.len()..), Bytes::from(value)));
+            }
+            Ok(pairs)
+        })
     }
 
     fn partitions(&self, table: TableId) -> Vec<i32> {
@@ -180,7 +186,8 @@ impl Store for DurableStore {
 
     fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError> {
         let place = self.place(POSITION, table, partition, 0);
-        let value = self.pairs_space()?.get(place).map_err(told)?;
+        let space = self.pairs_space()?;
+        let value = undamaged(|| space.get(place).map_err(told))?;
         Ok(value.and_then(|value| {
             let number = |at: usize| Some(i64::from_be_bytes(value.get(at..at + 8)?.try_into().ok()?));
             let topic = String::from_utf8(value.get(16..)?.to_vec()).ok()?;
@@ -224,12 +231,25 @@ impl Store for DurableStore {
             warn!("the state in {} could not be wiped: {error}", self.folder.display());
         }
     }
+
+    fn renew(&mut self) -> Result<(), StoreError> {
+        self.condemn();
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let (database, numbers) = open(&self.folder, &names)?;
+        (self.database, self.numbers) = (Some(database), numbers);
+        self.topics.clear();
+        Ok(())
+    }
 }
 
-/// Opens the database and finds the numbers of the tables. What is on the disk may be anything: a
-/// panic over it is one more reason to wipe it.
+/// Reads what may be damaged: a panic over it is one more error.
+fn undamaged<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(StoreError("it is damaged".to_owned())))
+}
+
+/// Opens the database and finds the numbers of the tables. What is on the disk may be anything.
 fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> {
-    let opened = catch_unwind(AssertUnwindSafe(|| {
+    undamaged(|| {
         let database = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
@@ -240,8 +260,7 @@ fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> 
         let pairs = database.keyspace("tables", options).map_err(told)?;
         let numbers = numbers(&pairs, tables)?;
         Ok((Open { database, pairs }, numbers))
-    }));
-    opened.unwrap_or_else(|_| Err(StoreError("it is damaged".to_owned())))
+    })
 }
 
 /// Numbers of tables: a name keeps its own, whatever else the plan names.

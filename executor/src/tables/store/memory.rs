@@ -79,4 +79,9 @@ impl Store for MemoryStore {
     fn condemn(&mut self) {
         self.tables.clear();
     }
+
+    fn renew(&mut self) -> Result<(), StoreError> {
+        self.tables.clear();
+        Ok(())
+    }
 }

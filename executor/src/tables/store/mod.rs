@@ -75,6 +75,12 @@ pub trait Store {
 
     /// Nothing of it may be trusted ever again.
     fn condemn(&mut self);
+
+    /// Wipes all of it and begins again where it was; an error where that cannot be.
+    fn renew(&mut self) -> Result<(), StoreError> {
+        self.condemn();
+        Err(StoreError("it was given up".to_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,73 @@
+//! Looks at the topics of a running worker: those that tables depend on, and those that it writes.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::{Stopped, Worker};
+use crate::broker::BrokerError;
+use crate::code::Code;
+use crate::event::message::TopicPartition;
+
+/// Looks until a broker is asked that knows of partitions which were handed out, and the pause between them.
+const LOOKS_MAX: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl<C: Code> Worker<C> {
+    /// Looks at all topics, when it is time.
+    pub(super) fn look_at_topics(&mut self) -> Result<(), Stopped> {
+        let now = self.shared.clock.now();
+        if now < self.counts.due() {
+            return Ok(());
+        }
+        self.look_at_counts()?;
+        self.counts.put_off(now);
+        if let Err(why) = self.shared.directory.refresh() {
+            debug!("topics that are written are not looked at: {why}");
+        }
+        Ok(())
+    }
+
+    /// Stops, with what is complete committed, where the tables would not start any more.
+    fn look_at_counts(&mut self) -> Result<(), Stopped> {
+        if self.counts.is_idle() {
+            return Ok(());
+        }
+        let (directory, counts) = (&self.shared.directory, &mut self.counts);
+        match directory.admin(|admin| counts.look(admin)) {
+            Ok(None) => Ok(()),
+            Ok(Some(fault)) => {
+                self.flush()?;
+                Err(Stopped::Topics(fault))
+            }
+            Err(BrokerError::Retriable(why)) => {
+                debug!("topics are not looked at: {why}");
+                Ok(())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Before events are given to their readers: a key that has moved tells that its topic has other
+    /// partitions.
+    pub(super) fn look_at_keys(&mut self) -> Result<(), Stopped> {
+        let counts = &mut self.counts;
+        // Each topic is asked for all events: it gives up its guess only once.
+        let misplaced = self.polled.iter().filter(|event| counts.is_misplaced(event)).count();
+        if misplaced > 0 { self.look_at_counts() } else { Ok(()) }
+    }
+
+    /// Before partitions start: one that was not there before tells that its topic has more.
+    pub(super) fn look_at_partitions(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
+        for _ in 0..LOOKS_MAX {
+            if self.counts.is_idle() || !self.counts.have_outgrown(names) {
+                return Ok(());
+            }
+            self.look_at_counts()?;
+            if self.counts.have_outgrown(names) {
+                std::thread::park_timeout(LOOK_AGAIN);
+            }
+        }
+        Ok(())
+    }
+}
