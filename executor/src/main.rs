@@ -21,8 +21,10 @@ fn main() {
     // SAFETY: the program has just begun, and no other thread runs.
     let given = unsafe { Given::take() };
     let ended = match Arguments::parse_from(&given.arguments).command {
-        Command::Run(arguments) => run(&arguments, &given),
-        Command::Check(arguments) => check(&arguments, &given),
+        // A supervisor alone hears whose fault it was.
+        Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
+        Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
+        Command::Check(arguments) => check(&arguments, &given).map_err(Stop::for_others),
         Command::Test(arguments) => test(&arguments),
     };
     let code = match ended {

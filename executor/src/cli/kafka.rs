@@ -14,11 +14,11 @@ use super::stop::{FORCED, Signals, Stop};
 use super::stored::store;
 use super::supervisor::{Handover, dies_with, supervise};
 use super::terminal::{say, start_log};
+use crate::broker::Admin;
 use crate::broker::directory::Directory;
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
-use crate::broker::{Admin, BrokerError};
 use crate::check::changelogs;
 use crate::check::topics::{self, Found};
 use crate::clock::{Clock, SystemClock};
@@ -83,9 +83,9 @@ pub fn run_on_kafka(
             watch: guard.watch.clone(),
         };
         let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(Stop::fault)?));
-        let mut consumer = kafka.consumer().map_err(Stop::fault)?;
+        let mut consumer = kafka.consumer()?;
         let until = match arguments.until_caught_up {
-            true => Some(ends(&read_topics(plan, &mut admin)?, &mut admin, &mut consumer).map_err(Stop::fault)?),
+            true => Some(ends(&read_topics(plan, &mut admin)?, &mut admin, &mut consumer)?),
             false => None,
         };
         let counters = SharedCounters::default();
@@ -97,12 +97,11 @@ pub fn run_on_kafka(
             producer: Box::new(kafka.producer()),
             directory,
             tables,
-            changelog: Some(Box::new(kafka.changelog().map_err(Stop::fault)?)),
+            changelog: Some(Box::new(kafka.changelog()?)),
             clock: clock.clone(),
             counters: counters.clone(),
             guard,
-        })
-        .map_err(Stop::fault)?;
+        })?;
         let began = clock.now();
         let member = Member {
             clock: clock.as_ref(),
@@ -116,7 +115,7 @@ pub fn run_on_kafka(
         if !arguments.quiet {
             say(&summary(&counters.borrow(), clock.now() - began));
         }
-        match ended.map_err(Stop::fault)? {
+        match ended? {
             Ended::Uncommitted => Err(Stop(FORCED, String::new())),
             Ended::Told | Ended::CaughtUp => Ok(()),
         }
@@ -202,15 +201,15 @@ impl Start {
     }
 
     fn connect(&self) -> Result<Kafka, Stop> {
-        let kafka = Kafka::connect(self.client.clone()).map_err(Stop::fault)?;
+        let kafka = Kafka::connect(self.client.clone())?;
         info!("app {} on {}, as {}", self.client.app, self.client.servers, self.config.transactional_id);
         Ok(kafka)
     }
 
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
         let (defaults, reserved) = (Defaults::of(&self.config), topics::reserved(&self.plan, &self.config.app));
-        let mut found = topics::prepare(&self.plan, &defaults, &reserved, admin, make).map_err(Stop::fault)?;
-        let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make).map_err(Stop::fault)?;
+        let mut found = topics::prepare(&self.plan, &defaults, &reserved, admin, make)?;
+        let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
         found.extend(logs);
         Ok(found)
     }
@@ -223,7 +222,7 @@ pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) ->
         return Ok(Guard::none());
     };
     let post = Post { state_dir: Path::new(state_dir), worker, app, revision: &plan.revision };
-    Guard::open(post).map_err(Stop::fault)
+    Guard::open(post).map_err(Stop::own_fault)
 }
 
 fn refuse_faults(found: &[Found]) -> Result<(), Stop> {
@@ -242,7 +241,7 @@ fn read_topics(plan: &Plan, admin: &mut dyn Admin) -> Result<Vec<String>, Stop> 
             Topics::Names(read) => names.extend(read.iter().cloned()),
             Topics::Pattern(pattern) => {
                 let pattern = regex::Regex::new(&format!("^(?:{pattern})$")).map_err(Stop::refused)?;
-                let all = admin.topics().map_err(|error: BrokerError| Stop::fault(error))?;
+                let all = admin.topics()?;
                 names.extend(all.into_iter().filter(|name| pattern.is_match(name)));
             }
         }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::broker::BrokerError;
 use crate::guard::Watch;
+use crate::worker::Stopped;
 
 /// Drained.
 pub const FINE: i32 = 0;
@@ -12,6 +14,9 @@ pub const FINE: i32 = 0;
 pub const FAULT: i32 = 1;
 /// Wrong use, or a spec that is refused.
 pub const REFUSED: i32 = 2;
+/// What a worker tells its supervisor, and nobody else: it was stopped by a fault that others need not have.
+/// To everybody else it is [`FAULT`].
+pub(super) const OWN_FAULT: i32 = 76;
 /// Told twice to stop, not done by the deadline, or stuck in user code.
 pub use crate::guard::FORCED;
 
@@ -28,6 +33,38 @@ impl Stop {
     /// Something failed.
     pub fn fault(why: impl std::fmt::Display) -> Stop {
         Stop(FAULT, format!("error: {why}"))
+    }
+
+    /// Something failed here that need not fail elsewhere, or later: a disk, a port, a broker that was lost.
+    pub fn own_fault(why: impl std::fmt::Display) -> Stop {
+        Stop(OWN_FAULT, format!("error: {why}"))
+    }
+
+    /// As it is told to whoever is not a supervisor.
+    pub fn for_others(self) -> Stop {
+        let Stop(code, why) = self;
+        Stop(if code == OWN_FAULT { FAULT } else { code }, why)
+    }
+}
+
+/// Faults of the group meet every worker; all others may pass.
+impl From<BrokerError> for Stop {
+    fn from(error: BrokerError) -> Stop {
+        match error {
+            BrokerError::Group(_) => Stop::fault(error),
+            _ => Stop::own_fault(error),
+        }
+    }
+}
+
+/// Where the spec says halt, or no worker could start any more, all stop.
+impl From<Stopped> for Stop {
+    fn from(stopped: Stopped) -> Stop {
+        match stopped {
+            Stopped::Broker(error) => error.into(),
+            Stopped::Store(_) => Stop::own_fault(stopped),
+            Stopped::Topics(_) | Stopped::Halted(_) => Stop::fault(stopped),
+        }
     }
 }
 

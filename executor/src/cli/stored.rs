@@ -17,5 +17,5 @@ pub fn store(plan: &Plan, settings: &Settings, worker: u32, clock: &Rc<dyn Clock
     };
     let names: Vec<&str> = plan.tables.iter().map(|table| table.name.as_str()).collect();
     let opened = DurableStore::open(Path::new(folder), worker, &names, clock.clone());
-    opened.map(|store| Box::new(store) as Box<dyn Store>).map_err(Stop::fault)
+    opened.map(|store| Box::new(store) as Box<dyn Store>).map_err(Stop::own_fault)
 }

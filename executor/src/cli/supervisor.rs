@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::stop::{FAULT, FINE, FORCED, REFUSED, Signals};
+use super::stop::{FAULT, FINE, FORCED, OWN_FAULT, REFUSED, Signals};
 use crate::clock::Clock;
 use crate::config::secret::Secret;
 
@@ -28,6 +28,8 @@ struct Post {
     /// When it is started again, if it is not running.
     due: Duration,
     pause: Duration,
+    /// It ended by a fault of its own before it had run for long.
+    has_failed: bool,
     done: bool,
 }
 
@@ -39,10 +41,12 @@ pub struct Handover {
     pub settings: Secret,
 }
 
-/// Runs `workers` processes of this program until all are done. Gives the exit status: the worst.
+/// Runs `workers` processes of this program until all are done. Gives the exit status: that of the fault
+/// for which they stopped, if one did.
 pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
     let now = clock.now();
-    let post = |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, done: false };
+    let post =
+        |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, has_failed: false, done: false };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
     let (mut told, mut worst) = (false, FINE);
     info!("starting {workers} workers");
@@ -68,11 +72,17 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
                     told = true;
                 }
                 (code, true) => {
-                    worst = worst.max(code.unwrap_or(FORCED));
+                    // The fault for which all stop is the one that is told.
+                    let code = if code == Some(OWN_FAULT) { FAULT } else { code.unwrap_or(FORCED) };
+                    worst = if worst == FINE { code } else { worst };
                     post.done = true;
                 }
                 _ => post.again(status, now),
             }
+        }
+        if !told && posts.iter().all(|post| post.has_failed && post.child.is_none()) {
+            error!("no worker could start: stopping");
+            (worst, told) = (FAULT, true);
         }
         if told {
             // Whoever was waiting for its next start has nothing to stop.
@@ -87,9 +97,8 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         if !told {
             for post in posts.iter_mut().filter(|post| !post.done && post.child.is_none() && post.due <= now) {
                 if let Err(why) = post.start(handover, now) {
-                    error!("worker {} cannot be started: {why}", post.number);
-                    worst = FAULT;
-                    told = true;
+                    post.has_failed = true;
+                    post.put_off(&format!("cannot be started: {why}"), now);
                 }
             }
         }
@@ -121,9 +130,19 @@ impl Post {
     }
 
     fn again(&mut self, status: ExitStatus, now: Duration) {
-        self.pause = if now >= self.started + STEADY { PAUSES.0 } else { self.pause };
+        let was_steady = now >= self.started + STEADY;
+        self.pause = if was_steady { PAUSES.0 } else { self.pause };
+        let has_fault = status.code() == Some(OWN_FAULT);
+        self.has_failed = has_fault && !was_steady;
+        match has_fault {
+            true => self.put_off("stopped by a fault that others need not have", now),
+            false => self.put_off(&format!("ended ({status})"), now),
+        }
+    }
+
+    fn put_off(&mut self, what: &str, now: Duration) {
         self.due = now + self.pause;
-        warn!("worker {} ended ({status}), starting again in {} s", self.number, self.pause.as_secs());
+        warn!("worker {} {what}, starting again in {} s", self.number, self.pause.as_secs());
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 }
