@@ -16,9 +16,10 @@ use rustc_hash::FxHashSet;
 use tracing::debug;
 
 use super::config::ClientSettings;
-use super::consumer::{event, list};
+use super::consumer::event;
 use super::errors::{judge, words};
 use super::fresh::Missing;
+use super::lists::list;
 use super::producer::{Client, Line};
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};

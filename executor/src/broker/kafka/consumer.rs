@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::Producer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 use tracing::{debug, warn};
 
@@ -22,6 +22,7 @@ use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
 use super::fence::Fence;
 use super::fresh::Missing;
+use super::lists::{list, offset_list, offsets_list};
 use super::offsets::{self, Offsets, Questions, Which};
 use super::orphans::Search;
 use super::producer::{Client, Line};
@@ -585,33 +586,4 @@ fn name(topics: &mut FxHashSet<TopicName>, last: &mut TopicName, topic: &str) ->
         };
     }
     last.clone()
-}
-
-/// Offsets with their metadata, as librdkafka takes them.
-pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, KafkaError> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for OffsetCommit { partition, committed } in offsets {
-        let mut element = list.add_partition(&partition.topic, partition.partition);
-        element.set_offset(Offset::Offset(committed.offset))?;
-        element.set_metadata(&committed.metadata);
-    }
-    Ok(list)
-}
-
-/// Partitions with the offsets that are fetched next, as librdkafka takes them.
-fn offsets_list(at: &[(TopicPartition, i64)]) -> Result<TopicPartitionList, BrokerError> {
-    let mut list = TopicPartitionList::with_capacity(at.len());
-    for (partition, offset) in at {
-        let added = list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*offset));
-        added.map_err(|error| judge(&format!("{partition} cannot be read from offset {offset}"), &error))?;
-    }
-    Ok(list)
-}
-
-pub(super) fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        list.add_partition(&partition.topic, partition.partition);
-    }
-    list
 }

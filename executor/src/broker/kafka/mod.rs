@@ -15,6 +15,7 @@ mod fence;
 mod fresh;
 #[cfg(target_os = "linux")]
 mod leaders;
+mod lists;
 mod offsets;
 mod orphans;
 pub mod producer;

@@ -15,9 +15,9 @@ use tracing::{debug, info};
 
 use super::aside::Aside;
 use super::config::ClientSettings;
-use super::consumer::offset_list;
 use super::context::Health;
 use super::errors::{Step, is_answer, judge_transaction, words};
+use super::lists::offset_list;
 use super::raw;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::config::CLIENT_CALL_MAX;
