@@ -355,33 +355,27 @@ impl Broker {
 
     /// Commits an offset with its metadata for a group that has no members.
     pub fn commit(&self, group: &str, topic: &str, partition: i32, (offset, metadata): (i64, &str)) {
-        let mut config = self.config();
-        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
         list.find_partition(topic, partition).expect("it was added").set_metadata(metadata);
-        // A coordinator that has just been made is not known to all at once.
-        let committed = (0..20).any(|_| {
-            let committed = consumer.commit(&list, CommitMode::Sync).is_ok();
-            if !committed {
-                std::thread::park_timeout(Duration::from_millis(200));
-            }
-            committed
-        });
-        assert!(committed, "the group {group} cannot be given offsets");
+        self.commit_list(group, &list);
     }
 
     /// Commits an offset of the first partitions of a topic each, for a group that has no members.
     pub fn commit_all(&self, group: &str, topic: &str, offsets: &[i64]) {
-        let mut config = self.config();
-        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         for (partition, offset) in (0..).zip(offsets) {
             list.add_partition_offset(topic, partition, Offset::Offset(*offset)).expect("an offset");
         }
+        self.commit_list(group, &list);
+    }
+
+    fn commit_list(&self, group: &str, list: &TopicPartitionList) {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
         // A coordinator that has just been made is not known to all at once.
         let committed = (0..20).any(|_| {
-            let committed = consumer.commit(&list, CommitMode::Sync).is_ok();
+            let committed = consumer.commit(list, CommitMode::Sync).is_ok();
             if !committed {
                 std::thread::park_timeout(Duration::from_millis(200));
             }

@@ -6,6 +6,7 @@ pub mod beginnings;
 pub mod clock;
 pub mod cluster;
 pub mod compare;
+pub mod counting;
 pub mod kafka;
 pub mod load;
 pub mod process;

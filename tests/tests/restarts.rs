@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use kaspr_exec::broker::partitioner::partition_for;
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::cluster::Cluster;
+use kaspr_tests::counting::App;
 use kaspr_tests::kafka::{Broker, Record, broker, unique};
 use kaspr_tests::process;
-use kaspr_tests::program::command;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -45,80 +45,12 @@ fn echo(input: &str, output: &str, on_error: &str) -> String {
     )
 }
 
-/// An app in a folder of its own.
-struct App {
-    folder: tempfile::TempDir,
-    name: String,
-    servers: String,
-    flags: Vec<String>,
-}
-
-impl App {
-    fn new(broker: &Broker, specs: &str) -> App {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
-        App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
-    }
-
-    fn with(mut self, flags: &[&str]) -> App {
-        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-        self
-    }
-
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    fn on_disk(self) -> App {
-        let state = self.state().display().to_string();
-        self.with(&["--state-dir", &state])
-    }
-
-    fn changelog(&self) -> String {
-        format!("{}-counts-changelog", self.name)
-    }
-
-    fn start(&self, number: usize, flags: &[&str]) -> Child {
-        let mut command = command("kaspr-exec", &["run"]);
-        command.arg(self.folder.path().join("agents.yaml"));
-        command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
-        let log = std::fs::File::create(self.log(number)).expect("a log");
-        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
-    }
-
-    fn log(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("log-{number}"))
-    }
-
-    fn words(&self, number: usize) -> String {
-        std::fs::read_to_string(self.log(number)).unwrap_or_default()
-    }
-
-    /// Processes what there is; gives what it said.
-    #[track_caller]
-    fn catch_up(&self) -> String {
-        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
-        assert_eq!(status.code(), Some(0), "{}", self.words(0));
-        self.words(0)
-    }
-
-    /// Waits until it stops by itself.
-    #[track_caller]
-    fn stops(&self, mut worker: Child) -> String {
-        wait_until("the app to stop", || worker.try_wait().expect("it can be asked").is_some());
-        assert_eq!(worker.wait().expect("it ended").code(), Some(1), "{}", self.words(0));
-        self.words(0)
-    }
-}
-
-impl Drop for App {
-    /// A test that fails shows what its workers said.
-    #[allow(clippy::print_stderr, reason = "only when a test fails")]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            (0..2).for_each(|number| eprintln!("-- {} {number}:\n{}", self.name, self.words(number)));
-        }
-    }
+/// Waits until an app stops by itself; gives what it said.
+#[track_caller]
+fn stops(app: &App, mut worker: Child) -> String {
+    wait_until("the app to stop", || worker.try_wait().expect("it can be asked").is_some());
+    assert_eq!(worker.wait().expect("it ended").code(), Some(1), "{}", app.words(0));
+    app.words(0)
 }
 
 #[track_caller]
@@ -210,16 +142,16 @@ fn a_table_stops_when_its_topics_get_other_partitions() {
     delete(broker, &other.changelog());
     broker.named_topic(&other.changelog(), 5);
     let needs = |app: &App| format!("the topic \"{}\" (the changelog of table \"counts\") has", app.changelog());
-    let words = moved.stops(moving);
+    let words = stops(&moved, moving);
     assert!(words.contains(&needs(&moved)) && words.contains("2 partitions and needs 3"), "{words}");
     let found = counts(&broker.read(&moved_out));
     assert_eq!(found.len(), 50);
-    let words = quiet.stops(waiting);
+    let words = stops(&quiet, waiting);
     assert!(words.contains(&needs(&quiet)) && words.contains("2 partitions and needs 3"), "{words}");
-    let words = other.stops(losing);
+    let words = stops(&other, losing);
     assert!(words.contains("was deleted or recreated while the app ran"), "{words}");
     // The start says the same.
-    let words = moved.stops(moved.start(0, &[]));
+    let words = stops(&moved, moved.start(0, &[]));
     assert!(words.contains(&needs(&moved)) && words.contains("2 partitions and needs 3"), "{words}");
 }
 
@@ -356,7 +288,7 @@ fn one_worker_that_cannot_start_stops_no_other() {
     // None at all: that is no fault of one.
     let mut nowhere = App::new(broker, &echo(&input, &output, ""));
     nowhere.servers = "127.0.0.1:9".to_owned();
-    let words = nowhere.stops(nowhere.start(0, &workers));
+    let words = stops(&nowhere, nowhere.start(0, &workers));
     assert!(words.contains("no worker could start"), "{words}");
 }
 
@@ -366,7 +298,7 @@ fn what_the_spec_halts_stops_all_workers() {
     let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
     let app = App::new(broker, &echo(&input, &output, "onError: {action: halt}"));
     broker.produce(&input, [Record::new("k", "{}")]);
-    let words = app.stops(app.start(0, &["--workers", "2"]));
+    let words = stops(&app, app.start(0, &["--workers", "2"]));
     assert!(words.contains("halted:") && words.contains("stopping all"), "{words}");
 }
 

@@ -1,11 +1,12 @@
 //! Tables on a real Kafka: they come back from their changelogs, from the disk, and from neither.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use kaspr_tests::kafka::{Broker, Record, broker, unique};
+use kaspr_tests::counting::App;
+use kaspr_tests::kafka::{Record, broker};
 use kaspr_tests::program::command;
 
 /// Longest time that anything here may take.
@@ -25,95 +26,6 @@ fn counter(name: &str, inputs: &str, output: &str) -> String {
 
 fn table(fields: &str) -> String {
     format!("apiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {{name: counts}}\nspec: {{{fields}}}\n---\n")
-}
-
-/// An app in a folder of its own.
-struct App {
-    folder: tempfile::TempDir,
-    name: String,
-    servers: String,
-    flags: Vec<String>,
-}
-
-impl App {
-    fn new(broker: &Broker, specs: &str) -> App {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
-        App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
-    }
-
-    fn with(mut self, flags: &[&str]) -> App {
-        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-        self
-    }
-
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    fn on_disk(self) -> App {
-        let state = self.state().display().to_string();
-        self.with(&["--state-dir", &state])
-    }
-
-    fn changelog(&self) -> String {
-        format!("{}-counts-changelog", self.name)
-    }
-
-    fn command(&self, flags: &[&str]) -> std::process::Command {
-        let mut command = command("kaspr-exec", &["run"]);
-        command.arg(self.folder.path().join("agents.yaml"));
-        command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
-        command
-    }
-
-    fn start(&self, number: usize, flags: &[&str]) -> Child {
-        let log = std::fs::File::create(self.log(number)).expect("a log");
-        let mut command = self.command(flags);
-        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
-    }
-
-    /// A worker that dies at a step of a commit: not of the first, which only says where it starts.
-    fn start_at(&self, number: usize, step: &str) -> Child {
-        let log = std::fs::File::create(self.log(number)).expect("a log");
-        let mut command = self.command(&["--until-caught-up"]);
-        command.env("KASPR_FAILPOINT", format!("{step}:2"));
-        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
-    }
-
-    fn log(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("log-{number}"))
-    }
-
-    fn words(&self, number: usize) -> String {
-        std::fs::read_to_string(self.log(number)).unwrap_or_default()
-    }
-
-    /// Processes what there is; gives what it said.
-    #[track_caller]
-    fn catch_up(&self) -> String {
-        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
-        assert_eq!(status.code(), Some(0), "{}", self.words(0));
-        self.words(0)
-    }
-
-    /// What it says when it does not start.
-    #[track_caller]
-    fn refused(&self) -> String {
-        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
-        assert_eq!(status.code(), Some(1), "{}", self.words(0));
-        self.words(0)
-    }
-}
-
-impl Drop for App {
-    /// A test that fails shows what its workers said.
-    #[allow(clippy::print_stderr, reason = "only when a test fails")]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            (0..2).for_each(|number| eprintln!("-- worker {number}:\n{}", self.words(number)));
-        }
-    }
 }
 
 fn events(keys: u64, rounds: u64) -> impl Iterator<Item = Record> {

@@ -1,0 +1,108 @@
+//! An app with a table `counts` in a folder of its own, whose workers are processes on a Kafka.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::kafka::{Broker, unique};
+use crate::program::command;
+
+/// An app in a folder of its own.
+pub struct App {
+    /// Holds its specs, logs and state.
+    pub folder: tempfile::TempDir,
+    /// Its name, which is its group's.
+    pub name: String,
+    /// The brokers that it connects to.
+    pub servers: String,
+    flags: Vec<String>,
+}
+
+impl App {
+    /// An app of these specs, under a name of its own.
+    pub fn new(broker: &Broker, specs: &str) -> App {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
+        App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
+    }
+
+    /// Workers are started with these flags, too.
+    pub fn with(mut self, flags: &[&str]) -> App {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    /// The folder that outlives its workers, with [`App::on_disk`].
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Keeps its state on disk.
+    pub fn on_disk(self) -> App {
+        let state = self.state().display().to_string();
+        self.with(&["--state-dir", &state])
+    }
+
+    /// The changelog of its table `counts`.
+    pub fn changelog(&self) -> String {
+        format!("{}-counts-changelog", self.name)
+    }
+
+    /// The command of a worker.
+    pub fn command(&self, flags: &[&str]) -> Command {
+        let mut command = command("kaspr-exec", &["run"]);
+        command.arg(self.folder.path().join("agents.yaml"));
+        command.args(["--bootstrap-servers", &self.servers, "--app", &self.name]).args(&self.flags).args(flags);
+        command
+    }
+
+    /// Starts a worker that writes to a log of this number.
+    pub fn start(&self, number: usize, flags: &[&str]) -> Child {
+        let log = std::fs::File::create(self.log(number)).expect("a log");
+        let mut command = self.command(flags);
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+    }
+
+    /// A worker that dies at a step of a commit: not of the first, which only says where it starts.
+    pub fn start_at(&self, number: usize, step: &str) -> Child {
+        let log = std::fs::File::create(self.log(number)).expect("a log");
+        let mut command = self.command(&["--until-caught-up"]);
+        command.env("KASPR_FAILPOINT", format!("{step}:2"));
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
+    }
+
+    /// The log of the worker with this number.
+    pub fn log(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("log-{number}"))
+    }
+
+    /// All that the worker with this number has said.
+    pub fn words(&self, number: usize) -> String {
+        std::fs::read_to_string(self.log(number)).unwrap_or_default()
+    }
+
+    /// Processes what there is; gives what it said.
+    #[track_caller]
+    pub fn catch_up(&self) -> String {
+        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", self.words(0));
+        self.words(0)
+    }
+
+    /// Refuses to start; gives what it said.
+    #[track_caller]
+    pub fn refused(&self) -> String {
+        let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
+        assert_eq!(status.code(), Some(1), "{}", self.words(0));
+        self.words(0)
+    }
+}
+
+impl Drop for App {
+    /// A test that fails shows what its workers said.
+    #[allow(clippy::print_stderr, reason = "only when a test fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (0..2).for_each(|number| eprintln!("-- {} {number}:\n{}", self.name, self.words(number)));
+        }
+    }
+}
