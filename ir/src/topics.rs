@@ -15,14 +15,14 @@ pub const TOPIC_READERS_MAX: usize = 200;
 /// The rule for names, in words.
 pub const TOPIC_NAME_RULE: &str = "up to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
 
-/// Whether a topic can have this name: 1 to 249 of the characters `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`,
+/// True if a topic can have this name: 1 to 249 of the characters `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`,
 /// but neither `.` nor `..`. So it is also the name of a file that leads to no other folder.
 pub fn is_topic_name(name: &str) -> bool {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !matches!(name, "" | "." | "..") && name.len() <= TOPIC_NAME_MAX && name.bytes().all(is_legal)
 }
 
-/// Whether only Kafka itself writes the topic.
+/// True if only Kafka itself writes the topic.
 pub fn is_internal(name: &str) -> bool {
     INTERNAL_TOPICS.contains(&name)
 }

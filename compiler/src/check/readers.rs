@@ -1,4 +1,4 @@
-//! How many agents read one topic: their positions travel in the metadata of one offset.
+//! Bounds the agents that read one topic: their positions travel in the metadata of one offset.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -70,14 +70,14 @@ struct Assigned {
     paused: bool,
     /// The consumer gives its events from the right offset on. Until then none is accepted.
     started: bool,
-    /// How far its readers may be ahead of the slowest.
+    /// The farthest that its readers may be ahead of the slowest.
     lead_max: i64,
     /// The offset of an event that waits until the slowest reader has come closer.
     waiting: Option<i64>,
 }
 
 impl Assigned {
-    /// Whether readers that complete the event at this offset would be too far ahead of the slowest. A
+    /// True if readers that complete the event at this offset would be too far ahead of the slowest. A
     /// commit that takes their progress takes all that the slowest had done when the event was taken.
     fn is_too_far(&self, offset: i64) -> bool {
         let done = self.readers.iter().map(|reading| reading.ledger.done()).min();
@@ -95,7 +95,7 @@ struct Reading {
     committed: i64,
 }
 
-/// What the group had committed in partitions that came.
+/// The group's commits in partitions that came, as far as warnings and later tries need them.
 #[derive(Debug, Default)]
 pub struct Takeover {
     /// Topics of which it has read something.
@@ -144,7 +144,7 @@ impl Assignment {
     }
 
     /// Takes partitions over: their readers are where the group has come to. They must be started then.
-    /// Gives back those that no broker leads at the moment.
+    /// Those that no broker leads at the moment are left out, and the answer names them.
     pub fn add(
         &mut self,
         names: &[TopicPartition],
@@ -255,7 +255,7 @@ impl Assignment {
         back
     }
 
-    /// Where a group begins that has committed nothing in a partition; `None`: no broker leads it.
+    /// The offset at which a group begins that has committed nothing in a partition; `None`: no broker leads it.
     fn first_offsets(
         &self,
         names: &[TopicPartition],

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::code::Fault;
 use crate::event::message::{Header, TopicName};
 
-/// How long a topic that cannot be written stays so without asking the broker again.
+/// The time for which a topic that cannot be written stays so without asking the broker again.
 const MISSING_FOR: Duration = Duration::from_secs(1);
 /// Topics that cannot be written which are remembered at once: payloads may name any number of them.
 const MISSING_MAX: usize = 1000;

@@ -33,7 +33,7 @@ pub fn murmur2(key: &[u8]) -> i32 {
     (hash ^ (hash >> 15)).cast_signed()
 }
 
-/// How the keys of a topic's events seem to be placed: by a partitioner that has explained the partition of
+/// The placing of a topic's keys as it seems: by a partitioner that has explained the partition of
 /// every key so far. Java's and librdkafka's default ones are known.
 #[derive(Clone, Debug)]
 pub struct Placing {

@@ -30,7 +30,7 @@ const _: () = assert!(
         <= METADATA_BYTES_MAX
 );
 
-/// How far each reader of a topic may be ahead of its slowest, so that metadata fits if all others are as
+/// The farthest that a reader of a topic may be ahead of its slowest, so that metadata fits if all others are as
 /// far ahead: 99,999,999 offsets where a topic has the most readers, any number up to 126 of them.
 pub fn lead_max(readers: usize, transactional_id: &str) -> i64 {
     let room = METADATA_BYTES_MAX.saturating_sub(HEAD_BYTES_MAX + transactional_id.len());

@@ -1,4 +1,4 @@
-//! What the program was given from outside: arguments, and the variables that set its Kafka clients.
+//! Reads what the program was given from outside: arguments, and the variables that set its Kafka clients.
 //! Secrets among them are taken out of everything that user code and other processes can read.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ const FILE_BYTES_MAX: u64 = 256 << 10;
 /// Bytes of settings that a worker is handed: a pipe holds them before the worker reads.
 const HANDED_BYTES_MAX: usize = 60 << 10;
 
-/// What the program was given.
+/// Arguments and variables of the program.
 pub struct Given {
     /// The command line, the program's own name first.
     pub arguments: Vec<OsString>,
@@ -44,7 +44,7 @@ pub struct Given {
 pub struct KafkaSettings {
     /// All of them, by librdkafka's names.
     pub all: BTreeMap<String, Secret>,
-    /// Those that a worker cannot find by itself, as JSON.
+    /// Settings that a worker cannot find by itself, as JSON.
     handed: BTreeMap<String, Secret>,
 }
 
@@ -182,7 +182,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
     Ok(Secret::new(value))
 }
 
-/// Whether user code must not see this variable of ours: it holds a secret, or nobody knows what.
+/// True if user code must not see this variable of ours: it holds a secret, or something unknown.
 fn is_hidden(variable: &str) -> bool {
     let Some(own) = OWN.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
     let setting = own.to_ascii_lowercase().replace('_', ".");

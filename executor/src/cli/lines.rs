@@ -1,4 +1,4 @@
-//! How the log is written: an event is one line, whatever text of others is in it.
+//! Writes the log: an event is one line, whatever text of others is in it.
 //!
 //! Architecture invariant: every text that goes to the log passes here. Control characters are
 //! escaped, and a message or field is cut at [`SHOWN_BYTES_MAX`]; so whoever chooses an exception's text,
@@ -20,7 +20,7 @@ use crate::event::shown::{Bounded, SHOWN_BYTES_MAX, TRACEBACK_BYTES_MAX, cut_byt
 
 /// The field that may have several lines.
 const TRACEBACK: &str = "traceback";
-/// What stands before each of its lines.
+/// The text before each of its lines.
 const INDENT: &str = "\n    ";
 
 /// Fields as text: the message, then `name=value`, then the traceback.
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What the log says of what is done.
+    /// The log's words on what is done.
     fn logged(is_json: bool, does: impl FnOnce()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();

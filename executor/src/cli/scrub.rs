@@ -6,7 +6,7 @@ use std::io::{Error, Result};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// What a secret is overwritten with.
+/// The byte that overwrites secrets.
 const COVER: u8 = b'*';
 
 /// A part of this process's memory that the system shows.
@@ -34,7 +34,7 @@ impl Shown {
         }
     }
 
-    /// Where it begins in memory.
+    /// Its first address in memory.
     fn address(self) -> Result<u64> {
         let stat = std::fs::read_to_string("/proc/self/stat")?;
         // The name of the program may hold spaces and parentheses.

@@ -14,7 +14,7 @@ pub const FINE: i32 = 0;
 pub const FAULT: i32 = 1;
 /// Wrong use, or a spec that is refused.
 pub const REFUSED: i32 = 2;
-/// What a worker tells its supervisor, and nobody else: it was stopped by a fault that others need not have.
+/// Tells the supervisor alone that a worker was stopped by a fault that others need not have.
 /// To everybody else it is [`FAULT`].
 pub(super) const OWN_FAULT: i32 = 76;
 /// Told twice to stop, not done by the deadline, or stuck in user code.

@@ -33,11 +33,11 @@ struct Post {
     done: bool,
 }
 
-/// What workers are started with.
+/// Settings that workers are started with.
 pub struct Handover {
     /// The supervisor's command line, without settings of Kafka clients.
     pub arguments: Vec<OsString>,
-    /// Those settings, which a worker reads from its standard input: nobody else sees them there.
+    /// Settings of Kafka clients, which a worker reads from its standard input: no other process sees them there.
     pub settings: Secret,
 }
 

@@ -113,7 +113,7 @@ pub struct Bounds {
     pub start_wait_max: Duration,
     /// Records of changelogs that are taken into tables in one turn.
     pub restore_records_max: usize,
-    /// How often a worker looks whether topics have other partitions.
+    /// Time between two looks whether topics have other partitions.
     pub topics_look_every: Duration,
     /// Longest time that calls which hold events of partitions that are given up may go on.
     pub revoke_wait_max: Duration,

@@ -39,7 +39,7 @@ const OTHER: &str = "sasl.oauthbearer.config";
 /// Ends of names that say where a secret is, not what it is.
 const PLACES: [&str; 6] = [".location", ".file", ".url", ".keytab", ".cafile", ".capath"];
 
-/// Whether a setting's value is a secret, by its name: `sasl.password`.
+/// True if a setting's value is a secret, by its name: `sasl.password`.
 pub fn is_secret(name: &str) -> bool {
     let has_word = name == OTHER || WORDS.iter().any(|word| name.contains(word));
     has_word && !PLACES.iter().any(|place| name.ends_with(place))

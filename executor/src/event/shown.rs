@@ -68,7 +68,7 @@ impl Write for Bounded<'_> {
     }
 }
 
-/// Whether a character ends a line, controls a terminal or changes the direction of what follows.
+/// True if a character ends a line, controls a terminal or changes the direction of what follows.
 fn breaks_line(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

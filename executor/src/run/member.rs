@@ -15,7 +15,7 @@ use crate::worker::{Stopped, Worker};
 /// How often a worker looks whether it has caught up, and whether brokers are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the end of a partition is asked for at a start, and the pause between two questions.
+/// Most questions for the end of a partition at a start, and the pause between two of them.
 const ASKED_MAX: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 

@@ -119,7 +119,7 @@ pub struct Worker<C: Code> {
     coming: Vec<TopicPartition>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
-    /// How work that was undone is done again.
+    /// The way in which aborted work is done again.
     redo: Redo,
     /// Since when the committed offsets of partitions that came are not known.
     waits_since: Option<Duration>,

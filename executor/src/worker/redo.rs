@@ -12,7 +12,7 @@ use crate::event::effects::Progress;
 /// which an event that runs alone fails.
 pub const REDOS_MAX: u32 = 3;
 
-/// How work that was undone is done again.
+/// The way in which aborted work is done again.
 #[derive(Debug, Default)]
 pub struct Redo {
     /// Transactions that were undone since the last commit, or since events run one by one.

@@ -96,7 +96,7 @@ impl ClientSettings {
         given.map_or("GSSAPI", Secret::expose)
     }
 
-    /// How clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
+    /// The way clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
     pub fn protocol(&self) -> (&str, bool, bool) {
         let protocol = self.user.get("security.protocol").map_or("plaintext", Secret::expose);
         let is = |part: &str| protocol.to_ascii_lowercase().contains(part);
@@ -232,14 +232,14 @@ impl ClientSettings {
     }
 }
 
-/// Whether librdkafka has a setting of this name.
+/// True if librdkafka has a setting of this name.
 pub fn is_known(name: &str) -> bool {
     let mut settings = ClientConfig::new();
     let set = settings.set(name, "").create_native_config();
     !matches!(set, Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)))
 }
 
-/// What librdkafka has against a value, without the value: it may be a secret in the wrong place.
+/// The objection of librdkafka to a value, without the value: it may be a secret in the wrong place.
 fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
     if code == RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN {
         return "librdkafka has no setting of this name".to_owned();

@@ -35,7 +35,7 @@ use crate::guard::ClientCall;
 
 /// Partitions that a question names which only wakes the threads that fetch.
 const WOKEN_MAX: usize = 64;
-/// How long such a question is good for.
+/// Longest life of such a question.
 const WAKE_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for the ends of partitions: the worker's others stand still meanwhile.
 const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -264,7 +264,7 @@ impl KafkaConsumer {
         calls.during(ClientCall::Assign, || self.consumer.assign(&all)).map_err(failed)
     }
 
-    /// Where assigned partitions stand.
+    /// The offsets at which assigned partitions stand.
     fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
         let asked = self.starts.iter().filter(|(partition, _)| which(partition));
         asked.map(|(partition, start)| (partition.clone(), self.position(partition).unwrap_or(*start))).collect()

@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::broker::BrokerError;
 use crate::clock::{Clock, SystemClock};
 
-/// How long after its creation, or after a broker first named it, a topic may be unknown to other brokers.
+/// Time after its creation, or after a broker first named it, in which a topic may be unknown to other brokers.
 const FRESH_FOR: Duration = Duration::from_secs(30);
 /// Topics that are remembered; those beyond are believed to be missing at once.
 const REMEMBERED_MAX: usize = 10_000;
-/// How long a topic that is read may be unknown before it counts as deleted.
+/// Time for which a topic that is read may be unknown before it counts as deleted.
 const MISSING_MAX: Duration = Duration::from_secs(10);
 /// Pause between two questions about topics that are missing.
 const ASK_EVERY: Duration = Duration::from_millis(250);

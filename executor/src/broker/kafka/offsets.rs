@@ -1,4 +1,4 @@
-//! Where partitions begin and end, or what they hold since a time: one question for many, asked of each
+//! The first and last offsets of partitions, or those of a time: one question for many, asked of each
 //! leader once (KIP-396's ListOffsets).
 //!
 //! On a connection that fetches, an answer waits for the fetch under way, half a second in a quiet
@@ -23,7 +23,7 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// The answer where a partition holds nothing since a time.
 const NOTHING: i64 = -1;
 
-/// What is asked of partitions.
+/// The question that is asked of partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The first offset that exists.
@@ -44,7 +44,7 @@ impl Which {
         }
     }
 
-    /// What tells the answers of one queue apart.
+    /// Tells the answers of one queue apart.
     fn number(self) -> usize {
         match self {
             Which::First => 1,

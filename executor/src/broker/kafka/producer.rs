@@ -95,7 +95,7 @@ struct Flights {
     too_large: usize,
     /// What the client said before it gave up.
     fatal: Option<String>,
-    /// What the client said of the first partition that the broker did not let into the transaction.
+    /// The client's words on the first partition that the broker did not let into the transaction.
     shut_out: Option<String>,
     /// Offsets after the last tracked record, by partition.
     written: BTreeMap<(String, i32), i64>,
@@ -219,7 +219,7 @@ impl KafkaProducer {
         true
     }
 
-    /// What went wrong with a record, or with the transaction that took it along.
+    /// The fault of a record, or of the transaction that took it along.
     fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
         let is_exact = self.settings.is_exact();
         let (code, why) = match is_exact && is_victim(code) {
@@ -242,7 +242,7 @@ impl KafkaProducer {
     }
 }
 
-/// What the client logs of a partition that the broker does not let into a transaction: its errors do
+/// Finds the client's log line on a partition that the broker does not let into a transaction: its errors do
 /// not name it. Partitions that came with it are not tried.
 fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
     if facility != "ADDPARTS" || message.contains("Operation not attempted") {

@@ -397,7 +397,7 @@ fn describe_topics<T>(
     }
 }
 
-/// What the answer to a question about topics says of each.
+/// Reads what the answer to a question about topics says of each.
 ///
 /// # Safety
 /// `event` is null or a live event.
@@ -425,7 +425,7 @@ unsafe fn described<T>(
     }
 }
 
-/// What is said of one topic: inner `None` where it does not exist.
+/// Reads what is said of one topic: inner `None` where it does not exist.
 ///
 /// # Safety
 /// `topics` are live descriptions.
@@ -444,7 +444,7 @@ unsafe fn told<T>(topics: &[Description], name: &CStr, read: impl Fn(Description
     }
 }
 
-/// What is wrong with the certificate of a broker.
+/// The fault of a broker's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFault {
     /// `host:port`, as the client named it.
@@ -455,7 +455,7 @@ pub struct CertificateFault {
 
 type SeenFault = Mutex<Option<CertificateFault>>;
 
-/// How long one try of a client that looks at certificates takes.
+/// Longest try of a client that looks at certificates.
 const CERTIFICATE_STEP: Duration = Duration::from_millis(100);
 
 /// Connects with a client of its own, whose verification of certificates tells what it finds; the

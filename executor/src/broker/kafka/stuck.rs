@@ -15,7 +15,7 @@ use super::offsets::{Offsets, Questions, Which};
 use super::producer::{Client, Line};
 use crate::event::message::TopicPartition;
 
-/// How often the ends are asked for.
+/// Time between two questions for the ends.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// A partition that had more to read for so long, and gave nothing, is stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A partition that is fetched: where it stands.
 pub type Fetched = (TopicPartition, i64);
 
-/// What is known of partitions that are behind.
+/// The last look at partitions that are behind.
 #[derive(Debug, Default)]
 pub struct Behind(BTreeMap<TopicPartition, Waits>);
 

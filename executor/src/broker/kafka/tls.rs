@@ -60,7 +60,7 @@ pub fn explain_protocol(settings: &ClientSettings) -> Option<String> {
     ))
 }
 
-/// Whether TLS is spoken at `host:port`; `None`: nothing answers there.
+/// True if TLS is spoken at `host:port`; `None`: nothing answers there.
 fn speaks_tls(server: &str) -> Option<bool> {
     /// Types of TLS records: an alert, a part of the handshake.
     const RECORDS: [u8; 2] = [21, 22];

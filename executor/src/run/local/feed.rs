@@ -287,7 +287,7 @@ impl Reader {
 /// Cuts what comes in pieces into whole lines.
 #[derive(Default)]
 struct Lines {
-    /// What has come of a line whose end has not.
+    /// The part that has come of a line whose end has not.
     pending: Vec<u8>,
     /// Bytes that were searched for ends of lines.
     searched: usize,
