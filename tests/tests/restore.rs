@@ -2,9 +2,11 @@
 //! is a stub in Rust.
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -319,6 +321,51 @@ fn partitions_without_tables_go_on_while_others_wait_for_theirs() {
     assert_eq!((house.values("passed"), house.values("out")), (vec!["p".to_owned()], vec![]));
     house.run(&mut worker);
     assert_eq!(house.values("out"), ["a=42"]);
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_table_beside_a_group_without_commits_is_told_of_though_its_partition_starts_last() {
+    let house = House::new(2, "");
+    let mut other = house.log.producer(Some("another"));
+    other.init_transactions().expect("it starts");
+    other.begin().expect("it begins");
+    send_changes(&mut other, &[("a", "41")]);
+    let mut config = config();
+    config.bounds.start_wait_max = Duration::ZERO;
+    let heard = Heard::default();
+    let log = tracing_subscriber::fmt().with_writer({
+        let heard = heard.clone();
+        move || heard.clone()
+    });
+    tracing::subscriber::with_default(log.finish(), move || {
+        let mut worker = house.worker(Box::<MemoryStore>::default(), config);
+        house.send("in", 1, "b");
+        for _ in 0..6 {
+            worker.turn(Duration::ZERO).expect("it turns");
+            house.clock.advance(Duration::from_millis(100));
+        }
+        assert_eq!(worker.restoring().len(), 1);
+        assert_eq!(house.values("out"), ["b=1"], "the empty partition has started, and committed");
+        other.commit().expect("it commits");
+        house.run(&mut worker);
+        assert!(worker.restoring().is_empty());
+    });
+    let words = String::from_utf8(heard.0.lock().expect("no writer panics").clone()).expect("it is text");
+    assert_eq!(words.matches("has no committed offsets").count(), 1, "{words}");
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub struct Worker<C: Code> {
     counts: Counts,
     /// Topics, with tables, about whose offsets was warned.
     warned: BTreeSet<(TopicName, Option<TableId>)>,
+    /// Topics without commits when the first of their partitions started, while others of them still wait.
+    uncommitted: BTreeSet<TopicName>,
     /// What holds partitions outside the stages.
     held: BTreeMap<TopicPartition, Cause>,
 }
@@ -205,6 +207,7 @@ impl<C: Code> Worker<C> {
             stalls,
             counts,
             warned: BTreeSet::new(),
+            uncommitted: BTreeSet::new(),
             held: BTreeMap::new(),
         })
     }

@@ -24,7 +24,9 @@ impl<C: Code> Worker<C> {
         if !self.restore.has_changelogs() {
             return;
         }
-        for topic in &takeover.without_commits {
+        // Partitions start as their tables are whole: by the second of them the worker itself has committed.
+        self.uncommitted.extend(takeover.without_commits.iter().cloned());
+        for topic in &self.uncommitted.clone() {
             for table in self.restore.tables_of(topic) {
                 let is_told = self.warned.contains(&(topic.clone(), Some(table)));
                 if !is_told && self.restore.has_data(table) && !self.has_read_other_inputs(table, topic) {
@@ -36,6 +38,8 @@ impl<C: Code> Worker<C> {
                 }
             }
         }
+        let waiting = || self.coming.iter().chain(&takeover.leaderless);
+        self.uncommitted.retain(|topic| waiting().any(|name| name.topic == *topic));
         for topic in &takeover.read {
             for table in self.restore.tables_of(topic) {
                 if self.warned.insert((topic.clone(), Some(table))) && self.is_empty(table) {
