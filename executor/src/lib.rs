@@ -21,6 +21,7 @@
 //! - `config`: settings and bounds
 //! - `event`: ground words: events, records, effects, failures
 //! - `clock`: the only place that asks the time
+//! - `wake`: what wakes a thread that sleeps
 
 #![deny(missing_docs)]
 
@@ -40,4 +41,5 @@ pub mod run;
 pub mod stage;
 pub mod status;
 pub mod tables;
+pub mod wake;
 pub mod worker;

@@ -1,7 +1,6 @@
 //! What the tests share: the programs as they are built, runs of them, and comparisons.
 
 pub mod app;
-pub mod attempts;
 pub mod beginnings;
 pub mod clock;
 pub mod cluster;
@@ -13,6 +12,7 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod random;
+pub mod sleeps;
 pub mod trouble;
 pub mod verify;
 pub mod watch;

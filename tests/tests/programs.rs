@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use kaspr_tests::attempts::of_three;
 use kaspr_tests::clock::pause;
 use kaspr_tests::program::{command, run, stderr, stdout};
+use kaspr_tests::sleeps::{IDLE_MAX, Wakes};
 
 const ECHO: &str = "specs/echo-agent/agent.yaml";
 
@@ -211,32 +211,61 @@ fn a_typed_line_comes_out_while_the_input_stays_open_and_sigterm_drains() {
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
 
-/// Seconds of CPU time that all threads of a process have used.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("stat has fields").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-    // SAFETY: sysconf only reads a constant.
-    ticks as f64 / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
+/// Told in a failure: which thread woke how often.
+fn wakes_little(wakes: &Wakes) {
+    assert!(wakes.own() <= IDLE_MAX, "{:.1} wake-ups a second: {wakes:?}", wakes.own());
 }
 
 #[test]
 fn an_idle_process_costs_nothing() {
     let folder = folder();
-    let python = "import asyncio\nasync def echo(value):\n    await asyncio.sleep(0.001)\n    return value";
+    // The second event awaits for as long as the process is measured.
+    let python = "import asyncio\nasync def echo(value):\n    await asyncio.sleep(3600 if value == 2 else 0.001)\n    return value";
     let path = write(&folder, "agent.yaml", &spec("echo", python));
     let (mut child, mut input, mut output) = running(&path);
-    input.write_all(b"1\n").expect("it listens");
-    next_line(&mut output);
-    let measure = || {
-        let before = cpu_seconds(child.id());
-        pause(Duration::from_secs(10));
-        cpu_seconds(child.id()) - before
+    for line in ["1\n", "2\n"] {
+        input.write_all(line.as_bytes()).expect("it listens");
+        if line == "1\n" {
+            next_line(&mut output);
+        }
+        pause(Duration::from_secs(2));
+        wakes_little(&Wakes::count(child.id(), Duration::from_secs(11)));
+    }
+    // Asleep as it is, it hears at once.
+    let pid = i32::try_from(child.id()).expect("a process id fits");
+    for _ in 0..2 {
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(75));
+}
+
+#[test]
+fn what_make_test_sums_up_names_all_that_failed() {
+    let said = "     Running tests/a.rs (target/debug/deps/a-1f)\ntest one ... ok\ntest room::two ... FAILED\n\
+        test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n\
+        error: test failed, to rerun pass `-p tests --test a`\n\
+        \u{20}    Running tests/b.rs (target/debug/deps/b-2f)\nerror: test failed, to rerun pass `-p tests --test b`\n\
+        \u{20}  Doc-tests c\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
+    let sums_up = |said: &str| {
+        let mut child = std::process::Command::new("python3")
+            .arg(kaspr_tests::root().join("tests/summary.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Python starts");
+        child.stdin.take().expect("it is piped").write_all(said.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.code(), stdout(&output))
     };
-    let used = of_three(measure, |used| *used < 0.1);
-    assert!(used < 0.1, "an idle process used {used} s of CPU in 10 s");
-    drop(input);
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let (status, text) = sums_up(said);
+    let end = "failed: a: room::two\n  again: cargo test -p tests --test a -- --exact 'room::two'\n\
+        failed: b ended before its tests did\n  again: cargo test -p tests --test b\n3 passed, 2 failed\n";
+    assert!(status == Some(1) && text.ends_with(end), "{text}");
+    let fine = &said[said.find("   Doc-tests").expect("it is there")..];
+    let (status, text) = sums_up(fine);
+    assert!(status == Some(0) && text.ends_with("2 passed, 0 failed\n"), "{text}");
+    assert_eq!(sums_up("error: could not compile `a`\n").0, Some(1));
 }
 
 #[test]

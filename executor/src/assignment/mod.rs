@@ -238,6 +238,11 @@ impl Assignment {
         Ok(())
     }
 
+    /// Some partition stands still until [`Assignment::start`] succeeds.
+    pub fn is_waiting(&self) -> bool {
+        self.partitions.values().any(|assigned| !assigned.started)
+    }
+
     /// Readers that completed something which is not committed go back to their committed positions
     /// in all their partitions, and so do the readers in `also`; true for each that does. The partitions must be started again.
     pub fn go_back(&mut self, also: &[bool]) -> Vec<bool> {

@@ -12,12 +12,14 @@ pub mod position;
 pub mod reserved;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::warn;
 
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
+use crate::wake::Bell;
 
 /// The outside world refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -178,15 +180,22 @@ pub trait Consumer {
     /// no harm.
     fn unblock(&mut self, _partitions: &[TopicPartition]) {}
 
+    /// Something of it is to be put right by a [`Consumer::poll`] that comes soon.
+    fn is_adrift(&self) -> bool {
+        false
+    }
+
     /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
     /// Who this member is at this moment, for [`Producer::commit`].
     fn group(&self) -> GroupMetadata;
 
-    /// A descriptor that is readable while [`Consumer::poll`] may have something, for a worker
-    /// that must wait elsewhere (in the event loop of coroutines). `None`: ask by polling.
-    fn wake_fd(&mut self) -> Option<std::os::fd::RawFd>;
+    /// Rings this bell from now on whenever [`Consumer::poll`], which found nothing, may have something,
+    /// for a worker that sleeps elsewhere. False: it does not, so the worker sleeps in the poll.
+    fn rings(&mut self, _bell: &Arc<Bell>) -> bool {
+        false
+    }
 
     /// Leaves the group.
     fn close(&mut self) -> Result<(), BrokerError>;
@@ -273,6 +282,9 @@ pub trait Producer {
         false
     }
 
+    /// Rings this bell from now on when something was acknowledged.
+    fn rings(&mut self, _bell: &Arc<Bell>) {}
+
     /// Puts the offsets of the group's member into the transaction: after its records.
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;
 
@@ -301,6 +313,9 @@ pub trait Changelog {
 
     /// Reads this partition no more.
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Rings this bell from now on when there is something to poll.
+    fn rings(&mut self, _bell: &Arc<Bell>) {}
 
     /// Appends up to `max` records to `into` without waiting, of each partition in offset order.
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError>;

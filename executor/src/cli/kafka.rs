@@ -107,6 +107,7 @@ pub fn run_on_kafka(
             clock: clock.as_ref(),
             stop: &|| signals.told(),
             look: &|| kafka.look(),
+            is_uneasy: &|| kafka.is_suspect(),
             tell: &|status| say(&status),
             until,
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::broker::BrokerError;
 use crate::guard::Watch;
+use crate::wake::Bell;
 use crate::worker::Stopped;
 
 /// Drained.
@@ -77,15 +78,22 @@ pub struct Signals {
     /// What runs: it is not to blame when the process is told to end.
     watch: Arc<OnceLock<Arc<Watch>>>,
     asked: Arc<AtomicBool>,
+    /// Wakes a supervisor.
+    bell: Arc<OnceLock<Arc<Bell>>>,
 }
 
 impl Signals {
     /// Listens from now on. The second signal ends the process at once, with 75.
     pub fn listen() -> Signals {
-        let signals =
-            Signals { count: Arc::default(), deadline: Arc::default(), watch: Arc::default(), asked: Arc::default() };
+        let signals = Signals {
+            count: Arc::default(),
+            deadline: Arc::default(),
+            watch: Arc::default(),
+            asked: Arc::default(),
+            bell: Arc::default(),
+        };
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            let Signals { count, deadline, watch, .. } = signals.clone();
+            let Signals { count, deadline, watch, bell, .. } = signals.clone();
             let act = move || {
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
                     spare(&watch);
@@ -96,8 +104,9 @@ impl Signals {
                     // SAFETY: alarm may be called in a signal handler.
                     unsafe { libc::alarm(seconds) };
                 }
+                wake_up(&watch, &bell);
             };
-            // SAFETY: the action only touches atomics, `alarm` and `_exit`, all allowed in a handler.
+            // SAFETY: the action only touches atomics, `alarm`, `write` and `_exit`, all allowed in a handler.
             unsafe { signal_hook::low_level::register(signal, act) }.expect("SIGTERM and SIGINT can be handled");
         }
         let watch = signals.watch.clone();
@@ -111,12 +120,15 @@ impl Signals {
         // SAFETY: as above.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGALRM, late) }
             .expect("SIGALRM can be handled");
-        let Signals { watch, asked, .. } = signals.clone();
+        let Signals { watch, asked, bell, .. } = signals.clone();
         let ask = move || match watch.get() {
             Some(watch) => watch.ask(),
-            None => asked.store(true, Ordering::Relaxed),
+            None => {
+                asked.store(true, Ordering::Relaxed);
+                wake_up(&watch, &bell);
+            }
         };
-        // SAFETY: the action only touches atomics.
+        // SAFETY: the action only touches atomics and writes.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGUSR1, ask) }.expect("SIGUSR1 can be handled");
         signals
     }
@@ -137,6 +149,16 @@ impl Signals {
         let _ = self.watch.set(watch);
     }
 
+    /// From now on signals ring this bell, and so do children that end.
+    pub fn ring(&self, bell: Arc<Bell>) {
+        let children = bell.clone();
+        // SAFETY: the action only touches an atomic and writes.
+        unsafe { signal_hook::low_level::register(signal_hook::consts::SIGCHLD, move || children.ring()) }
+            .expect("SIGCHLD can be handled");
+        // What came before is found by the first look.
+        let _ = self.bell.set(bell);
+    }
+
     /// Without anything to watch: SIGUSR1 has come since the last call.
     pub fn take_asked(&self) -> bool {
         self.asked.swap(false, Ordering::Relaxed)
@@ -145,6 +167,16 @@ impl Signals {
     /// A signal has come.
     pub fn told(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Wakes whoever sleeps. May be called in a signal handler.
+fn wake_up(watch: &OnceLock<Arc<Watch>>, bell: &OnceLock<Arc<Bell>>) {
+    if let Some(watch) = watch.get() {
+        watch.wake_up();
+    }
+    if let Some(bell) = bell.get() {
+        bell.ring();
     }
 }
 

@@ -13,8 +13,9 @@ use tracing::{error, info, warn};
 use super::stop::{FAULT, FINE, FORCED, OWN_FAULT, REFUSED, Signals};
 use crate::clock::Clock;
 use crate::config::secret::Secret;
+use crate::wake::Wake;
 
-/// How often the supervisor looks after its workers.
+/// How often the supervisor looks after its workers where nothing can wake it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// First and longest pause before a worker is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -49,9 +50,12 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, has_failed: false, done: false };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
     let (mut told, mut worst) = (false, FINE);
+    let wake = Wake::new();
+    wake.iter().for_each(|wake| signals.ring(wake.bell()));
     info!("starting {workers} workers");
     loop {
         let now = clock.now();
+        wake.iter().for_each(Wake::clear);
         if signals.told() && !told {
             told = true;
             posts.iter().for_each(|post| tell(post, libc::SIGTERM));
@@ -102,8 +106,17 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
                 }
             }
         }
-        std::thread::park_timeout(LOOK_EVERY);
+        match &wake {
+            Some(wake) => wake.wait(if told { Some(LOOK_EVERY) } else { next_start(&posts, clock.now()) }),
+            None => std::thread::park_timeout(LOOK_EVERY),
+        }
     }
+}
+
+/// Time until the next worker is to be started; `None`: all run.
+fn next_start(posts: &[Post], now: Duration) -> Option<Duration> {
+    let waiting = posts.iter().filter(|post| !post.done && post.child.is_none());
+    waiting.map(|post| post.due.saturating_sub(now)).min()
 }
 
 impl Post {

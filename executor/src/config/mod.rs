@@ -85,8 +85,14 @@ pub struct Bounds {
     pub flush_wait_max: Duration,
     /// Longest time that a worker which stops lets calls come to their end.
     pub drain_wait_max: Duration,
-    /// Longest wait of an idle worker, so that signals need no wake-up.
+    /// Longest sleep of an idle worker. What comes wakes it; this is for looks at what nobody tells it, such
+    /// as stalls.
     pub idle_wait: Duration,
+    /// Longest sleep of a worker that waits for something which wakes nobody: a question that is asked
+    /// again, or another member's transaction.
+    pub look_wait: Duration,
+    /// Longest sleep while an answer is on its way that wakes the worker when it comes.
+    pub answer_wait: Duration,
     /// Bytes of waiting events of a partition at which it is paused.
     pub queued_bytes_high: usize,
     /// Bytes of waiting events of a partition at which it is resumed.
@@ -127,7 +133,9 @@ impl Default for Bounds {
             polls_max: 20,
             flush_wait_max: Duration::from_secs(20),
             drain_wait_max: Duration::from_secs(5),
-            idle_wait: Duration::from_millis(100),
+            idle_wait: Duration::from_secs(5),
+            look_wait: Duration::from_millis(100),
+            answer_wait: Duration::from_millis(10),
             queued_bytes_high: 8 << 20,
             queued_bytes_low: 2 << 20,
             window_bytes_max: 64 << 20,

@@ -7,6 +7,7 @@
 
 mod calls;
 mod crashes;
+mod lookers;
 mod mark;
 mod names;
 mod watch;
@@ -19,6 +20,7 @@ use tracing::warn;
 
 pub use calls::{Calls, ClientCall};
 pub use crashes::{CRASHES_MAX, Crash};
+pub use lookers::Lookers;
 pub use mark::Doing;
 pub use names::Row;
 pub use watch::{LookTime, NO_CALL, Outer, Rang, Sighting, Watch};

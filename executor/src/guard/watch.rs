@@ -14,9 +14,11 @@ use kaspr_ir::plan::ReaderId;
 
 use super::Post;
 use super::calls::{self, Calls};
+use super::lookers::Lookers;
 use super::mark::{Doing, Page};
 use super::names::{Names, Row};
 use crate::config::CALL_MAX;
+use crate::wake::Wake;
 
 /// The row of no call of an event: it is decoded; or, outside any event, a task that user code has
 /// started in the event loop runs.
@@ -68,6 +70,9 @@ pub struct Watch {
     asked: AtomicBool,
     /// Calls into Kafka's client, where there is one.
     client: OnceLock<Arc<Calls>>,
+    /// Wakes the worker's thread; `None` where the process has no descriptors left.
+    wake: OnceLock<Option<Wake>>,
+    lookers: Lookers,
 }
 
 /// What ran when something else was let in between.
@@ -99,6 +104,8 @@ impl Watch {
             stall_after_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             client: OnceLock::new(),
+            wake: OnceLock::new(),
+            lookers: Lookers::default(),
         }
     }
 
@@ -244,6 +251,25 @@ impl Watch {
     /// Asks for the status. May be called in a signal handler.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
+        self.wake_up();
+    }
+
+    /// The descriptor that the worker's thread sleeps on.
+    pub fn wake(&self) -> Option<&Wake> {
+        self.wake.get_or_init(Wake::new).as_ref()
+    }
+
+    /// Wakes the worker's thread, if it sleeps. May be called in a signal handler.
+    pub fn wake_up(&self) {
+        // A worker that has never slept looks for news before it does.
+        if let Some(wake) = self.wake.get().and_then(Option::as_ref) {
+            wake.ring();
+        }
+    }
+
+    /// The threads that look at what is done here.
+    pub fn lookers(&self) -> &Lookers {
+        &self.lookers
     }
 
     /// Whether someone asked since the last call.

@@ -29,15 +29,15 @@ pub fn grace(limit: Duration) -> Duration {
     (limit / 2).clamp(GRACE.0, GRACE.1)
 }
 
-/// Looks every now and then, until `ends`.
-#[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
+/// Looks every now and then while the worker's thread does not rest, until `ends`.
 pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> std::io::Result<()> {
+    let watched = watch.clone();
     let look = move || {
         let clock = SystemClock::start();
         let mut time = LookTime::start(clock.now(), every);
         let (mut sighting, mut asked_at) = (Sighting::default(), None);
         while !ends.load(Ordering::Relaxed) {
-            std::thread::sleep(every);
+            watch.lookers().pause(every, asked_at.is_none());
             let now = time.look(clock.now());
             sighting.look(&watch, now);
             if let Some((name, held)) = stuck_client(&sighting, now) {
@@ -52,7 +52,9 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
             }
         }
     };
-    std::thread::Builder::new().name("kaspr-watchdog".to_owned()).spawn(look).map(drop)
+    let thread = std::thread::Builder::new().name("kaspr-watchdog".to_owned()).spawn(look)?;
+    watched.lookers().add(thread.thread().clone());
+    Ok(())
 }
 
 /// How long it has gone on, where it went on too long.

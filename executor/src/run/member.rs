@@ -12,7 +12,7 @@ use crate::code::Code;
 use crate::event::message::TopicPartition;
 use crate::worker::{Stopped, Worker};
 
-/// How often a worker looks whether it has caught up, and whether brokers are back.
+/// How often a worker looks whether it has caught up, and whether brokers that are away are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Most questions for the end of a partition at a start, and the pause between two of them.
@@ -70,6 +70,8 @@ pub struct Member<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Called now and then, when nothing else asks the brokers how they are.
     pub look: &'a dyn Fn(),
+    /// Whether that must be soon: brokers may be away.
+    pub is_uneasy: &'a dyn Fn() -> bool,
     /// Takes the status, when somebody asked for it.
     pub tell: &'a dyn Fn(String),
     /// Run only up to here.
@@ -95,7 +97,8 @@ impl Member<'_> {
             if (self.stop)() {
                 return Ok(Ended::Told);
             }
-            worker.turn(LOOK_EVERY)?;
+            let looks_soon = self.until.is_some() || (self.is_uneasy)();
+            worker.turn(if looks_soon { LOOK_EVERY } else { Duration::MAX })?;
             if worker.is_asked() {
                 (self.tell)(worker.status().to_string());
             }

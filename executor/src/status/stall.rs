@@ -217,7 +217,25 @@ impl Stalls {
 
     /// It is time for a look.
     pub fn is_due(&self, now: Duration) -> bool {
-        self.looked.is_none_or(|looked| now >= looked + (self.after / LOOKS_PER_STALL).min(LOOK_EVERY_MAX))
+        self.looked.is_none_or(|looked| now >= looked + self.every())
+    }
+
+    /// When a worker that has done nothing since `active` must look next: what has moved since the last
+    /// look is over, and what has not is told when it has stood still for long enough. `None`: nothing
+    /// stood still at the last look.
+    pub fn next_look(&self, active: Duration) -> Option<Duration> {
+        let looked = self.looked.filter(|_| !self.seen.is_empty())?;
+        if looked <= active {
+            return Some(looked + self.every());
+        }
+        // In time to be no look of one that was away.
+        let again = looked + self.after / LOOKS_PER_STALL * (LOOKS_PER_STALL - 1);
+        let is_due = |seen: &Seen| (!seen.told).then_some(again.min(seen.since + self.after));
+        self.seen.values().filter_map(is_due).min()
+    }
+
+    fn every(&self) -> Duration {
+        (self.after / LOOKS_PER_STALL).min(LOOK_EVERY_MAX)
     }
 
     /// Judges what is. What is not named any more has ended.
@@ -296,6 +314,22 @@ mod tests {
             let standings = vec![standing(0, i64::from(second / 20), 3), standing(1, 7, 0)];
             assert_eq!(stalls.look(at(second.into()), standings), []);
         }
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_until_its_next_look_tells_of_stalls_in_time() {
+        let mut stalls = Stalls::new(at(8));
+        assert_eq!(stalls.next_look(at(0)), None);
+        stalls.look(at(10), vec![standing(0, 5, 1)]);
+        assert_eq!(stalls.next_look(at(10)), Some(at(11)), "it was active: that may have moved it");
+        let (mut now, mut told) = (at(10), Vec::new());
+        while let Some(next) = stalls.next_look(at(9)) {
+            now = next;
+            told = stalls.look(now, vec![standing(0, 5, 1)]);
+        }
+        assert!(now == at(18) && told.len() == 1, "{now:?} {told:?}");
+        // Nothing happens until it moves; then it looks once more.
+        assert_eq!((stalls.next_look(at(9)), stalls.next_look(at(30))), (None, Some(at(19))));
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::status::stall::{Cause, Stalls};
 use crate::tables::restore::Restore;
 use crate::tables::store::StoreError;
 use crate::tables::{Tables, changelog};
+use crate::wake::Wake;
 use redo::Redo;
 
 /// Why a worker stopped.
@@ -90,6 +91,27 @@ pub struct Parts<C: Code> {
     pub guard: Guard,
 }
 
+impl<C: Code> Parts<C> {
+    /// Lets whatever comes from outside ring the worker's bell. False: the consumer does not.
+    fn hang_bells(&mut self) -> bool {
+        let Some(wake) = self.guard.watch.wake() else { return false };
+        let bell = wake.bell();
+        self.producer.rings(&bell);
+        self.changelog.iter_mut().for_each(|changelog| changelog.rings(&bell));
+        self.consumer.rings(&bell)
+    }
+}
+
+/// Whether a worker may sleep.
+struct Sleep {
+    /// Whatever comes wakes the worker, wherever it sleeps.
+    is_woken: bool,
+    /// Something happened since the last look at the consumer: there may be more.
+    is_eager: bool,
+    /// When something last did.
+    active: Duration,
+}
+
 /// What one turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -104,6 +126,7 @@ pub struct Worker<C: Code> {
     config: Config,
     shared: Shared<C>,
     consumer: Box<dyn Consumer>,
+    sleep: Sleep,
     timely: timely::worker::Worker,
     dataflow: Dataflow<C>,
     assignment: Assignment,
@@ -142,7 +165,8 @@ pub struct Worker<C: Code> {
 impl<C: Code> Worker<C> {
     /// Renders the plan and joins the group. The code is loaded already: what fails there fails
     /// before anyone is disturbed.
-    pub fn start(parts: Parts<C>) -> Result<Worker<C>, Stopped> {
+    pub fn start(mut parts: Parts<C>) -> Result<Worker<C>, Stopped> {
+        let is_woken = parts.hang_bells();
         let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
             parts;
         let restore = Restore::new(&plan, &config, changelog);
@@ -188,6 +212,7 @@ impl<C: Code> Worker<C> {
             config,
             shared,
             consumer,
+            sleep: Sleep { is_woken, is_eager: true, active: Duration::ZERO },
             timely,
             dataflow,
             assignment,
@@ -216,6 +241,7 @@ impl<C: Code> Worker<C> {
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
         self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
+        self.sleep.is_eager = change.is_some() || polled > 0;
         if change.is_some() && polled > 0 {
             // Partitions that go take what waits in the stages with them, and nothing else.
             self.let_in();
@@ -236,6 +262,10 @@ impl<C: Code> Worker<C> {
             return Err(Stopped::Halted(Box::new(failure)));
         }
         let committed = self.deliver(self.redo.is_one_by_one())? | self.end_transaction()?;
+        self.sleep.is_eager |= committed;
+        if self.sleep.is_eager {
+            self.sleep.active = self.shared.clock.now();
+        }
         self.mend_tables()?;
         self.report_stalls();
         Ok(Turn { polled, committed })
@@ -247,24 +277,47 @@ impl<C: Code> Worker<C> {
         if self.units_of_epoch() > 0 && readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
             return Duration::ZERO;
         }
+        if self.sleep.is_woken && self.sleep.is_eager {
+            // A bell may have rung for what came, and not again for what came with it.
+            return Duration::ZERO;
+        }
         let now = self.shared.clock.now();
-        let mut wait = wait.min(self.config.bounds.idle_wait);
+        let mut wait = wait.min(self.longest_sleep(now));
         if !self.counts.is_idle() {
             wait = wait.min(self.counts.due().saturating_sub(now));
         }
         if let Some(deadline) = self.next_deadline() {
             wait = wait.min(deadline.saturating_sub(now));
         }
+        let answer_wait = if self.sleep.is_woken { self.config.bounds.answer_wait } else { Duration::from_millis(1) };
         if self.restore.is_restoring() {
-            wait = if self.has_restored { Duration::ZERO } else { wait.min(Duration::from_millis(1)) };
+            wait = if self.has_restored { Duration::ZERO } else { wait.min(answer_wait) };
         }
         if self.delivery.is_sending() {
-            return wait.min(Duration::from_millis(1));
+            return wait.min(answer_wait);
         }
         if !self.dataflow.staged.borrow().is_empty() {
             wait = wait.min(self.delivery.next_commit().saturating_sub(now));
         }
         wait
+    }
+
+    /// How long it may sleep though no event, window or commit is due.
+    fn longest_sleep(&self, now: Duration) -> Duration {
+        let bounds = &self.config.bounds;
+        let is_idle = self.sleep.is_woken
+            && self.coming.is_empty()
+            && !self.redo.is_one_by_one()
+            && self.delivery.is_idle()
+            && !self.consumer.is_adrift()
+            && !self.assignment.is_waiting();
+        if !is_idle {
+            return bounds.look_wait;
+        }
+        // The next commit takes what moved behind the last events: offsets of markers.
+        let next_commit = Some(self.delivery.next_commit()).filter(|due| *due > now);
+        let due = next_commit.into_iter().chain(self.stalls.next_look(self.sleep.active));
+        due.map(|due| due.saturating_sub(now)).fold(bounds.idle_wait, Duration::min)
     }
 
     /// When the next window is handed over, the next back-off ends or the next await takes too long.
@@ -311,18 +364,31 @@ impl<C: Code> Worker<C> {
         self.shared.begins_nothing.set(false);
     }
 
-    /// The one place where a worker sleeps: in the broker's poll or, while coroutines wait, in
-    /// their event loop.
+    /// The one place where a worker sleeps: on its wake-up descriptor, in the event loop while coroutines
+    /// wait, or in the poll of a broker that wakes nobody.
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
+        let watch = self.shared.watch.clone();
+        let wake = watch.wake().filter(|_| self.sleep.is_woken);
         let waits = self.shared.code.borrow().waits();
-        let wait = if waits {
-            let began = self.shared.clock.now();
-            self.shared.code.borrow_mut().turn(wait, self.consumer.wake_fd());
-            self.note_time(began + wait);
-            Duration::ZERO
-        } else {
-            wait
+        let wait = match wake {
+            _ if waits => {
+                let began = self.shared.clock.now();
+                self.shared.code.borrow_mut().turn(wait, wake.map(Wake::fd));
+                self.note_time(began + wait);
+                Duration::ZERO
+            }
+            Some(wake) if !wait.is_zero() => {
+                watch.lookers().rest();
+                self.shared.code.borrow().detached(&mut || wake.wait(Some(wait)));
+                watch.lookers().stir();
+                Duration::ZERO
+            }
+            _ => wait,
         };
+        if let Some(wake) = wake {
+            // Before the looks for news, which follow.
+            wake.clear();
+        }
         self.polled.clear();
         let (max, consumer, polled) = (self.config.bounds.poll_events_max, &mut self.consumer, &mut self.polled);
         if wait.is_zero() {

@@ -5,6 +5,7 @@
 //! never asked: its questions would wait behind fetches that wait for records.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -25,6 +26,7 @@ use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::ClientCall;
+use crate::wake::Bell;
 
 /// Longest wait for an answer: other partitions stand still meanwhile, and the question is asked again.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -46,6 +48,8 @@ pub struct KafkaChangelog {
     read: BTreeSet<TopicName>,
     /// Of those, any that some broker does not know.
     missing: Missing,
+    /// Wakes the worker.
+    bell: Option<Arc<Bell>>,
 }
 
 impl KafkaChangelog {
@@ -61,6 +65,7 @@ impl KafkaChangelog {
             last_topic: "".into(),
             read: BTreeSet::new(),
             missing: Missing::default(),
+            bell: None,
         })
     }
 }
@@ -141,10 +146,21 @@ impl Changelog for KafkaChangelog {
             match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
                 Some(Err(error)) => judge_read(&error, &mut self.missing)?,
-                None => break,
+                None => return Ok(()),
             }
         }
+        if let Some(bell) = &self.bell {
+            // What is left in the queue rings no bell of its own.
+            bell.ring();
+        }
         Ok(())
+    }
+
+    fn rings(&mut self, bell: &Arc<Bell>) {
+        let rung = bell.clone();
+        self.reader.set_nonempty_callback(move || rung.ring());
+        bell.ring();
+        self.bell = Some(bell.clone());
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {

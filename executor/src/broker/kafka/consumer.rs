@@ -1,7 +1,6 @@
 //! A member of the app's group, over librdkafka's consumer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +25,12 @@ use super::lists::{list, offset_list, offsets_list};
 use super::offsets::{self, Offsets, Questions, Which};
 use super::orphans::Search;
 use super::producer::{Client, Line};
-use super::wake::Wake;
 use super::{raw, stuck};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::ClientCall;
+use crate::wake::Bell;
 
 /// Partitions that a question names which only wakes the threads that fetch.
 const WOKEN_MAX: usize = 64;
@@ -55,7 +54,8 @@ pub struct KafkaConsumer {
     /// Names that events share.
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
-    wake: Option<Wake>,
+    /// Wakes the worker.
+    bell: Option<Arc<Bell>>,
     fence: Fence,
     /// Of partitions that nobody was given, since the member has come.
     search: Option<Search>,
@@ -98,7 +98,7 @@ impl KafkaConsumer {
             settings: settings.clone(),
             read: Vec::new(),
             missing: Missing::default(),
-            wake: None,
+            bell: None,
             owed: Vec::new(),
             line,
             clock: SystemClock::start(),
@@ -369,9 +369,6 @@ impl Consumer for KafkaConsumer {
         if let Some(change) = self.change()? {
             return Ok(Some(change));
         }
-        if let Some(wake) = &self.wake {
-            wake.clear();
-        }
         let mut missing = std::mem::take(&mut self.missing);
         missing.settle(|| self.are_known())?;
         self.missing = missing;
@@ -388,14 +385,12 @@ impl Consumer for KafkaConsumer {
             }
             wait = Duration::ZERO;
         }
+        if let Some(bell) = self.bell.as_ref().filter(|_| raw::has_more(&self.consumer)) {
+            // What is left in the queue rings no bell of its own.
+            bell.ring();
+        }
         if into.is_empty() {
             return self.change();
-        }
-        if into.len() == max
-            && let Some(wake) = &self.wake
-        {
-            // What is left in the queue rings no bell of its own.
-            wake.bell.ring();
         }
         self.health.answered();
         Ok(None)
@@ -509,6 +504,9 @@ impl Consumer for KafkaConsumer {
         if self.commits.is_asked() {
             // The answer is to what was asked before; whoever waits for another one shall not meet it.
             self.commits = raw::Commits::new(&self.consumer);
+            if let Some(bell) = &self.bell {
+                self.commits.rings(bell);
+            }
         }
         let give_up = || unassign(&self.consumer, &list(partitions));
         let given_up = self.line.calls.during(ClientCall::Assign, give_up);
@@ -525,16 +523,18 @@ impl Consumer for KafkaConsumer {
         GroupMetadata { group: self.settings.app.clone(), generation, member, instance: self.settings.instance.clone() }
     }
 
-    fn wake_fd(&mut self) -> Option<RawFd> {
-        if self.wake.is_none() {
-            let wake = Wake::new()?;
-            let bell = wake.bell.clone();
-            self.consumer.set_nonempty_callback(move || bell.ring());
-            // Something may have come before the bell was hung up.
-            wake.bell.ring();
-            self.wake = Some(wake);
-        }
-        self.wake.as_ref().map(Wake::fd)
+    fn is_adrift(&self) -> bool {
+        self.adrift.is_some() || self.missing.is_open()
+    }
+
+    fn rings(&mut self, bell: &Arc<Bell>) -> bool {
+        let rung = bell.clone();
+        self.consumer.set_nonempty_callback(move || rung.ring());
+        self.commits.rings(bell);
+        // Something may have come before the bell was hung up.
+        bell.ring();
+        self.bell = Some(bell.clone());
+        true
     }
 
     /// Dynamic members leave the group; static ones stay until their session ends, so that a

@@ -84,6 +84,11 @@ impl Missing {
         self.doubt.get_or_insert(Doubt { since: now, asked: now, why });
     }
 
+    /// There is a doubt: [`Missing::settle`] is to be called soon.
+    pub fn is_open(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     /// Asks now and then, while there is a doubt, whether all topics are known; an error when one has
     /// been unknown for too long.
     pub fn settle(&mut self, are_known: impl FnOnce() -> bool) -> Result<(), BrokerError> {

@@ -22,7 +22,6 @@ pub mod producer;
 mod raw;
 mod stuck;
 mod tls;
-mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,9 +83,14 @@ impl Kafka {
         Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))
     }
 
+    /// Brokers may be lost: [`Kafka::look`] should ask soon.
+    pub fn is_suspect(&self) -> bool {
+        self.health.is_suspect()
+    }
+
     /// Asks lost brokers whether they are back; a connection that works is left alone.
     pub fn look(&self) {
-        if !self.health.is_suspect() {
+        if !self.is_suspect() {
             return;
         }
         let look = || ask(&self.line.client(), &self.settings, LOOK_WAIT_MAX);

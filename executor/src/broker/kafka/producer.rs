@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -23,6 +23,7 @@ use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Pr
 use crate::config::CLIENT_CALL_MAX;
 use crate::event::message::TopicPartition;
 use crate::guard::{Calls, ClientCall};
+use crate::wake::Bell;
 
 /// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
 const INIT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -70,7 +71,8 @@ impl Line {
 }
 
 fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
-    let context = DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default() };
+    let context =
+        DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default(), bell: OnceLock::new() };
     let made = settings.producer().create_with_context(context);
     made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
 }
@@ -81,6 +83,8 @@ pub struct DeliveryContext {
     /// It sends in transactions: what goes wrong is the transaction's, not the worker's.
     is_exact: bool,
     state: Mutex<Flights>,
+    /// Here, since the context outlives its client.
+    bell: OnceLock<raw::Hung>,
 }
 
 #[derive(Default)]
@@ -169,6 +173,8 @@ pub struct KafkaProducer {
     health: Arc<Health>,
     /// The client has run transactions: to fence it, another one is made.
     used: bool,
+    /// Wakes the worker.
+    bell: Option<Arc<Bell>>,
     /// The settings have changed since it was made.
     outdated: bool,
     aside: Aside,
@@ -183,8 +189,16 @@ impl KafkaProducer {
             settings,
             health,
             used: false,
+            bell: None,
             outdated: false,
             aside: Aside::default(),
+        }
+    }
+
+    /// Hangs the worker's bell up at the client.
+    fn hang_bell(&self) {
+        if let Some(bell) = &self.bell {
+            self.client.context().bell.get_or_init(|| raw::Hung::on_reports(&self.client, bell));
         }
     }
 
@@ -282,6 +296,7 @@ impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
         if self.used {
             self.client = client(&self.settings, self.health.clone())?;
+            self.hang_bell();
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
         }
@@ -369,6 +384,11 @@ impl Producer for KafkaProducer {
         let written = std::mem::take(&mut self.flights().written);
         let named = |((topic, partition), offset)| (TopicPartition::new(String::as_str(&topic), partition), offset);
         written.into_iter().map(named).collect()
+    }
+
+    fn rings(&mut self, bell: &Arc<Bell>) {
+        self.bell = Some(bell.clone());
+        self.hang_bell();
     }
 
     fn is_outdated(&self) -> bool {

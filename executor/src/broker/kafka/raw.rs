@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::context::MemberContext;
 use super::producer::Client;
 use crate::broker::{GroupMetadata, Seen};
 use crate::event::message::{Header, TopicPartition};
+use crate::wake::Bell;
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -109,11 +110,59 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     }
 }
 
+/// Something waits in the member's queue.
+pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
+    // SAFETY: the client lives through the calls; the queue's handle is ours and given back.
+    unsafe {
+        let queue = native::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
+        if queue.is_null() {
+            return false;
+        }
+        let length = native::rd_kafka_queue_length(queue);
+        native::rd_kafka_queue_destroy(queue);
+        length > 0
+    }
+}
+
+/// A bell that a queue rings whenever it was empty and is not any more. The queue keeps its address, so
+/// this keeps it alive.
+pub struct Hung(Arc<Bell>);
+
+impl Hung {
+    /// Rings `bell` when the client has reports of records. The client must end before this is dropped.
+    pub fn on_reports(client: &Client, bell: &Arc<Bell>) -> Hung {
+        // SAFETY: the client lives through the calls; the queue's handle is ours and given back.
+        unsafe {
+            let queue = native::rd_kafka_queue_get_main(client.client().native_ptr());
+            let hung = Hung::on(queue, bell);
+            native::rd_kafka_queue_destroy(queue);
+            hung
+        }
+    }
+
+    /// # Safety
+    /// The queue is live, and rings no more when the bell is dropped.
+    unsafe fn on(queue: *mut native::rd_kafka_queue_t, bell: &Arc<Bell>) -> Hung {
+        let hung = Hung(bell.clone());
+        let address = Arc::as_ptr(&hung.0).cast_mut().cast();
+        // SAFETY: the caller's promise; what an `Arc` points to does not move.
+        unsafe { native::rd_kafka_queue_cb_event_enable(queue, Some(ring), address) };
+        hung
+    }
+}
+
+/// Called by librdkafka's threads, under the queue's lock.
+unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, bell: *mut c_void) {
+    // SAFETY: see `Hung`: the bell lives as long as its queue rings.
+    unsafe { &*bell.cast::<Bell>() }.ring();
+}
+
 /// Commits of offsets whose answers come to a queue of their own, so that nobody waits for them
 /// and no message is met on the way.
 pub struct Commits {
     queue: *mut native::rd_kafka_queue_t,
     asked: bool,
+    bell: Option<Hung>,
 }
 
 impl Commits {
@@ -121,7 +170,13 @@ impl Commits {
     pub fn new(consumer: &BaseConsumer<MemberContext>) -> Commits {
         // SAFETY: the client lives through the call. The queue holds no pointer to it.
         let queue = unsafe { native::rd_kafka_queue_new(consumer.client().native_ptr()) };
-        Commits { queue, asked: false }
+        Commits { queue, asked: false, bell: None }
+    }
+
+    /// Rings this bell from now on when there is an answer.
+    pub fn rings(&mut self, bell: &Arc<Bell>) {
+        // SAFETY: the queue is ours, and `drop` takes the bell away from it first.
+        self.bell = Some(unsafe { Hung::on(self.queue, bell) });
     }
 
     /// An answer has not been read.
@@ -189,7 +244,11 @@ impl Drop for Commits {
     fn drop(&mut self) {
         // SAFETY: the queue is ours, and its client outlives it: see the order of the fields of
         // the consumer that owns both.
-        unsafe { native::rd_kafka_queue_destroy(self.queue) };
+        unsafe {
+            // An answer may still be on its way.
+            native::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            native::rd_kafka_queue_destroy(self.queue);
+        }
     }
 }
 

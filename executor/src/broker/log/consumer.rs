@@ -1,13 +1,14 @@
 //! A member of a group that reads the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::log::group::Step;
 use crate::broker::log::{Feed, Log};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::event::message::{Event, TopicPartition};
+use crate::wake::Bell;
 
 /// A consumer of the in-memory log.
 pub struct LogConsumer {
@@ -195,8 +196,11 @@ impl Consumer for LogConsumer {
         }
     }
 
-    fn wake_fd(&mut self) -> Option<RawFd> {
-        self.feed.as_ref().and_then(|feed| feed.wake_fd())
+    fn rings(&mut self, bell: &Arc<Bell>) -> bool {
+        self.feed.as_mut().is_some_and(|feed| {
+            feed.rings(bell);
+            true
+        })
     }
 
     fn close(&mut self) -> Result<(), BrokerError> {

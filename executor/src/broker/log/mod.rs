@@ -15,8 +15,8 @@ mod topic;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use crate::broker::partitioner::partition_for;
 use crate::broker::{BrokerError, Committed};
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
 use crate::event::shown;
+use crate::wake::Bell;
 use coordinator::Coordinator;
 use group::Group;
 use topic::{Stored, Topic};
@@ -44,8 +45,8 @@ pub trait Feed {
     /// Appends what has come, waiting at most `wait` for the first. Gives how many records came.
     fn pump(&mut self, log: &Log, wait: Duration) -> Result<usize, BrokerError>;
 
-    /// A descriptor that is readable while something has come.
-    fn wake_fd(&self) -> Option<RawFd>;
+    /// Rings this bell from now on when something has come, and once at least for what came before.
+    fn rings(&mut self, bell: &Arc<Bell>);
 }
 
 /// A record to append.

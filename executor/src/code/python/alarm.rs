@@ -41,15 +41,17 @@ impl Alarm {
         let every = (shortest / LOOKS_PER_TIMEOUT).clamp(LOOKS_MIN, LOOKS_MAX);
         watch_over(watch.clone(), every, ends.clone())?;
         let (watched, ended) = (watch.clone(), ends.clone());
-        std::thread::Builder::new()
+        let started = std::thread::Builder::new()
             .name("kaspr-alarm".to_owned())
             .spawn(move || wake_up(&watched, thread, &exception, every, &ended))?;
+        watch.lookers().add(started.thread().clone());
         Ok(Alarm { watch, ends, thread })
     }
 
     /// Ends the threads.
     pub fn stop(&self) {
         self.ends.store(true, Ordering::Relaxed);
+        self.watch.lookers().rouse();
     }
 
     /// A call begins, at this row of the table of counters.
@@ -79,13 +81,13 @@ impl Alarm {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
 fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration, ends: &AtomicBool) {
     let clock = SystemClock::start();
     let mut time = LookTime::start(clock.now(), every);
     let (mut sighting, mut told, mut told_client) = (Sighting::default(), Told::default(), Told::default());
     while !ends.load(Ordering::Relaxed) {
-        std::thread::sleep(every);
+        // The end of a stall is told at once, so as long as one goes on it looks.
+        watch.lookers().pause(every, told.stalled.is_none() && told_client.stalled.is_none());
         let now = time.look(clock.now());
         sighting.look(watch, now);
         let stall_after = watch.stall_after();

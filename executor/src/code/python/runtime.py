@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import linecache
 import logging
+import selectors
 import sys
 import traceback
 
@@ -11,7 +12,30 @@ FILE = "<kaspr>"
 
 entry = contextvars.ContextVar("kaspr_entry", default=None)
 
-loop = asyncio.new_event_loop()
+
+
+class _Selector(selectors.DefaultSelector):
+    """Says when it waits: nothing runs meanwhile that anyone would have to watch."""
+
+    def select(self, timeout=None):
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        rest()
+        try:
+            return super().select(timeout)
+        finally:
+            stir()
+
+
+def rest():
+    """The worker's thread waits: the worker puts its own in the place of this one."""
+
+
+def stir():
+    """It goes on: as above."""
+
+
+loop = asyncio.SelectorEventLoop(_Selector())
 asyncio.set_event_loop(loop)
 _woken_by = None
 

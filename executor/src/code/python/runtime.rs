@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
+use pyo3::types::{PyCFunction, PyModule};
 
 use super::alarm::Alarm;
 use super::entry::Entry;
@@ -87,6 +87,9 @@ impl Runtime {
         let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_runtime")?;
         let get = |name: &str| module.getattr(name).map(Bound::unbind);
         let timeout = get("Timeout")?;
+        let (resting, stirring) = (watch.clone(), watch.clone());
+        module.setattr("rest", PyCFunction::new_closure(py, None, None, move |_, _| resting.lookers().rest())?)?;
+        module.setattr("stir", PyCFunction::new_closure(py, None, None, move |_, _| stirring.lookers().stir())?)?;
         let alarm = Alarm::start(py, watch, timeout.clone_ref(py), shortest)?;
         Ok(Runtime {
             files,

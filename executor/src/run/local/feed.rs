@@ -4,14 +4,12 @@
 //! typed arrives at once; a file comes in chunks. Empty lines are passed over.
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +20,7 @@ use crate::clock::Clock;
 use crate::event::message::TopicName;
 use crate::event::shown::{SHOWN_BYTES_MAX, Shown};
 use crate::run::record;
+use crate::wake::Bell;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -91,7 +90,8 @@ pub struct LineFeed {
     format: Format,
     clock: Rc<dyn Clock>,
     receiver: Receiver<Message>,
-    woken: UnixStream,
+    /// Wakes the worker; there is none before the worker starts.
+    bell: Arc<OnceLock<Arc<Bell>>>,
     progress: Progress,
 }
 
@@ -99,18 +99,13 @@ impl LineFeed {
     /// Begins to read all inputs. An input that cannot be opened is refused at once.
     pub fn start(inputs: &[Input], format: Format, clock: Rc<dyn Clock>) -> Result<(LineFeed, Progress), String> {
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
-        let (woken, waker) = UnixStream::pair().map_err(|error| format!("cannot make a pipe: {error}"))?;
-        for end in [&woken, &waker] {
-            end.set_nonblocking(true).map_err(|error| format!("cannot make a pipe: {error}"))?;
-        }
-        let progress = Progress::default();
-        let waker = Arc::new(waker);
+        let (progress, bell) = (Progress::default(), Arc::<OnceLock<Arc<Bell>>>::default());
         for (number, input) in inputs.iter().enumerate() {
             let source = open(&input.file)?;
             let reader = Reader {
                 input: number,
                 sender: sender.clone(),
-                waker: waker.clone(),
+                bell: bell.clone(),
                 bytes: progress.bytes.clone(),
                 lines: 0,
             };
@@ -125,7 +120,7 @@ impl LineFeed {
             format,
             clock,
             receiver,
-            woken,
+            bell,
             progress: progress.clone(),
         };
         Ok((feed, progress))
@@ -204,18 +199,23 @@ impl Feed for LineFeed {
             }
             return Ok(0);
         }
-        let mut room = [0; 64];
-        while matches!(self.woken.read(&mut room), Ok(1..)) {}
-        let mut count = 0;
+        let (mut count, mut is_empty) = (0, false);
         for _ in 0..CHUNKS_PER_PUMP {
             match self.receiver.try_recv() {
                 Ok(message) => count += self.take(log, message)?,
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) => {
+                    is_empty = true;
+                    break;
+                }
                 Err(TryRecvError::Disconnected) => {
                     self.progress.ended.set(true);
                     return Ok(count);
                 }
             }
+        }
+        if !is_empty {
+            // What is left has rung its bell already.
+            wake(&self.bell);
         }
         if count > 0 || wait.is_zero() {
             return Ok(count);
@@ -230,8 +230,10 @@ impl Feed for LineFeed {
         }
     }
 
-    fn wake_fd(&self) -> Option<RawFd> {
-        Some(self.woken.as_raw_fd())
+    fn rings(&mut self, bell: &Arc<Bell>) {
+        // A worker starts once.
+        let _ = self.bell.set(bell.clone());
+        bell.ring();
     }
 }
 
@@ -239,7 +241,7 @@ impl Feed for LineFeed {
 struct Reader {
     input: usize,
     sender: SyncSender<Message>,
-    waker: Arc<UnixStream>,
+    bell: Arc<OnceLock<Arc<Bell>>>,
     bytes: Arc<AtomicU64>,
     lines: u64,
 }
@@ -271,7 +273,7 @@ impl Reader {
             self.send_lines(lines.pending);
         }
         drop(self.sender);
-        wake(&self.waker);
+        wake(&self.bell);
     }
 
     /// False: nobody listens any more.
@@ -279,7 +281,7 @@ impl Reader {
         let first = self.lines + 1;
         self.lines += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
         let sent = self.sender.send(Message::Chunk(Chunk { input: self.input, lines: lines.into(), first })).is_ok();
-        wake(&self.waker);
+        wake(&self.bell);
         sent
     }
 }
@@ -312,9 +314,11 @@ impl Lines {
     }
 }
 
-/// A full pipe has woken the worker already.
-fn wake(mut waker: &UnixStream) {
-    let _ = waker.write(&[1]);
+/// A worker that has not started looks before it sleeps.
+fn wake(bell: &OnceLock<Arc<Bell>>) {
+    if let Some(bell) = bell.get() {
+        bell.ring();
+    }
 }
 
 fn open(file: &Path) -> Result<Box<dyn Read + Send>, String> {

@@ -1,7 +1,6 @@
 //! A member of a group that hears late, is asked in vain and may be expelled without knowing it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::{Fault, Life, World};
@@ -295,10 +294,6 @@ impl Consumer for SimConsumer {
         let (generation, member) =
             if is_nameless { (-1, String::new()) } else { (self.generation, self.member.clone()) };
         GroupMetadata { group: self.group.clone(), generation, member, instance: None }
-    }
-
-    fn wake_fd(&mut self) -> Option<RawFd> {
-        None
     }
 
     fn close(&mut self) -> Result<(), BrokerError> {

@@ -1,0 +1,61 @@
+//! How often the threads of a process wake, which is what an idle process costs: CPU time says more of
+//! the machine than of the process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::clock::{now, pause};
+
+/// Wake-ups a second, over all threads of its own, that an idle process may have.
+pub const IDLE_MAX: f64 = 2.0;
+
+/// Wake-ups of a process in a while.
+#[derive(Debug)]
+pub struct Wakes {
+    /// By thread, a second: its number and name.
+    pub by_thread: BTreeMap<(u32, String), f64>,
+}
+
+impl Wakes {
+    /// Counts for this long.
+    pub fn count(pid: u32, time: Duration) -> Wakes {
+        let (began, before) = (now(), sleeps(pid));
+        pause(time);
+        let after = sleeps(pid);
+        let seconds = (now() - began).as_secs_f64();
+        let woken = |(thread, count): ((u32, String), u64)| {
+            let before = before.get(&thread).copied().unwrap_or(0);
+            (thread, (count - before) as f64 / seconds)
+        };
+        Wakes { by_thread: after.into_iter().map(woken).collect() }
+    }
+
+    /// A second, of all threads but those of librdkafka, which has timers of its own.
+    pub fn own(&self) -> f64 {
+        self.by_thread.iter().filter(|((_, name), _)| !is_of_client(name)).map(|(_, wakes)| wakes).sum()
+    }
+
+    /// A second, of the threads of librdkafka.
+    pub fn of_clients(&self) -> f64 {
+        self.by_thread.iter().filter(|((_, name), _)| is_of_client(name)).map(|(_, wakes)| wakes).sum()
+    }
+}
+
+/// librdkafka names its threads.
+fn is_of_client(name: &str) -> bool {
+    name.starts_with("rdk:")
+}
+
+/// How often each thread has gone to sleep since it began.
+fn sleeps(pid: u32) -> BTreeMap<(u32, String), u64> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let sleeps = threads.filter_map(|thread| {
+        let path = thread.ok()?.path();
+        // A thread that has just ended sleeps no more.
+        let status = std::fs::read_to_string(path.join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let id = path.file_name()?.to_str()?.parse().ok()?;
+        Some(((id, field("Name")?.trim().to_owned()), field("voluntary_ctxt_switches")?.trim().parse().ok()?))
+    });
+    sleeps.collect()
+}
