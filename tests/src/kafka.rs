@@ -33,7 +33,8 @@ pub struct Broker {
     replicas: usize,
     port: u16,
     folder: std::path::PathBuf,
-    has_tls: bool,
+    /// Settings of the script that starts it.
+    settings: &'static [(&'static str, &'static str)],
     script: Option<Child>,
 }
 
@@ -84,18 +85,23 @@ pub fn unique(name: &str) -> String {
 impl Broker {
     /// A broker of the test's own, which it may stop.
     pub fn start() -> Broker {
-        Broker::start_at(free_ports(), false)
+        Broker::start_at(free_ports(), &[])
     }
 
     /// A broker that speaks TLS, too, at the ports that are a proxy's otherwise.
     pub fn start_with_tls() -> Broker {
-        Broker::start_at(free_ports(), true)
+        Broker::start_at(free_ports(), &[("KAFKA_TLS", "1")])
     }
 
-    fn start_at(port: u16, has_tls: bool) -> Broker {
+    /// A broker that ends no transaction by itself in the time of a test, however old it is.
+    pub fn patient() -> Broker {
+        Broker::start_at(free_ports(), &[("KAFKA_ABORTS_EVERY_MS", "3600000")])
+    }
+
+    fn start_at(port: u16, settings: &'static [(&'static str, &'static str)]) -> Broker {
         let folder = std::env::temp_dir().join(unique("kaspr-kafka"));
         let servers = format!("127.0.0.1:{port}");
-        let mut broker = Broker { servers, replicas: 1, port, folder, has_tls, script: None };
+        let mut broker = Broker { servers, replicas: 1, port, folder, settings, script: None };
         broker.start_again(true);
         broker
     }
@@ -118,7 +124,7 @@ impl Broker {
 
     /// Brokers that were started elsewhere, so many of which are to hold each topic.
     pub(crate) fn elsewhere(servers: String, replicas: usize) -> Broker {
-        Broker { servers, replicas, port: 0, folder: root(), has_tls: false, script: None }
+        Broker { servers, replicas, port: 0, folder: root(), settings: &[], script: None }
     }
 
     /// Where users with passwords connect (SASL PLAIN; bob's is `bobs-secret`). Only where the test
@@ -150,9 +156,7 @@ impl Broker {
         if last {
             command.env("KAFKA_FORGETS", "1");
         }
-        if self.has_tls {
-            command.env("KAFKA_TLS", "1");
-        }
+        command.envs(self.settings.iter().copied());
         // The script ends when this process does and its standard input closes.
         self.script = Some(command.stderr(Stdio::null()).spawn().expect("the broker's script starts"));
         let client: BaseConsumer = self.config().create().expect("a client");
