@@ -13,7 +13,7 @@ use crate::broker::partitioner::partition_for;
 use crate::broker::reserved::Reserved;
 use crate::broker::{Admin, BrokerError, TopicInfo, record_size};
 use crate::clock::Clock;
-use crate::code::Fault;
+use crate::event::fault::Fault;
 use crate::event::message::{Header, TopicName};
 
 /// The time for which a topic that cannot be written stays so without asking the broker again.

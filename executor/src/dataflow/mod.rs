@@ -9,7 +9,6 @@
 pub mod window;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use kaspr_ir::plan::{BatchScope, OnError, Plan, ReaderId};
@@ -23,19 +22,12 @@ use timely::worker::Worker;
 
 use crate::code::Code;
 use crate::dataflow::window::Window;
-use crate::event::effects::Effects;
+use crate::event::effects::{Effects, Epoch, StagedEpochs};
 use crate::event::frame::Unit;
 use crate::guard::Row;
 use crate::stage::Stage;
 use crate::stage::program::{Defaults, Program, lower};
 use crate::stage::shared::Shared;
-
-/// One turn of a worker.
-pub type Epoch = u64;
-
-/// Effects of complete events by the epoch in which they ran. Complete epochs are those that the
-/// frontier has passed.
-pub type StagedEpochs = Rc<RefCell<BTreeMap<Epoch, Vec<Effects>>>>;
 
 /// A reader as it runs.
 pub struct ReaderRun<C: Code> {

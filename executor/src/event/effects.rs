@@ -4,13 +4,17 @@
 //! fails. *Effects* are those of complete events, on their way through the dataflow to be staged.
 //! Bytes lie end to end in one buffer, so that a record costs no allocation of its own.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use kaspr_ir::plan::{ReaderId, TableId};
 use rustc_hash::FxHashMap;
 
-use crate::broker::OutgoingRecord;
 use crate::event::failure::FailureRecord;
 use crate::event::message::{Header, TopicName};
+use crate::event::outgoing::OutgoingRecord;
 
 /// A stretch of an effects buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,13 @@ impl Span {
     fn shifted(self, by: usize) -> Span {
         Span { start: self.start + by, end: self.end + by }
     }
+}
+
+/// Appends bytes to a buffer.
+fn put(buffer: &mut Vec<u8>, bytes: &[u8]) -> Span {
+    let start = buffer.len();
+    buffer.extend_from_slice(bytes);
+    Span { start, end: buffer.len() }
 }
 
 /// A record to be sent, its bytes in the buffer beside it.
@@ -115,6 +126,19 @@ impl Scratch {
         self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
     }
 
+    /// Puts a record, which has a place already, behind those that the event has sent.
+    pub fn send(
+        &mut self,
+        topic: &TopicName,
+        partition: i32,
+        timestamp_ms: i64,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: Vec<Header>,
+    ) {
+        let (key, value) = (key.map(|key| put(&mut self.bytes, key)), value.map(|value| put(&mut self.bytes, value)));
+        self.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+    }
+
     /// Takes over the bytes of a buffer, and gives the stretches before and behind `split`. The first
     /// record of an event costs no copy: the buffers change places.
     pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
@@ -163,6 +187,13 @@ pub struct Effects {
     /// Events that failed and were recorded.
     pub failures: Vec<FailureRecord>,
 }
+
+/// One turn of a worker.
+pub type Epoch = u64;
+
+/// Effects of complete events by the epoch in which they ran. Complete epochs are those that the
+/// frontier has passed.
+pub type StagedEpochs = Rc<RefCell<BTreeMap<Epoch, Vec<Effects>>>>;
 
 impl Effects {
     /// Empty ones with as much room: what an epoch brings is like what the last one brought.

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::code::Fault;
 use crate::event::effects::Scratch;
+use crate::event::fault::Fault;
 use crate::event::message::Event;
 
 /// What goes through a stage at once: an event, or a batch of them.

@@ -2,6 +2,8 @@
 
 pub mod effects;
 pub mod failure;
+pub mod fault;
 pub mod frame;
 pub mod message;
+pub mod outgoing;
 pub mod shown;

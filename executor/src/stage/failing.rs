@@ -14,12 +14,12 @@ use tracing::{error, warn};
 use super::Stage;
 use super::lane::LaneId;
 use crate::code::{Code, Fault};
+use crate::event::effects::Scratch;
 use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX};
-use crate::event::frame::{Frame, Unit};
+use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
 use crate::event::shown::{cut, cut_bytes};
 use crate::stage::program::SiteId;
-use crate::stage::walk::stage;
 
 /// Longest `kaspr.dlq.message`, in bytes.
 const LETTER_MESSAGE_MAX: usize = 1024;
@@ -157,9 +157,10 @@ impl<C: Code> Stage<C> {
         let (key, value) = (event.key.as_deref(), event.value.as_deref());
         let partition = self.shared.directory.place(topic, None, key)?;
         self.shared.directory.check_size(topic, key, value, &headers)?;
-        let frame = Frame::new(Unit::Event(event.clone()), Some(event.partition), None);
-        stage(&frame, topic, partition, self.shared.clock.wall_ms(), (key, value), headers);
-        self.effects.keep(&mut frame.scratch.borrow_mut());
+        // It leaves though the effects of its event are dropped.
+        let mut letter = Scratch::default();
+        letter.send(topic, partition, self.shared.clock.wall_ms(), (key, value), headers);
+        self.effects.keep(&mut letter);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use kaspr_ir::plan::AgentId;
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
-use crate::event::effects::{Outgoing, Span};
+use crate::event::effects::Outgoing;
 use crate::event::frame::Frame;
 use crate::event::message::{Header, TopicName};
 use crate::stage::program::{Address, Instruction, Program, SiteId, Target, Then};
@@ -367,25 +367,6 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         drop(scratch);
         machine.code.sent(&topic, partition, timestamp_ms)
     }
-}
-
-/// Puts a record into a frame's scratch.
-pub fn stage(
-    frame: &Frame,
-    topic: &TopicName,
-    partition: i32,
-    timestamp_ms: i64,
-    (key, value): (Option<&[u8]>, Option<&[u8]>),
-    headers: Vec<Header>,
-) {
-    let mut scratch = frame.scratch.borrow_mut();
-    let mut put = |bytes: &[u8]| -> Span {
-        let start = scratch.bytes.len();
-        scratch.bytes.extend_from_slice(bytes);
-        scratch.span_from(start)
-    };
-    let (key, value) = (key.map(&mut put), value.map(&mut put));
-    scratch.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
 }
 
 fn step<'a, C: Code>(machine: &'a mut Machine<'_, C>, site: SiteId) -> &'a mut StepCounters {

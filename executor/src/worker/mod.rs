@@ -25,9 +25,9 @@ use crate::check::topics::reserved;
 use crate::clock::Clock;
 use crate::code::{Code, Fault};
 use crate::config::{Config, Guarantee};
-use crate::dataflow::{Dataflow, Epoch, ReaderRun, render};
+use crate::dataflow::{Dataflow, ReaderRun, render};
 use crate::delivery::{Around, Delivered, Delivery, Refused};
-use crate::event::effects::Progress;
+use crate::event::effects::{Epoch, Progress};
 use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
 use crate::event::message::{Event, TopicName, TopicPartition};
@@ -170,12 +170,7 @@ impl<C: Code> Worker<C> {
         let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
             parts;
         let restore = Restore::new(&plan, &config, changelog);
-        if restore.has_changelogs() {
-            let is_exact = config.guarantee == Guarantee::ExactlyOnce;
-            let mut tables = tables.borrow_mut();
-            tables.follow_changelogs(restore.fed(), is_exact);
-            tables.limit(changelog_limits(&plan, &config, &directory)?);
-        }
+        follow_changelogs(&restore, &mut tables.borrow_mut(), (&plan, &config, &directory))?;
         directory.begin(reserved(&plan, &config.app), clock.clone());
         let revision = plan.revision.as_str().into();
         let shared = Shared {
@@ -895,6 +890,19 @@ impl<C: Code> Worker<C> {
     pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
         self.assignment.positions()
     }
+}
+
+/// Where tables come back from their changelogs, they follow them from the first write on.
+fn follow_changelogs(
+    restore: &Restore,
+    tables: &mut Tables,
+    (plan, config, directory): (&Plan, &Config, &Directory),
+) -> Result<(), BrokerError> {
+    if restore.has_changelogs() {
+        tables.follow_changelogs(restore.fed(), config.guarantee == Guarantee::ExactlyOnce);
+        tables.limit(changelog_limits(plan, config, directory)?);
+    }
+    Ok(())
 }
 
 /// The largest record that each table's changelog takes.

@@ -383,13 +383,7 @@ const HOUSES: [House; 3] = [
             "wake",
             "lib",
         ],
-        upward: &[
-            ("broker", "code"),
-            ("code", "stage"),
-            ("delivery", "dataflow"),
-            ("event", "broker"),
-            ("event", "code"),
-        ],
+        upward: &[],
     },
 ];
 

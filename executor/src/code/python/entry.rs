@@ -213,7 +213,8 @@ impl AppView {
         let headers = headers.map_or(Ok(Vec::new()), |headers| codec::headers(py, &headers)).map_err(raise)?;
         let partition = self.directory.place(&topic, partition, key).map_err(raise)?;
         self.directory.check_size(&topic, key, value, &headers).map_err(raise)?;
-        crate::stage::walk::stage(&running.frame, &topic, partition, self.clock.wall_ms(), (key, value), headers);
+        let mut scratch = running.frame.scratch.borrow_mut();
+        scratch.send(&topic, partition, self.clock.wall_ms(), (key, value), headers);
         Ok(Finished { topic: topic.to_string(), partition })
     }
 }
