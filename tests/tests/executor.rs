@@ -297,6 +297,23 @@ fn isolated_partitions_await_side_by_side_and_keep_their_order() {
 }
 
 #[test]
+fn an_app_that_is_at_least_once_plays_its_tests_and_runs_locally() {
+    let at_least_once = |arguments: &[&str]| {
+        let run = command("kaspr-exec", arguments).env("KASPR_GUARANTEE", "at-least-once").output();
+        run.expect("the program starts")
+    };
+    let tested = at_least_once(&["test", "specs/tested"]);
+    assert!(tested.status.success(), "{}", stdout(&tested));
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let [path, input] = ["agent.yaml", "in.jsonl"].map(|name| folder.path().join(name).display().to_string());
+    std::fs::write(&path, agent("same", "in", "", "def step(value):\n    return value\n")).expect("it is written");
+    std::fs::write(&input, "1\n2\n").expect("an input can be written");
+    let ran = at_least_once(&["run", &path, "--local", "--quiet", "--input", &format!("in={input}")]);
+    let records = stdout(&ran).lines().count();
+    assert_eq!((ran.status.code(), records), (Some(0), 2), "{}", stderr(&ran));
+}
+
+#[test]
 fn users_tests_are_played() {
     let folder = tempfile::tempdir().expect("a folder is made");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("it can be written");

@@ -10,19 +10,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kaspr_exec::broker::directory::Directory;
 use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::broker::{OutgoingRecord, Producer};
-use kaspr_exec::clock::{Clock, SimulatedClock};
+use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::{Config, Guarantee};
 use kaspr_exec::event::effects::{Scratch, TableWrite};
 use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
-use kaspr_exec::guard::Guard;
+use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_exec::tables::Tables;
 use kaspr_exec::tables::restore::Restore;
 use kaspr_exec::tables::store::{ChangelogPosition, DurableStore, Followed, MemoryStore, Store, StoreError};
-use kaspr_exec::worker::{Parts, Stopped, Worker};
+use kaspr_exec::worker::{Stopped, Worker};
 use kaspr_ir::plan::{Codec, FunctionId, OnError, Plan, TableId};
 
 const TABLE: TableId = TableId(0);
@@ -157,23 +156,11 @@ impl House {
     }
 
     fn worker(&self, store: Box<dyn Store>, config: Config) -> Worker<Counter> {
-        let tables = Rc::new(RefCell::new(Tables::over(store)));
-        let code = Counter { tables: tables.clone(), is_global: self.plan[TABLE].global };
-        let is_exact = config.guarantee == Guarantee::ExactlyOnce;
-        Worker::start(Parts {
-            plan: self.plan.clone(),
-            consumer: Box::new(self.log.consumer(&config.app, None)),
-            producer: Box::new(self.log.producer(is_exact.then_some(config.transactional_id.as_str()))),
-            directory: Directory::new(Box::new(self.log.admin())),
-            config,
-            code: Rc::new(RefCell::new(code)),
-            tables,
-            changelog: Some(Box::new(self.log.changelog())),
-            clock: Rc::new(self.clock.clone()) as Rc<dyn Clock>,
-            counters: Rc::default(),
-            guard: Guard::none(),
-        })
-        .expect("the worker starts")
+        let ends = Ends { changelog: Some(Box::new(self.log.changelog())), ..Ends::of_log(&self.log, &config) };
+        let assembly = Assembly::new(&self.plan, config, Rc::new(self.clock.clone()), Box::new(self.log.admin()));
+        let assembly = assembly.with_store(store);
+        let code = Counter { tables: assembly.tables.clone(), is_global: self.plan[TABLE].global };
+        assembly.start(&Rc::new(RefCell::new(code)), ends).expect("the worker starts")
     }
 
     fn in_memory(&self) -> Worker<Counter> {

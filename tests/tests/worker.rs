@@ -6,17 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kaspr_exec::broker::directory::Directory;
 use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::broker::position::{Metadata, NameHash};
-use kaspr_exec::clock::{Clock, SimulatedClock};
+use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::Config;
 use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
-use kaspr_exec::guard::Guard;
-use kaspr_exec::tables::Tables;
-use kaspr_exec::tables::store::MemoryStore;
-use kaspr_exec::worker::{Parts, Stopped, Worker};
+use kaspr_exec::run::assemble::{Assembly, Ends};
+use kaspr_exec::worker::{Stopped, Worker};
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 
 /// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever, `slow` takes
@@ -119,20 +116,9 @@ fn start(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock) -> Worker<Stub> {
 }
 
 fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config) -> Worker<Stub> {
-    let mut worker = Worker::start(Parts {
-        plan: plan.clone(),
-        consumer: Box::new(log.consumer(&config.app, None)),
-        producer: Box::new(log.producer(Some(&config.transactional_id))),
-        directory: Directory::new(Box::new(log.admin())),
-        config,
-        code: Rc::new(RefCell::new(Stub(clock.clone()))),
-        tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
-        changelog: None,
-        clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
-        counters: Rc::default(),
-        guard: Guard::none(),
-    })
-    .expect("the worker starts");
+    let ends = Ends::of_log(log, &config);
+    let assembly = Assembly::new(plan, config, Rc::new(clock.clone()), Box::new(log.admin()));
+    let mut worker = assembly.start(&Rc::new(RefCell::new(Stub(clock.clone()))), ends).expect("the worker starts");
     // It takes its partitions and commits where it starts; the next interval begins.
     turns(&mut worker, 2);
     clock.advance(Duration::from_millis(100));

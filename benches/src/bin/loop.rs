@@ -13,17 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_benches::{Run, cpu_seconds, folder, machine, median, readings, resident_mib};
-use kaspr_exec::broker::directory::Directory;
 use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::clock::{Clock, SystemClock};
-use kaspr_exec::code::python::{self, Interpreter, Loading, PythonCode};
+use kaspr_exec::code::python::{self, Interpreter};
 use kaspr_exec::config::Config;
 use kaspr_exec::event::message::TopicPartition;
-use kaspr_exec::guard::Guard;
-use kaspr_exec::status::counters::SharedCounters;
-use kaspr_exec::tables::Tables;
-use kaspr_exec::tables::store::MemoryStore;
-use kaspr_exec::worker::{Parts, Worker};
+use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_ir::plan::Plan;
 
 const EVENTS: u64 = 200_000;
@@ -188,35 +183,13 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
     let log = Log::new(1);
     let mut events = Events::read(file, laps);
     let interpreter = Interpreter::start(&[]);
-    interpreter.run(|py| {
-        let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
-        let directory = Directory::new(Box::new(log.admin()));
-        let guard = Guard::none();
-        let loading = Loading {
-            plan: &plan,
-            tables: tables.clone(),
-            directory: directory.clone(),
-            clock: clock.clone(),
-            settings: Default::default(),
-            timeout: kaspr_exec::config::CALL_MAX,
-            watch: guard.watch.clone(),
-        };
-        let code = PythonCode::load(py, loading).unwrap_or_else(|error| panic!("{error}"));
-        let counters = SharedCounters::default();
-        let mut worker = Worker::start(Parts {
-            plan: plan.clone(),
-            config: Config::new("bench", "loop", 0),
-            code: Rc::new(RefCell::new(code)),
-            consumer: Box::new(log.consumer("bench", None)),
-            producer: Box::new(log.producer(Some("bench.loop.0"))),
-            directory,
-            tables,
-            changelog: None,
-            clock: clock.clone(),
-            counters: counters.clone(),
-            guard,
-        })
-        .expect("the worker starts");
+    interpreter.run(|_| {
+        let config = Config::new("bench", "loop", 0);
+        let ends = Ends::of_log(&log, &config);
+        let assembly = Assembly::new(&plan, config, clock.clone(), Box::new(log.admin()));
+        let code = assembly.python(&interpreter, Default::default()).unwrap_or_else(|error| panic!("{error}"));
+        let counters = assembly.counters.clone();
+        let mut worker = assembly.start(&Rc::new(RefCell::new(code)), ends).expect("the worker starts");
         let read = TopicPartition { topic: "readings-raw".into(), partition: 0 };
         let written = TopicPartition { topic: "readings".into(), partition: 0 };
         let (wall, mut cpu, mut feeding, mut complete) = (clock.now(), cpu_seconds(), 0.0, 0);

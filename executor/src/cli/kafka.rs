@@ -14,27 +14,24 @@ use super::stop::{FORCED, Signals, Stop};
 use super::stored::store;
 use super::supervisor::{Handover, dies_with, supervise};
 use super::terminal::{say, start_log};
-use crate::broker::Admin;
-use crate::broker::directory::Directory;
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
+use crate::broker::{Admin, Consumer};
 use crate::check::changelogs;
 use crate::check::topics::{self, Found};
 use crate::clock::{Clock, SystemClock};
-use crate::code::python::{self, Interpreter, PythonCode};
+use crate::code::python::{self, Interpreter};
 use crate::config::failpoint::Failpoint;
 use crate::config::secret::Secret;
 use crate::config::settings::Settings;
 use crate::config::{Config, Guarantee};
+use crate::event::message::TopicPartition;
 use crate::guard::{Guard, Post};
+use crate::run::assemble::{Assembly, Ends};
 use crate::run::local::summary;
 use crate::run::member::{Ended, Member, ends};
 use crate::stage::program::Defaults;
-use crate::status::counters::SharedCounters;
-use crate::tables::Tables;
-use crate::tables::store::MemoryStore;
-use crate::worker::{Parts, Worker};
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
 pub fn run_on_kafka(
@@ -61,65 +58,7 @@ pub fn run_on_kafka(
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
         info!("CPython {} at {}", python::version(), python::prefix(py));
-        match start.config.guarantee {
-            Guarantee::ExactlyOnce => info!("guarantee: exactly-once"),
-            Guarantee::AtLeastOnce => info!("guarantee: at-least-once; a crash may repeat what was not committed"),
-        }
-        let kafka = start.connect()?;
-        let mut admin = kafka.admin();
-        refuse_faults(&start.topics(&mut admin, true)?)?;
-        let directory = Directory::new(Box::new(kafka.admin()));
-        let tables = Rc::new(RefCell::new(Tables::over(store(plan, settings, start.worker, &clock)?)));
-        let guard = guard(settings, plan, &start.config.app, start.worker)?;
-        signals.watch(guard.watch.clone());
-        guard.watch.watch_calls(kafka.calls());
-        let loading = python::Loading {
-            plan,
-            tables: tables.clone(),
-            directory: directory.clone(),
-            clock: clock.clone(),
-            settings: settings.for_python(&start.config),
-            timeout: start.config.timeout,
-            watch: guard.watch.clone(),
-        };
-        let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(Stop::fault)?));
-        let mut consumer = kafka.consumer()?;
-        let until = match arguments.until_caught_up {
-            true => Some(ends(&read_topics(plan, &mut admin)?, &mut admin, &mut consumer)?),
-            false => None,
-        };
-        let counters = SharedCounters::default();
-        let worker = Worker::start(Parts {
-            plan: plan.clone(),
-            config: start.config.clone(),
-            code: code.clone(),
-            consumer: Box::new(consumer),
-            producer: Box::new(kafka.producer()),
-            directory,
-            tables,
-            changelog: Some(Box::new(kafka.changelog()?)),
-            clock: clock.clone(),
-            counters: counters.clone(),
-            guard,
-        })?;
-        let began = clock.now();
-        let member = Member {
-            clock: clock.as_ref(),
-            stop: &|| signals.told(),
-            look: &|| kafka.look(),
-            is_uneasy: &|| kafka.is_suspect(),
-            tell: &|status| say(&status),
-            until,
-        };
-        let ended = member.run(worker);
-        code.borrow_mut().close();
-        if !arguments.quiet {
-            say(&summary(&counters.borrow(), clock.now() - began));
-        }
-        match ended? {
-            Ended::Uncommitted => Err(Stop(FORCED, String::new())),
-            Ended::Told | Ended::CaughtUp => Ok(()),
-        }
+        start.run(&interpreter, (arguments, settings), (&clock, signals))
     })
 }
 
@@ -135,18 +74,11 @@ pub fn check_on_kafka(
     let interpreter = Interpreter::start(&arguments.python_path);
     let kafka = start.connect()?;
     let found = start.topics(&mut kafka.admin(), false)?;
-    let tables = Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default())));
-    interpreter.run(|py| {
-        let loading = python::Loading {
-            plan,
-            tables,
-            directory: Directory::new(Box::new(kafka.admin())),
-            clock: Rc::new(SystemClock::start()),
-            settings: settings.for_python(&start.config),
-            timeout: start.config.timeout,
-            watch: Guard::none().watch,
-        };
-        PythonCode::load(py, loading).map(|mut code| code.close()).map_err(Stop::fault)
+    let clock = Rc::new(SystemClock::start());
+    let assembly = Assembly::new(plan, start.config.clone(), clock, Box::new(kafka.admin()));
+    interpreter.run(|_| {
+        let code = assembly.python(&interpreter, settings.for_python(&start.config));
+        code.map(|mut code| code.close()).map_err(Stop::fault)
     })?;
     let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
@@ -201,6 +133,59 @@ impl Start {
         Ok(Start { plan: plan.clone(), config, client, worker })
     }
 
+    /// Runs the worker until it is told to stop or has caught up.
+    fn run(
+        &self,
+        interpreter: &Interpreter,
+        (arguments, settings): (&RunArguments, &Settings),
+        (clock, signals): (&Rc<dyn Clock>, &Signals),
+    ) -> Result<(), Stop> {
+        tell_guarantee(self.config.guarantee);
+        let kafka = self.connect()?;
+        refuse_faults(&self.topics(&mut kafka.admin(), true)?)?;
+        let assembly = self.assemble(&kafka, settings, clock)?;
+        signals.watch(assembly.guard.watch.clone());
+        let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
+        let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
+        let mut consumer = kafka.consumer()?;
+        let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
+        let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
+        let worker = assembly.start(&code, Ends { consumer: Box::new(consumer), producer, changelog })?;
+        let began = clock.now();
+        let member = Member {
+            clock: clock.as_ref(),
+            stop: &|| signals.told(),
+            look: &|| kafka.look(),
+            is_uneasy: &|| kafka.is_suspect(),
+            tell: &|status| say(&status),
+            until,
+        };
+        let ended = member.run(worker);
+        code.borrow_mut().close();
+        if !arguments.quiet {
+            say(&summary(&counters.borrow(), clock.now() - began));
+        }
+        match ended? {
+            Ended::Uncommitted => Err(Stop(FORCED, String::new())),
+            Ended::Told | Ended::CaughtUp => Ok(()),
+        }
+    }
+
+    /// Opens what is kept on disk, and has the guard look at calls into the client, too.
+    fn assemble(&self, kafka: &Kafka, settings: &Settings, clock: &Rc<dyn Clock>) -> Result<Assembly, Stop> {
+        let assembly = Assembly::new(&self.plan, self.config.clone(), clock.clone(), Box::new(kafka.admin()))
+            .with_store(store(&self.plan, settings, self.worker, clock)?)
+            .with_guard(guard(settings, &self.plan, &self.config.app, self.worker)?);
+        assembly.guard.watch.watch_calls(kafka.calls());
+        Ok(assembly)
+    }
+
+    /// The ends of everything that is read, as they are now.
+    fn ends_now(&self, kafka: &Kafka, consumer: &mut dyn Consumer) -> Result<BTreeMap<TopicPartition, i64>, Stop> {
+        let mut admin = kafka.admin();
+        Ok(ends(&read_topics(&self.plan, &mut admin)?, &mut admin, consumer)?)
+    }
+
     fn connect(&self) -> Result<Kafka, Stop> {
         let kafka = Kafka::connect(self.client.clone())?;
         info!("app {} on {}, as {}", self.client.app, self.client.servers, self.config.transactional_id);
@@ -213,6 +198,13 @@ impl Start {
         let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
         found.extend(logs);
         Ok(found)
+    }
+}
+
+fn tell_guarantee(guarantee: Guarantee) {
+    match guarantee {
+        Guarantee::ExactlyOnce => info!("guarantee: exactly-once"),
+        Guarantee::AtLeastOnce => info!("guarantee: at-least-once; a crash may repeat what was not committed"),
     }
 }
 

@@ -12,12 +12,10 @@ use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::stored::store;
 use super::terminal::{Terminal, say, start_log};
 use crate::clock::{Clock, SystemClock};
-use crate::code::python::{self, Interpreter, PythonCode};
+use crate::code::python::{self, Interpreter};
 use crate::config::Config;
 use crate::config::settings::Settings;
 use crate::run::local::{Ended, Local, LocalError, Output, summary};
-use crate::status::counters::SharedCounters;
-use crate::tables::Tables;
 
 /// Finds the name that is nearest to one that nobody reads.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
@@ -43,31 +41,18 @@ pub fn run_locally(
         partitions: arguments.partitions,
         clock: clock.clone(),
     };
-    let counters = SharedCounters::default();
     let mut terminal = Terminal::new(bar, total_bytes(arguments), arguments.quiet);
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
         info!("CPython {} at {}", python::version(), python::prefix(py));
-        let tables = Rc::new(RefCell::new(Tables::over(store(plan, settings, 0, &clock)?)));
-        let prepared = local.prepare();
-        let guard = guard(settings, plan, &config.app, 0)?;
-        let watch = guard.watch.clone();
-        signals.watch(watch.clone());
-        let loading = python::Loading {
-            plan,
-            tables: tables.clone(),
-            directory: prepared.directory.clone(),
-            clock: clock.clone(),
-            settings: settings.for_python(&config),
-            timeout: config.timeout,
-            watch: watch.clone(),
-        };
-        let code = PythonCode::load(py, loading).map_err(Stop::fault)?;
-        let code = Rc::new(RefCell::new(code));
+        let (log, assembly) = local.assemble(store(plan, settings, 0, &clock)?);
+        let assembly = assembly.with_guard(guard(settings, plan, &config.app, 0)?);
+        signals.watch(assembly.guard.watch.clone());
+        let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;
+        let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
         let began = clock.now();
         let stop = || signals.told();
-        let counted = (counters.clone(), guard);
-        let ended = local.run(prepared, code.clone(), tables, counted, &stop, &mut |progress, worker| {
+        let ended = local.run((log, assembly), &code, &stop, &mut |progress, worker| {
             if worker.is_asked() {
                 say(&worker.status().to_string());
             }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
-use pyo3::Python;
 use serde_json::json;
 
 use super::arguments::{LogFormat, ResultFormat, TestArguments};
@@ -69,9 +68,9 @@ pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>) -
     start_log(LogFormat::Text, arguments.log_level);
     let interpreter = Interpreter::start(&arguments.python_path);
     let mut counts = Counts::default();
-    interpreter.run(|py| {
+    interpreter.run(|_| {
         for app in tested {
-            let played = run_app(py, app, arguments.only.as_deref());
+            let played = run_app(&interpreter, app, arguments.only.as_deref());
             let saved = if arguments.update { saved(app, &played, save) } else { Ok(()) };
             for played in &played {
                 let result = result(played, arguments.update, &saved);
@@ -126,11 +125,11 @@ struct Played<'a> {
     difference: Option<String>,
 }
 
-fn run_app<'a>(py: Python<'_>, app: &'a Tested, only: Option<&str>) -> Vec<Played<'a>> {
+fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -> Vec<Played<'a>> {
     let cases = app.suite.tests.iter().enumerate();
     let cases = cases.filter(|(_, case)| only.is_none_or(|part| case.name.contains(part)));
     let played = cases.map(|(number, case)| {
-        let came = run_case(py, app, case);
+        let came = run_case(interpreter, app, case);
         let difference = match &came {
             Ok(came) => difference(&case.expect, came),
             Err(why) => Some(why.clone()),
@@ -140,9 +139,9 @@ fn run_app<'a>(py: Python<'_>, app: &'a Tested, only: Option<&str>) -> Vec<Playe
     played.collect()
 }
 
-fn run_case(py: Python<'_>, app: &Tested, case: &Case) -> Result<Came, String> {
+fn run_case(interpreter: &Interpreter, app: &Tested, case: &Case) -> Result<Came, String> {
     let config = app.settings.config(&app.plan, 0).map_err(|error| error.to_string())?;
-    play(py, &app.plan, &config, &app.settings.for_python(&config), (case, &app.folder))
+    play(interpreter, &app.plan, &config, &app.settings.for_python(&config), (case, &app.folder))
 }
 
 /// Writes what came where it differs.

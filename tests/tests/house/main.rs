@@ -102,10 +102,6 @@ const HOMES: [(&str, &[&str]); 7] = [
     ("saphyr_parser", &["compiler/src/yaml/"]),
 ];
 
-/// Files that name a crate and should not.
-const STRANGERS: [(&str, &str); 2] =
-    [("executor/src/cli/test.rs", "pyo3"), ("executor/src/run/testing/play.rs", "pyo3")];
-
 fn crates_stay_in_their_homes(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for source in sources.iter().filter(|source| source.path.contains("/src/") && !source.is_test()) {
@@ -116,14 +112,6 @@ fn crates_stay_in_their_homes(sources: &[Source]) -> Vec<String> {
             }
         }
     }
-    let is_of = |fault: &str, path: &str, name: &str| fault.starts_with(&format!("{path} names {name}:"));
-    let needless = STRANGERS.iter().filter(|(path, name)| !faults.iter().any(|fault| is_of(fault, path, name)));
-    let needless: Vec<String> = needless
-        .filter(|_| sources.len() > 1)
-        .map(|(path, name)| format!("{path} does not name {name} any more: take it off the list STRANGERS"))
-        .collect();
-    faults.retain(|fault| !STRANGERS.iter().any(|(path, name)| is_of(fault, path, name)));
-    faults.extend(needless);
     faults
 }
 
@@ -133,6 +121,22 @@ fn crates_are_named_in_their_homes_alone() {
     breaks(crates_stay_in_their_homes, "executor/src/worker/mod.rs", "use pyo3::Python;", "names pyo3");
     breaks(crates_stay_in_their_homes, "compiler/src/read/mod.rs", "fn f(e: saphyr_parser::Event) {}", "saphyr_parser");
     assert!(crates_stay_in_their_homes(&[Source::new("ir/src/lib.rs", "// rdkafka".to_owned())]).is_empty());
+}
+
+// ---- Where a worker is put together ----
+
+const ASSEMBLY: &str = "executor/src/run/assemble.rs";
+
+fn workers_are_assembled_in_one_place(sources: &[Source]) -> Vec<String> {
+    let strangers = sources.iter().filter(|source| source.path != ASSEMBLY);
+    let strangers = strangers.filter(|source| source.code.contains("Worker::start(") && names(&source.code, "Parts"));
+    strangers.map(|source| format!("{} puts a worker together: only {ASSEMBLY} does", source.path)).collect()
+}
+
+#[test]
+fn a_worker_is_assembled_in_one_place() {
+    keeps(workers_are_assembled_in_one_place);
+    breaks(workers_are_assembled_in_one_place, "benches/src/bin/x.rs", "Worker::start(Parts { plan })", "bin/x.rs");
 }
 
 // ---- Unsafe code ----
@@ -228,11 +232,7 @@ fn functions_and_files_are_small() {
 }
 
 /// Files (without a name) and functions that are larger than they should be. The list shrinks.
-const LARGE: [(&str, &str); 3] = [
-    ("executor/src/cli/kafka.rs", "run_on_kafka"),
-    ("executor/src/code/python/mod.rs", ""),
-    ("executor/src/worker/mod.rs", ""),
-];
+const LARGE: [(&str, &str); 2] = [("executor/src/code/python/mod.rs", ""), ("executor/src/worker/mod.rs", "")];
 
 // ---- How doc comments begin ----
 

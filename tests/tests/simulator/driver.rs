@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::BrokerError;
-use kaspr_exec::broker::directory::Directory;
 use kaspr_exec::broker::log::NewRecord;
 use kaspr_exec::broker::log::sim::{Life, Seed, SimAdmin, SimChangelog, SimConsumer, SimProducer, World};
 use kaspr_exec::clock::Clock;
 use kaspr_exec::code::Code;
 use kaspr_exec::config::Config;
 use kaspr_exec::event::message::TopicPartition;
-use kaspr_exec::guard::Guard;
+use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_exec::tables::Tables;
 use kaspr_exec::tables::store::{MemoryStore, Store};
-use kaspr_exec::worker::{Parts, Stopped, Worker};
+use kaspr_exec::worker::{Stopped, Worker};
 use kaspr_ir::plan::{Plan, TableId};
 
 use crate::checker::{Checker, Violation};
@@ -47,14 +46,8 @@ pub struct Outcome {
 pub struct Needs<'a> {
     /// Time and chance.
     pub world: &'a World,
-    /// Whose functions.
-    pub plan: &'a Plan,
-    /// The worker's tables.
-    pub tables: &'a Rc<RefCell<Tables>>,
-    /// The worker's topics.
-    pub directory: &'a Directory,
-    /// The worker's guard.
-    pub guard: &'a Guard,
+    /// What it shares with its worker.
+    pub assembly: &'a Assembly,
     /// What a sink hears.
     pub told: &'a Told,
     /// Calls take longer than a transaction may.
@@ -333,26 +326,17 @@ impl<'a, C: Code> Simulation<'a, C> {
             Some(disks) => Box::new(disks[place].clone()),
             None => Box::<MemoryStore>::default(),
         };
-        let tables = Rc::new(RefCell::new(Tables::over(store)));
         let config = Config { transactional_id: format!("{APP}.{name}.0"), ..self.config.clone() };
-        let (directory, guard) = (Directory::new(Box::new(SimAdmin::new(world))), Guard::none());
-        let (plan, told) = (&*self.plan, &self.told);
-        let drags = self.drags;
-        let needs = Needs { world, plan, tables: &tables, directory: &directory, guard: &guard, told, drags };
-        let code = (self.make)(needs);
-        let started = Worker::start(Parts {
-            plan: self.plan.clone(),
+        let ends = Ends {
             consumer: Box::new(SimConsumer::new(world, &life, APP, &config.transactional_id)),
             producer: Box::new(SimProducer::new(world, &life, &config.transactional_id)),
-            directory,
-            config,
-            code: Rc::new(RefCell::new(code)),
-            tables: tables.clone(),
             changelog: Some(Box::new(SimChangelog::new(world, &life))),
-            clock: Rc::new(world.clock.clone()) as Rc<dyn Clock>,
-            counters: Rc::default(),
-            guard,
-        });
+        };
+        let clock = Rc::new(world.clock.clone());
+        let assembly = Assembly::new(&self.plan, config, clock, Box::new(SimAdmin::new(world))).with_store(store);
+        let code = (self.make)(Needs { world, assembly: &assembly, told: &self.told, drags: self.drags });
+        let tables = assembly.tables.clone();
+        let started = assembly.start(&Rc::new(RefCell::new(code)), ends);
         match started {
             Ok(worker) => {
                 self.places[place] = Some(Running { worker, life, tables });

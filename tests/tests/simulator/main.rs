@@ -13,12 +13,11 @@ mod workload;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
 use code::Stub;
 use driver::{Language, Maker, Needs, Simulation};
 use kaspr_exec::code::Code;
-use kaspr_exec::code::python::{Interpreter, Loading, PythonCode};
+use kaspr_exec::code::python::Interpreter;
 
 /// Seeds of a usual run.
 const SEEDS: Range<u64> = 0..2000;
@@ -60,7 +59,8 @@ fn asked() -> (Range<u64>, bool) {
 }
 
 fn stub(needs: Needs<'_>) -> Stub {
-    Stub::new(needs.world, needs.plan, needs.tables.clone(), needs.told.clone(), needs.drags)
+    let Needs { world, assembly, told, drags } = needs;
+    Stub::new(world, &assembly.plan, assembly.tables.clone(), told.clone(), drags)
 }
 
 /// Seeds with real Python: fewer, for loading it takes longer than a seed.
@@ -76,18 +76,11 @@ fn real_python_keeps_them_too() {
         Err(_) => (PYTHON_SEEDS, false),
     };
     let mut failed = 0;
-    Interpreter::start(&[]).run(|py| {
+    let interpreter = Interpreter::start(&[]);
+    interpreter.run(|_| {
         let make = |needs: Needs<'_>| {
-            let loading = Loading {
-                plan: needs.plan,
-                tables: needs.tables.clone(),
-                directory: needs.directory.clone(),
-                clock: Rc::new(needs.world.clock.clone()),
-                settings: Default::default(),
-                timeout: kaspr_exec::config::CALL_MAX,
-                watch: needs.guard.watch.clone(),
-            };
-            PythonCode::load(py, loading).unwrap_or_else(|error| panic!("{error}"))
+            let code = needs.assembly.python(&interpreter, Default::default());
+            code.unwrap_or_else(|error| panic!("{error}"))
         };
         for seed in seeds {
             if let Err(why) = run(seed, traces, Language::Python, &make) {

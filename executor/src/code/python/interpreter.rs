@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
+use super::{LoadError, Loading, PythonCode};
+
 /// The started interpreter.
 pub struct Interpreter {
     paths: Vec<PathBuf>,
@@ -35,6 +37,11 @@ impl Interpreter {
             }
             run(py)
         })
+    }
+
+    /// Loads the blocks of a plan.
+    pub fn load(&self, loading: Loading<'_>) -> Result<PythonCode, LoadError> {
+        Python::attach(|py| PythonCode::load(py, loading))
     }
 
     fn extend_path(&self, py: Python<'_>) -> PyResult<()> {

@@ -9,17 +9,16 @@ use kaspr_ir::plan::{Plan, TableId};
 
 use super::feed::{Format, Input, LineFeed, Progress};
 use super::print::{FailureFile, Printed, Printer, Target};
-use crate::broker::directory::Directory;
 use crate::broker::log::Log;
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::config::Config;
 use crate::event::message::TopicPartition;
-use crate::guard::Guard;
+use crate::run::assemble::{Assembly, Ends};
 use crate::run::record::write_pair;
-use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
-use crate::worker::{Parts, Stopped, Worker};
+use crate::tables::store::Store;
+use crate::worker::{Stopped, Worker};
 
 /// Where a local run writes.
 #[derive(Clone, Debug, Default)]
@@ -73,16 +72,9 @@ pub enum Ended {
     Closed,
 }
 
-/// The log and what is made of it before user code is loaded.
-pub struct Prepared {
-    log: Log,
-    /// Topics that user code may write.
-    pub directory: Directory,
-}
-
 impl Local {
-    /// The log with the topics of the plan.
-    pub fn prepare(&self) -> Prepared {
+    /// The log with the topics of the plan, and what a worker over it shares with its user code.
+    pub fn assemble(&self, store: Box<dyn Store>) -> (Log, Assembly) {
         let log = Log::new(self.partitions);
         for topic in &self.plan.topics {
             let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
@@ -90,21 +82,19 @@ impl Local {
                 log.create(&topic.name, partitions);
             }
         }
-        let directory = Directory::new(Box::new(log.admin()));
-        Prepared { log, directory }
+        let admin = Box::new(log.admin());
+        let assembly = Assembly::new(&self.plan, self.config.clone(), self.clock.clone(), admin);
+        (log, assembly.with_store(store))
     }
 
     /// Runs until the input is used up, or `stop` says so. `watch` is called at every turn.
     pub fn run<C: Code>(
         self,
-        prepared: Prepared,
-        code: Rc<RefCell<C>>,
-        tables: Rc<RefCell<Tables>>,
-        (counters, guard): (SharedCounters, Guard),
+        (log, assembly): (Log, Assembly),
+        code: &Rc<RefCell<C>>,
         stop: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(&Progress, &Worker<C>),
     ) -> Result<Ended, LocalError> {
-        let Prepared { log, directory } = prepared;
         let (feed, progress) =
             LineFeed::start(&self.inputs, self.format, self.clock.clone()).map_err(LocalError::Refused)?;
         let target = match &self.output.folder {
@@ -113,19 +103,10 @@ impl Local {
         };
         let printer = Printer::new(target)?;
         let failures = self.output.failures.as_deref().map(FailureFile::create).transpose()?;
-        let worker = Worker::start(Parts {
-            plan: self.plan.clone(),
-            config: self.config.clone(),
-            code,
-            consumer: Box::new(log.consumer(&self.config.app, None).with_feed(Box::new(feed))),
-            producer: Box::new(log.producer(Some(&self.config.transactional_id))),
-            directory,
-            tables: tables.clone(),
-            changelog: None,
-            clock: self.clock.clone(),
-            counters,
-            guard,
-        })?;
+        let consumer = log.consumer(&self.config.app, None).with_feed(Box::new(feed));
+        let ends = Ends { consumer: Box::new(consumer), ..Ends::of_log(&log, &self.config) };
+        let tables = assembly.tables.clone();
+        let worker = assembly.start(code, ends)?;
         let mut run = Run { local: &self, log, worker, printer, failures, progress };
         let ended = run.until_ended(stop, watch);
         // What was committed before a fault is written all the same.

@@ -8,24 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_ir::plan::{Codec, Plan, TableId};
-use pyo3::Python;
 
 use super::suite::Case;
-use crate::broker::directory::Directory;
 use crate::broker::log::{Log, NewRecord};
 use crate::broker::partitioner::partition_for;
 use crate::clock::{Clock, SimulatedClock};
-use crate::code::python::{Loading, PythonCode};
+use crate::code::python::{Interpreter, PythonCode};
 use crate::config::Config;
 use crate::event::effects::TableWrite;
 use crate::event::failure::FailureRecord;
-use crate::guard::Guard;
+use crate::run::assemble::{Assembly, Ends};
 use crate::run::local::table_lines;
 use crate::run::record;
-use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
 use crate::tables::store::{MemoryStore, Store};
-use crate::worker::{Parts, Worker};
+use crate::worker::Worker;
 
 /// Longest real time that a test waits for what user code awaits.
 const AWAIT_MAX: u32 = 60_000;
@@ -45,7 +42,7 @@ pub struct Came {
 
 /// Plays a test. The error is the user's: of the test's file, or of code that does not load.
 pub fn play(
-    py: Python<'_>,
+    interpreter: &Interpreter,
     plan: &Rc<Plan>,
     config: &Config,
     settings: &BTreeMap<String, String>,
@@ -58,32 +55,11 @@ pub fn play(
     for topic in &plan.topics {
         log.create(&topic.name, topic.partitions.and_then(|count| i32::try_from(count).ok()).unwrap_or(1));
     }
-    let tables = Rc::new(RefCell::new(Tables::over(Box::new(store(plan, &log, case)?))));
-    let directory = Directory::new(Box::new(log.admin()));
-    let guard = Guard::none();
-    let loading = Loading {
-        plan,
-        tables: tables.clone(),
-        directory: directory.clone(),
-        clock: Rc::new(clock.clone()),
-        settings: settings.clone(),
-        timeout: config.timeout,
-        watch: guard.watch.clone(),
-    };
-    let code = Rc::new(RefCell::new(PythonCode::load(py, loading).map_err(|error| error.to_string())?));
-    let worker = Worker::start(Parts {
-        plan: plan.clone(),
-        config: config.clone(),
-        code: code.clone(),
-        consumer: Box::new(log.consumer(&config.app, None)),
-        producer: Box::new(log.producer(Some(&config.transactional_id))),
-        directory,
-        tables: tables.clone(),
-        changelog: None,
-        clock: Rc::new(clock.clone()) as Rc<dyn Clock>,
-        counters: SharedCounters::default(),
-        guard,
-    });
+    let assembly = Assembly::new(plan, config.clone(), Rc::new(clock.clone()), Box::new(log.admin()))
+        .with_store(Box::new(store(plan, &log, case)?));
+    let code = assembly.python(interpreter, settings.clone()).map_err(|error| error.to_string())?;
+    let (code, tables) = (Rc::new(RefCell::new(code)), assembly.tables.clone());
+    let worker = assembly.start(&code, Ends::of_log(&log, config));
     let worker = worker.map_err(|error| error.to_string())?;
     let mut stage = Stage { worker, clock, log };
     let played = stage.play(case, folder);

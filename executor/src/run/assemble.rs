@@ -1,0 +1,132 @@
+//! Puts a worker together: the only place, for Kafka, local runs, users' tests, the simulator and benches.
+//!
+//! A worker and its user code share tables, topics and a clock, and the code is loaded before the
+//! worker takes anything from the outside world. So there are two steps: an [`Assembly`] holds what is
+//! shared, then [`Assembly::start`] adds the code and a connector's [`Ends`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use kaspr_ir::plan::Plan;
+
+use crate::broker::directory::Directory;
+use crate::broker::log::Log;
+use crate::broker::{Admin, Changelog, Consumer, Producer};
+use crate::clock::Clock;
+use crate::code::Code;
+use crate::code::python::{Interpreter, LoadError, Loading, PythonCode};
+use crate::config::{Config, Guarantee};
+use crate::guard::Guard;
+use crate::status::counters::SharedCounters;
+use crate::tables::Tables;
+use crate::tables::store::{MemoryStore, Store};
+use crate::worker::{Parts, Stopped, Worker};
+
+/// The ends of a connector that a worker holds.
+pub struct Ends {
+    /// Where events come from.
+    pub consumer: Box<dyn Consumer>,
+    /// Where records go to.
+    pub producer: Box<dyn Producer>,
+    /// Where tables come back from; `None`: their store is all there is of them.
+    pub changelog: Option<Box<dyn Changelog>>,
+}
+
+impl Ends {
+    /// Ends on the in-memory log. Its tables do not come back.
+    pub fn of_log(log: &Log, config: &Config) -> Ends {
+        let is_exact = config.guarantee == Guarantee::ExactlyOnce;
+        Ends {
+            consumer: Box::new(log.consumer(&config.app, None)),
+            producer: Box::new(log.producer(is_exact.then_some(config.transactional_id.as_str()))),
+            changelog: None,
+        }
+    }
+}
+
+/// The parts that a worker shares with its user code.
+pub struct Assembly {
+    /// What to run.
+    pub plan: Rc<Plan>,
+    /// How to run it.
+    pub config: Config,
+    /// Tells the time.
+    pub clock: Rc<dyn Clock>,
+    /// Topics that are written.
+    pub directory: Directory,
+    /// Where tables live.
+    pub tables: Rc<RefCell<Tables>>,
+    /// The table of counters.
+    pub counters: SharedCounters,
+    /// Recognises events that end the process.
+    pub guard: Guard,
+}
+
+impl Assembly {
+    /// Tables in memory and no guard, until [`Assembly::with_store`] and [`Assembly::with_guard`] say
+    /// otherwise.
+    pub fn new(plan: &Rc<Plan>, config: Config, clock: Rc<dyn Clock>, admin: Box<dyn Admin>) -> Assembly {
+        Assembly {
+            plan: plan.clone(),
+            config,
+            clock,
+            directory: Directory::new(admin),
+            tables: tables_over(Box::<MemoryStore>::default()),
+            counters: SharedCounters::default(),
+            guard: Guard::none(),
+        }
+    }
+
+    /// Keeps tables in this store.
+    pub fn with_store(self, store: Box<dyn Store>) -> Assembly {
+        Assembly { tables: tables_over(store), ..self }
+    }
+
+    /// Has this guard look at the events that run.
+    pub fn with_guard(self, guard: Guard) -> Assembly {
+        Assembly { guard, ..self }
+    }
+
+    /// Loads the plan's Python: it writes the worker's tables and topics. The settings are those of
+    /// `context["app"].conf`.
+    pub fn python(
+        &self,
+        interpreter: &Interpreter,
+        settings: BTreeMap<String, String>,
+    ) -> Result<PythonCode, LoadError> {
+        interpreter.load(Loading {
+            plan: &self.plan,
+            tables: self.tables.clone(),
+            directory: self.directory.clone(),
+            clock: self.clock.clone(),
+            settings,
+            timeout: self.config.timeout,
+            watch: self.guard.watch.clone(),
+        })
+    }
+
+    /// Starts the worker: it joins its group.
+    pub fn start<C: Code>(self, code: &Rc<RefCell<C>>, ends: Ends) -> Result<Worker<C>, Stopped> {
+        let Assembly { plan, config, clock, directory, tables, counters, guard } = self;
+        let Ends { consumer, producer, changelog } = ends;
+        let code = code.clone();
+        Worker::start(Parts {
+            plan,
+            config,
+            code,
+            consumer,
+            producer,
+            directory,
+            tables,
+            changelog,
+            clock,
+            counters,
+            guard,
+        })
+    }
+}
+
+fn tables_over(store: Box<dyn Store>) -> Rc<RefCell<Tables>> {
+    Rc::new(RefCell::new(Tables::over(store)))
+}
