@@ -9,7 +9,7 @@ use clap::Parser;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
     Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
-    check_on_kafka, run_locally, run_on_kafka, run_tests, say, tested_folders,
+    check_on_kafka, run_locally, run_on_kafka, run_tests, say, say_faults, speak, speaks_json, tested_folders,
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
@@ -20,7 +20,11 @@ use kaspr_ir::plan::Plan;
 fn main() {
     // SAFETY: the program has just begun, and no other thread runs.
     let given = unsafe { Given::take() };
-    let ended = match Arguments::parse_from(&given.arguments).command {
+    let command = Arguments::parse_from(&given.arguments).command;
+    if let Command::Run(arguments) | Command::Check(arguments) = &command {
+        speak(arguments.log_format, arguments.worker_number());
+    }
+    let ended = match command {
         // A supervisor alone hears whose fault it was.
         Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
@@ -156,12 +160,9 @@ fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
     }
     let files = kasprc::load::files(paths).map_err(Stop::refused)?;
     let compiled = kasprc::compile(&files, &options());
-    let faults = kasprc::render(&compiled.diagnostics, &files, std::io::stderr().is_terminal());
-    match compiled.plan {
-        Some(plan) => {
-            say(&faults);
-            Ok(plan)
-        }
-        None => Err(Stop(REFUSED, faults)),
-    }
+    say_faults(&match speaks_json() {
+        true => kasprc::diagnostics::to_json(&compiled.diagnostics, &files),
+        false => kasprc::render(&compiled.diagnostics, &files, std::io::stderr().is_terminal()),
+    });
+    compiled.plan.ok_or(Stop(REFUSED, String::new()))
 }

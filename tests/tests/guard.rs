@@ -115,7 +115,12 @@ fn a_batch_that_ends_the_process_fails_as_one_unit() {
     assert_eq!((ended, &values[..]), (Some(0), &["[\"b\"]".to_owned()][..]), "{words}");
     let failed: Vec<_> = failures.iter().map(|failure| (failure["offset"].as_i64(), &failure["kind"])).collect();
     assert_eq!(failed, [(Some(0), &Value::from("ProcessCrash")), (Some(1), &Value::from("ProcessCrash"))]);
-    assert!(words.contains("on in/0@0 (a batch of 2 events): crash 3, it is not run again and fails"), "{words}");
+    assert!(
+        words.contains(
+            "in/0@0: the last process ended here (a batch of 2 events): crash 3, it is not run again and fails"
+        ),
+        "{words}"
+    );
 }
 
 #[test]
@@ -231,7 +236,9 @@ fn an_open_window_is_a_stall_with_a_name_and_stands_in_the_status() {
     let window = "  input: {INPUT, take: {max: 3, within: 10m}}\n";
     let folder = Folder::with(&agent("in", "out", window));
     let mut run = Waiting::start(&folder, "1\n2\n", &["--stall-after", "1s"]);
-    run.wait_for("reader \"nasty\" in in/0 stands at 0 for … s, 2 behind: an open window holds 2 events for another 5");
+    run.wait_for(
+        "reader \"nasty\": in/0@0: stands still for … s, 2 behind: an open window holds 2 events for another 5",
+    );
     let status = run.status();
     let partition = &status["partitions"][0];
     assert_eq!((&partition["topic"], &partition["high"]), (&"in".into(), &2.into()), "{status}");
@@ -244,12 +251,12 @@ fn an_open_window_is_a_stall_with_a_name_and_stands_in_the_status() {
     // Long enough for a line that came again.
     std::thread::park_timeout(Duration::from_secs(1));
     run.stdin.as_mut().expect("it is open").write_all(b"3\n").expect("it reads");
-    run.wait_for("reader \"nasty\" in in/0 goes on after");
+    run.wait_for("reader \"nasty\": in/0: goes on after");
     let status = run.status();
     let step = status["steps"].as_array().expect("a list").iter().find(|step| step["operation"] == "step");
     let step = step.expect("the operation has a row");
     assert_eq!((&step["in"], &step["out"], &step["failed"]), (&1.into(), &1.into(), &0.into()), "{status}");
-    assert_eq!(run.words().matches(" stands at ").count(), 1, "one line a stall: {}", run.words());
+    assert_eq!(run.words().matches(" stands still ").count(), 1, "one line a stall: {}", run.words());
     assert_eq!(run.end(), Some(0));
 }
 
@@ -259,7 +266,7 @@ fn back_off_and_awaits_are_told() {
         "  onError: {action: retry, attempts: 9, backoff: {initial: 10m}}\n  timeout: 200s\n  input: {INPUT}\n";
     let folder = Folder::with(&agent("in", "out", retries));
     let run = Waiting::start(&folder, "not JSON\n", &["--stall-after", "1s"]);
-    run.wait_for("stands at 0 for … s, 1 behind: offset 0 failed 1 times and is tried again in ");
+    run.wait_for("in/0@0: stands still for … s, 1 behind: offset 0 failed 1 times and is tried again in ");
     drop(run);
     let run = Waiting::start(&folder, "\"await\"\n", &["--stall-after", "1s"]);
     run.wait_for("1 behind: agent \"nasty\", operation \"step\" has been awaiting for ");
@@ -357,7 +364,8 @@ fn poison(value: &str) {
     texts.sort_unstable();
     texts.dedup();
     assert_eq!((values.len(), texts.len()), (199, 199), "each once: {}", said());
-    assert_eq!(said().matches("the last process ended in agent \"nasty\"").count(), 3, "{}", said());
+    let is_crash = |line: &&str| line.contains("agent \"nasty\": operation \"step\"") && line.contains("ended here");
+    assert_eq!(said().lines().filter(is_crash).count(), 3, "{}", said());
 }
 
 #[test]
@@ -383,7 +391,7 @@ fn on_kafka_quiet_partitions_are_no_stall() {
     wait_until_or("the status", &said, || said().contains("{\"status\":"));
     process::terminate(member.id());
     assert_eq!(member.wait().expect("it ends").code(), Some(0), "{}", said());
-    assert!(!said()[from..].contains(" stands at "), "{}", said());
+    assert!(!said()[from..].contains(" stands still "), "{}", said());
     let words = said();
     let line = words.lines().find(|line| line.starts_with("{\"status\":")).expect("a line");
     let status = serde_json::from_str::<Value>(line).expect("it is JSON")["status"].take();

@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
     /// Events that failed, one by one, as the log tells of them.
     fn failed(&self) -> Vec<String> {
         let words = self.words();
-        words.lines().filter(|line| line.contains(" failed on ")).map(str::to_owned).collect()
+        words.lines().filter(|line| line.contains(": failed: ")).map(str::to_owned).collect()
     }
 
     fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {

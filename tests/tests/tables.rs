@@ -59,7 +59,7 @@ fn restored(words: &str) -> (u64, u64) {
         let from = &line[line.find(after).unwrap_or_else(|| panic!("{line}")) + after.len()..];
         from.trim_start().split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
     };
-    (number("partitions,"), number("read in"))
+    (number("records="), number("ms="))
 }
 
 #[allow(clippy::disallowed_methods, reason = "a real broker takes real time")]
@@ -153,7 +153,7 @@ fn a_store_in_doubt_is_built_anew() {
     harm(&app.state());
     broker.produce(&input, events(50, 1));
     let words = app.catch_up();
-    assert!(words.contains("wiped and built anew"), "{words}");
+    assert!(words.contains("wiped and restored from changelogs"), "{words}");
     assert!(restored(&words).0 >= 50, "{words}");
     assert_all(&counts(&broker.read(&output)), 50, 4);
     std::fs::remove_dir_all(app.state()).expect("it is removed");
@@ -203,7 +203,7 @@ fn a_state_folder_has_one_process() {
     let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
     let app = App::new(broker, &(table("") + &counter("counter", &input, &output))).on_disk();
     let mut first = app.start(1, &[]);
-    wait_until("the first worker", || app.words(1).contains("tables are kept in"));
+    wait_until("the first worker", || app.words(1).contains("tables are kept on the disk"));
     let words = app.refused();
     first.kill().expect("it is killed");
     first.wait().expect("it ends");

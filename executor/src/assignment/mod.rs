@@ -180,7 +180,7 @@ impl Assignment {
             producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
             let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
             let assigned = self.assigned(name, offset, committed, metadata, count);
-            info!(partition = %name, offset, "started");
+            info!(topic = %name.topic, partition = name.partition, offset, "started");
             came.push((slots.number(&name.topic, name.partition), assigned));
         }
         // What is asked for again must not have begun.
@@ -290,7 +290,7 @@ impl Assignment {
         let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
         let set = NameHash::of_all(reads().map(|(_, reader)| reader.name.as_str()));
         if metadata.as_ref().is_some_and(|metadata| metadata.readers != set) {
-            info!(topic = %name.topic, "the set of readers has changed: a reader that is new starts at the committed offset");
+            info!(topic = %name.topic, "the readers of the topic have changed: a new reader starts at the committed offset");
         }
         let ahead = |reader: &Reader| {
             metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
@@ -329,7 +329,7 @@ impl Assignment {
             return;
         };
         if assigned.is_too_far(offset) {
-            info!(partition = %assigned.name, offset, "waits: the slowest of its readers is too far behind");
+            info!(topic = %assigned.name.topic, partition = assigned.name.partition, offset, "waits: the slowest of its readers is too far behind");
             (assigned.started, assigned.waiting) = (false, Some(offset));
             return;
         }

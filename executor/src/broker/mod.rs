@@ -104,7 +104,7 @@ impl Watermarks {
     pub fn within(self, name: &TopicPartition, offset: i64) -> Result<i64, BrokerError> {
         let Watermarks { low, high } = self;
         if offset < low {
-            warn!(partition = %name, "offsets {offset} to {} were deleted by retention before they were read: starting at {low}", low - 1);
+            warn!(topic = %name.topic, partition = name.partition, offset = low, "starting here: retention deleted offsets {offset} to {} before they were read", low - 1);
             return Ok(low);
         }
         if offset > high {

@@ -99,7 +99,7 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
     let mut partitions = admin.partitions(&name)?;
     if partitions.is_none() && make {
         admin.create(&new_topic(&name, table, needed))?;
-        info!("created the topic \"{name}\" with {needed} partitions, compacted");
+        info!(topic = %name, partitions = needed, "created the topic, compacted");
         (partitions, found.created) = (admin.partitions(&name)?, true);
     }
     found.partitions = match partitions {
@@ -141,13 +141,14 @@ fn compare(name: &str, table: &Table, admin: &mut dyn Admin) -> Result<(), Broke
     let policy = admin.setting(name, "cleanup.policy")?;
     if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {
         warn!(
-            "the topic \"{name}\" is not compacted: it grows for ever, or its retention deletes what the table holds"
+            topic = name,
+            "the changelog is not compacted: it grows for ever, or its retention deletes what the table holds"
         );
     }
     for (setting, declared) in &table.topic_config {
         match admin.setting(name, setting)? {
             Some(found) if found != *declared => {
-                warn!("the topic \"{name}\" has {setting}={found}, its table says {declared}: left as it is");
+                warn!(topic = name, setting, found, declared, "the changelog differs from its spec: left as it is");
             }
             _ => {}
         }

@@ -134,7 +134,7 @@ pub fn prepare(
         let partitions = match partitions {
             Ok(Some(partitions)) => {
                 match (created, declared) {
-                    (true, _) => info!("created the topic \"{}\" with {partitions} partitions", named.name),
+                    (true, _) => info!(topic = %named.name, partitions, "created the topic"),
                     (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
                     (false, None) => {}
                 }
@@ -171,12 +171,18 @@ fn new_topic(topic: &Topic) -> NewTopic {
 fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin) -> Result<(), BrokerError> {
     let (name, at) = (&topic.name, &named.at);
     if let Some(declared) = topic.partitions.filter(|&declared| i64::from(declared) != i64::from(partitions)) {
-        warn!("the topic \"{name}\" has {partitions} partitions, its spec says {declared}: left as it is ({at})");
+        warn!(
+            topic = name,
+            found = partitions,
+            declared,
+            at,
+            "the topic has another number of partitions than its spec says: left as it is"
+        );
     }
     for (setting, declared) in &topic.config {
         match admin.setting(name, setting)? {
             Some(found) if found != *declared => {
-                warn!("the topic \"{name}\" has {setting}={found}, its spec says {declared}: left as it is ({at})");
+                warn!(topic = name, setting, found, declared, at, "the topic differs from its spec: left as it is");
             }
             _ => {}
         }

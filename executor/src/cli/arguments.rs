@@ -256,6 +256,11 @@ pub enum LogFormat {
 }
 
 impl RunArguments {
+    /// The number that a supervisor gave this process, in `--worker NUMBER:PID`.
+    pub fn worker_number(&self) -> Option<u32> {
+        self.worker.as_deref()?.split_once(':')?.0.parse().ok()
+    }
+
     /// Settings that were given as flags.
     pub fn flags(&self) -> BTreeMap<&'static str, String> {
         let given = [

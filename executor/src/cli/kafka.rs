@@ -13,7 +13,8 @@ use super::given::Given;
 use super::stop::{FORCED, Signals, Stop};
 use super::stored::store;
 use super::supervisor::{Handover, dies_with, supervise};
-use super::terminal::{say, start_log};
+use super::terminal::start_log;
+use super::voice::{self, say_status, say_summary};
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
@@ -29,7 +30,6 @@ use crate::config::{Config, Guarantee};
 use crate::event::message::TopicPartition;
 use crate::guard::{Guard, Post};
 use crate::run::assemble::{Assembly, Ends};
-use crate::run::local::summary;
 use crate::run::member::{Ended, Member, ends};
 use crate::stage::program::Defaults;
 
@@ -44,7 +44,7 @@ pub fn run_on_kafka(
     let worker = worker_number(arguments)?;
     let client_settings = given.kafka(arguments)?;
     let start = Start::new(plan, client_settings.all.clone(), settings, worker.unwrap_or(0))?;
-    start_log(arguments.log_format, arguments.log_level);
+    start_log(arguments.log_level);
     given.warn();
     if arguments.workers > 1 && worker.is_none() {
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
@@ -57,7 +57,7 @@ pub fn run_on_kafka(
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
-        info!("CPython {} at {}", python::version(), python::prefix(py));
+        info!(version = python::version(), prefix = python::prefix(py), "CPython");
         start.run(&interpreter, (arguments, settings), (&clock, signals))
     })
 }
@@ -69,7 +69,7 @@ pub fn check_on_kafka(
     settings: &Settings,
 ) -> Result<String, Stop> {
     let start = Start::new(plan, given.kafka(arguments)?.all, settings, 0)?;
-    start_log(arguments.log_format, arguments.log_level);
+    start_log(arguments.log_level);
     given.warn();
     let interpreter = Interpreter::start(&arguments.python_path);
     let kafka = start.connect()?;
@@ -144,6 +144,7 @@ impl Start {
         let kafka = self.connect()?;
         refuse_faults(&self.topics(&mut kafka.admin(), true)?)?;
         let assembly = self.assemble(&kafka, settings, clock)?;
+        assembly.guard.watch.speak_through(voice::form);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
@@ -157,13 +158,13 @@ impl Start {
             stop: &|| signals.told(),
             look: &|| kafka.look(),
             is_uneasy: &|| kafka.is_suspect(),
-            tell: &|status| say(&status),
+            tell: &|status| say_status(&status),
             until,
         };
         let ended = member.run(worker);
         code.borrow_mut().close();
         if !arguments.quiet {
-            say(&summary(&counters.borrow(), clock.now() - began));
+            say_summary(&counters.borrow(), clock.now() - began);
         }
         match ended? {
             Ended::Uncommitted => Err(Stop(FORCED, String::new())),
@@ -188,7 +189,7 @@ impl Start {
 
     fn connect(&self) -> Result<Kafka, Stop> {
         let kafka = Kafka::connect(self.client.clone())?;
-        info!("app {} on {}, as {}", self.client.app, self.client.servers, self.config.transactional_id);
+        info!(app = %self.client.app, servers = %self.client.servers, transactional_id = %self.config.transactional_id, "connected");
         Ok(kafka)
     }
 

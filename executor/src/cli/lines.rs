@@ -1,5 +1,13 @@
 //! Writes the log: an event is one line, whatever text of others is in it.
 //!
+//! A log call names its *subject* in fields (`agent`, `operation`, `reader`, `topic`, `partition`, `offset`) and
+//! says the rest in a fragment. As JSON every field is a key; as text the subject stands first, then the fragment,
+//! `kind`, `error` and `cause`, the other fields as `name=value`, and `at`, a place in a spec:
+//!
+//! ```text
+//! WARN agent "orders": operation "price": orders/3@1207: failed: KeyError: 'amount'  --> shop.yaml:14
+//! ```
+//!
 //! Architecture invariant: every text that goes to the log passes here. Control characters are
 //! escaped, and a message or field is cut at [`SHOWN_BYTES_MAX`]; so whoever chooses an exception's text,
 //! a topic or a key cannot begin a line that looks like one of ours. Only the field `traceback` has lines
@@ -9,7 +17,7 @@ use std::fmt::{Debug, Display, Result, Write};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -22,55 +30,90 @@ use crate::event::shown::{Bounded, SHOWN_BYTES_MAX, TRACEBACK_BYTES_MAX, cut_byt
 const TRACEBACK: &str = "traceback";
 /// The text before each of its lines.
 const INDENT: &str = "\n    ";
+/// The fields that say what a line is about, in the order in which text names them.
+const SUBJECT: [&str; 7] = ["worker", "agent", "operation", "reader", "topic", "partition", "offset"];
 
-/// Fields as text: the message, then `name=value`, then the traceback.
-pub struct TextFields;
+/// Fields as text. `worker`: the number of this process, where a supervisor runs several.
+pub struct TextFields {
+    /// The worker's number.
+    pub worker: Option<u32>,
+}
 
 impl<'writer> FormatFields<'writer> for TextFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> Result {
-        let mut text = Text { out: &mut writer, traceback: String::new(), is_first: true, result: Ok(()) };
+        let mut text = Text::default();
+        if let Some(worker) = self.worker {
+            text.keep("worker", &worker);
+        }
         fields.record(&mut text);
-        let Text { traceback, result, .. } = text;
-        result?;
-        let shown = cut_bytes(&traceback, TRACEBACK_BYTES_MAX);
-        for line in shown.trim_end().split('\n').filter(|_| !shown.is_empty()) {
-            writer.write_str(INDENT)?;
-            bounded(&mut writer, &line)?;
-        }
-        match shown.len() == traceback.len() {
-            true => Ok(()),
-            false => write!(writer, "{INDENT}… ({} bytes)", traceback.len()),
-        }
+        text.write(&mut writer)
     }
 }
 
-struct Text<'a> {
-    out: &'a mut dyn Write,
-    traceback: String,
-    is_first: bool,
-    result: Result,
-}
+/// The fields of an event as texts, by name. The traceback may have lines.
+#[derive(Default)]
+struct Text(Vec<(&'static str, String)>);
 
-impl Text<'_> {
-    fn write(&mut self, name: &str, value: &dyn Display) -> Result {
-        if name == TRACEBACK {
-            return write!(self.traceback, "{value}");
+impl Text {
+    fn keep(&mut self, name: &'static str, value: &dyn Display) {
+        let mut text = String::new();
+        let written = match name {
+            TRACEBACK => write!(text, "{value}"),
+            _ => bounded(&mut text, value),
+        };
+        debug_assert!(written.is_ok(), "a string takes what is written");
+        self.0.push((name, text));
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(other, _)| *other == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    fn write(mut self, out: &mut dyn Write) -> Result {
+        let traceback = self.take(TRACEBACK);
+        let place = self.take("at");
+        let [worker, agent, operation, reader, topic, partition, offset] = SUBJECT.map(|name| self.take(name));
+        worker.iter().try_for_each(|number| write!(out, "worker {number}: "))?;
+        for (name, value) in [("agent", agent), ("operation", operation), ("reader", reader)] {
+            value.iter().try_for_each(|value| write!(out, "{name} \"{value}\": "))?;
         }
-        if !std::mem::take(&mut self.is_first) {
-            self.out.write_char(' ')?;
+        if let Some(topic) = topic {
+            write!(out, "{topic}")?;
+            partition.iter().try_for_each(|partition| write!(out, "/{partition}"))?;
+            offset.iter().try_for_each(|offset| write!(out, "@{offset}"))?;
+            out.write_str(": ")?;
         }
-        if name != "message" {
-            write!(self.out, "{name}=")?;
+        self.take("logger").iter().try_for_each(|logger| write!(out, "{logger}: "))?;
+        out.write_str(&self.take("message").unwrap_or_default())?;
+        for name in ["kind", "error", "cause"] {
+            self.take(name).iter().try_for_each(|value| write!(out, ": {value}"))?;
         }
-        bounded(self.out, value)
+        self.0.iter().try_for_each(|(name, value)| write!(out, " {name}={value}"))?;
+        place.iter().try_for_each(|place| write!(out, "  --> {place}"))?;
+        traceback.map_or(Ok(()), |traceback| write_traceback(out, &traceback))
     }
 }
 
-impl Visit for Text<'_> {
+fn write_traceback(out: &mut dyn Write, traceback: &str) -> Result {
+    let shown = cut_bytes(traceback, TRACEBACK_BYTES_MAX);
+    for line in shown.trim_end().split('\n').filter(|_| !shown.is_empty()) {
+        out.write_str(INDENT)?;
+        bounded(out, &line)?;
+    }
+    match shown.len() == traceback.len() {
+        true => Ok(()),
+        false => write!(out, "{INDENT}… ({} bytes)", traceback.len()),
+    }
+}
+
+impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.result.is_ok() {
-            self.result = self.write(field.name(), &format_args!("{value:?}"));
-        }
+        self.keep(field.name(), &format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.keep(field.name(), &value);
     }
 }
 
@@ -80,8 +123,11 @@ fn bounded(out: &mut dyn Write, value: &dyn Display) -> Result {
     bounded.finish()
 }
 
-/// Events as JSON, one object a line.
-pub struct JsonLines;
+/// Events as JSON, one object a line. `worker`: as in [`TextFields`].
+pub struct JsonLines {
+    /// The worker's number.
+    pub worker: Option<u32>,
+}
 
 impl<S, N> FormatEvent<S, N> for JsonLines
 where
@@ -89,14 +135,30 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> Result {
-        let mut timestamp = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
-        let mut fields = Json(Map::new());
-        fields.0.insert("timestamp".to_owned(), timestamp.into());
-        fields.0.insert("level".to_owned(), event.metadata().level().as_str().into());
+        let mut fields = Json(begun(*event.metadata().level(), self.worker));
         event.record(&mut fields);
         writeln!(writer, "{}", Value::Object(fields.0))
     }
+}
+
+/// A line of the log as JSON that no log call writes: the final error, a summary, what the watchdog says.
+pub fn json_line(level: Level, worker: Option<u32>, fields: Map<String, Value>) -> String {
+    let mut line = begun(level, worker);
+    line.extend(fields);
+    Value::Object(line).to_string()
+}
+
+fn begun(level: Level, worker: Option<u32>) -> Map<String, Value> {
+    let mut timestamp = String::new();
+    // A clock that cannot be written leaves the time empty, and the line still tells.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let mut line = Map::new();
+    line.insert("timestamp".to_owned(), timestamp.into());
+    line.insert("level".to_owned(), level.as_str().into());
+    if let Some(worker) = worker {
+        line.insert("worker".to_owned(), worker.into());
+    }
+    line
 }
 
 /// Fields as JSON. Texts are cut, and escaped by their form.
@@ -135,6 +197,13 @@ impl Visit for Json {
         self.0.insert(field.name().to_owned(), value.into());
     }
 
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        match u64::try_from(value) {
+            Ok(value) => self.record_u64(field, value),
+            Err(_) => self.text(field, &value.to_string()),
+        }
+    }
+
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.0.insert(field.name().to_owned(), value.into());
     }
@@ -167,8 +236,8 @@ mod tests {
         let writer = kept.clone();
         let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).with_target(false);
         match is_json {
-            true => subscriber::with_default(log.event_format(JsonLines).finish(), does),
-            false => subscriber::with_default(log.fmt_fields(TextFields).compact().finish(), does),
+            true => subscriber::with_default(log.event_format(JsonLines { worker: None }).finish(), does),
+            false => subscriber::with_default(log.fmt_fields(TextFields { worker: Some(2) }).compact().finish(), does),
         }
         let bytes = kept.0.lock().expect("nobody panicked").clone();
         String::from_utf8(bytes).expect("it is text")
@@ -184,14 +253,46 @@ mod tests {
         let text = logged(false, does);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.iter().filter(|line| !line.starts_with("    ")).count(), 2, "{text}");
-        assert!(lines[0].contains(r"it says x\n2026-01-01T00:00:00Z ERROR forged\r\u{1b}[2J topic=x\n2026"), "{text}");
-        assert!(lines[1].ends_with("failed offset=7") && lines[2] == "    Traceback", "{text}");
+        let escaped = r"x\n2026-01-01T00:00:00Z ERROR forged\r\u{1b}[2J";
+        assert!(lines[0].ends_with(&format!("worker 2: {escaped}: it says {escaped} key={escaped}")), "{text}");
+        assert!(lines[1].ends_with("worker 2: failed") && lines[2] == "    Traceback", "{text}");
         let text = logged(true, does);
         assert_eq!(text.lines().count(), 2, "{text}");
         for line in text.lines() {
             let object: Value = serde_json::from_str(line).expect("a line is an object");
             assert!(object["timestamp"].is_string() && object["level"].is_string(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_line_begins_with_its_subject() {
+        let does = || {
+            let (agent, operation, at) = ("orders", "price", "shop.yaml:14");
+            warn!(
+                agent,
+                operation,
+                topic = "in",
+                partition = 3,
+                offset = 7,
+                kind = "KeyError",
+                error = "'x'",
+                at,
+                tries = 2,
+                "failed"
+            );
+            info!(agent, logger = "urllib3", "connected");
+            info!(topic = "in", "created");
+        };
+        let ends = [
+            "agent \"orders\": operation \"price\": in/3@7: failed: KeyError: 'x' tries=2  --> shop.yaml:14",
+            "agent \"orders\": urllib3: connected",
+            "in: created",
+        ];
+        let text = logged(false, does);
+        assert!(text.lines().zip(ends).all(|(line, end)| line.ends_with(&format!("worker 2: {end}"))), "{text}");
+        let object: Value =
+            serde_json::from_str(logged(true, does).lines().next().expect("a line")).expect("an object");
+        assert_eq!((&object["partition"], &object["kind"]), (&3.into(), &"KeyError".into()));
     }
 
     #[test]

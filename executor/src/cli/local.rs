@@ -10,12 +10,13 @@ use super::arguments::RunArguments;
 use super::kafka::guard;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::stored::store;
-use super::terminal::{Terminal, say, start_log};
+use super::terminal::{Terminal, start_log};
+use super::voice::{self, say_status, say_summary};
 use crate::clock::{Clock, SystemClock};
 use crate::code::python::{self, Interpreter};
 use crate::config::Config;
 use crate::config::settings::Settings;
-use crate::run::local::{Ended, Local, LocalError, Output, summary};
+use crate::run::local::{Ended, Local, LocalError, Output};
 
 /// Finds the name that is nearest to one that nobody reads.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
@@ -30,7 +31,7 @@ pub fn run_locally(
     nearest: Nearest<'_>,
 ) -> Result<(), Stop> {
     check_inputs(plan, arguments, nearest)?;
-    let bar = start_log(arguments.log_format, arguments.log_level);
+    let bar = start_log(arguments.log_level);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let local = Local {
         plan: plan.clone(),
@@ -44,9 +45,10 @@ pub fn run_locally(
     let mut terminal = Terminal::new(bar, total_bytes(arguments), arguments.quiet);
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
-        info!("CPython {} at {}", python::version(), python::prefix(py));
+        info!(version = python::version(), prefix = python::prefix(py), "CPython");
         let (log, assembly) = local.assemble(store(plan, settings, 0, &clock)?);
         let assembly = assembly.with_guard(guard(settings, plan, &config.app, 0)?);
+        assembly.guard.watch.speak_through(voice::form);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
@@ -54,14 +56,14 @@ pub fn run_locally(
         let stop = || signals.told();
         let ended = local.run((log, assembly), &code, &stop, &mut |progress, worker| {
             if worker.is_asked() {
-                say(&worker.status().to_string());
+                say_status(&worker.status().to_string());
             }
             terminal.update(clock.now() - began, progress, counters.borrow().completed);
         });
         terminal.finish();
         code.borrow_mut().close();
         if !arguments.quiet && !matches!(ended, Ok(Ended::Closed)) {
-            say(&summary(&counters.borrow(), clock.now() - began));
+            say_summary(&counters.borrow(), clock.now() - began);
         }
         ended.map(drop).map_err(|error| stopped(&error))
     })

@@ -11,11 +11,13 @@ mod stored;
 mod supervisor;
 mod terminal;
 mod test;
+mod voice;
 
 pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};
 pub use given::{Given, KafkaSettings};
 pub use kafka::{check_on_kafka, run_on_kafka};
 pub use local::run_locally;
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};
-pub use terminal::{Terminal, say, start_log};
+pub use terminal::{Terminal, start_log};
 pub use test::{Save, TESTS, Tested, run_tests, tested_folders};
+pub use voice::{say, say_faults, speak, speaks_json};

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::voice::speaks_json;
 use crate::broker::BrokerError;
 use crate::guard::Watch;
 use crate::wake::Bell;
@@ -20,6 +21,11 @@ pub const REFUSED: i32 = 2;
 pub(super) const OWN_FAULT: i32 = 76;
 /// Told twice to stop, not done by the deadline, or stuck in user code.
 pub use crate::guard::FORCED;
+
+/// What a process says that is not done by its deadline: in a signal handler, which cannot form words.
+const LATE: &[u8] = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
+const LATE_JSON: &[u8] =
+    b"{\"level\":\"ERROR\",\"message\":\"not stopped by the deadline, ending now: what was not committed comes again\"}\n";
 
 /// What ends the program before its work is done: an exit status and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +118,7 @@ impl Signals {
         let watch = signals.watch.clone();
         let late = move || {
             spare(&watch);
-            let words = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
+            let words: &[u8] = if speaks_json() { LATE_JSON } else { LATE };
             // SAFETY: write and _exit may be called in a signal handler; the words live for ever.
             unsafe { libc::write(2, words.as_ptr().cast(), words.len()) };
             signal_hook::low_level::exit(FORCED);

@@ -52,7 +52,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
     let (mut told, mut worst) = (false, FINE);
     let wake = Wake::new();
     wake.iter().for_each(|wake| signals.ring(wake.bell()));
-    info!("starting {workers} workers");
+    info!(workers, "starting workers");
     loop {
         let now = clock.now();
         wake.iter().for_each(Wake::clear);
@@ -70,7 +70,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
                 // It was told to end before it listened: it had begun nothing.
                 (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
                 (Some(code @ (FAULT | REFUSED)), _) => {
-                    error!("worker {} ended with {code}: stopping all", post.number);
+                    error!(worker = post.number, code, "ended: stopping all workers");
                     worst = worst.max(code);
                     post.done = true;
                     told = true;
@@ -155,7 +155,7 @@ impl Post {
 
     fn put_off(&mut self, what: &str, now: Duration) {
         self.due = now + self.pause;
-        warn!("worker {} {what}, starting again in {} s", self.number, self.pause.as_secs());
+        warn!(worker = self.number, "{what}, starting again in {} s", self.pause.as_secs());
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 }

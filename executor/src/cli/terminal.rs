@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::arguments::LogFormat;
 use super::lines::{JsonLines, TextFields};
+use super::voice::{Voice, voice};
 use crate::run::local::feed::Progress;
 use crate::run::local::thousands;
 
@@ -87,24 +88,17 @@ impl<'a> MakeWriter<'a> for AboveBar {
 }
 
 /// Sends the log to standard error from here on; gives the bar that it is written above.
-pub fn start_log(format: LogFormat, level: Level) -> ProgressBar {
+pub fn start_log(level: Level) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::hidden());
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(AboveBar(bar.clone()))
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
+    let Voice { format, worker } = voice();
     match format {
-        LogFormat::Text => log.fmt_fields(TextFields).compact().init(),
-        LogFormat::Json => log.event_format(JsonLines).init(),
+        LogFormat::Text => log.fmt_fields(TextFields { worker }).compact().init(),
+        LogFormat::Json => log.event_format(JsonLines { worker }).init(),
     }
     bar
-}
-
-/// The program's own words, on standard error.
-#[allow(clippy::print_stderr, reason = "this is where the program speaks")]
-pub fn say(message: &str) {
-    if !message.is_empty() {
-        eprintln!("{}", message.trim_end());
-    }
 }

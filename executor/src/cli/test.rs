@@ -7,7 +7,7 @@ use std::rc::Rc;
 use kaspr_ir::plan::Plan;
 use serde_json::json;
 
-use super::arguments::{LogFormat, ResultFormat, TestArguments};
+use super::arguments::{ResultFormat, TestArguments};
 use super::stop::{FAULT, Stop};
 use super::terminal::start_log;
 use crate::code::python::Interpreter;
@@ -65,7 +65,7 @@ pub type Save<'a> = &'a dyn Fn(&Tested, &[Put]) -> Result<(), String>;
 
 /// Plays all tests; a fault where one fails and is not updated.
 pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>) -> Result<(), Stop> {
-    start_log(LogFormat::Text, arguments.log_level);
+    start_log(arguments.log_level);
     let interpreter = Interpreter::start(&arguments.python_path);
     let mut counts = Counts::default();
     interpreter.run(|_| {

@@ -302,11 +302,11 @@ impl Delivery {
         }
         match around.consumer.commit(&closing.offsets) {
             Err(BrokerError::Retriable(why)) => {
-                debug!("offsets are not committed yet: {why}");
+                debug!(error = %why, "offsets are not committed yet");
                 Ok(false)
             }
             Err(BrokerError::Abort(why)) => {
-                warn!("offsets were not committed, so their events may come again: {why}");
+                warn!(error = %why, "offsets were not committed, so their events may come again");
                 closing.offsets.clear();
                 Ok(true)
             }
@@ -346,7 +346,7 @@ impl Delivery {
                 Ok(self.undo(why, Some(refused), around.clock))
             }
             BrokerError::Indefinite(why) => {
-                info!("the transaction is in doubt: {why}");
+                info!(error = %why, "the outcome of the transaction is unknown");
                 self.doubt = Some(Doubt::Replace);
                 Ok(Delivered::Nothing)
             }
@@ -355,12 +355,12 @@ impl Delivery {
                 if self.fenced > FENCED_MAX {
                     return Err(BrokerError::Fatal(format!("another worker runs under this one's name: {why}")));
                 }
-                warn!("the producer must be replaced: {why}");
+                warn!(error = %why, "the producer must be replaced");
                 self.doubt = Some(Doubt::Replace);
                 Ok(Delivered::Nothing)
             }
             BrokerError::Retriable(why) => {
-                debug!("the commit waits: {why}");
+                debug!(error = %why, "the commit waits");
                 Ok(Delivered::Nothing)
             }
             fatal @ (BrokerError::Fatal(_) | BrokerError::Group(_)) => Err(fatal),
@@ -398,7 +398,7 @@ impl Delivery {
         if self.closing.is_some() {
             let before = clock.now();
             if let Err(error) = self.producer.abort() {
-                debug!("the transaction could not be aborted: {error}");
+                debug!(%error, "the transaction could not be aborted");
                 self.stale = true;
             }
             self.stale |= clock.now() - before >= self.bounds.slow_call || self.producer.is_outdated();
@@ -500,7 +500,7 @@ fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) ->
 fn init(producer: &mut dyn Producer) -> Result<(), BrokerError> {
     for _ in 1..INIT_TRIES {
         match producer.init_transactions() {
-            Err(BrokerError::Retriable(why)) => info!("the producer waits for its coordinator: {why}"),
+            Err(BrokerError::Retriable(why)) => info!(error = %why, "the producer waits for its coordinator"),
             done => return done,
         }
     }

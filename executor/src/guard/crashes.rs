@@ -75,7 +75,7 @@ impl Crashes {
                 continue;
             }
             let Ok(content) = serde_json::from_slice::<Content>(&std::fs::read(&file)?) else {
-                warn!(file = %file.display(), "it cannot be read: crashes are counted anew");
+                warn!(file = %file.display(), "cannot be read: counting crashes from zero again");
                 continue;
             };
             if (content.app.as_str(), content.revision.as_str()) != (post.app, post.revision) {

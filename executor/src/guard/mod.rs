@@ -111,7 +111,7 @@ impl Guard {
     /// has not been condemned is free again.
     pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) {
         if let Err(error) = self.crashes.completed(reader, (topic, partition), done) {
-            warn!("the crashes of events cannot be noted: {error}");
+            warn!(%error, "crashes of events cannot be noted");
         }
     }
 
@@ -122,14 +122,21 @@ impl Guard {
 }
 
 fn tell(crash: &Crash, count: u32) {
-    let Crash { topic, partition, offset, events, .. } = crash;
-    let place = crash.place();
+    let Crash { topic, partition, offset, events, call, .. } = crash;
+    let (agent, operation) = call.as_ref().map(|(agent, operation)| (agent.as_str(), operation.as_str())).unzip();
     let batch = if *events > 1 { format!(" (a batch of {events} events)") } else { String::new() };
     let verdict = match CRASHES_MAX.saturating_sub(count) {
         0 => "it is not run again and fails".to_owned(),
         left => format!("after {left} more in a row it fails alone"),
     };
-    warn!("the last process ended in {place} on {topic}/{partition}@{offset}{batch}: crash {count}, {verdict}");
+    warn!(
+        agent,
+        operation,
+        %topic,
+        partition,
+        offset,
+        "the last process ended here{batch}: crash {count}, {verdict}"
+    );
 }
 
 #[cfg(test)]

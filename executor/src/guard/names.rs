@@ -83,7 +83,7 @@ impl Names {
 
     fn note(&mut self, line: &Line) {
         if let Err(error) = self.write(line) {
-            warn!("events that end the process may not be recognised: {error}");
+            warn!(%error, "events that end the process may not be recognised");
         }
     }
 

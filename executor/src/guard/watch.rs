@@ -70,6 +70,8 @@ pub struct Watch {
     asked: AtomicBool,
     /// Calls into Kafka's client, where there is one.
     client: OnceLock<Arc<Calls>>,
+    /// Gives the watchdog's words the form of the log, where it has one of its own.
+    form: OnceLock<fn(&str) -> String>,
     /// Wakes the worker's thread; `None` where the process has no descriptors left.
     wake: OnceLock<Option<Wake>>,
     lookers: Lookers,
@@ -104,6 +106,7 @@ impl Watch {
             stall_after_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             client: OnceLock::new(),
+            form: OnceLock::new(),
             wake: OnceLock::new(),
             lookers: Lookers::default(),
         }
@@ -240,6 +243,17 @@ impl Watch {
     pub fn stall_after(&self) -> Option<Duration> {
         let ms = self.stall_after_ms.load(Ordering::Relaxed);
         (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    /// Gives the watchdog's words the form that `form` gives them.
+    pub fn speak_through(&self, form: fn(&str) -> String) {
+        // A process speaks in one form to its end.
+        let _ = self.form.set(form);
+    }
+
+    /// The watchdog's words in the form of the log.
+    pub(super) fn formed(&self, words: &str) -> String {
+        self.form.get().map_or_else(|| words.to_owned(), |form| form(words))
     }
 
     /// Watches the calls into Kafka's client too.

@@ -48,7 +48,7 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
             }
             asked_at = if watch.is_asked() { asked_at.or(Some(now)) } else { None };
             if asked_at.is_some_and(|at| now >= at + ANSWER_MAX) && watch.take_asked() {
-                say(&busy(&watch, &sighting, now));
+                write(&busy(&watch, &sighting, now));
             }
         }
     };
@@ -72,7 +72,7 @@ fn stuck_client(sighting: &Sighting, now: Duration) -> Option<(&'static str, Dur
 fn end_client(watch: &Watch, name: &str, held: Duration) -> ! {
     // The event that asked for it is not to blame.
     watch.spare();
-    say(&client_words(name, held));
+    say(watch, &client_words(name, held));
     // SAFETY: nothing can be finished: the worker's thread is in the client.
     unsafe { libc::_exit(FORCED) }
 }
@@ -89,13 +89,14 @@ fn client_words(name: &str, held: Duration) -> String {
 fn end(watch: &Watch, sighting: &Sighting, held: Duration) -> ! {
     let on = sighting.doing().and_then(|doing| watch.place(&doing));
     let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
-    say(&format!(
+    let words = format!(
         "error: watchdog: {}{on} has blocked for {:.1} s (timeout {:?}) and cannot be interrupted: the process ends \
          with {FORCED}, and what was not committed comes again\n",
         watch.row_in_words(),
         held.as_secs_f64(),
         watch.limit(),
-    ));
+    );
+    say(watch, &words);
     // SAFETY: nothing can be finished: the worker's thread is in user code.
     unsafe { libc::_exit(FORCED) }
 }
@@ -118,8 +119,12 @@ fn busy(watch: &Watch, sighting: &Sighting, now: Duration) -> String {
     format!("{}\n", serde_json::json!({ "status": { "running": running } }))
 }
 
+fn say(watch: &Watch, words: &str) {
+    write(&watch.formed(words));
+}
+
 /// Writes to standard error without the locks of the log, which the worker's thread may hold.
-fn say(words: &str) {
+fn write(words: &str) {
     let mut ready = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one descriptor of ours, and bytes that live through the call. What is ready takes a
     // page without waiting; nobody can be told when it does not take it.

@@ -112,7 +112,8 @@ impl<C: Code> Stage<C> {
 
     /// Lets a unit wait for the outside world, without counting a try.
     fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
-        warn!("{} waits: {}", unit.events()[0], cut(&fault.message, MESSAGE_CHARACTERS_MAX));
+        let Event { topic, partition, offset, .. } = &*unit.events()[0];
+        warn!(%topic, partition, offset, error = cut(&fault.message, MESSAGE_CHARACTERS_MAX), "waits for the outside world");
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
         lane.held_until = Some(self.shared.clock.now() + PASSING_WAIT);
         lane.queue.push_front(unit);
@@ -122,7 +123,7 @@ impl<C: Code> Stage<C> {
     pub(super) fn give_up(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
         self.log(event, site, fault);
         if fault.without_letter {
-            error!(event = %event, "the broker refuses its dead letter: the failure is only recorded");
+            error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
         } else if let OnError::DeadLetter { topic } = last_resort(&self.site(site).on_error).clone() {
             self.dead_letter(id, event, site, fault, topic.as_deref());
         }
@@ -134,7 +135,7 @@ impl<C: Code> Stage<C> {
 
     fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: Option<&str>) {
         let Some(topic) = topic else {
-            error!(event = %event, "no dead-letter topic is named: the failure is only recorded");
+            error!(topic = %event.topic, partition = event.partition, offset = event.offset, "no dead-letter topic is named: the failure is only recorded");
             return;
         };
         let topic: TopicName = topic.into();
@@ -148,7 +149,8 @@ impl<C: Code> Stage<C> {
         match letter {
             Ok(()) => self.shared.counters.borrow_mut().dead_letters += 1,
             Err(fault) => {
-                error!(event = %event, topic = %topic, cause = %cut(&fault.message, MESSAGE_CHARACTERS_MAX), "the dead letter cannot be sent: the failure is only recorded");
+                let error = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
+                error!(topic = %event.topic, partition = event.partition, offset = event.offset, dead_letter_topic = %topic, error, "the dead letter cannot be sent: the failure is only recorded");
             }
         }
     }
@@ -201,14 +203,18 @@ impl<C: Code> Stage<C> {
         let shows_trace = self.log.allows(site, self.shared.clock.now());
         let trace = fault.trace.as_ref().filter(|_| shows_trace).map(|trace| without_message(trace.text(), fault));
         let site = self.site(site);
-        let at = fault.at.as_deref().unwrap_or(&site.at);
-        let message = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
+        let Event { topic, partition, offset, .. } = event;
         warn!(
+            agent = %site.agent_name,
+            operation = site.operation,
+            %topic,
+            partition,
+            offset,
+            kind = fault.kind,
+            error = cut(&fault.message, MESSAGE_CHARACTERS_MAX),
+            at = fault.at.as_deref().unwrap_or(&site.at),
             traceback = trace.map(tracing::field::display),
-            "agent \"{}\": operation \"{}\" failed on {event}: {}: {message}  --> {at}",
-            site.agent_name,
-            site.operation,
-            fault.kind,
+            "failed",
         );
     }
 
@@ -216,13 +222,17 @@ impl<C: Code> Stage<C> {
         let lane = &self.lanes[&id];
         let event = &lane.queue[0].events()[0];
         let site = self.site(site);
+        let Event { topic, partition, offset, .. } = &**event;
         warn!(
-            "agent \"{}\": operation \"{}\" failed on {event}, try {}: {}: {}; again in {} ms",
-            site.agent_name,
-            site.operation,
-            lane.tries,
-            fault.kind,
-            cut(&fault.message, MESSAGE_CHARACTERS_MAX),
+            agent = %site.agent_name,
+            operation = site.operation,
+            %topic,
+            partition,
+            offset,
+            kind = fault.kind,
+            error = cut(&fault.message, MESSAGE_CHARACTERS_MAX),
+            attempt = lane.tries,
+            "failed, tried again in {} ms",
             wait.as_millis(),
         );
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tracing::field::display;
 use tracing::{info, warn};
 
 use crate::event::message::TopicPartition;
@@ -132,12 +133,22 @@ pub enum Subject {
     Commits,
 }
 
-impl std::fmt::Display for Subject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Subject {
+    /// What a stall of it is called.
+    fn verb(&self) -> &'static str {
         match self {
-            Subject::Reader(partition, reader) => write!(f, "reader \"{reader}\" in {partition}"),
-            Subject::Start(partition) => write!(f, "the start of {partition}"),
-            Subject::Commits => write!(f, "committing"),
+            Subject::Reader(..) => "stands still",
+            Subject::Start(_) => "has not started",
+            Subject::Commits => "nothing is committed",
+        }
+    }
+
+    /// The reader and the partition that a line of the log names.
+    fn fields(&self) -> (Option<&str>, Option<&TopicPartition>) {
+        match self {
+            Subject::Reader(partition, reader) => (Some(reader), Some(partition)),
+            Subject::Start(partition) => (None, Some(partition)),
+            Subject::Commits => (None, None),
         }
     }
 }
@@ -178,18 +189,28 @@ impl Notice {
     /// Writes it to the log. What was asked for (a window, a back-off) is no warning.
     pub fn log(&self) {
         match self {
-            Notice::Stalled { standing: Standing { subject, position, lag, cause }, held } => {
-                let held = Seconds(*held);
-                let cause = cause.as_ref();
-                let words = cause.map_or_else(|| "the cause is not known".to_owned(), Cause::to_string);
-                match cause {
-                    Some(Cause::Window { .. } | Cause::Retry { .. }) => {
-                        info!("{subject} stands at {position} for {held}, {lag} behind: {words}");
-                    }
-                    _ => warn!("{subject} stands at {position} for {held}, {lag} behind: {words}"),
-                }
+            Notice::Stalled { standing, held } => standing.log(Seconds(*held)),
+            Notice::Over { subject, held } => {
+                let (reader, partition) = subject.fields();
+                let (topic, partition) = partition.map(|at| (display(&at.topic), at.partition)).unzip();
+                info!(reader, topic, partition, "goes on after {}", Seconds(*held));
             }
-            Notice::Over { subject, held } => info!("{subject} goes on after {}", Seconds(*held)),
+        }
+    }
+}
+
+impl Standing {
+    fn log(&self, held: Seconds) {
+        let Standing { subject, position, lag, cause } = self;
+        let (reader, partition) = subject.fields();
+        let offset = reader.map(|_| *position);
+        let (topic, partition) = partition.map(|at| (display(&at.topic), at.partition)).unzip();
+        let is_asked_for = matches!(cause, Some(Cause::Window { .. } | Cause::Retry { .. }));
+        let cause = cause.as_ref().map_or_else(|| "the cause is not known".to_owned(), Cause::to_string);
+        let verb = subject.verb();
+        match is_asked_for {
+            true => info!(reader, topic, partition, offset, cause, "{verb} for {held}, {lag} behind"),
+            false => warn!(reader, topic, partition, offset, cause, "{verb} for {held}, {lag} behind"),
         }
     }
 }

@@ -275,12 +275,12 @@ impl Tables {
         let is_damaged = self.unread.take().is_some() && self.unwritten.is_none();
         if is_damaged && !self.renewed && self.renew() {
             self.renewed = true;
-            warn!("the tables on the disk were wiped, and are built again from their changelogs");
+            warn!("the tables on the disk were wiped, and are restored from their changelogs");
         } else {
             let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
             std::mem::swap(&mut self.store, &mut failed);
             failed.condemn();
-            warn!("tables live in memory until the next start, and are built anew from their changelogs");
+            warn!("tables live in memory until the next start, and are restored from their changelogs");
         }
         self.abort();
         (self.own, self.unwritten) = (Layer::default(), None);
@@ -293,7 +293,7 @@ impl Tables {
     fn renew(&mut self) -> bool {
         let renewed = self.store.renew();
         if let Err(why) = &renewed {
-            warn!("the store of tables cannot be wiped and opened again: {why}");
+            warn!(error = %why, "the store of tables cannot be wiped and opened again");
         }
         renewed.is_ok()
     }

@@ -23,7 +23,7 @@ impl<C: Code> Worker<C> {
         self.look_at_counts()?;
         self.counts.put_off(now);
         if let Err(why) = self.shared.directory.refresh() {
-            debug!("topics that are written are not looked at: {why}");
+            debug!(error = %why, "output topics are not looked at");
         }
         Ok(())
     }
@@ -41,7 +41,7 @@ impl<C: Code> Worker<C> {
                 Err(Stopped::Topics(fault))
             }
             Err(BrokerError::Retriable(why)) => {
-                debug!("topics are not looked at: {why}");
+                debug!(error = %why, "topics are not looked at");
                 Ok(())
             }
             Err(other) => Err(other.into()),

@@ -407,7 +407,7 @@ impl<C: Code> Worker<C> {
                 self.await_calls_of(&names)?;
                 let committed = self.flush()?;
                 if !committed {
-                    warn!("partitions are given up before everything of them was committed: it comes again");
+                    warn!("partitions are revoked before everything of them was committed: it comes again");
                 }
                 self.let_go(&names, committed)
             }
@@ -490,7 +490,7 @@ impl<C: Code> Worker<C> {
     fn start_partitions(&mut self) -> Result<(), Stopped> {
         match self.assignment.start(self.consumer.as_mut()) {
             Err(BrokerError::Retriable(why)) => {
-                info!("partitions wait to be started: {why}");
+                info!(error = %why, "partitions wait to be started");
                 Ok(())
             }
             other => Ok(other?),
@@ -544,12 +544,12 @@ impl<C: Code> Worker<C> {
         match self.start_on(&names) {
             Err(BrokerError::Retriable(why)) => {
                 let since = *self.waits_since.get_or_insert(now);
-                debug!("partitions wait to be started: {why}");
+                debug!(error = %why, "partitions wait to be started");
                 if now - since >= self.config.bounds.unblock_after {
                     self.waits_since = Some(now);
-                    info!("partitions wait to be started: {why}");
+                    info!(error = %why, "partitions wait to be started");
                     if self.consumer.committed(&names).is_err() {
-                        info!("open transactions of members that are gone are ended");
+                        info!("aborting open transactions of members that are gone");
                         self.consumer.unblock(&names);
                     }
                 }
@@ -560,7 +560,7 @@ impl<C: Code> Worker<C> {
                 self.waits_since = None;
                 let left = left?;
                 if !left.is_empty() {
-                    info!("{} partitions wait for a leader, {} first", left.len(), left[0]);
+                    info!(topic = %left[0].topic, partition = left[0].partition, partitions = left.len(), "partitions wait for a leader, this one first");
                     self.leaders_asked_at = now + self.config.bounds.unblock_after;
                     self.coming.extend(left);
                 }
@@ -721,7 +721,7 @@ impl<C: Code> Worker<C> {
         let delivered = delivery.turn(&mut around, now_or_never)?;
         match &delivered {
             Delivered::Undone { why, progress, refused } => {
-                warn!("nothing since the last commit is committed, it is done again: {why}");
+                warn!(error = %why, "aborted: everything since the last commit runs again");
                 self.undone(progress, refused.as_ref())?;
             }
             Delivered::Committed => {

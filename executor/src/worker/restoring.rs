@@ -28,7 +28,7 @@ impl<C: Code> Worker<C> {
         };
         self.has_restored = turned.has_read;
         if turned.is_blocked {
-            info!("tables wait to be restored: open transactions of members that are gone are ended");
+            info!("tables wait to be restored: aborting open transactions of members that are gone");
             self.consumer.unblock(&self.coming);
         }
         Ok(())
@@ -60,7 +60,7 @@ impl<C: Code> Worker<C> {
         if !self.restore.has_changelogs() {
             return Err(why.into());
         }
-        error!("the store of tables cannot be written: {why}");
+        error!(error = %why, "the store of tables cannot be written");
         let committed = self.flush()?;
         self.rebuild_tables(committed)
     }
@@ -73,7 +73,7 @@ impl<C: Code> Worker<C> {
             self.shared.tables.borrow_mut().condemn();
             return Err(why.into());
         }
-        error!("the store of tables cannot be read, and what ran since the last commit runs again: {why}");
+        error!(error = %why, "the store of tables cannot be read: everything since the last commit runs again");
         self.rebuild_tables(false)?;
         Ok(true)
     }

@@ -32,7 +32,7 @@ fn records(watch: &Watch) -> u64 {
 /// The first line that tells of something wrong. That partitions stand still is said, and true: their
 /// events are on their way. So is the failure of events that are meant to fail.
 fn fault(words: &str) -> Option<&str> {
-    let is_meant = |line: &str| line.contains(" stands at ") || line.contains("marked to fail");
+    let is_meant = |line: &str| line.contains(" stands still ") || line.contains("marked to fail");
     let is_fault = |line: &&str| line.contains("ERROR") || line.contains("WARN") && !is_meant(line);
     words.lines().find(is_fault)
 }

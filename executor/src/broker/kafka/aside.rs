@@ -53,7 +53,7 @@ fn start() -> std::io::Result<(Sender<Call>, Receiver<Outcome>)> {
     let run = move || {
         while let Ok(call) = todo.recv() {
             if done.send(call()).is_err() {
-                debug!("a call has returned that nobody waits for any more");
+                debug!("a call returned after its caller had stopped waiting");
             }
         }
     };

@@ -183,11 +183,11 @@ impl PythonCode {
     pub fn close(&mut self) {
         Python::attach(|py| {
             if let Err(error) = self.runtime.close.bind(py).call0() {
-                warn!("the event loop did not close: {error}");
+                warn!(%error, "the event loop did not close");
             }
             let atexit = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
             if let Err(error) = atexit {
-                warn!("an exit function of Python failed: {error}");
+                warn!(%error, "an exit function of Python failed");
             }
         });
     }
@@ -413,7 +413,7 @@ impl Code for PythonCode {
             if let Some(waiting) = self.waiting.remove(&ticket)
                 && let Err(error) = waiting.task.bind(py).call_method0("cancel")
             {
-                warn!("a task could not be cancelled: {error}");
+                warn!(%error, "a task could not be cancelled");
             }
         });
     }
@@ -468,7 +468,7 @@ impl Code for PythonCode {
             let turned = self.runtime.turn.bind(py).call1((wait.as_secs_f64(), wake));
             let rang = self.runtime.alarm.disarm(py);
             if let Err(error) = turned {
-                error!("the event loop failed: {error}");
+                error!(%error, "the event loop failed");
             }
             if rang.is_some() {
                 warn!("a task of the event loop took longer than {CALL_MAX:?}: it was interrupted");
@@ -628,7 +628,7 @@ impl LogLine {
         let (mut line, mut is_first) = (line, true);
         while is_first || !line.is_empty() {
             let piece = cut_bytes(line, PRINTED_BYTES_MAX);
-            info!("agent \"{agent}\": {piece}");
+            info!(agent, "{piece}");
             (line, is_first) = (&line[piece.len()..], false);
         }
     }
@@ -645,9 +645,9 @@ impl LogRecord {
         let agent = self.runtime.agent_name(py);
         let (line, rest) = line.split_once('\n').map_or((line, None), |(line, rest)| (line, Some(display(rest))));
         match level {
-            40.. => error!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
-            30..40 => warn!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
-            _ => info!(traceback = rest, "agent \"{agent}\": {name}: {line}"),
+            40.. => error!(agent, logger = name, traceback = rest, "{line}"),
+            30..40 => warn!(agent, logger = name, traceback = rest, "{line}"),
+            _ => info!(agent, logger = name, traceback = rest, "{line}"),
         }
     }
 }

@@ -314,7 +314,7 @@ impl Restore {
         for (table, partition) in wanted {
             match self.begin(table, partition, tables, clock) {
                 Err(RestoreError::Broker(BrokerError::Retriable(why))) => {
-                    debug!("a table waits to be restored: {why}");
+                    debug!(error = %why, "a table waits to be restored");
                     self.not_before = clock.now() + ASK_AGAIN;
                     return Ok(());
                 }
@@ -343,7 +343,7 @@ impl Restore {
             (Some(followed), None) => followed.offset,
             (_, doubt) => {
                 if let Some(doubt) = doubt {
-                    warn!(table = %kept.name, partition, "wiped and built anew: {doubt}");
+                    warn!(table = %kept.name, partition, "wiped and restored from changelogs: {doubt}");
                 }
                 tables.store().clear(table, partition)?;
                 ends.low
@@ -376,7 +376,7 @@ impl Restore {
         let max = self.records_max;
         let mut events = std::mem::take(&mut self.events);
         match self.read()?.poll(max, &mut events) {
-            Err(BrokerError::Retriable(why)) => debug!("changelogs are not read: {why}"),
+            Err(BrokerError::Retriable(why)) => debug!(error = %why, "changelogs are not read"),
             polled => polled?,
         }
         let mut writes = Vec::with_capacity(events.len());

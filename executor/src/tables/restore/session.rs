@@ -38,13 +38,13 @@ impl Session {
     pub fn tell(&mut self, now: Duration, parts: usize, offsets: i64) -> bool {
         if parts == 0 {
             let ms = (now - self.began).as_millis();
-            info!("tables are restored: {} partitions, {} records read in {ms} ms", self.parts, self.records);
+            info!(partitions = self.parts, records = self.records, ms, "tables are restored");
             return true;
         }
         if now >= self.told + TELL_EVERY {
             self.told = now;
             let percent = percent(self.offsets - offsets, self.offsets);
-            info!("restoring tables: {percent} %, {parts} partitions to go, {} records read", self.records);
+            info!(percent, partitions = parts, records = self.records, "restoring tables");
         }
         false
     }

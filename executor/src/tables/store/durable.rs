@@ -82,12 +82,12 @@ impl DurableStore {
         lock.try_lock().map_err(|_| OpenError::Taken(shown.clone()))?;
         let folder = folder.join(format!("tables.{worker}"));
         let opened = open(&folder, tables).or_else(|why| {
-            warn!("the state in {} cannot be read, so it is wiped and built anew: {why}", folder.display());
+            warn!(folder = %folder.display(), error = %why, "the state cannot be read, so it is wiped and restored from changelogs");
             std::fs::remove_dir_all(&folder).map_err(|error| StoreError(error.to_string()))?;
             open(&folder, tables)
         });
         let (database, numbers) = opened.map_err(|error| unusable(&error))?;
-        info!("tables are kept in {}", folder.display());
+        info!(folder = %folder.display(), "tables are kept on the disk");
         let topics = FxHashMap::default();
         let names = tables.iter().map(|&name| name.to_owned()).collect();
         Ok(DurableStore { folder, _lock: lock, database: Some(database), names, numbers, topics, clock })
@@ -228,7 +228,7 @@ impl Store for DurableStore {
     fn condemn(&mut self) {
         self.database = None;
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            warn!("the state in {} could not be wiped: {error}", self.folder.display());
+            warn!(folder = %self.folder.display(), %error, "the state could not be wiped");
         }
     }
 

@@ -1,0 +1,116 @@
+//! The program's own words on standard error, in the form that `--log-format` asks for.
+//!
+//! What the log calls of the executor write is formed by [`lines`](super::lines). This is for the rest: the
+//! final error, faults of a spec, the summary, and what the watchdog says of a worker that stands still.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tracing::Level;
+
+use super::arguments::LogFormat;
+use super::lines::json_line;
+use crate::run::local::summary;
+use crate::status::counters::{Counters, StepCounters};
+
+/// The form of a process's words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voice {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The number of this process, where a supervisor runs several.
+    pub worker: Option<u32>,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+/// Sets the form of everything that this process says from here on. The first call counts.
+pub fn speak(format: LogFormat, worker: Option<u32>) {
+    // A process speaks in one form to its end.
+    let _ = VOICE.set(Voice { format, worker });
+}
+
+/// The form that was set; text before that.
+pub(super) fn voice() -> Voice {
+    VOICE.get().copied().unwrap_or(Voice { format: LogFormat::Text, worker: None })
+}
+
+/// True if lines are JSON objects.
+pub fn speaks_json() -> bool {
+    voice().format == LogFormat::Json
+}
+
+/// Says what ends the process, or what a program that reads the log need not tell apart.
+pub fn say(message: &str) {
+    write(&form(message));
+}
+
+/// Says faults of a spec, which are one object each where lines are JSON.
+pub fn say_faults(faults: &str) {
+    if !speaks_json() {
+        return write(faults);
+    }
+    for line in faults.lines() {
+        let Ok(Value::Object(fault)) = serde_json::from_str(line) else { continue };
+        let level = if fault.get("severity") == Some(&json!("error")) { Level::ERROR } else { Level::WARN };
+        write(&json_line(level, voice().worker, fault));
+    }
+}
+
+/// Says the status of a worker, which is a JSON object in either form.
+pub fn say_status(status: &str) {
+    write(status);
+}
+
+/// Says what passed where, and how fast.
+pub fn say_summary(counters: &Counters, elapsed: Duration) {
+    match speaks_json() {
+        false => write(&summary(counters, elapsed)),
+        true => write(&json_line(Level::INFO, voice().worker, summary_fields(counters, elapsed))),
+    }
+}
+
+/// The words as a line: an error as people read it, or a JSON object with its level.
+pub fn form(message: &str) -> String {
+    if !speaks_json() || message.trim().is_empty() {
+        return message.to_owned();
+    }
+    let message = message.trim_end();
+    let fields = Map::from_iter([("message".to_owned(), json!(message.strip_prefix("error: ").unwrap_or(message)))]);
+    json_line(Level::ERROR, voice().worker, fields) + "\n"
+}
+
+fn summary_fields(counters: &Counters, elapsed: Duration) -> Map<String, Value> {
+    let operations: Vec<Value> = counters.steps.iter().map(operation).collect();
+    let fields = json!({
+        "message": "summary",
+        "events": counters.completed,
+        "records": counters.records,
+        "failed": counters.failures,
+        "deadLetters": counters.dead_letters,
+        "commits": counters.commits,
+        "seconds": elapsed.as_secs_f64(),
+        "operations": operations,
+    });
+    if let Value::Object(fields) = fields { fields } else { Map::new() }
+}
+
+fn operation(step: &StepCounters) -> Value {
+    json!({
+        "agent": step.agent,
+        "operation": step.operation,
+        "in": step.taken,
+        "out": step.given,
+        "filtered": step.filtered,
+        "failed": step.failed,
+        "seconds": step.time.as_secs_f64(),
+    })
+}
+
+#[allow(clippy::print_stderr, reason = "this is where the program speaks")]
+fn write(text: &str) {
+    if !text.is_empty() {
+        eprintln!("{}", text.trim_end());
+    }
+}
