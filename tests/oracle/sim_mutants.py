@@ -19,9 +19,9 @@ import mutants
 
 ABANDONS = "let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());\n        self.give_up(names)?;"
 STALE = "self.stale |= around.clock.now() - before >= self.bounds.slow_call;\n        committed"
-LEAST = "assigned.readers.iter().map(|reading| reading.committing).min()"
-AHEAD = "let ahead = assigned.readers.iter().filter(|reading| reading.committing > offset);"
-HOW_FAR = "(self.readers[reading.reader].hash, reading.committing - offset)"
+LEAST = "assigned.readers.iter().map(|reading| reading.ledger.committing()).min()"
+AHEAD = "let ahead = assigned.readers.iter().filter(|reading| reading.ledger.committing() > offset);"
+HOW_FAR = "(self.readers[reading.reader].hash, reading.ledger.committing() - offset)"
 NAMELESS = "if !closing.offsets.is_empty() && !group.is_member() {"
 
 MUTANTS = [
@@ -30,7 +30,7 @@ MUTANTS = [
          "drop(around.consumer.commit(&closing.offsets));\n        let committed = self.end_transaction(&group);"),
         ("self.producer.send_offsets(&closing.offsets, group)?;", "let _ = (closing, group);"),
     ]),
-    ("an abort takes readers back", [("reading.ledger = Ledger::at(reading.committed);\n", "")]),
+    ("an abort takes readers back", [("reading.ledger.go_back();\n", "")]),
     ("an abort drops the overlay", [("self.shared.tables.borrow_mut().abort();\n        let back", "let back")]),
     ("tables are restored to the high watermark", [
         ("let (ends, topic) = (self.read()?.ends(&at)?,",
@@ -53,12 +53,12 @@ MUTANTS = [
     ("committed offsets are asked for when they are stable", [
         ("group.is_some_and(|group| !group.is_stable(partition))", "group.is_some_and(|_| partition.partition < 0)"),
     ]),
-    ("readers' positions travel in the metadata", [(AHEAD, AHEAD.replace("reading.committing > offset", "reading.committing > i64::MAX - 1"))]),
+    ("readers' positions travel in the metadata", [(AHEAD, AHEAD.replace("> offset", "> i64::MAX - 1"))]),
     ("the least position of the readers is committed", [(LEAST, LEAST.replace("min()", "max()"))]),
     ("offsets are fixed when a commit begins", [
-        (LEAST, LEAST.replace("reading.committing", "reading.ledger.done()")),
-        (AHEAD, AHEAD.replace("reading.committing", "reading.ledger.done()")),
-        (HOW_FAR, HOW_FAR.replace("reading.committing", "reading.ledger.done()")),
+        (LEAST, LEAST.replace("committing()", "done()")),
+        (AHEAD, AHEAD.replace("committing()", "done()")),
+        (HOW_FAR, HOW_FAR.replace("committing()", "done()")),
         ("let (closing, _) = self.closing.as_ref().expect(\"a commit is under way\");\n        let group",
          "let (closing, _) = self.closing.as_mut().expect(\"a commit is under way\");\n"
          "        closing.offsets = around.assignment.offsets()?;\n        let group"),

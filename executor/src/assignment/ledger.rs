@@ -1,27 +1,26 @@
-//! How far each reader is in each partition.
+//! How far a reader is in a partition.
 //!
-//! A *ledger* holds two positions: `taken`, the next offset to accept, and `done`, the next offset
-//! that is not complete. Between the two lies what waits: queued, in an open window, in back-off,
-//! in a pending await. Events of a partition complete in order, so there are no gaps.
-
-use std::sync::Arc;
-
-use rustc_hash::FxHashMap;
-
-use crate::event::message::{Event, TopicName, TopicPartition};
-use crate::guard::Watch;
+//! A *ledger* holds four marks, each the next offset of its kind, and each at or before the one above it:
+//!
+//! - `taken`: to be accepted. Between it and `done` lies what waits: queued, in an open window, in back-off,
+//!   in a pending await.
+//! - `done`: not complete. Events of a partition complete in order, so there are no gaps.
+//! - `committing`: in no commit. Behind it lie effects that are staged.
+//! - `committed`: where a successor would begin, and this worker too when work is undone.
 
 /// Positions of one reader in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
     taken: i64,
     done: i64,
+    committing: i64,
+    committed: i64,
 }
 
 impl Ledger {
-    /// A ledger that starts at an offset.
+    /// A ledger that starts at an offset: the group has come so far.
     pub fn at(offset: i64) -> Ledger {
-        Ledger { taken: offset, done: offset }
+        Ledger { taken: offset, done: offset, committing: offset, committed: offset }
     }
 
     /// Takes an event, unless it was taken before.
@@ -34,6 +33,7 @@ impl Ledger {
             self.done = offset;
         }
         self.taken = offset + 1;
+        self.check();
         true
     }
 
@@ -41,21 +41,46 @@ impl Ledger {
     pub fn complete(&mut self, offset: i64) {
         assert!(self.done <= offset && offset <= self.taken, "events of a partition complete in order");
         self.done = offset;
+        self.check();
     }
 
-    /// With nothing waiting, passes over offsets that hold no record.
-    pub fn pass(&mut self, position: i64) -> bool {
-        let passes = self.is_idle() && position > self.done;
-        if passes {
-            *self = Ledger::at(position);
+    /// Notes that a commit takes all before `offset`: what completes from here on belongs to a later one.
+    pub fn begin_commit(&mut self, offset: i64) {
+        debug_assert!(self.committing <= offset, "commits take epochs in order");
+        self.committing = offset;
+        self.check();
+    }
+
+    /// Notes that the group knows of all before `offset`.
+    pub fn end_commit(&mut self, offset: i64) {
+        debug_assert!(self.committed <= offset, "a commit takes no reader back");
+        self.committed = offset;
+        self.check();
+    }
+
+    /// With nothing waiting and nothing staged, passes over offsets that hold no record: the next commit
+    /// takes them.
+    pub fn pass(&mut self, position: i64) {
+        if self.is_idle() && self.committing == self.done && position > self.done {
+            (self.taken, self.done, self.committing) = (position, position, position);
+            self.check();
         }
-        passes
+    }
+
+    /// Forgets all that is not committed: it comes again.
+    pub fn go_back(&mut self) {
+        *self = Ledger::at(self.committed);
     }
 
     /// Nothing of the partition waits in this reader.
     pub fn is_idle(&self) -> bool {
         // A gap (compacted offsets) may lie between the last event done and the next taken.
         self.taken == self.done
+    }
+
+    /// Something is complete that is not committed.
+    pub fn is_ahead(&self) -> bool {
+        self.done != self.committed
     }
 
     /// The next offset to accept.
@@ -67,60 +92,33 @@ impl Ledger {
     pub fn done(&self) -> i64 {
         self.done
     }
-}
 
-/// The worker's partitions by number: small integers where names would be hashed for every event.
-#[derive(Debug, Default)]
-pub struct Slots {
-    names: Vec<TopicPartition>,
-    numbers: FxHashMap<TopicPartition, usize>,
-    last: usize,
-    watch: Option<Arc<Watch>>,
-}
-
-impl Slots {
-    /// Numbers whose meaning the watch is told, for whoever reads its mark.
-    pub fn watched(watch: Arc<Watch>) -> Slots {
-        Slots { watch: Some(watch), ..Slots::default() }
+    /// The next offset that no commit has taken.
+    pub fn committing(&self) -> i64 {
+        self.committing
     }
 
-    /// The number of a partition; it is kept for the worker's life.
-    pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
-        if let Some(name) = self.names.get(self.last)
-            && name.partition == partition
-            && (std::rc::Rc::ptr_eq(&name.topic, topic) || name.topic == *topic)
-        {
-            return self.last;
-        }
-        let name = TopicPartition { topic: topic.clone(), partition };
-        self.last = match self.numbers.get(&name) {
-            Some(&number) => number,
-            None => {
-                if let Some(watch) = &self.watch {
-                    watch.name_partition(topic, partition);
-                }
-                self.numbers.insert(name.clone(), self.names.len());
-                self.names.push(name);
-                self.names.len() - 1
-            }
-        };
-        self.last
+    /// The next offset for a successor.
+    pub fn committed(&self) -> i64 {
+        self.committed
     }
 
-    /// The number of an event's partition.
-    pub fn of(&mut self, event: &Event) -> usize {
-        self.number(&event.topic, event.partition)
-    }
-
-    /// The partition with this number.
-    pub fn name(&self, number: usize) -> &TopicPartition {
-        &self.names[number]
+    fn check(&self) {
+        let Ledger { taken, done, committing, committed } = *self;
+        debug_assert!(
+            committed <= committing && committing <= done && done <= taken,
+            "no mark passes another: {self:?}"
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn marks(ledger: &Ledger) -> [i64; 4] {
+        [ledger.committed(), ledger.committing(), ledger.done(), ledger.taken()]
+    }
 
     #[test]
     fn an_event_is_taken_once() {
@@ -133,13 +131,40 @@ mod tests {
     }
 
     #[test]
-    fn markers_are_passed_over_only_when_nothing_waits() {
+    fn marks_follow_each_other() {
+        let mut ledger = Ledger::at(5);
+        (5..9).for_each(|offset| assert!(ledger.take(offset)));
+        ledger.complete(8);
+        ledger.begin_commit(7);
+        assert_eq!(marks(&ledger), [5, 7, 8, 9]);
+        assert!(ledger.is_ahead());
+        ledger.end_commit(7);
+        assert_eq!(marks(&ledger), [7, 7, 8, 9]);
+    }
+
+    #[test]
+    fn what_is_not_committed_is_forgotten() {
+        let mut ledger = Ledger::at(5);
+        ledger.take(5);
+        ledger.complete(6);
+        ledger.begin_commit(6);
+        ledger.go_back();
+        assert_eq!(marks(&ledger), [5; 4]);
+        assert!(ledger.take(5), "it comes again");
+    }
+
+    #[test]
+    fn markers_are_passed_over_only_when_nothing_waits_and_nothing_is_staged() {
         let mut ledger = Ledger::at(0);
         ledger.take(0);
-        assert!(!ledger.pass(2));
+        ledger.pass(2);
+        assert_eq!(marks(&ledger), [0, 0, 0, 1], "an event waits");
         ledger.complete(1);
-        assert!(ledger.pass(2));
-        assert_eq!(ledger.done(), 2);
+        ledger.pass(2);
+        assert_eq!(marks(&ledger), [0, 0, 1, 1], "its effects are staged");
+        ledger.begin_commit(1);
+        ledger.pass(2);
+        assert_eq!(marks(&ledger), [0, 2, 2, 2]);
     }
 
     #[test]
@@ -149,11 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_stable() {
-        let mut slots = Slots::default();
-        let (a, b): (TopicName, TopicName) = ("a".into(), "b".into());
-        assert_eq!([slots.number(&a, 0), slots.number(&b, 0), slots.number(&a, 1)], [0, 1, 2]);
-        assert_eq!(slots.number(&"a".into(), 0), 0);
-        assert_eq!(slots.name(1), &TopicPartition::new("b", 0));
+    #[should_panic(expected = "no mark passes another")]
+    fn a_commit_takes_nothing_that_is_not_complete() {
+        let mut ledger = Ledger::at(0);
+        ledger.take(0);
+        ledger.begin_commit(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "a commit takes no reader back")]
+    fn the_group_forgets_nothing() {
+        Ledger::at(3).end_commit(2);
     }
 }

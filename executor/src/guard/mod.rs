@@ -142,7 +142,7 @@ fn tell(crash: &Crash, count: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assignment::ledger::Slots;
+    use crate::assignment::slots::Slots;
     use crate::event::message::TopicPartition;
     use kaspr_ir::plan::ReaderId;
 

@@ -121,12 +121,12 @@ impl Member<'_> {
 /// Everything up to the ends is committed, by this member or another one of the group.
 fn caught_up<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &mut Worker<C>) -> Result<bool, Stopped> {
     let mut taken_all = true;
-    for (partition, _, taken, done) in worker.positions() {
-        let end = ends.get(&partition).copied().unwrap_or(0);
-        if taken < end {
+    for at in worker.positions() {
+        let end = ends.get(&at.partition).copied().unwrap_or(0);
+        if at.taken < end {
             return Ok(false);
         }
-        taken_all &= done >= end;
+        taken_all &= at.done >= end;
     }
     if !taken_all {
         if worker.is_settled() && worker.has_open_windows() {

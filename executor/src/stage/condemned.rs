@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use kaspr_ir::plan::ReaderId;
 
-use crate::assignment::ledger::Slots;
+use crate::assignment::slots::Slots;
 use crate::code::Fault;
 use crate::event::frame::Unit;
 

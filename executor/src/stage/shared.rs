@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
-use crate::assignment::ledger::Slots;
+use crate::assignment::slots::Slots;
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
 use crate::code::Code;

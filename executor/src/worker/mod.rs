@@ -16,8 +16,8 @@ use kaspr_ir::plan::{Plan, ReaderId, Table, TableId, Topics};
 use timely::communication::Allocator;
 use tracing::{debug, info, warn};
 
-use crate::assignment::Assignment;
-use crate::assignment::ledger::Slots;
+use crate::assignment::slots::Slots;
+use crate::assignment::{Assignment, ReaderPosition};
 use crate::broker::directory::Directory;
 use crate::broker::{BrokerError, Change, Changelog, Committed, Consumer, Producer, Subscription};
 use crate::check::counts::Counts;
@@ -886,8 +886,8 @@ impl<C: Code> Worker<C> {
         self.delivery.take_failures()
     }
 
-    /// Where each reader is in each partition: next offset to take, next offset not complete.
-    pub fn positions(&self) -> Vec<(TopicPartition, String, i64, i64)> {
+    /// Where each reader is in each of its partitions.
+    pub fn positions(&self) -> Vec<ReaderPosition> {
         self.assignment.positions()
     }
 }

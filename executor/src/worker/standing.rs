@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Worker;
+use crate::assignment::ReaderPosition;
 use crate::code::Code;
 use crate::event::message::TopicPartition;
 use crate::status::stall::{Cause, Standing, Subject};
@@ -53,29 +54,29 @@ impl<C: Code> Worker<C> {
 
     /// One per partition and reader, partitions that have not started too.
     fn readings(&self) -> Vec<Reading> {
-        let positions = self.positions();
-        let reading = |(partition, reader, taken, done): &(TopicPartition, String, i64, i64)| {
-            let high = self.consumer.known_end(partition);
-            let waits = taken > done || high.is_some_and(|high| high > *taken);
-            let cause = waits.then(|| self.cause(partition, reader, (*taken, *done))).flatten();
-            let (partition, reader) = (partition.clone(), reader.clone());
-            Reading { partition, reader, taken: *taken, done: *done, high, cause }
+        let reading = |at: ReaderPosition| {
+            let high = self.consumer.known_end(&at.partition);
+            let waits = at.taken > at.done || high.is_some_and(|high| high > at.taken);
+            let cause = waits.then(|| self.cause(&at)).flatten();
+            let ReaderPosition { partition, reader, taken, done } = at;
+            Reading { partition, reader, taken, done, high, cause }
         };
-        positions.iter().map(reading).collect()
+        self.positions().into_iter().map(reading).collect()
     }
 
-    fn cause(&self, partition: &TopicPartition, reader: &str, (taken, done): (i64, i64)) -> Option<Cause> {
+    fn cause(&self, at: &ReaderPosition) -> Option<Cause> {
+        let ReaderPosition { partition, reader, .. } = at;
         if let Some(cause) = self.held.get(partition) {
             return Some(cause.clone());
         }
         let number = self.shared.slots.borrow_mut().number(&partition.topic, partition.partition);
-        if taken > done {
+        if at.taken > at.done {
             return self.holds(reader, number);
         }
         if self.delivery.is_full(&self.dataflow.staged) {
             return Some(Cause::Acknowledgement);
         }
-        let others = self.dataflow.readers.iter().map(|other| other.name.as_str()).filter(|other| *other != reader);
+        let others = self.dataflow.readers.iter().map(|other| other.name.as_str()).filter(|other| other != reader);
         let queued = self.shared.queued.borrow().get(number).copied().unwrap_or(0);
         let is_paused = queued > self.config.bounds.queued_bytes_low;
         let full = others.into_iter().find(|other| is_paused && self.holds(other, number).is_some());

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kaspr_exec::assignment::ReaderPosition;
 use kaspr_exec::broker::BrokerError;
 use kaspr_exec::broker::log::NewRecord;
 use kaspr_exec::broker::log::sim::{Life, Seed, SimAdmin, SimChangelog, SimConsumer, SimProducer, World};
@@ -469,7 +470,7 @@ impl<'a, C: Code> Simulation<'a, C> {
             return Ok(());
         };
         let held: BTreeMap<i32, _> = running.tables.borrow().committed(TableId(0)).into_iter().collect();
-        for (name, reader, _, _) in running.worker.positions() {
+        for ReaderPosition { partition: name, reader, .. } in running.worker.positions() {
             if reader == Kind::Counter.name() {
                 let pairs = held.get(&name.partition).map_or(&[] as &[_], Vec::as_slice);
                 self.checker.table(&running.life.member(), name.partition, pairs)?;

@@ -180,9 +180,9 @@ impl<C: Code> Run<'_, C> {
             file.write(&failures)?;
         }
         let mut needed: std::collections::BTreeMap<TopicPartition, i64> = Default::default();
-        for (partition, _, _, done) in self.worker.positions() {
-            let least = needed.entry(partition).or_insert(done);
-            *least = done.min(*least);
+        for at in self.worker.positions() {
+            let least = needed.entry(at.partition).or_insert(at.done);
+            *least = at.done.min(*least);
         }
         for (partition, done) in &needed {
             self.log.forget_before(partition, (*done).min(self.printer.printed(partition)));

@@ -1,0 +1,85 @@
+//! Positions on their way to the group: what a commit takes, what it says, and what it has made so.
+
+use std::collections::BTreeMap;
+
+use super::Assignment;
+use crate::broker::position::{METADATA_BYTES_MAX, Metadata};
+use crate::broker::{BrokerError, Committed, Consumer, OffsetCommit};
+use crate::event::effects::Progress;
+use crate::event::message::TopicPartition;
+
+impl Assignment {
+    /// Notes what a commit takes.
+    pub fn commit_takes(&mut self, progress: &Progress) {
+        if let Some(reading) = self.reading(progress) {
+            reading.ledger.begin_commit(progress.done);
+        }
+    }
+
+    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays. Where a
+    /// partition must still go back, the consumer's position is not the readers'.
+    pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
+        for assigned in self.partitions.values_mut().filter(|assigned| assigned.started) {
+            let Some(position) = consumer.position(&assigned.name).filter(|&next| !assigned.is_too_far(next - 1))
+            else {
+                continue;
+            };
+            for reading in &mut assigned.readers {
+                reading.ledger.pass(position);
+            }
+        }
+    }
+
+    /// What to commit now: partitions whose readers have come further than the group knows.
+    ///
+    /// Metadata that Kafka would refuse is never sent: it cannot come about but where a commit of an earlier
+    /// plan had fewer readers, further ahead than this plan lets them come.
+    pub fn offsets(&self) -> Result<Vec<OffsetCommit>, BrokerError> {
+        let mut offsets = Vec::new();
+        for assigned in self.partitions.values() {
+            let Some(offset) = assigned.readers.iter().map(|reading| reading.ledger.committing()).min() else {
+                continue;
+            };
+            let ahead = assigned.readers.iter().filter(|reading| reading.ledger.committing() > offset);
+            let metadata = Metadata {
+                transactional_id: self.transactional_id.clone(),
+                partitions_at_start: assigned.partitions_at_start,
+                readers: assigned.set,
+                ahead: ahead
+                    .map(|reading| (self.readers[reading.reader].hash, reading.ledger.committing() - offset))
+                    .collect(),
+            };
+            let committed = Committed { offset, metadata: metadata.encode() };
+            if committed.metadata.len() > METADATA_BYTES_MAX {
+                return Err(too_large(&assigned.name, &metadata, committed.metadata.len()));
+            }
+            if assigned.committed.as_ref() != Some(&committed) {
+                offsets.push(OffsetCommit { partition: assigned.name.clone(), committed });
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// Notes what was committed.
+    pub fn committed(&mut self, offsets: &[OffsetCommit]) {
+        let by_name: BTreeMap<&TopicPartition, &Committed> =
+            offsets.iter().map(|offset| (&offset.partition, &offset.committed)).collect();
+        for assigned in self.partitions.values_mut() {
+            let Some(&committed) = by_name.get(&assigned.name) else { continue };
+            let metadata = Metadata::decode(&committed.metadata);
+            for reading in &mut assigned.readers {
+                let hash = self.readers[reading.reader].hash;
+                let ahead = metadata.as_ref().and_then(|metadata| metadata.ahead.get(&hash)).copied();
+                reading.ledger.end_commit(committed.offset + ahead.unwrap_or(0));
+            }
+            assigned.committed = Some(committed.clone());
+        }
+    }
+}
+
+fn too_large(name: &TopicPartition, metadata: &Metadata, bytes: usize) -> BrokerError {
+    BrokerError::Fatal(format!(
+        "the positions of {} readers of {name} would take {bytes} bytes in the metadata of its offset, and Kafka takes {METADATA_BYTES_MAX}: start the plan that committed last until its slowest reader has come closer",
+        metadata.ahead.len() + 1
+    ))
+}

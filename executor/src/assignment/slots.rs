@@ -1,0 +1,71 @@
+//! Numbers of the worker's partitions.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::guard::Watch;
+
+/// The worker's partitions by number: small integers where names would be hashed for every event.
+#[derive(Debug, Default)]
+pub struct Slots {
+    names: Vec<TopicPartition>,
+    numbers: FxHashMap<TopicPartition, usize>,
+    last: usize,
+    watch: Option<Arc<Watch>>,
+}
+
+impl Slots {
+    /// Numbers whose meaning the watch is told, for whoever reads its mark.
+    pub fn watched(watch: Arc<Watch>) -> Slots {
+        Slots { watch: Some(watch), ..Slots::default() }
+    }
+
+    /// The number of a partition; it is kept for the worker's life.
+    pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
+        if let Some(name) = self.names.get(self.last)
+            && name.partition == partition
+            && (std::rc::Rc::ptr_eq(&name.topic, topic) || name.topic == *topic)
+        {
+            return self.last;
+        }
+        let name = TopicPartition { topic: topic.clone(), partition };
+        self.last = match self.numbers.get(&name) {
+            Some(&number) => number,
+            None => {
+                if let Some(watch) = &self.watch {
+                    watch.name_partition(topic, partition);
+                }
+                self.numbers.insert(name.clone(), self.names.len());
+                self.names.push(name);
+                self.names.len() - 1
+            }
+        };
+        self.last
+    }
+
+    /// The number of an event's partition.
+    pub fn of(&mut self, event: &Event) -> usize {
+        self.number(&event.topic, event.partition)
+    }
+
+    /// The partition with this number.
+    pub fn name(&self, number: usize) -> &TopicPartition {
+        &self.names[number]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_stable() {
+        let mut slots = Slots::default();
+        let (a, b): (TopicName, TopicName) = ("a".into(), "b".into());
+        assert_eq!([slots.number(&a, 0), slots.number(&b, 0), slots.number(&a, 1)], [0, 1, 2]);
+        assert_eq!(slots.number(&"a".into(), 0), 0);
+        assert_eq!(slots.name(1), &TopicPartition::new("b", 0));
+    }
+}

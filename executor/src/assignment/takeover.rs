@@ -1,0 +1,181 @@
+//! Partitions that come: where the group has come to in them, and where each reader goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kaspr_ir::topics::TOPIC_READERS_MAX;
+use tracing::info;
+
+use super::ledger::Ledger;
+use super::slots::Slots;
+use super::{Assigned, Assignment, Reader, Reading};
+use crate::broker::position::{Metadata, NameHash, lead_max};
+use crate::broker::{BrokerError, Committed, Consumer, Watermarks};
+use crate::config::From;
+use crate::event::message::{TopicName, TopicPartition};
+
+/// The group's commits in partitions that came, as far as warnings and later tries need them.
+#[derive(Debug, Default)]
+pub struct Takeover {
+    /// Topics of which it has read something.
+    pub read: BTreeSet<TopicName>,
+    /// Topics without any commit of it.
+    pub without_commits: BTreeSet<TopicName>,
+    /// Topics with a commit that this product has not made, and one such partition and offset.
+    pub foreign: BTreeMap<TopicName, (i32, i64)>,
+    /// Partitions that no broker leads at the moment: they have not been taken over.
+    pub leaderless: Vec<TopicPartition>,
+}
+
+impl Takeover {
+    /// Notes what the group had committed in a partition.
+    fn note(&mut self, name: &TopicPartition, committed: &Committed, is_ours: bool, ends: Watermarks) {
+        if !is_ours {
+            self.foreign.insert(name.topic.clone(), (name.partition, committed.offset));
+        }
+        if committed.offset > ends.low {
+            self.read.insert(name.topic.clone());
+        }
+    }
+}
+
+impl Assignment {
+    /// Takes partitions over: their readers are where the group has come to. They must be started then.
+    /// Those that no broker leads at the moment are left out, and the answer names them.
+    pub fn add(
+        &mut self,
+        names: &[TopicPartition],
+        counts: &BTreeMap<TopicName, i32>,
+        slots: &mut Slots,
+        consumer: &mut dyn Consumer,
+    ) -> Result<Takeover, BrokerError> {
+        let committed = consumer.committed(names)?;
+        let mut takeover = Takeover::default();
+        let (mut came, mut producers) = (Vec::with_capacity(names.len()), BTreeSet::new());
+        let strangers = self.counts_at_start(names, &committed, counts, consumer, &mut takeover)?;
+        let ends = consumer.ends(names)?;
+        let firsts = self.first_offsets(names, &ends, &committed, consumer)?;
+        for (((name, committed), ends), first) in names.iter().zip(committed).zip(ends).zip(firsts) {
+            let (Some(ends), Some(first)) = (ends, first) else {
+                takeover.leaderless.push(name.clone());
+                continue;
+            };
+            let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
+            let offset = match &committed {
+                Some(committed) => {
+                    takeover.note(name, committed, metadata.is_some(), ends);
+                    ends.within(name, committed.offset)?
+                }
+                // It came after the group had begun on its topic: nothing of it may be passed over.
+                None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => ends.low,
+                None => first,
+            };
+            let readers = self.readers.iter().filter(|reader| reader.reads(&name.topic)).count();
+            if readers > TOPIC_READERS_MAX {
+                return Err(too_many(name, readers));
+            }
+            producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
+            let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
+            let assigned = self.assigned(name, offset, committed, metadata, count);
+            info!(topic = %name.topic, partition = name.partition, offset, "started");
+            came.push((slots.number(&name.topic, name.partition), assigned));
+        }
+        // What is asked for again must not have begun.
+        self.partitions.extend(came);
+        producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
+        consumer.end_gone(producers);
+        Ok(takeover)
+    }
+
+    /// Topics of which some partition has no commit and another has one: how many partitions they
+    /// had when the group began on them.
+    fn counts_at_start(
+        &self,
+        names: &[TopicPartition],
+        committed: &[Option<Committed>],
+        counts: &BTreeMap<TopicName, i32>,
+        consumer: &mut dyn Consumer,
+        takeover: &mut Takeover,
+    ) -> Result<BTreeMap<TopicName, i32>, BrokerError> {
+        let mut found = BTreeMap::new();
+        for (name, _) in names.iter().zip(committed).filter(|(_, committed)| committed.is_none()) {
+            if found.contains_key(&name.topic) || takeover.without_commits.contains(&name.topic) {
+                continue;
+            }
+            let count = counts.get(&name.topic).copied().unwrap_or(0);
+            let all: Vec<_> = (0..count).map(|partition| TopicPartition::new(name.topic.clone(), partition)).collect();
+            let committed = consumer.committed(&all)?;
+            if committed.iter().all(Option::is_none) {
+                takeover.without_commits.insert(name.topic.clone());
+            }
+            let known = committed.iter().flatten().find_map(|committed| Metadata::decode(&committed.metadata));
+            if let Some(metadata) = known {
+                found.insert(name.topic.clone(), metadata.partitions_at_start);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The offset at which a group begins that has committed nothing in a partition; `None`: no broker leads it.
+    fn first_offsets(
+        &self,
+        names: &[TopicPartition],
+        ends: &[Option<Watermarks>],
+        committed: &[Option<Committed>],
+        consumer: &mut dyn Consumer,
+    ) -> Result<Vec<Option<i64>>, BrokerError> {
+        let timestamp_ms = match self.from {
+            From::Earliest => return Ok(ends.iter().map(|ends| Some((*ends)?.low)).collect()),
+            From::Latest => return Ok(ends.iter().map(|ends| Some((*ends)?.high)).collect()),
+            From::Timestamp(timestamp_ms) => timestamp_ms,
+        };
+        match committed.iter().all(Option::is_some) {
+            true => Ok(ends.iter().map(|ends| Some((*ends)?.low)).collect()),
+            false => consumer.offsets_at(names, timestamp_ms),
+        }
+    }
+
+    fn assigned(
+        &self,
+        name: &TopicPartition,
+        offset: i64,
+        committed: Option<Committed>,
+        metadata: Option<Metadata>,
+        count: i32,
+    ) -> Assigned {
+        let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
+        let set = NameHash::of_all(reads().map(|(_, reader)| reader.name.as_str()));
+        if metadata.as_ref().is_some_and(|metadata| metadata.readers != set) {
+            info!(topic = %name.topic, "the readers of the topic have changed: a new reader starts at the committed offset");
+        }
+        let ahead = |reader: &Reader| {
+            metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
+        };
+        // Readers stand where they stood before the commit, but not before `offset`: retention may have
+        // passed the slowest of them since, and the others not.
+        let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
+        let readers = reads().map(|(number, reader)| {
+            let position = offset.max(stood + ahead(reader));
+            Reading { reader: number, ledger: Ledger::at(position) }
+        });
+        let readers: Vec<_> = readers.collect();
+        Assigned {
+            name: name.clone(),
+            lead_max: lead_max(readers.len(), &self.transactional_id),
+            waiting: None,
+            readers,
+            partitions_at_start: metadata.as_ref().map_or(count, |metadata| metadata.partitions_at_start),
+            set,
+            committed,
+            paused: false,
+            started: false,
+        }
+    }
+}
+
+/// More readers than one topic may have.
+fn too_many(name: &TopicPartition, readers: usize) -> BrokerError {
+    BrokerError::Fatal(format!(
+        "the topic \"{}\" has {readers} readers, and at most {TOPIC_READERS_MAX} agents can read one topic: let one read it for others, which read its channel",
+        name.topic
+    ))
+}
