@@ -86,13 +86,13 @@ MUTANTS = [
         ("self.abandoned = true;\n            return false;", "return true;"),
     ]),
     ("slow code runs while no transaction is open", [
-        ("if now.saturating_sub(began) >= self.config.bounds.slow_code {", "if now.saturating_sub(began) == Duration::MAX {"),
+        ("if now.saturating_sub(began) >= self.slow_code {", "if now.saturating_sub(began) == Duration::MAX {"),
     ]),
     ("retention that passes one reader takes nothing from another", [
         ("let position = offset.max(stood + ahead(reader));", "let _ = stood;\n            let position = offset + ahead(reader);"),
     ]),
     ("an await that ends is a unit of its own", [
-        ("            if self.shared.units_left.get() == 0 {\n                return;\n            }\n            let called", "            let called"),
+        ("            if self.shared.units_left() == 0 {\n                return;\n            }\n            let called", "            let called"),
     ]),
 ]
 

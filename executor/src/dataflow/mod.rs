@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use kaspr_ir::plan::{BatchScope, OnError, Plan, ReaderId};
+use timely::communication::Allocator;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -23,6 +24,7 @@ use timely::worker::Worker;
 use crate::code::Code;
 use crate::dataflow::window::Window;
 use crate::event::effects::{Effects, Epoch, StagedEpochs};
+use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
 use crate::guard::Row;
 use crate::stage::Stage;
@@ -51,40 +53,69 @@ pub struct Dataflow<C: Code> {
     pub readers: Vec<ReaderRun<C>>,
     /// Effects that have been staged.
     pub staged: StagedEpochs,
-    /// How far the frontier has come.
-    pub probe: ProbeHandle<Epoch>,
     /// Set for one epoch: windows hand over what they hold.
     pub hand_over: Rc<Cell<bool>>,
+    timely: Worker,
+    /// How far the frontier has come.
+    probe: ProbeHandle<Epoch>,
+    /// The epoch that runs, or ran last.
+    epoch: Epoch,
 }
 
-/// Builds the dataflow of a plan. The counters get one row per site.
-pub fn render<C: Code>(
-    worker: &mut Worker,
-    plan: &Plan,
-    defaults: &Defaults,
-    window_bytes_max: usize,
-    shared: &Shared<C>,
-) -> Dataflow<C> {
-    let staged: StagedEpochs = Rc::default();
-    let hand_over = Rc::new(Cell::new(false));
-    let (collect, hand) = (staged.clone(), hand_over.clone());
-    worker.dataflow::<Epoch, _, _>(|scope| {
-        let mut readers = Vec::new();
-        let mut effects = Vec::new();
-        for number in 0..plan.readers.len() {
-            let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
-            let program = Rc::new(lower(plan, id, defaults, shared.counters.borrow().steps.len()));
-            count(&program, shared);
-            shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
-            let (reader, stream) = reader(scope, plan, id, program, defaults, window_bytes_max, shared, &hand);
-            readers.push(reader);
-            effects.push(stream);
+impl<C: Code> Dataflow<C> {
+    /// Builds the dataflow of a plan. The counters get one row per site.
+    pub fn start(plan: &Plan, defaults: &Defaults, window_bytes_max: usize, shared: &Rc<Shared<C>>) -> Dataflow<C> {
+        let mut timely = Worker::new(timely::WorkerConfig::default(), Allocator::Thread(Default::default()), None);
+        let staged: StagedEpochs = Rc::default();
+        let hand_over = Rc::new(Cell::new(false));
+        let collect = staged.clone();
+        let (readers, probe) = timely.dataflow::<Epoch, _, _>(|scope| {
+            let mut readers = Vec::new();
+            let mut effects = Vec::new();
+            for number in 0..plan.readers.len() {
+                let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
+                let program = Rc::new(lower(plan, id, defaults, shared.counters.borrow().steps.len()));
+                count(&program, shared);
+                shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
+                let (reader, stream) = reader(scope, plan, id, program, defaults, window_bytes_max, shared, &hand_over);
+                readers.push(reader);
+                effects.push(stream);
+            }
+            let probe = ProbeHandle::new();
+            let all = scope.concatenate(effects);
+            stage_by_epoch(all, collect).probe_with(&probe);
+            (readers, probe)
+        });
+        Dataflow { readers, staged, hand_over, timely, probe, epoch: 0 }
+    }
+
+    /// Opens the next epoch: what was given belongs to the one before.
+    pub fn next_epoch(&mut self) -> Epoch {
+        self.epoch += 1;
+        self.epoch
+    }
+
+    /// How many readers have something to run. What was given is counted once.
+    pub fn count_busy(&mut self) -> u32 {
+        let has_work =
+            |reader: &mut ReaderRun<C>| std::mem::take(&mut reader.was_given) || reader.stage.borrow().is_busy();
+        self.readers.iter_mut().map(|reader| u32::from(has_work(reader))).sum()
+    }
+
+    /// Steps until the frontier has passed all before the epoch: what was handed over has run.
+    pub fn run(&mut self) {
+        for reader in &mut self.readers {
+            reader.input.advance_to(self.epoch);
         }
-        let probe = ProbeHandle::new();
-        let all = scope.concatenate(effects);
-        stage_by_epoch(all, collect).probe_with(&probe);
-        Dataflow { readers, staged, probe, hand_over }
-    })
+        while self.probe.less_than(&self.epoch) {
+            self.timely.step();
+        }
+    }
+
+    /// The failure before which a reader has halted.
+    pub fn halted(&self) -> Option<FailureRecord> {
+        self.readers.iter().find_map(|reader| reader.stage.borrow().halted().cloned())
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one reader, named once")]
@@ -95,7 +126,7 @@ fn reader<'scope, C: Code>(
     program: Rc<Program>,
     defaults: &Defaults,
     window_bytes_max: usize,
-    shared: &Shared<C>,
+    shared: &Rc<Shared<C>>,
     hand_over: &Rc<Cell<bool>>,
 ) -> (ReaderRun<C>, StreamVec<'scope, Epoch, Effects>) {
     let source = &plan[id];

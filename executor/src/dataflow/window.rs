@@ -33,7 +33,7 @@ pub struct Window<C: Code> {
     scope: BatchScope,
     codec: Codec,
     bytes_max: usize,
-    shared: Shared<C>,
+    shared: Rc<Shared<C>>,
     open: BTreeMap<usize, Open>,
     told_early: bool,
 }
@@ -41,7 +41,13 @@ pub struct Window<C: Code> {
 impl<C: Code> Window<C> {
     /// Closed windows. `scope` is decided by the plan and the app's settings; `bytes_max` bounds
     /// what one window holds.
-    pub fn new(plan: &BatchWindow, scope: BatchScope, codec: Codec, bytes_max: usize, shared: Shared<C>) -> Window<C> {
+    pub fn new(
+        plan: &BatchWindow,
+        scope: BatchScope,
+        codec: Codec,
+        bytes_max: usize,
+        shared: Rc<Shared<C>>,
+    ) -> Window<C> {
         let within = Duration::from_millis(plan.within_ms);
         Window { max: plan.max, within, scope, codec, bytes_max, shared, open: BTreeMap::new(), told_early: false }
     }

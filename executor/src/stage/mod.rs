@@ -19,12 +19,12 @@ use std::time::Duration;
 use kaspr_ir::plan::{BatchScope, Plan, ReaderId, Track};
 
 use crate::code::{Code, Fault};
-use crate::event::effects::{Effects, Progress};
+use crate::event::effects::{Effects, Epoch, Progress};
 use crate::event::failure::FailureRecord;
 use crate::event::frame::{Frame, Refused, Unit};
 use crate::event::message::Event;
 use crate::stage::program::{Program, SiteId};
-use crate::stage::shared::{Share, Shared};
+use crate::stage::shared::{EpochOrder, Shared};
 use crate::stage::walk::{Machine, Outcome, Walk};
 use lane::{Lane, LaneId};
 
@@ -38,13 +38,13 @@ pub struct Stage<C: Code> {
     track: Track,
     /// Batches of this reader mix partitions: they share one lane.
     mixed: bool,
-    shared: Shared<C>,
+    shared: Rc<Shared<C>>,
     lanes: BTreeMap<LaneId, Lane<C::Value>>,
     /// Lanes that have a unit to run now.
     ready: VecDeque<LaneId>,
     effects: Effects,
-    /// The epoch that it was last run in, and when its time in it is over.
-    epoch: (u64, Duration),
+    /// The epoch that it was last run in, when its time in it is over, and the bytes that it may bring.
+    epoch: (Epoch, Duration, usize),
     spare: Option<Walk<C::Value>>,
     buffer: Vec<u8>,
     units: u64,
@@ -60,7 +60,7 @@ impl<C: Code> Stage<C> {
         reader: ReaderId,
         program: Rc<Program>,
         scope: Option<BatchScope>,
-        shared: Shared<C>,
+        shared: Rc<Shared<C>>,
     ) -> Stage<C> {
         Stage {
             reader,
@@ -71,7 +71,7 @@ impl<C: Code> Stage<C> {
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             effects: Effects::default(),
-            epoch: (0, Duration::ZERO),
+            epoch: (0, Duration::ZERO, 0),
             spare: None,
             buffer: Vec::new(),
             units: 0,
@@ -93,12 +93,12 @@ impl<C: Code> Stage<C> {
     /// Runs what may run until its time in the epoch is over. The effects of what completed can be
     /// taken with [`Stage::take_effects`].
     pub fn run(&mut self) {
-        let Share { epoch, time } = self.shared.share.get();
+        let EpochOrder { epoch, time, bytes_max, begins, .. } = self.shared.order.get();
         if self.epoch.0 != epoch {
-            self.epoch = (epoch, self.shared.clock.tick() + time);
+            self.epoch = (epoch, self.shared.clock.tick() + time, bytes_max);
         }
         self.finish_awaits();
-        if self.shared.begins_nothing.get() {
+        if !begins {
             return;
         }
         self.wake_held();
@@ -120,7 +120,7 @@ impl<C: Code> Stage<C> {
     /// Runs a lane's units until it is empty, waits or the epoch ends. False: it is still ready.
     fn run_lane(&mut self, id: LaneId) -> bool {
         loop {
-            if self.track_is_busy(id) || self.shared.units_left.get() == 0 {
+            if self.track_is_busy(id) || self.shared.units_left() == 0 {
                 return false;
             }
             let lane = self.lanes.get_mut(&id).expect("a ready lane exists");
@@ -142,9 +142,7 @@ impl<C: Code> Stage<C> {
 
     /// Time, room in the next transaction or units that may run are used up.
     fn epoch_is_over(&self) -> bool {
-        self.effects.held() >= self.shared.epoch_bytes_max.get()
-            || self.shared.units_left.get() == 0
-            || self.shared.clock.tick() >= self.epoch.1
+        self.effects.held() >= self.epoch.2 || self.shared.units_left() == 0 || self.shared.clock.tick() >= self.epoch.1
     }
 
     /// Says to whoever looks from outside, or comes after this process, what runs now.
@@ -170,7 +168,7 @@ impl<C: Code> Stage<C> {
     /// Decodes a unit and walks it as far as it goes.
     fn begin(&mut self, id: LaneId, unit: Unit) {
         self.units += 1;
-        self.shared.units_left.update(|left| left.saturating_sub(1));
+        self.shared.begin_unit();
         if let Some((site, fault)) = self.condemned(&unit) {
             return self.fail_at_last(id, (unit, &[]), site, &fault);
         }
@@ -276,7 +274,7 @@ impl<C: Code> Stage<C> {
         let waiting: Vec<_> =
             self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
         for (id, ticket) in waiting {
-            if self.shared.units_left.get() == 0 {
+            if self.shared.units_left() == 0 {
                 return;
             }
             let called = self.shared.code.borrow_mut().take(ticket);
@@ -285,7 +283,7 @@ impl<C: Code> Stage<C> {
             if called.is_none() && !is_late {
                 continue;
             }
-            self.shared.units_left.update(|left| left.saturating_sub(1));
+            self.shared.begin_unit();
             let (_, mut walk) = lane.running.take().expect("it was just found");
             lane.await_ends = None;
             self.release_track(id);
@@ -455,11 +453,11 @@ impl<C: Code> Stage<C> {
             if id == LaneId::MIXED || gone(id.0) {
                 self.cancel(id);
             }
-            let slots = self.shared.slots.clone();
+            let shared = self.shared.clone();
             let lane = self.lanes.get_mut(&id).expect("it was just listed");
             let mut kept = VecDeque::new();
             for unit in lane.queue.drain(..) {
-                kept.extend(without(unit, &mut |event| gone(slots.borrow_mut().of(event))));
+                kept.extend(without(unit, &mut |event| gone(shared.slots.borrow_mut().of(event))));
             }
             lane.queue = kept;
             if lane.queue.is_empty() {

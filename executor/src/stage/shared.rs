@@ -11,6 +11,7 @@ use crate::assignment::slots::Slots;
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
 use crate::code::Code;
+use crate::event::effects::Epoch;
 use crate::guard::Watch;
 use crate::stage::condemned::Condemned;
 use crate::status::Recent;
@@ -21,14 +22,20 @@ use crate::tables::Tables;
 /// where the plan says so.
 pub type BusyTracks = FxHashSet<(u32, Option<i32>)>;
 
-/// How long each stage may run in an epoch, from when its turn comes: those that have work share the
-/// epoch's time, so that a slow one takes none of the others'.
+/// What a worker orders for an epoch: how much of what is there may run in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
+pub struct EpochOrder {
     /// The epoch.
-    pub epoch: u64,
-    /// What has not run after this time is left to the next epoch.
+    pub epoch: Epoch,
+    /// How long each stage may run, from when its turn comes; what has not run by then is left to the next
+    /// epoch. Stages that have work share the epoch's time, so that a slow one takes none of the others'.
     pub time: Duration,
+    /// Bytes of effects after which a stage leaves what has not run to the next epoch.
+    pub bytes_max: usize,
+    /// How many units may still begin, of all stages together.
+    pub units: usize,
+    /// Calls may begin. Else pending awaits may end, and that is all: partitions change hands.
+    pub begins: bool,
 }
 
 /// The parts of a worker that its stages and windows share.
@@ -44,48 +51,31 @@ pub struct Shared<C: Code> {
     /// Tables of the worker's partitions.
     pub tables: Rc<RefCell<Tables>>,
     /// Numbers of partitions.
-    pub slots: Rc<RefCell<Slots>>,
+    pub slots: RefCell<Slots>,
     /// What runs one event at a time, and is running one.
-    pub tracks: Rc<RefCell<BusyTracks>>,
+    pub tracks: RefCell<BusyTracks>,
     /// Bytes of events taken and not complete, by partition number, all readers together.
-    pub queued: Rc<RefCell<Vec<usize>>>,
-    /// How long each stage may run in this epoch.
-    pub share: Rc<Cell<Share>>,
-    /// Bytes of effects after which a stage leaves what has not run to the next epoch.
-    pub epoch_bytes_max: Rc<Cell<usize>>,
-    /// How many units may still begin in this epoch.
-    pub units_left: Rc<Cell<usize>>,
-    /// Pending awaits may end, and no call begins: partitions change hands.
-    pub begins_nothing: Rc<Cell<bool>>,
+    pub queued: RefCell<Vec<usize>>,
+    /// What the worker has ordered for this epoch.
+    pub order: Cell<EpochOrder>,
     /// The plan's revision, for dead letters.
     pub revision: Rc<str>,
     /// What runs now, for threads that look from outside and for the next process.
     pub watch: Arc<Watch>,
     /// Events that must not run.
-    pub condemned: Rc<RefCell<Condemned>>,
+    pub condemned: RefCell<Condemned>,
     /// The last failures.
-    pub recent: Rc<RefCell<Recent>>,
+    pub recent: RefCell<Recent>,
 }
 
-impl<C: Code> Clone for Shared<C> {
-    fn clone(&self) -> Shared<C> {
-        Shared {
-            code: self.code.clone(),
-            directory: self.directory.clone(),
-            counters: self.counters.clone(),
-            clock: self.clock.clone(),
-            tables: self.tables.clone(),
-            slots: self.slots.clone(),
-            tracks: self.tracks.clone(),
-            queued: self.queued.clone(),
-            share: self.share.clone(),
-            epoch_bytes_max: self.epoch_bytes_max.clone(),
-            units_left: self.units_left.clone(),
-            begins_nothing: self.begins_nothing.clone(),
-            revision: self.revision.clone(),
-            watch: self.watch.clone(),
-            condemned: self.condemned.clone(),
-            recent: self.recent.clone(),
-        }
+impl<C: Code> Shared<C> {
+    /// How many units may still begin in this epoch.
+    pub fn units_left(&self) -> usize {
+        self.order.get().units
+    }
+
+    /// One unit begins.
+    pub fn begin_unit(&self) {
+        self.order.update(|order| EpochOrder { units: order.units.saturating_sub(1), ..order });
     }
 }

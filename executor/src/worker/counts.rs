@@ -53,7 +53,7 @@ impl<C: Code> Worker<C> {
     pub(super) fn look_at_keys(&mut self) -> Result<(), Stopped> {
         let counts = &mut self.counts;
         // Each topic is asked for all events: it gives up its guess only once.
-        let misplaced = self.polled.iter().filter(|event| counts.is_misplaced(event)).count();
+        let misplaced = self.intake.polled().iter().filter(|event| counts.is_misplaced(event)).count();
         if misplaced > 0 { self.look_at_counts() } else { Ok(()) }
     }
 

@@ -1,6 +1,8 @@
 //! Warns where the group's offsets and its tables do not belong together: state would begin anew, or count
 //! events again, without a word.
 
+use std::collections::BTreeSet;
+
 use kaspr_ir::plan::TableId;
 use tracing::{debug, warn};
 
@@ -10,12 +12,21 @@ use crate::broker::BrokerError;
 use crate::code::Code;
 use crate::event::message::{TopicName, TopicPartition};
 
+/// Warnings about restarts that were given, and those that may come.
+#[derive(Debug, Default)]
+pub(super) struct Restarts {
+    /// Topics, with tables, about whose offsets was warned.
+    warned: BTreeSet<(TopicName, Option<TableId>)>,
+    /// Topics without commits when the first of their partitions started, while others of them still wait.
+    uncommitted: BTreeSet<TopicName>,
+}
+
 impl<C: Code> Worker<C> {
     /// Looks at what the group had committed in partitions that came, and at the tables beside them.
     pub(super) fn warn_of_restarts(&mut self, takeover: &Takeover) {
         let group = self.config.app.clone();
         for (topic, (partition, offset)) in &takeover.foreign {
-            if self.warned.insert((topic.clone(), None)) {
+            if self.restarts.warned.insert((topic.clone(), None)) {
                 warn!(
                     "the offsets of the group \"{group}\" in the topic \"{topic}\" (partition {partition} at {offset}) were committed by another program, or by a reset: every reader goes on from there, and tables keep what they hold; if it was no reset, end the other program, or name the app otherwise (--app)"
                 );
@@ -25,12 +36,12 @@ impl<C: Code> Worker<C> {
             return;
         }
         // Partitions start as their tables are whole: by the second of them the worker itself has committed.
-        self.uncommitted.extend(takeover.without_commits.iter().cloned());
-        for topic in &self.uncommitted.clone() {
+        self.restarts.uncommitted.extend(takeover.without_commits.iter().cloned());
+        for topic in &self.restarts.uncommitted.clone() {
             for table in self.restore.tables_of(topic) {
-                let is_told = self.warned.contains(&(topic.clone(), Some(table)));
+                let is_told = self.restarts.warned.contains(&(topic.clone(), Some(table)));
                 if !is_told && self.restore.has_data(table) && !self.has_read_other_inputs(table, topic) {
-                    self.warned.insert((topic.clone(), Some(table)));
+                    self.restarts.warned.insert((topic.clone(), Some(table)));
                     let (name, changelog) = self.restore.name(table);
                     warn!(
                         "the group \"{group}\" has no committed offsets in the topic \"{topic}\", and the changelog \"{changelog}\" of the table \"{name}\" holds data: events that were counted before are counted again, on top of it; to begin anew, stop all workers and delete the changelog, or else reset the group's offsets to where it had come"
@@ -38,11 +49,11 @@ impl<C: Code> Worker<C> {
                 }
             }
         }
-        let waiting = || self.coming.iter().chain(&takeover.leaderless);
-        self.uncommitted.retain(|topic| waiting().any(|name| name.topic == *topic));
+        let waiting = || self.arrivals.names().iter().chain(&takeover.leaderless);
+        self.restarts.uncommitted.retain(|topic| waiting().any(|name| name.topic == *topic));
         for topic in &takeover.read {
             for table in self.restore.tables_of(topic) {
-                if self.warned.insert((topic.clone(), Some(table))) && self.is_empty(table) {
+                if self.restarts.warned.insert((topic.clone(), Some(table))) && self.is_empty(table) {
                     let (name, changelog) = self.restore.name(table);
                     warn!(
                         "the group \"{group}\" has committed offsets in the topic \"{topic}\", and the changelog \"{changelog}\" of the table \"{name}\" is empty: the table starts empty, without the events before these offsets; if it held data, its changelog was deleted: stop all workers, and reset the group's offsets of its inputs to build it from them again"

@@ -5,7 +5,6 @@ use tracing::{error, info};
 use super::{Stopped, Worker};
 use crate::code::Code;
 use crate::config::Guarantee;
-use crate::event::message::TopicPartition;
 use crate::tables::restore::{RestoreError, Restoring};
 
 impl<C: Code> Worker<C> {
@@ -26,31 +25,12 @@ impl<C: Code> Worker<C> {
                 Ok(turned) => turned,
             }
         };
-        self.has_restored = turned.has_read;
+        self.sleep.has_restored = turned.has_read;
         if turned.is_blocked {
             info!("tables wait to be restored: aborting open transactions of members that are gone");
-            self.consumer.unblock(&self.coming);
+            self.consumer.unblock(self.arrivals.names());
         }
         Ok(())
-    }
-
-    /// Takes the partitions out of those that came whose tables are whole. A start costs the same for many
-    /// as for one, so the first ones wait a moment for the others.
-    pub(super) fn take_ready(&mut self) -> Vec<TopicPartition> {
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.coming).into_iter().partition(|name| self.restore.is_ready(name));
-        self.coming = waiting;
-        let now = self.shared.clock.now();
-        if ready.is_empty() || self.coming.is_empty() {
-            self.ready_since = None;
-            return ready;
-        }
-        if now < *self.ready_since.get_or_insert(now) + self.config.bounds.start_wait_max {
-            self.coming.extend(ready);
-            return Vec::new();
-        }
-        self.ready_since = None;
-        ready
     }
 
     /// A store that does not take what was committed is given up: the changelogs have it. Partitions
@@ -93,8 +73,8 @@ impl<C: Code> Worker<C> {
         }
         self.shared.tables.borrow_mut().rebuild();
         self.restore.begin_again()?;
-        self.coming.extend(names);
-        self.coming.iter().for_each(|name| self.restore.want(name));
+        self.arrivals.put_back(names);
+        self.arrivals.names().iter().for_each(|name| self.restore.want(name));
         Ok(())
     }
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::Worker;
 use crate::assignment::ReaderPosition;
 use crate::code::Code;
-use crate::event::message::TopicPartition;
 use crate::status::stall::{Cause, Standing, Subject};
 use crate::status::{Reading, Status};
 use crate::tables::restore::Restoring;
@@ -23,22 +22,13 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Something outside the stages holds a partition (a table that is restored, somebody's open
-    /// transaction), or does no longer.
-    pub fn held_by(&mut self, partition: &TopicPartition, cause: Option<Cause>) {
-        match cause {
-            Some(cause) => self.held.insert(partition.clone(), cause),
-            None => self.held.remove(partition),
-        };
-    }
-
     fn standings(&self) -> Vec<Standing> {
         let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
-        standings.extend(self.coming.iter().map(|partition| {
+        standings.extend(self.arrivals.names().iter().map(|partition| {
             let restoring = self.restore.holds(partition);
             let (position, cause) = match restoring {
                 Some(Restoring { table, percent, at, .. }) => (at, Cause::Restoring { table, percent }),
-                None => (0, self.held.get(partition).cloned().unwrap_or(Cause::Transaction { id: None })),
+                None => (0, Cause::Transaction { id: None }),
             };
             Standing { subject: Subject::Start(partition.clone()), position, lag: 1, cause: Some(cause) }
         }));
@@ -66,9 +56,6 @@ impl<C: Code> Worker<C> {
 
     fn cause(&self, at: &ReaderPosition) -> Option<Cause> {
         let ReaderPosition { partition, reader, .. } = at;
-        if let Some(cause) = self.held.get(partition) {
-            return Some(cause.clone());
-        }
         let number = self.shared.slots.borrow_mut().number(&partition.topic, partition.partition);
         if at.taken > at.done {
             return self.holds(reader, number);

@@ -1,0 +1,144 @@
+//! Partitions that came and have not started.
+
+use std::time::Duration;
+
+use crate::event::message::TopicPartition;
+
+/// Partitions that came and have not started, and what they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    names: Vec<TopicPartition>,
+    /// Since when partitions that are ready wait for others, to start with them.
+    ready_since: Option<Duration>,
+    /// Since when their committed offsets are not known.
+    unknown_since: Option<Duration>,
+    /// When partitions that no broker leads are asked for again.
+    leaders_asked_at: Duration,
+}
+
+impl Arrivals {
+    /// These came.
+    pub(super) fn come(&mut self, names: Vec<TopicPartition>) {
+        self.names.extend(names);
+        self.leaders_asked_at = Duration::ZERO;
+    }
+
+    /// These did not start, and do not start before then: no broker leads them.
+    pub(super) fn wait_for_leaders(&mut self, names: Vec<TopicPartition>, until: Duration) {
+        self.names.extend(names);
+        self.leaders_asked_at = until;
+    }
+
+    /// These did not start.
+    pub(super) fn put_back(&mut self, names: Vec<TopicPartition>) {
+        self.names.extend(names);
+    }
+
+    /// These are no longer ours.
+    pub(super) fn drop(&mut self, names: &[TopicPartition]) {
+        self.names.retain(|name| !names.contains(name));
+    }
+
+    /// Nothing waits to start.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// All that wait.
+    pub(super) fn names(&self) -> &[TopicPartition] {
+        &self.names
+    }
+
+    /// Takes out those that are ready. A start costs the same for many as for one, so the first ones wait a
+    /// moment, at most `wait_max`, for the others.
+    pub(super) fn take_ready(
+        &mut self,
+        now: Duration,
+        wait_max: Duration,
+        is_ready: impl Fn(&TopicPartition) -> bool,
+    ) -> Vec<TopicPartition> {
+        if now < self.leaders_asked_at {
+            return Vec::new();
+        }
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.names).into_iter().partition(is_ready);
+        self.names = waiting;
+        if ready.is_empty() || self.names.is_empty() {
+            self.ready_since = None;
+            return ready;
+        }
+        if now < *self.ready_since.get_or_insert(now) + wait_max {
+            self.names.extend(ready);
+            return Vec::new();
+        }
+        self.ready_since = None;
+        ready
+    }
+
+    /// Their committed offsets are not known. True, once in so long: something should be done about it.
+    pub(super) fn have_waited(&mut self, now: Duration, limit: Duration) -> bool {
+        let since = *self.unknown_since.get_or_insert(now);
+        let is_long = now - since >= limit;
+        if is_long {
+            self.unknown_since = Some(now);
+        }
+        is_long
+    }
+
+    /// Their committed offsets are known.
+    pub(super) fn started(&mut self) {
+        self.unknown_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_millis(10);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn arrivals(count: i32) -> (Arrivals, Vec<TopicPartition>) {
+        let names: Vec<_> = (0..count).map(|partition| TopicPartition::new("t", partition)).collect();
+        let mut arrivals = Arrivals::default();
+        arrivals.come(names.clone());
+        (arrivals, names)
+    }
+
+    #[test]
+    fn all_that_are_ready_start_at_once() {
+        let (mut arrivals, names) = arrivals(2);
+        assert_eq!(arrivals.take_ready(ms(0), MAX, |_| true), names);
+        assert!(arrivals.is_empty());
+    }
+
+    #[test]
+    fn the_first_wait_a_moment_for_the_others() {
+        let (mut arrivals, names) = arrivals(2);
+        let first = |name: &TopicPartition| name.partition == 0;
+        assert!(arrivals.take_ready(ms(0), MAX, first).is_empty() && arrivals.take_ready(ms(9), MAX, first).is_empty());
+        assert_eq!(arrivals.take_ready(ms(10), MAX, first), names[..1]);
+        assert_eq!(arrivals.names(), &names[1..]);
+    }
+
+    #[test]
+    fn those_without_a_leader_are_asked_for_later_or_when_others_come() {
+        let (mut arrivals, names) = arrivals(1);
+        let taken = arrivals.take_ready(ms(0), MAX, |_| true);
+        arrivals.wait_for_leaders(taken, ms(100));
+        assert!(arrivals.take_ready(ms(99), MAX, |_| true).is_empty());
+        arrivals.come(Vec::new());
+        assert_eq!(arrivals.take_ready(ms(99), MAX, |_| true), names);
+    }
+
+    #[test]
+    fn what_is_unknown_for_long_is_told_once_in_so_long() {
+        let (mut arrivals, _) = arrivals(1);
+        let told: Vec<_> = [0, 9, 10, 11, 20].map(|at| arrivals.have_waited(ms(at), MAX)).into();
+        assert_eq!(told, [false, false, true, false, true]);
+        arrivals.started();
+        assert!(!arrivals.have_waited(ms(30), MAX));
+    }
+}

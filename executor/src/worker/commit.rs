@@ -1,0 +1,187 @@
+//! The end of a turn: what is complete is committed, or it is undone and done again.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{Stopped, Worker};
+use crate::code::{Code, Fault};
+use crate::config::Guarantee;
+use crate::delivery::{Around, Delivered, Delivery, Refused};
+use crate::event::effects::Progress;
+use crate::event::message::Event;
+
+impl<C: Code> Worker<C> {
+    pub(super) fn deliver(&mut self, now_or_never: bool) -> Result<bool, Stopped> {
+        Ok(self.delivered(now_or_never)? == Delivered::Committed)
+    }
+
+    fn delivered(&mut self, now_or_never: bool) -> Result<Delivered, Stopped> {
+        if self.mend_unread()? {
+            return Ok(Delivered::Nothing);
+        }
+        let (delivery, mut around) = self.around();
+        let delivered = delivery.turn(&mut around, now_or_never)?;
+        match &delivered {
+            Delivered::Undone { why, progress, refused } => {
+                warn!(error = %why, "aborted: everything since the last commit runs again");
+                self.undone(progress, refused.as_ref())?;
+            }
+            Delivered::Committed => {
+                self.leave_one_by_one();
+                self.forget_condemned();
+            }
+            Delivered::Nothing => {}
+        }
+        Ok(delivered)
+    }
+
+    /// Where user code is slow, a transaction ends before more of it runs, if the broker answers in time.
+    pub(super) fn end_transaction(&mut self) -> Result<bool, Stopped> {
+        let clock = self.shared.clock.clone();
+        let (mut committed, deadline) = (false, clock.now() + self.config.bounds.slow_code);
+        while self.pace.is_slow(clock.now())
+            && self.delivery.is_sending()
+            && self.may_commit()
+            && clock.now() < deadline
+        {
+            self.delivery.wait();
+            committed |= self.deliver(false)?;
+        }
+        Ok(committed)
+    }
+
+    /// Commits everything that is complete. False: the broker took too long.
+    pub fn flush(&mut self) -> Result<bool, Stopped> {
+        let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
+        loop {
+            // What is undone comes again: then, too, nothing is left to be committed.
+            self.deliver(true)?;
+            if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
+                return Ok(true);
+            }
+            if !self.may_commit() || self.shared.clock.now() >= deadline {
+                return Ok(false);
+            }
+            self.delivery.wait();
+        }
+    }
+
+    /// A worker that is no member of its group commits nothing.
+    fn may_commit(&self) -> bool {
+        self.config.guarantee == Guarantee::AtLeastOnce || self.consumer.group().is_member()
+    }
+
+    /// Lets calls that have begun come to their end, without taking events. What waits for a
+    /// retry or in a window comes again.
+    pub fn drain(&mut self) -> Result<(), Stopped> {
+        let deadline = self.shared.clock.now() + self.config.bounds.drain_wait_max;
+        while self.shared.clock.now() < deadline {
+            let busy = self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy());
+            if !busy && !self.awaits() {
+                break;
+            }
+            if !busy {
+                self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            } else if self.units_of_epoch() == 0 {
+                // The next may begin when the last is committed.
+                self.delivery.wait();
+            }
+            self.run_epoch(true);
+            self.deliver(self.pace.is_one_by_one())?;
+        }
+        Ok(())
+    }
+
+    /// Units run one by one until all that a refused transaction would have completed is committed.
+    fn leave_one_by_one(&mut self) {
+        let committed: Vec<_> = match self.pace.redo.is_one_by_one() {
+            true => self.assignment.committed_positions().collect(),
+            false => Vec::new(),
+        };
+        self.pace.redo.committed(|Progress { reader, partition, done }| {
+            committed.iter().any(|(of, at, position)| (of, at) == (reader, partition) && position < done)
+        });
+    }
+
+    /// Failures that are committed need no sentence any more.
+    fn forget_condemned(&mut self) {
+        let mut condemned = self.shared.condemned.borrow_mut();
+        if !condemned.is_empty() {
+            for (reader, partition, offset) in self.assignment.committed_positions() {
+                condemned.passed(reader, partition, offset);
+            }
+        }
+    }
+
+    /// Everything is done again. Where the broker refuses a record, or nothing is committed again and
+    /// again, unit by unit: so the one whose record it is stands alone, and fails.
+    fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> Result<(), Stopped> {
+        let is_cause = self.pace.redo.undone(progress, refused);
+        if refused.is_some() || self.pace.redo.is_repeated() {
+            // What the topics take now is found when their records are staged again.
+            self.shared.directory.forget();
+        }
+        if let Some(Refused { kind, why, .. }) = refused.filter(|_| is_cause) {
+            let mut condemned = self.shared.condemned.borrow_mut();
+            for Progress { reader, partition, done } in progress.iter().copied() {
+                condemned.refuse(reader, partition, done - 1, Fault::new(kind, why));
+            }
+        }
+        self.start_over()
+    }
+
+    /// The abort move: what is staged is gone, readers that had completed something of it go back to
+    /// their committed positions with all that waits in them, and pending awaits run again.
+    pub(super) fn start_over(&mut self) -> Result<(), Stopped> {
+        self.dataflow.staged.borrow_mut().clear();
+        // What halts comes again: perhaps it met what is not so.
+        let halted: Vec<bool> =
+            self.dataflow.readers.iter().map(|reader| reader.stage.borrow().halted().is_some()).collect();
+        self.shared.tables.borrow_mut().abort();
+        let back = self.assignment.go_back(&halted);
+        for (reader, goes_back) in self.dataflow.readers.iter().zip(back) {
+            let mut stage = reader.stage.borrow_mut();
+            if goes_back {
+                stage.clear();
+                if let Some(window) = &reader.window {
+                    window.borrow_mut().clear();
+                }
+            } else {
+                stage.cancel_awaits();
+            }
+        }
+        self.count_queued();
+        self.start_partitions()?;
+        // Readers that did not go back may hold as much as may wait: then nothing comes meanwhile, however
+        // often others start over.
+        self.ease_pressure()
+    }
+
+    /// Counts anew what waits of each partition.
+    fn count_queued(&mut self) {
+        let mut queued = self.shared.queued.borrow_mut();
+        let mut slots = self.shared.slots.borrow_mut();
+        queued.iter_mut().for_each(|bytes| *bytes = 0);
+        let mut count = |event: &Rc<Event>| queued[slots.of(event)] += event.size();
+        for reader in &self.dataflow.readers {
+            reader.stage.borrow().waiting().for_each(&mut count);
+            if let Some(window) = &reader.window {
+                window.borrow().waiting().for_each(&mut count);
+            }
+        }
+    }
+
+    fn around(&mut self) -> (&mut Delivery, Around<'_>) {
+        let around = Around {
+            staged: &self.dataflow.staged,
+            assignment: &mut self.assignment,
+            consumer: self.consumer.as_mut(),
+            tables: &self.shared.tables,
+            counters: &self.shared.counters,
+            clock: self.shared.clock.as_ref(),
+        };
+        (&mut self.delivery, around)
+    }
+}

@@ -1,0 +1,67 @@
+//! One epoch: what was given runs, and the frontier passes it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Worker;
+use crate::code::Code;
+use crate::dataflow::window::Window;
+use crate::event::effects::Epoch;
+use crate::stage::shared::EpochOrder;
+
+impl<C: Code> Worker<C> {
+    /// Something in a reader can go on though nothing came.
+    pub(super) fn wants_epoch(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.dataflow.hand_over.get()
+            || self.dataflow.readers.iter().any(|reader| {
+                let due =
+                    |window: &Rc<RefCell<Window<C>>>| window.borrow().next_deadline().is_some_and(|due| due <= now);
+                reader.stage.borrow().wants_turn() || reader.window.as_ref().is_some_and(due)
+            })
+    }
+
+    /// Runs what was given, and what waits and may go on, until the frontier has passed the epoch: then all of
+    /// it has run, and what is complete can be committed. `begins`: calls may begin, not only end.
+    pub(super) fn run_epoch(&mut self, begins: bool) {
+        let began = self.shared.clock.now();
+        let bounds = &self.config.bounds;
+        let order = EpochOrder {
+            epoch: self.dataflow.next_epoch(),
+            time: bounds.epoch_budget / self.dataflow.count_busy().max(1),
+            bytes_max: self.delivery.epoch_bytes_max(),
+            units: self.units_of_epoch(),
+            begins,
+        };
+        self.shared.order.set(order);
+        self.dataflow.run();
+        self.note_time(began);
+        self.note_progress(order.epoch - 1);
+    }
+
+    /// Takes down how far the epoch has brought each reader.
+    fn note_progress(&mut self, passed: Epoch) {
+        let staged = self.dataflow.staged.borrow();
+        let Some(effects) = staged.get(&passed) else { return };
+        for progress in effects.iter().flat_map(|effects| &effects.progress) {
+            self.assignment.complete(progress);
+            if self.guard.has_suspects() {
+                let slots = self.shared.slots.borrow();
+                let (name, reader) = (slots.name(progress.partition), &self.dataflow.readers[progress.reader.index()]);
+                self.guard.completed(&reader.name, (&name.topic, name.partition), progress.done);
+            }
+        }
+    }
+
+    /// How many units may begin in an epoch.
+    pub(super) fn units_of_epoch(&self) -> usize {
+        let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
+        self.pace.units(self.shared.clock.now(), is_quiet, self.delivery.is_sending())
+    }
+
+    /// User code has run since then.
+    pub(super) fn note_time(&mut self, began: Duration) {
+        self.pace.note(began, self.shared.clock.now());
+    }
+}

@@ -1,0 +1,101 @@
+//! How much user code may run at once: everything there is, one unit after the other, or nothing while a
+//! transaction is open.
+
+use std::time::Duration;
+
+use super::redo::Redo;
+use crate::config::{Config, Guarantee};
+
+/// The pace of a worker.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// The way in which aborted work is done again.
+    pub(super) redo: Redo,
+    /// Until when user code counts as slow.
+    slow_until: Duration,
+    slow_code: Duration,
+    slow_code_for: Duration,
+    is_exact: bool,
+}
+
+impl Pace {
+    /// Everything at once.
+    pub(super) fn new(config: &Config) -> Pace {
+        Pace {
+            redo: Redo::default(),
+            slow_until: Duration::ZERO,
+            slow_code: config.bounds.slow_code,
+            slow_code_for: config.bounds.slow_code_for,
+            is_exact: config.guarantee == Guarantee::ExactlyOnce,
+        }
+    }
+
+    /// Notes that user code has run since then.
+    pub(super) fn note(&mut self, began: Duration, now: Duration) {
+        if now.saturating_sub(began) >= self.slow_code {
+            self.slow_until = now + self.slow_code_for;
+        }
+    }
+
+    /// User code might outlast a transaction.
+    pub(super) fn is_slow(&self, now: Duration) -> bool {
+        self.is_exact && now < self.slow_until
+    }
+
+    /// Units run and are committed one by one.
+    pub(super) fn is_one_by_one(&self) -> bool {
+        self.redo.is_one_by_one()
+    }
+
+    /// How many units may begin in an epoch: where one is run after the other, none before all is quiet, the
+    /// last being committed; where they are slow, none while a transaction is open.
+    pub(super) fn units(&self, now: Duration, is_quiet: bool, is_sending: bool) -> usize {
+        match self.redo.is_one_by_one() {
+            true => usize::from(is_quiet),
+            false if is_sending && self.is_slow(now) => 0,
+            false => usize::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kaspr_ir::plan::ReaderId;
+
+    use super::*;
+    use crate::delivery::Refused;
+    use crate::event::effects::Progress;
+
+    fn pace(guarantee: Guarantee) -> Pace {
+        let mut config = Config::new("app", "test", 0);
+        config.guarantee = guarantee;
+        Pace::new(&config)
+    }
+
+    #[test]
+    fn slow_code_waits_for_the_end_of_a_transaction() {
+        let mut pace = pace(Guarantee::ExactlyOnce);
+        let ran = pace.slow_code;
+        assert_eq!(pace.units(ran, false, true), usize::MAX);
+        pace.note(Duration::ZERO, ran);
+        assert_eq!([pace.units(ran, false, true), pace.units(ran, false, false)], [0, usize::MAX]);
+        assert_eq!(pace.units(ran + pace.slow_code_for, false, true), usize::MAX, "it is forgotten");
+    }
+
+    #[test]
+    fn slow_code_waits_for_nothing_at_least_once() {
+        let mut pace = pace(Guarantee::AtLeastOnce);
+        let ran = pace.slow_code;
+        pace.note(Duration::ZERO, ran);
+        assert_eq!(pace.units(ran, false, true), usize::MAX);
+    }
+
+    #[test]
+    fn one_by_one_each_waits_for_the_commit_of_the_last() {
+        let mut pace = pace(Guarantee::ExactlyOnce);
+        let progress = [Progress { reader: ReaderId(0), partition: 0, done: 1 }];
+        pace.redo.undone(&progress, Some(&Refused { kind: "Size", why: String::new(), is_certain: true }));
+        let now = Duration::ZERO;
+        assert_eq!([pace.units(now, true, false), pace.units(now, false, true)], [1, 0]);
+    }
+}

@@ -1,0 +1,218 @@
+//! The beginning of a turn: how long the worker sleeps, what it takes from the consumer, and to which readers
+//! it gives that.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Stopped, Worker};
+use crate::broker::Change;
+use crate::code::Code;
+use crate::dataflow::Dataflow;
+use crate::event::frame::Unit;
+use crate::event::message::Event;
+use crate::wake::Wake;
+
+/// Reasons for which a worker may not sleep, or not long.
+pub(super) struct Sleep {
+    /// Whatever comes wakes the worker, wherever it sleeps.
+    pub(super) is_woken: bool,
+    /// Something happened since the last look at the consumer: there may be more.
+    pub(super) is_eager: bool,
+    /// When something last did.
+    pub(super) active: Duration,
+    /// Changelogs may have more to read right now.
+    pub(super) has_restored: bool,
+}
+
+impl Sleep {
+    /// Awake: nothing is known yet.
+    pub(super) fn new(is_woken: bool) -> Sleep {
+        Sleep { is_woken, is_eager: true, active: Duration::ZERO, has_restored: false }
+    }
+}
+
+/// Events between the consumer and their readers: empty but within a poll.
+pub(super) struct Intake {
+    polled: Vec<Event>,
+    /// Units on their way to each reader.
+    given: Vec<Vec<Unit>>,
+}
+
+impl Intake {
+    /// Room for what each reader takes.
+    pub(super) fn of<C: Code>(dataflow: &Dataflow<C>) -> Intake {
+        Intake { polled: Vec::new(), given: dataflow.readers.iter().map(|_| Vec::new()).collect() }
+    }
+
+    /// Events that were polled and not given.
+    pub(super) fn polled(&self) -> &[Event] {
+        &self.polled
+    }
+}
+
+impl<C: Code> Worker<C> {
+    /// How long the worker may sleep: nothing at all while it is busy.
+    pub(super) fn wait_until_due(&self, wait: Duration) -> Duration {
+        let readers = &self.dataflow.readers;
+        if self.units_of_epoch() > 0 && readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
+            return Duration::ZERO;
+        }
+        if self.sleep.is_woken && self.sleep.is_eager {
+            // A bell may have rung for what came, and not again for what came with it.
+            return Duration::ZERO;
+        }
+        let now = self.shared.clock.now();
+        let mut wait = wait.min(self.longest_sleep(now));
+        if !self.counts.is_idle() {
+            wait = wait.min(self.counts.due().saturating_sub(now));
+        }
+        if let Some(deadline) = self.next_deadline() {
+            wait = wait.min(deadline.saturating_sub(now));
+        }
+        let answer_wait = if self.sleep.is_woken { self.config.bounds.answer_wait } else { Duration::from_millis(1) };
+        if self.restore.is_restoring() {
+            wait = if self.sleep.has_restored { Duration::ZERO } else { wait.min(answer_wait) };
+        }
+        if self.delivery.is_sending() {
+            return wait.min(answer_wait);
+        }
+        if !self.dataflow.staged.borrow().is_empty() {
+            wait = wait.min(self.delivery.next_commit().saturating_sub(now));
+        }
+        wait
+    }
+
+    /// How long it may sleep though no event, window or commit is due.
+    fn longest_sleep(&self, now: Duration) -> Duration {
+        let bounds = &self.config.bounds;
+        let is_idle = self.sleep.is_woken
+            && self.arrivals.is_empty()
+            && !self.pace.is_one_by_one()
+            && self.delivery.is_idle()
+            && !self.consumer.is_adrift()
+            && !self.assignment.is_waiting();
+        if !is_idle {
+            return bounds.look_wait;
+        }
+        // The next commit takes what moved behind the last events: offsets of markers.
+        let next_commit = Some(self.delivery.next_commit()).filter(|due| *due > now);
+        let due = next_commit.into_iter().chain(self.stalls.next_look(self.sleep.active));
+        due.map(|due| due.saturating_sub(now)).fold(bounds.idle_wait, Duration::min)
+    }
+
+    /// When the next window is handed over, the next back-off ends or the next await takes too long.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let readers = self.dataflow.readers.iter();
+        let deadlines = readers.flat_map(|reader| {
+            let window = reader.window.as_ref().and_then(|window| window.borrow().next_deadline());
+            [window, reader.stage.borrow().next_deadline()]
+        });
+        deadlines.flatten().min()
+    }
+
+    /// Takes events and gives them to their readers, before anything starts anew: they come from where
+    /// their partitions stood until now. Gives how many came.
+    ///
+    /// Events that come faster than they run stand before those of all other partitions. Where other
+    /// readers have nothing to do meanwhile, they are taken in more than one part, until their partitions
+    /// have full queues and are paused; else that would only cost the pauses.
+    pub(super) fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
+        let readers = &self.dataflow.readers;
+        let busy = readers.iter().filter(|reader| reader.stage.borrow().is_busy()).count();
+        let is_uneven = busy > 0 && busy < readers.len();
+        let polls = if is_uneven { self.config.bounds.polls_max } else { 1 };
+        let (mut wait, mut all) = (self.wait_until_due(wait), 0);
+        for poll in 1..=polls {
+            let change = self.poll(wait)?;
+            let polled = self.intake.polled.len();
+            self.look_at_keys()?;
+            self.give();
+            all += polled;
+            if poll == polls || change.is_some() || polled < self.config.bounds.poll_events_max {
+                return Ok((change, all));
+            }
+            self.ease_pressure()?;
+            wait = Duration::ZERO;
+        }
+        Ok((None, all))
+    }
+
+    /// The one place where a worker sleeps: on its wake-up descriptor, in the event loop while coroutines
+    /// wait, or in the poll of a broker that wakes nobody.
+    fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
+        let watch = self.shared.watch.clone();
+        let wake = watch.wake().filter(|_| self.sleep.is_woken);
+        let waits = self.shared.code.borrow().waits();
+        let wait = match wake {
+            _ if waits => {
+                let began = self.shared.clock.now();
+                self.shared.code.borrow_mut().turn(wait, wake.map(Wake::fd));
+                // The wait is no user code's time.
+                self.note_time(began + wait);
+                Duration::ZERO
+            }
+            Some(wake) if !wait.is_zero() => {
+                watch.lookers().rest();
+                self.shared.code.borrow().detached(&mut || wake.wait(Some(wait)));
+                watch.lookers().stir();
+                Duration::ZERO
+            }
+            _ => wait,
+        };
+        if let Some(wake) = wake {
+            // Before the looks for news, which follow.
+            wake.clear();
+        }
+        self.intake.polled.clear();
+        let (max, consumer, polled) = (self.config.bounds.poll_events_max, &mut self.consumer, &mut self.intake.polled);
+        if wait.is_zero() {
+            return Ok(consumer.poll(wait, max, polled)?);
+        }
+        let mut change = Ok(None);
+        self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
+        Ok(change?)
+    }
+
+    /// Gives what was polled to the readers that accept it.
+    fn give(&mut self) {
+        let mut slots = self.shared.slots.borrow_mut();
+        let mut queued = self.shared.queued.borrow_mut();
+        let mut accepted = 0;
+        for event in self.intake.polled.drain(..) {
+            let number = slots.of(&event);
+            if queued.len() <= number {
+                queued.resize(number + 1, 0);
+            }
+            let (offset, size) = (event.offset, event.size());
+            let event = Rc::new(event);
+            self.assignment.take(number, offset, |reader| {
+                queued[number] += size;
+                accepted += 1;
+                self.intake.given[reader].push(Unit::Event(event.clone()));
+            });
+        }
+        self.shared.counters.borrow_mut().events += accepted;
+        for (reader, units) in self.dataflow.readers.iter_mut().zip(&mut self.intake.given) {
+            if !units.is_empty() {
+                reader.input.send_batch(units);
+                reader.was_given = true;
+                units.clear();
+            }
+        }
+    }
+
+    pub(super) fn ease_pressure(&mut self) -> Result<(), Stopped> {
+        let bounds = &self.config.bounds;
+        let queued = self.shared.queued.borrow();
+        let marks = (bounds.queued_bytes_high, bounds.queued_bytes_low);
+        let full = self.delivery.is_full(&self.dataflow.staged);
+        let (pause, resume) = self.assignment.back_pressure(&queued, marks, full);
+        if !pause.is_empty() {
+            self.consumer.pause(&pause)?;
+        }
+        if !resume.is_empty() {
+            self.consumer.resume(&resume)?;
+        }
+        Ok(())
+    }
+}

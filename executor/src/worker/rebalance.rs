@@ -1,0 +1,161 @@
+//! Partitions come and go: what came starts where the group has come to, and what goes takes along what waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::{Stopped, Worker};
+use crate::broker::{BrokerError, Change};
+use crate::code::Code;
+use crate::config::Guarantee;
+use crate::event::message::{Event, TopicPartition};
+
+impl<C: Code> Worker<C> {
+    /// Acts on a change of this member's partitions.
+    pub(super) fn change(&mut self, change: Change) -> Result<(), Stopped> {
+        match change {
+            Change::Assigned(names) => {
+                self.look_at_partitions(&names)?;
+                names.iter().for_each(|name| self.restore.want(name));
+                self.arrivals.come(names);
+                self.take_over()
+            }
+            Change::Revoked(names) => {
+                self.await_calls_of(&names)?;
+                let committed = self.flush()?;
+                if !committed {
+                    warn!("partitions are revoked before everything of them was committed: it comes again");
+                }
+                self.let_go(&names, committed)
+            }
+            Change::Lost(names) => self.let_go(&names, false),
+        }
+    }
+
+    /// Partitions go to another member. Unless everything was `committed`, nothing that is not may
+    /// be committed any more, and what stays here starts over.
+    fn let_go(&mut self, names: &[TopicPartition], committed: bool) -> Result<(), Stopped> {
+        let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
+        self.give_up(names)?;
+        self.consumer.release(names)?;
+        if !committed && is_clear && self.config.guarantee == Guarantee::ExactlyOnce {
+            self.start_over()?;
+        }
+        Ok(())
+    }
+
+    /// Lets pending calls that hold events of these partitions come to their end, for a while.
+    fn await_calls_of(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
+        let asked =
+            |event: &Event| names.iter().any(|name| name.partition == event.partition && name.topic == event.topic);
+        let deadline = self.shared.clock.now() + self.config.bounds.revoke_wait_max;
+        while self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits_for(&asked))
+            && self.shared.clock.now() < deadline
+        {
+            self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            self.run_epoch(false);
+            self.deliver(false)?;
+        }
+        Ok(())
+    }
+
+    /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
+    /// asked again at the next turn.
+    pub(super) fn take_over(&mut self) -> Result<(), Stopped> {
+        // A transaction in doubt may hold writes to tables of a partition that comes back.
+        let now = self.shared.clock.now();
+        let names = if self.delivery.is_in_doubt() { Vec::new() } else { self.take_ready(now) };
+        if names.is_empty() {
+            return self.start_partitions();
+        }
+        match self.start_on(&names) {
+            Err(BrokerError::Retriable(why)) => self.wait_to_start(names, &why, now),
+            left => {
+                self.arrivals.started();
+                let left = left?;
+                if !left.is_empty() {
+                    info!(topic = %left[0].topic, partition = left[0].partition, partitions = left.len(), "partitions wait for a leader, this one first");
+                    self.arrivals.wait_for_leaders(left, now + self.config.bounds.unblock_after);
+                }
+            }
+        }
+        // They are known now: a start that fails is tried again without asking once more.
+        self.start_partitions()
+    }
+
+    /// The committed offsets of partitions that came are not known yet. After a while the cause may be an open
+    /// transaction of a member that is gone.
+    fn wait_to_start(&mut self, names: Vec<TopicPartition>, why: &str, now: Duration) {
+        debug!(error = %why, "partitions wait to be started");
+        if self.arrivals.have_waited(now, self.config.bounds.unblock_after) {
+            info!(error = %why, "partitions wait to be started");
+            if self.consumer.committed(&names).is_err() {
+                info!("aborting open transactions of members that are gone");
+                self.consumer.unblock(&names);
+            }
+        }
+        self.arrivals.put_back(names);
+    }
+
+    /// Takes the partitions out of those that came whose tables are whole.
+    fn take_ready(&mut self, now: Duration) -> Vec<TopicPartition> {
+        let restore = &self.restore;
+        self.arrivals.take_ready(now, self.config.bounds.start_wait_max, |name| restore.is_ready(name))
+    }
+
+    /// Takes partitions over. Gives back those that no broker leads at the moment.
+    fn start_on(&mut self, names: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
+        let mut counts = BTreeMap::new();
+        for name in names {
+            if !counts.contains_key(&name.topic) {
+                let count = self.shared.directory.partitions(&name.topic)?;
+                counts.insert(name.topic.clone(), count.unwrap_or(0));
+            }
+        }
+        let takeover = {
+            let mut slots = self.shared.slots.borrow_mut();
+            self.assignment.add(names, &counts, &mut slots, self.consumer.as_mut())?
+        };
+        self.warn_of_restarts(&takeover);
+        Ok(takeover.leaderless)
+    }
+
+    /// Starts the consumer on partitions that stand still; a broker that does not answer is asked
+    /// again at the next turn.
+    pub(super) fn start_partitions(&mut self) -> Result<(), Stopped> {
+        match self.assignment.start(self.consumer.as_mut()) {
+            Err(BrokerError::Retriable(why)) => {
+                info!(error = %why, "partitions wait to be started");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Drops queues, windows and awaits of partitions that are no longer ours.
+    pub(super) fn give_up(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
+        let numbers: Vec<usize> = {
+            let mut slots = self.shared.slots.borrow_mut();
+            names.iter().map(|name| slots.number(&name.topic, name.partition)).collect()
+        };
+        let gone = |number: usize| numbers.contains(&number);
+        for reader in &self.dataflow.readers {
+            if let Some(window) = &reader.window {
+                window.borrow_mut().drop_partitions(&gone);
+            }
+            reader.stage.borrow_mut().drop_partitions(&gone);
+        }
+        let mut queued = self.shared.queued.borrow_mut();
+        for &number in &numbers {
+            if let Some(bytes) = queued.get_mut(number) {
+                *bytes = 0;
+            }
+        }
+        self.assignment.remove(&numbers);
+        self.delivery.give_up(names);
+        self.arrivals.drop(names);
+        let left = self.assignment.names().chain(self.arrivals.names());
+        Ok(self.restore.release(names, left, &mut self.shared.tables.borrow_mut())?)
+    }
+}

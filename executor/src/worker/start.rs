@@ -1,0 +1,172 @@
+//! A worker's start: its parts, what it knows before the first event, and the group that it joins.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use kaspr_ir::plan::{Plan, ReaderId, Table, Topics};
+
+use super::arrivals::Arrivals;
+use super::pace::Pace;
+use super::poll::{Intake, Sleep};
+use super::restarts::Restarts;
+use super::{Stopped, Worker};
+use crate::assignment::Assignment;
+use crate::assignment::slots::Slots;
+use crate::broker::directory::Directory;
+use crate::broker::{BrokerError, Changelog, Consumer, Producer, Subscription};
+use crate::check::counts::Counts;
+use crate::check::topics::reserved;
+use crate::clock::Clock;
+use crate::code::{Code, Fault};
+use crate::config::{Config, Guarantee};
+use crate::dataflow::Dataflow;
+use crate::delivery::Delivery;
+use crate::guard::{CRASHES_MAX, Guard};
+use crate::stage::condemned::{Condemned, Sentence};
+use crate::stage::program::Defaults;
+use crate::stage::shared::Shared;
+use crate::status::counters::SharedCounters;
+use crate::status::stall::Stalls;
+use crate::tables::restore::Restore;
+use crate::tables::{Tables, changelog};
+
+/// What a worker is made of.
+pub struct Parts<C: Code> {
+    /// What to run.
+    pub plan: Rc<Plan>,
+    /// How to run it.
+    pub config: Config,
+    /// User code, loaded.
+    pub code: Rc<RefCell<C>>,
+    /// Where events come from.
+    pub consumer: Box<dyn Consumer>,
+    /// Where records go to.
+    pub producer: Box<dyn Producer>,
+    /// Topics that are written; user code stages into them too.
+    pub directory: Directory,
+    /// Where tables live. User code has the same tables in its hands.
+    pub tables: Rc<RefCell<Tables>>,
+    /// Where tables come back from. `None`: their store is all there is of them.
+    pub changelog: Option<Box<dyn Changelog>>,
+    /// Tells the time.
+    pub clock: Rc<dyn Clock>,
+    /// The table of counters.
+    pub counters: SharedCounters,
+    /// Recognises events that end the process.
+    pub guard: Guard,
+}
+
+impl<C: Code> Parts<C> {
+    /// Lets whatever comes from outside ring the worker's bell. False: the consumer does not.
+    fn hang_bells(&mut self) -> bool {
+        let Some(wake) = self.guard.watch.wake() else { return false };
+        let bell = wake.bell();
+        self.producer.rings(&bell);
+        self.changelog.iter_mut().for_each(|changelog| changelog.rings(&bell));
+        self.consumer.rings(&bell)
+    }
+}
+
+impl<C: Code> Worker<C> {
+    /// Renders the plan and joins the group. The code is loaded already: what fails there fails
+    /// before anyone is disturbed.
+    pub fn start(mut parts: Parts<C>) -> Result<Worker<C>, Stopped> {
+        let is_woken = parts.hang_bells();
+        let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
+            parts;
+        let restore = Restore::new(&plan, &config, changelog);
+        follow_changelogs(&restore, &mut tables.borrow_mut(), (&plan, &config, &directory))?;
+        directory.begin(reserved(&plan, &config.app), clock.clone());
+        let shared = Rc::new(Shared {
+            code,
+            directory,
+            counters,
+            clock,
+            tables,
+            slots: RefCell::new(Slots::watched(guard.watch.clone())),
+            tracks: RefCell::default(),
+            queued: RefCell::default(),
+            order: Cell::default(),
+            revision: plan.revision.as_str().into(),
+            watch: guard.watch.clone(),
+            condemned: RefCell::default(),
+            recent: RefCell::default(),
+        });
+        guard.watch.set_stall_after(config.stall_after);
+        let dataflow = Dataflow::start(&plan, &Defaults::of(&config), config.bounds.window_bytes_max, &shared);
+        condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
+        let delivery = Delivery::start(producer, &plan, &config)?;
+        consumer.subscribe(&subscriptions(&plan))?;
+        Ok(Worker {
+            sleep: Sleep::new(is_woken),
+            intake: Intake::of(&dataflow),
+            assignment: Assignment::new(&plan, &config),
+            arrivals: Arrivals::default(),
+            pace: Pace::new(&config),
+            counts: Counts::new(&plan, &config),
+            restarts: Restarts::default(),
+            stalls: Stalls::new(config.stall_after),
+            config,
+            shared,
+            consumer,
+            dataflow,
+            delivery,
+            restore,
+            guard,
+        })
+    }
+}
+
+/// Where tables come back from their changelogs, they follow them from the first write on.
+fn follow_changelogs(
+    restore: &Restore,
+    tables: &mut Tables,
+    (plan, config, directory): (&Plan, &Config, &Directory),
+) -> Result<(), BrokerError> {
+    if restore.has_changelogs() {
+        tables.follow_changelogs(restore.fed(), config.guarantee == Guarantee::ExactlyOnce);
+        tables.limit(changelog_limits(plan, config, directory)?);
+    }
+    Ok(())
+}
+
+/// The largest record that each table's changelog takes.
+fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Result<Vec<usize>, BrokerError> {
+    let limit = |table: &Table| {
+        let topic = directory.admin(|admin| admin.topic(&changelog(&config.app, &table.name)))?;
+        Ok(topic.map_or(usize::MAX, |topic| topic.message_bytes_max))
+    };
+    plan.tables.iter().map(limit).collect()
+}
+
+/// What has ended the process too often fails when it comes.
+fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
+    let readers = (0..).map(ReaderId).zip(&plan.readers);
+    for (id, reader) in readers {
+        let name = &plan[reader.agents[0]].name;
+        for crash in guard.condemned().into_iter().filter(|crash| crash.reader == *name) {
+            let what = if crash.events > 1 { "a batch that begins with it" } else { "it" };
+            let why =
+                format!("the process ended {CRASHES_MAX} times in a row while {what} ran, last in {}", crash.place());
+            let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
+            let sentence = Sentence { fault: Fault::new("ProcessCrash", why), site: crash.call.clone() };
+            condemned.condemn(id, partition, crash.offset, sentence);
+        }
+    }
+}
+
+fn subscriptions(plan: &Plan) -> Vec<Subscription> {
+    let mut subscriptions: Vec<Subscription> = Vec::new();
+    for reader in &plan.readers {
+        let read: Vec<_> = match &reader.topics {
+            Topics::Names(names) => names.iter().map(|name| Subscription::Topic(name.as_str().into())).collect(),
+            Topics::Pattern(pattern) => vec![Subscription::Pattern(pattern.clone())],
+        };
+        for subscription in read {
+            if !subscriptions.contains(&subscription) {
+                subscriptions.push(subscription);
+            }
+        }
+    }
+    subscriptions
+}
