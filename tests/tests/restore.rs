@@ -85,6 +85,10 @@ impl Code for Counter {
         Called::End
     }
 
+    fn release(&mut self, _: &Self::Value, _: With<'_, Self::Value>) -> Called<Self::Value> {
+        Called::End
+    }
+
     fn take(&mut self, _: Ticket) -> Option<Called<String>> {
         None
     }
@@ -107,7 +111,7 @@ impl Code for Counter {
         Ok(Vec::new())
     }
 
-    fn waits(&self) -> bool {
+    fn waits(&self, _: bool) -> bool {
         false
     }
 

@@ -68,6 +68,10 @@ impl Code for Stub {
         Called::End
     }
 
+    fn release(&mut self, _: &Self::Value, _: With<'_, Self::Value>) -> Called<Self::Value> {
+        Called::End
+    }
+
     fn take(&mut self, _: Ticket) -> Option<Called<String>> {
         None
     }
@@ -90,7 +94,7 @@ impl Code for Stub {
         Ok(Vec::new())
     }
 
-    fn waits(&self) -> bool {
+    fn waits(&self, _: bool) -> bool {
         false
     }
 

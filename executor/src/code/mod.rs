@@ -83,6 +83,9 @@ pub trait Code: 'static {
     /// The next value of a generator that a call gave.
     fn next(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
+    /// Lets go of a generator that has further values: its clean-up runs, and what it still gives is dropped.
+    fn release(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
+
     /// What a ticket came to, once: `None` while it is pending.
     fn take(&mut self, ticket: Ticket) -> Option<Called<Self::Value>>;
 
@@ -101,8 +104,9 @@ pub trait Code: 'static {
     /// What a headers selector returned.
     fn headers(&mut self, value: &Self::Value) -> Result<Vec<Header>, Fault>;
 
-    /// Whether something waits inside the code for time to pass or the world to answer.
-    fn waits(&self) -> bool;
+    /// Whether something waits inside the code for time to pass or the world to answer; if the worker
+    /// `is_busy`, whether some of it may go on now.
+    fn waits(&self, is_busy: bool) -> bool;
 
     /// Lets what waits go on: until some ticket is finished, `wake` is readable or `wait` is over.
     fn turn(&mut self, wait: Duration, wake: Option<RawFd>);

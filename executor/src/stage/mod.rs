@@ -292,7 +292,8 @@ impl<C: Code> Stage<C> {
                 Some(called) => self.with_machine(|machine| walk.resume(machine, called)),
                 None => {
                     self.shared.code.borrow_mut().cancel(ticket);
-                    self.too_late(&walk)
+                    let (site, fault) = self.too_late(&walk);
+                    self.with_machine(|machine| walk.give_up(machine, site, fault))
                 }
             };
             self.settle(id, walk, outcome);
@@ -305,9 +306,9 @@ impl<C: Code> Stage<C> {
     }
 
     /// The event of a walk whose await takes too long fails where it waits.
-    fn too_late(&self, walk: &Walk<C::Value>) -> Outcome {
+    fn too_late(&self, walk: &Walk<C::Value>) -> (SiteId, Fault) {
         let site = walk.pending_site(&self.program).unwrap_or(self.program.decoding);
-        Outcome::Failed(site, Fault::timeout(self.site(site).limit))
+        (site, Fault::timeout(self.site(site).limit))
     }
 
     fn wake_held(&mut self) {

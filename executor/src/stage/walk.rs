@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
+use tracing::warn;
 
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
@@ -91,8 +92,18 @@ impl<V> Default for Draft<V> {
 /// What a pending ticket will give its result to.
 #[derive(Debug)]
 enum Waiting<V> {
-    Call { at: Address, value: V, via: Passed<V> },
+    Call {
+        at: Address,
+        value: V,
+        via: Passed<V>,
+    },
     Values(Steps<V>),
+    /// The clean-up of a generator: the event has failed already.
+    Release {
+        of: SiteId,
+        site: SiteId,
+        fault: Fault,
+    },
 }
 
 /// One event's way through a program.
@@ -125,6 +136,40 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
 
     /// Goes on until all values arrived, something is pending or something failed.
     pub fn run<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>) -> Outcome {
+        match self.go_on(machine) {
+            Outcome::Failed(site, fault) => self.fail(machine, site, fault),
+            outcome => outcome,
+        }
+    }
+
+    /// The event fails: generators that have further values are let go of, the innermost first, before
+    /// another event begins.
+    fn fail<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, site: SiteId, fault: Fault) -> Outcome {
+        self.deferred.clear();
+        while let Some(point) = self.stack.pop() {
+            let Point::Values(Steps { agent, site: of, values, via, .. }) = point else { continue };
+            let (limit, row) = (machine.program.sites[of.0].limit, machine.program.sites[of.0].counter);
+            let with = With { agent, tables: &[], frame: &self.frame, via: via.as_ref(), limit, row };
+            match machine.code.release(&values, with) {
+                Called::Pending(ticket) => {
+                    self.waiting = Some(Waiting::Release { of, site, fault });
+                    return Outcome::Pending(ticket);
+                }
+                called => released(machine.program, of, &called),
+            }
+        }
+        Outcome::Failed(site, fault)
+    }
+
+    /// Gives up what is pending: the event fails there, if it has not failed already.
+    pub fn give_up<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, site: SiteId, fault: Fault) -> Outcome {
+        match self.waiting.take() {
+            Some(Waiting::Release { site, fault, .. }) => self.fail(machine, site, fault),
+            _ => self.fail(machine, site, fault),
+        }
+    }
+
+    fn go_on<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>) -> Outcome {
         loop {
             let stopped = match self.stack.pop() {
                 Some(Point::Value { at, value, via }) => self.follow(machine, at, value, via),
@@ -153,6 +198,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     pub fn pending_site(&self, program: &Program) -> Option<SiteId> {
         match self.waiting.as_ref()? {
             Waiting::Values(steps) => Some(steps.site),
+            Waiting::Release { of, .. } => Some(*of),
             Waiting::Call { at, .. } => match &program.instructions[*at] {
                 Instruction::Call { site, .. } => Some(*site),
                 _ => None,
@@ -169,9 +215,14 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                 Err(outcome) => Err(outcome),
             },
             Waiting::Values(steps) => self.next(machine, steps, called),
+            Waiting::Release { of, site, fault } => {
+                released(machine.program, of, &called);
+                Err(Outcome::Failed(site, fault))
+            }
         };
         match stopped {
             Ok(()) => self.run(machine),
+            Err(Outcome::Failed(site, fault)) => self.fail(machine, site, fault),
             Err(outcome) => outcome,
         }
     }
@@ -366,6 +417,15 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let (topic, partition, timestamp_ms) = (sent.topic.clone(), sent.partition, sent.timestamp_ms);
         drop(scratch);
         machine.code.sent(&topic, partition, timestamp_ms)
+    }
+}
+
+/// The clean-up of a generator has ended: its event fails in any case.
+fn released<V>(program: &Program, of: SiteId, called: &Called<V>) {
+    if let Called::Failed(Fault { kind, message, .. }) = called {
+        let site = &program.sites[of.0];
+        let (agent, operation) = (&*site.agent_name, &*site.operation);
+        warn!(agent, operation, kind, error = %message, "a generator failed while it was closed");
     }
 }
 

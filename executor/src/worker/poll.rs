@@ -142,7 +142,7 @@ impl<C: Code> Worker<C> {
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
         let watch = self.shared.watch.clone();
         let wake = watch.wake().filter(|_| self.sleep.is_woken);
-        let waits = self.shared.code.borrow().waits();
+        let waits = self.shared.code.borrow().waits(wait.is_zero());
         let wait = match wake {
             _ if waits => {
                 let began = self.shared.clock.now();

@@ -161,6 +161,10 @@ impl Code for Stub {
         values.borrow_mut().pop_front().map_or(Called::End, |value| Called::Value(Value::Text(value)))
     }
 
+    fn release(&mut self, _: &Self::Value, _: With<'_, Self::Value>) -> Called<Self::Value> {
+        Called::End
+    }
+
     fn take(&mut self, ticket: Ticket) -> Option<Called<Value>> {
         let (due, _) = self.pending.get(&ticket)?;
         if due.is_none_or(|due| due > self.world.clock.now()) {
@@ -189,7 +193,7 @@ impl Code for Stub {
         Ok(Vec::new())
     }
 
-    fn waits(&self) -> bool {
+    fn waits(&self, _: bool) -> bool {
         !self.pending.is_empty()
     }
 

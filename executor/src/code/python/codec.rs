@@ -7,15 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kaspr_ir::plan::Codec;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use super::json::{Decoder, Pick, Rest};
 use crate::code::{Encoded, Fault};
 use crate::event::message::Header;
 
 thread_local! {
-    /// The worker's decoder: its cache of keys lives as long as the thread.
-    static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+    /// The thread's decoder, which keeps its cache of keys.
+    static DECODER: RefCell<Option<Box<Decoder>>> = const { RefCell::new(None) };
 }
 
 /// Bytes to a value; JSON with a cache of keys.
@@ -49,12 +49,14 @@ pub fn decode_part(
 
 /// Bytes to a value, where no decoder is at hand.
 pub fn decode_plain(py: Python<'_>, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
-    DECODER.with_borrow_mut(|decoder| {
-        if decoder.is_none() {
-            *decoder = Some(Decoder::new(py).map_err(|error| decoding(py, &error))?);
-        }
-        decode(py, decoder.as_mut().expect("it was just made"), codec, bytes)
-    })
+    // What decodes may run code of the user, a finaliser for one, which decodes again.
+    let mut decoder = match DECODER.take() {
+        Some(decoder) => decoder,
+        None => Box::new(Decoder::new(py).map_err(|error| decoding(py, &error))?),
+    };
+    let decoded = decode(py, &mut decoder, codec, bytes);
+    DECODER.replace(Some(decoder));
+    decoded
 }
 
 /// Whether [`decode`] would accept the bytes.
@@ -158,13 +160,23 @@ pub fn headers(_py: Python<'_>, value: &Bound<'_, PyAny>) -> Result<Vec<Header>,
         .map_err(|_| broken(format!("headers are a dict or a list of pairs, not {}", type_name(value))))?;
     let mut headers = Vec::new();
     for pair in pairs {
-        let pair = pair.and_then(|pair| pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>());
-        let (name, value) = pair.map_err(|_| broken("headers are a dict or a list of pairs".to_owned()))?;
+        let pair = pair.map_err(|_| broken("headers are a dict or a list of pairs".to_owned()))?;
+        let (name, value) = halves(&pair)
+            .ok_or_else(|| broken(format!("headers are pairs of a name and a value, not {}", type_name(&pair))))?;
         let name: String =
             name.extract().map_err(|_| broken(format!("the name of a header is a str, not {}", type_name(&name))))?;
         headers.push(header(name, &value)?);
     }
     Ok(headers)
+}
+
+/// Name and value of a header: a tuple or, as JSON has pairs, a list.
+fn halves<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    match pair.cast::<PyList>() {
+        Ok(list) if list.len() == 2 => Some((list.get_item(0).ok()?, list.get_item(1).ok()?)),
+        Ok(_) => None,
+        Err(_) => pair.extract().ok(),
+    }
 }
 
 fn header(name: String, value: &Bound<'_, PyAny>) -> Result<Header, Fault> {

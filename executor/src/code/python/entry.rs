@@ -1,73 +1,122 @@
 //! What user code reaches through `context`: the app, the event, and what can be done with them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use kaspr_ir::plan::Codec;
+use kaspr_ir::plan::{AgentId, Codec};
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use super::codec;
+use super::home::{Home, calm, elsewhere};
 use super::runtime::{Running, Runtime};
-use super::value::Value;
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
-use crate::code::{Encoded, Fault, Via};
+use crate::code::{Encoded, Fault};
 use crate::event::frame::Unit;
-use crate::event::message::{Event, TopicName};
+use crate::event::message::{Event, Header, TopicName};
 
-/// Carries the event that runs into a coroutine's context variable.
-#[pyclass(unsendable, module = "kaspr")]
+/// Carries the event and agent that run into a context variable: of a coroutine, a task or a timer.
+#[pyclass(frozen, module = "kaspr")]
 pub struct Entry {
-    /// The event.
-    pub running: Running,
+    /// Whose code it is.
+    pub agent: Option<AgentId>,
+    /// The event; `None` in `init`.
+    pub running: Option<Home<Running>>,
+}
+
+impl Entry {
+    /// For a call.
+    pub fn of(running: Running) -> Entry {
+        Entry { agent: Some(running.agent), running: Some(Home::new(Rc::new(running))) }
+    }
 }
 
 /// `context`: one object everywhere.
-#[pyclass(unsendable, mapping, module = "kaspr")]
+#[pyclass(frozen, mapping, module = "kaspr")]
 pub struct Context {
     /// Finds the event that runs.
-    pub runtime: Rc<Runtime>,
+    pub runtime: Arc<Runtime>,
     /// How each agent's reader reads keys and values.
-    pub codecs: Rc<Vec<(Codec, Codec)>>,
+    pub codecs: Arc<Vec<(Codec, Codec)>>,
     /// `context["app"]`.
     pub app: Py<AppView>,
 }
 
 #[pymethods]
 impl Context {
-    fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-        match name {
-            "app" => Ok(self.app.clone_ref(py).into_any()),
-            "event" => self.event(py),
-            other => Err(PyKeyError::new_err(other.to_owned())),
+    fn __getitem__(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        calm(|| match name.extract::<&str>() {
+            Ok("app") => Ok(self.app.clone_ref(py).into_any()),
+            Ok("event") => self.event(py),
+            _ => Err(PyKeyError::new_err(name.clone().unbind())),
+        })
+    }
+
+    fn __contains__(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match name.extract::<&str>() {
+            Ok("app") => Ok(true),
+            Ok("event") => Ok(self.running(py)?.is_some()),
+            _ => Ok(false),
         }
     }
 
-    fn __contains__(&self, py: Python<'_>, name: &str) -> bool {
-        name == "app" || name == "event" && self.runtime.current(py).is_some()
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyList::new(py, self.keys(py)?)?.try_iter()?.into_any())
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.keys(py)?.len())
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "<context>"
     }
 
     #[pyo3(signature = (name, default=None))]
-    fn get(&self, py: Python<'_>, name: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        if self.__contains__(py, name) {
+    fn get(&self, py: Python<'_>, name: &Bound<'_, PyAny>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        if self.__contains__(py, name)? {
             return self.__getitem__(py, name);
         }
         Ok(default.unwrap_or_else(|| py.None()))
     }
 
-    fn keys(&self, py: Python<'_>) -> Vec<&'static str> {
-        if self.__contains__(py, "event") { vec!["app", "event"] } else { vec!["app"] }
+    fn keys(&self, py: Python<'_>) -> PyResult<Vec<&'static str>> {
+        Ok(if self.running(py)?.is_some() { vec!["app", "event"] } else { vec!["app"] })
+    }
+
+    fn values(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        Ok(self.items(py)?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn items(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, Py<PyAny>)>> {
+        let mut items = vec![("app", self.app.clone_ref(py).into_any())];
+        if self.running(py)?.is_some() {
+            items.push(("event", self.event(py)?));
+        }
+        Ok(items)
     }
 }
 
 impl Context {
+    fn running(&self, py: Python<'_>) -> PyResult<Option<Running>> {
+        self.runtime.current(py, "context[\"event\"]")
+    }
+
     fn event(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let running = self.runtime.current(py).ok_or_else(|| PyKeyError::new_err("event"))?;
+        let running = self.running(py)?.ok_or_else(|| PyKeyError::new_err("event"))?;
         let codecs = &self.codecs[running.agent.index()];
+        let via = running.via.as_ref();
         let view = |event: &Rc<Event>| {
-            Py::new(py, EventView { event: event.clone(), codecs: codecs.clone(), via: running.via.clone() })
+            let view = EventView {
+                event: Arc::new(Seen::new(event)),
+                codecs: codecs.clone(),
+                key: via.and_then(|via| via.key.as_ref()).map(|key| key.object.clone_ref(py)),
+                headers: via.and_then(|via| via.headers.clone()),
+            };
+            Py::new(py, view)
         };
         match &running.frame.unit {
             Unit::Event(event) => Ok(view(event)?.into_any()),
@@ -79,34 +128,61 @@ impl Context {
     }
 }
 
+/// An event as user code sees it, on whichever thread.
+struct Seen {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    timestamp_ms: i64,
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    headers: Vec<Header>,
+}
+
+impl Seen {
+    fn new(event: &Event) -> Seen {
+        Seen {
+            topic: event.topic.to_string(),
+            partition: event.partition,
+            offset: event.offset,
+            timestamp_ms: event.timestamp_ms,
+            key: event.key.clone(),
+            value: event.value.clone(),
+            headers: event.headers.clone(),
+        }
+    }
+}
+
 /// `context["event"]`.
-#[pyclass(unsendable, name = "Event", module = "kaspr")]
+#[pyclass(frozen, name = "Event", module = "kaspr")]
 pub struct EventView {
-    event: Rc<Event>,
+    event: Arc<Seen>,
     codecs: (Codec, Codec),
-    via: Option<Rc<Via<Value>>>,
+    /// The key that the selector of a channel gave.
+    key: Option<Py<PyAny>>,
+    /// The headers that the selector of a channel gave.
+    headers: Option<Vec<Header>>,
 }
 
 #[pymethods]
 impl EventView {
     #[getter]
     fn key(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.via.as_ref().and_then(|via| via.key.as_ref()) {
-            Some(key) => Ok(key.object.clone_ref(py)),
+        calm(|| match &self.key {
+            Some(key) => Ok(key.clone_ref(py)),
             None => codec::decode_plain(py, &self.codecs.0, self.event.key.as_deref()).map_err(raise),
-        }
+        })
     }
 
     #[getter]
     fn value(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        codec::decode_plain(py, &self.codecs.1, self.event.value.as_deref()).map_err(raise)
+        calm(|| codec::decode_plain(py, &self.codecs.1, self.event.value.as_deref()).map_err(raise))
     }
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
-        let given = self.via.as_ref().and_then(|via| via.headers.as_ref());
-        for (name, value) in given.unwrap_or(&self.event.headers) {
+        for (name, value) in self.headers.as_ref().unwrap_or(&self.event.headers) {
             headers.set_item(name, bytes_or_none(py, value.as_ref()))?;
         }
         Ok(headers)
@@ -119,9 +195,9 @@ impl EventView {
 }
 
 /// `context["event"].message`.
-#[pyclass(unsendable, name = "Message", module = "kaspr")]
+#[pyclass(frozen, name = "Message", module = "kaspr")]
 pub struct MessageView {
-    event: Rc<Event>,
+    event: Arc<Seen>,
 }
 
 #[pymethods]
@@ -165,14 +241,12 @@ impl MessageView {
 }
 
 /// `context["app"]`.
-#[pyclass(unsendable, name = "App", module = "kaspr")]
+#[pyclass(frozen, name = "App", module = "kaspr")]
 pub struct AppView {
     /// Finds the event that runs.
-    pub runtime: Rc<Runtime>,
-    /// Topics that may be written.
-    pub directory: Directory,
-    /// Stamps records.
-    pub clock: Rc<dyn Clock>,
+    pub runtime: Arc<Runtime>,
+    /// Where records are staged.
+    pub outbox: Home<Outbox>,
     /// A `logging.Logger`.
     #[pyo3(get)]
     pub log: Py<PyAny>,
@@ -182,6 +256,14 @@ pub struct AppView {
     /// Tables by name.
     #[pyo3(get)]
     pub tables: Py<PyDict>,
+}
+
+/// What stages the records of `send`.
+pub struct Outbox {
+    /// Topics that may be written.
+    pub directory: Directory,
+    /// Stamps records.
+    pub clock: Rc<dyn Clock>,
 }
 
 #[pymethods]
@@ -200,22 +282,25 @@ impl AppView {
         key_serializer: Option<&str>,
         value_serializer: Option<&str>,
     ) -> PyResult<Finished> {
-        let running = self.runtime.current(py).filter(|running| !running.frame.closed.get());
-        let running =
-            running.ok_or_else(|| PyRuntimeError::new_err("send() works only while an event is processed"))?;
-        let topic: TopicName = topic.into();
-        let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
-        let has_key = key.as_ref().is_some_and(|key| !key.is_none());
-        let has_key = has_key && encode(py, key_serializer.unwrap_or("raw"), key, &mut key_bytes)?;
-        let key = has_key.then_some(key_bytes.as_slice());
-        let value =
-            encode(py, value_serializer.unwrap_or("json"), value, &mut value_bytes)?.then_some(value_bytes.as_slice());
-        let headers = headers.map_or(Ok(Vec::new()), |headers| codec::headers(py, &headers)).map_err(raise)?;
-        let partition = self.directory.place(&topic, partition, key).map_err(raise)?;
-        self.directory.check_size(&topic, key, value, &headers).map_err(raise)?;
-        let mut scratch = running.frame.scratch.borrow_mut();
-        scratch.send(&topic, partition, self.clock.wall_ms(), (key, value), headers);
-        Ok(Finished { topic: topic.to_string(), partition })
+        calm(|| {
+            let outbox = self.outbox.get().ok_or_else(|| elsewhere("send()"))?;
+            let running = self.runtime.current(py, "send()")?.filter(|running| !running.frame.closed.get());
+            let running =
+                running.ok_or_else(|| PyRuntimeError::new_err("send() works only while an event is processed"))?;
+            let topic: TopicName = topic.into();
+            let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+            let has_key = key.as_ref().is_some_and(|key| !key.is_none());
+            let has_key = has_key && encode(py, key_serializer.unwrap_or("raw"), key, &mut key_bytes)?;
+            let key = has_key.then_some(key_bytes.as_slice());
+            let has_value = encode(py, value_serializer.unwrap_or("json"), value, &mut value_bytes)?;
+            let value = has_value.then_some(value_bytes.as_slice());
+            let headers = headers.map_or(Ok(Vec::new()), |headers| codec::headers(py, &headers)).map_err(raise)?;
+            let partition = outbox.directory.place(&topic, partition, key).map_err(raise)?;
+            outbox.directory.check_size(&topic, key, value, &headers).map_err(raise)?;
+            let mut scratch = running.frame.scratch.borrow_mut();
+            scratch.send(&topic, partition, outbox.clock.wall_ms(), (key, value), headers);
+            Ok(Finished { topic: topic.to_string(), partition })
+        })
     }
 }
 
@@ -226,7 +311,7 @@ fn encode(py: Python<'_>, codec: &str, value: Option<Bound<'_, PyAny>>, out: &mu
 }
 
 /// What `send` returns: an awaitable that is finished.
-#[pyclass(unsendable, module = "kaspr")]
+#[pyclass(frozen, module = "kaspr")]
 pub struct Finished {
     topic: String,
     partition: i32,

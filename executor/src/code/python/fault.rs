@@ -1,9 +1,12 @@
 //! Exceptions as faults: class, message, the innermost line of the user's code.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTraceback;
+use pyo3::types::{PyString, PyTraceback};
+
+use super::output;
 
 use super::runtime::Runtime;
 use crate::code::{Fault, Trace};
@@ -11,25 +14,24 @@ use crate::code::{Fault, Trace};
 /// An exception kept until someone wants to read its traceback.
 struct Raised {
     error: Py<PyAny>,
-    runtime: Rc<Runtime>,
+    runtime: Arc<Runtime>,
 }
 
 impl Trace for Raised {
     fn text(&self) -> String {
         Python::attach(|py| {
             let text = self.runtime.text.bind(py).call1((self.error.bind(py),));
-            text.and_then(|text| text.extract()).unwrap_or_else(|_| "the traceback cannot be printed".to_owned())
+            let text = text.as_ref().ok().and_then(|text| text.cast::<PyString>().ok());
+            text.map_or_else(|| "the traceback cannot be printed".to_owned(), output::text)
         })
     }
 }
 
 /// The fault of an exception, whatever its class.
-pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Rc<Runtime>) -> Fault {
+pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
     let value = error.value(py);
     let kind = value.get_type().name().map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
-    let message = value
-        .str()
-        .map_or_else(|_| "the exception cannot be printed".to_owned(), |text| text.to_string_lossy().into_owned());
+    let message = value.str().map_or_else(|_| "the exception cannot be printed".to_owned(), |text| output::text(&text));
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
     // Taken as a value, the exception carries its traceback.
     let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
@@ -38,20 +40,27 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Rc<Runtime>) -> Fault {
 
 /// `file:line` of the innermost frame that stands in a spec.
 fn innermost(traceback: &Bound<'_, PyTraceback>, runtime: &Runtime) -> Option<String> {
-    let mut innermost = None;
-    let mut next = Some(traceback.clone().into_any());
+    let (mut innermost, mut next) = (None, Some(traceback.clone().into_any()));
+    // Frames of one function follow each other where it calls itself, by the hundred thousand perhaps.
+    let mut last: Option<(Bound<'_, PyAny>, bool)> = None;
     while let Some(entry) = next {
-        if let Some(at) = at(&entry, runtime) {
-            innermost = Some(at);
+        let code = entry.getattr("tb_frame").and_then(|frame| frame.getattr("f_code")).ok()?;
+        let is_ours = match &last {
+            Some((same, is_ours)) if same.is(&code) => *is_ours,
+            _ => file(&code).is_some_and(|file| runtime.files.contains(&file)),
+        };
+        last = Some((code, is_ours));
+        if is_ours {
+            innermost = Some(entry.clone());
         }
         next = entry.getattr("tb_next").ok().filter(|next| !next.is_none());
     }
-    innermost
+    let entry = innermost?;
+    let line: u32 = entry.getattr("tb_lineno").ok()?.extract().ok()?;
+    let code = entry.getattr("tb_frame").ok()?.getattr("f_code").ok()?;
+    Some(format!("{}:{line}", file(&code)?))
 }
 
-fn at(entry: &Bound<'_, PyAny>, runtime: &Runtime) -> Option<String> {
-    let code = entry.getattr("tb_frame").ok()?.getattr("f_code").ok()?;
-    let file: String = code.getattr("co_filename").ok()?.extract().ok()?;
-    let line: u32 = entry.getattr("tb_lineno").ok()?.extract().ok()?;
-    runtime.files.contains(&file).then(|| format!("{file}:{line}"))
+fn file(code: &Bound<'_, PyAny>) -> Option<String> {
+    code.getattr("co_filename").ok()?.extract().ok()
 }

@@ -33,7 +33,7 @@ impl Interpreter {
     pub fn run<R>(&self, run: impl FnOnce(Python<'_>) -> R) -> R {
         Python::attach(|py| {
             if let Err(error) = self.extend_path(py) {
-                tracing::warn!("Python's path could not be extended: {error}");
+                tracing::warn!(%error, "Python's path could not be extended");
             }
             run(py)
         })

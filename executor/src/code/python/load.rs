@@ -1,14 +1,15 @@
 //! Code blocks into namespaces, once per worker: what the user wrote runs here for the first time.
 //!
-//! Every block gets a namespace of its own that starts as a copy of its agent's init globals, and is
+//! Every block is a module of its own, whose names start as a copy of its agent's init globals. It is
 //! compiled with the file and lines of the YAML, so that every traceback points there.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kaspr_ir::plan::{AgentId, Block, BlockId, Function, FunctionId, LineMap, Place, Plan};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict};
 
 use super::fault::fault;
 use super::runtime::Runtime;
@@ -45,9 +46,21 @@ pub struct Loader<'a, 'py> {
     /// Whose blocks.
     pub plan: &'a Plan,
     /// Loop and tracebacks.
-    pub runtime: &'a Rc<Runtime>,
+    pub runtime: &'a Arc<Runtime>,
     /// `context`.
     pub context: Bound<'py, PyAny>,
+    /// Names of modules that are made.
+    pub modules: RefCell<BTreeSet<String>>,
+    /// Init functions that are generators, and have come to their `yield`.
+    pub lives: &'a RefCell<Vec<Life>>,
+}
+
+/// An init function that runs on when the worker ends.
+pub struct Life {
+    /// Whose it is.
+    pub agent: Option<AgentId>,
+    /// Runs the part behind its `yield`.
+    pub leave: Py<PyAny>,
 }
 
 impl<'py> Loader<'_, 'py> {
@@ -71,13 +84,14 @@ impl<'py> Loader<'_, 'py> {
         for id in first.into_iter().chain(rest) {
             let block = &self.plan[id];
             // What a block prints while it is loaded is its agent's word.
-            self.runtime.agent.set(owners.get(&block.owner).copied());
+            let agent = owners.get(&block.owner).copied();
+            self.runtime.set_agent(agent);
             let globals = block.init.and_then(|init| namespaces.get(&init));
-            let namespace = self.namespace(globals).map_err(|error| self.refused(block, &error))?;
+            let namespace = self.namespace(block, globals).map_err(|error| self.refused(block, &error))?;
             self.run(block, &namespace).map_err(|error| self.refused(block, &error))?;
             if let Some(Some(function)) = inits.get(&id) {
                 let function = &self.plan[*function];
-                self.call_init(&namespace, &function.name).map_err(|error| self.refused(block, &error))?;
+                self.call_init(agent, &namespace, &function.name).map_err(|error| self.refused(block, &error))?;
             }
             namespaces.insert(id, namespace);
         }
@@ -88,15 +102,28 @@ impl<'py> Loader<'_, 'py> {
         (0..self.plan.blocks.len()).map(|number| BlockId(u32::try_from(number).expect("a plan counts in u32")))
     }
 
-    fn namespace(&self, globals: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyDict>> {
-        if let Some(globals) = globals {
-            return globals.copy();
-        }
-        let namespace = PyDict::new(self.py);
-        namespace.set_item("__builtins__", self.py.import("builtins")?)?;
-        namespace.set_item("__name__", "__kaspr__")?;
-        namespace.set_item("context", &self.context)?;
-        Ok(namespace)
+    fn namespace(&self, block: &Block, globals: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyDict>> {
+        let names = match globals {
+            Some(globals) => globals.clone(),
+            None => [("context", &self.context)].into_py_dict(self.py)?,
+        };
+        let (name, file) = (self.module_name(block), &self.plan[block.file]);
+        Ok(self.runtime.module.bind(self.py).call1((name, file, names))?.cast_into()?)
+    }
+
+    /// A name by which Python finds the block's module, and that no module which is imported has:
+    /// `kaspr:orders/count`. No dot may stand in it: Python would look for a package.
+    fn module_name(&self, block: &Block) -> String {
+        let plain = |text: &str| text.replace('"', "").replace('.', "_");
+        let owner = block.owner.split_once(' ').map_or(block.owner.as_str(), |(_, owner)| owner);
+        let role = block.role.strip_prefix("operation ").unwrap_or(&block.role);
+        let name = format!("kaspr:{}/{}", plain(owner), plain(role).replace(' ', "/"));
+        let mut names = self.modules.borrow_mut();
+        let numbered = (2..).map(|number| format!("{name}/{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name));
+        let free = free.unwrap_or(name);
+        names.insert(free.clone());
+        free
     }
 
     fn run(&self, block: &Block, namespace: &Bound<'py, PyDict>) -> PyResult<()> {
@@ -124,15 +151,36 @@ impl<'py> Loader<'_, 'py> {
         compile.call1((tree, file, "exec"))
     }
 
-    fn call_init(&self, namespace: &Bound<'py, PyDict>, name: &str) -> PyResult<()> {
+    fn call_init(&self, agent: Option<AgentId>, namespace: &Bound<'py, PyDict>, name: &str) -> PyResult<()> {
         let Some(function) = namespace.get_item(name)? else {
             return Ok(());
         };
-        let result = function.call0()?;
-        if result.hasattr("__await__")? {
-            self.runtime.finish.bind(self.py).call1((result,))?;
+        let leave = self.runtime.enter.bind(self.py).call1((function.call0()?,))?;
+        if !leave.is_none() {
+            self.lives.borrow_mut().push(Life { agent, leave: leave.unbind() });
         }
         Ok(())
+    }
+
+    /// What gives tables their defaults: what each selector returns, a factory or a value.
+    pub fn defaults(&self, functions: &[Py<PyAny>]) -> Result<Vec<Option<Py<PyAny>>>, LoadError> {
+        let default = |id: FunctionId| {
+            let block = &self.plan[self.plan[id].block];
+            self.default(&functions[id.index()]).map_err(|error| self.refused(block, &error))
+        };
+        self.plan.tables.iter().map(|table| table.default.map(default).transpose()).collect()
+    }
+
+    fn default(&self, selector: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let selector = selector.bind(self.py);
+        if !selector.is_callable() {
+            return Ok(selector.clone().unbind());
+        }
+        let default = selector.call0()?;
+        match default.hasattr("__await__")? && !default.is_callable() {
+            true => Ok(self.runtime.finish.bind(self.py).call1((default,))?.unbind()),
+            false => Ok(default.unbind()),
+        }
     }
 
     fn find(

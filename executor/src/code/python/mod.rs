@@ -9,43 +9,45 @@ mod alarm;
 mod codec;
 mod entry;
 mod fault;
+mod home;
 mod interpreter;
 pub mod json;
 mod load;
+mod output;
+mod prepare;
 mod runtime;
 mod step;
 mod table;
 mod value;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{AgentId, Codec, FunctionId, Plan, ReaderId, TableId};
+use kaspr_ir::plan::{Codec, FunctionId, Plan, ReaderId};
 use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tracing::field::display;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::broker::directory::Directory;
 use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
 use crate::config::CALL_MAX;
 use crate::event::message::{Header, TopicName};
-use crate::event::shown::{SHOWN_BYTES_MAX, cut_bytes};
 use crate::guard::{NO_CALL, Rang, Watch};
 use crate::tables::Tables;
-use entry::{AppView, Context, Entry};
+use entry::Entry;
 pub use interpreter::{Interpreter, exit, prefix, version};
 use json::{Decoder, Pick, Rest};
 pub use load::LoadError;
-use load::Loader;
-use runtime::{Running, Runtime};
+use load::{Life, Loader};
+use prepare::{Prepared, end, internal};
+use runtime::{Now, Running, Runtime};
 use step::Step;
 use table::TableView;
 use value::Value;
@@ -88,7 +90,13 @@ struct Waiting {
 
 /// The user's Python.
 pub struct PythonCode {
-    runtime: Rc<Runtime>,
+    runtime: Arc<Runtime>,
+    /// The event whose plain function runs now.
+    now: Rc<Now>,
+    /// Init functions that run on at the end.
+    lives: Vec<Life>,
+    /// Writes what is printed and not ended by a line end.
+    end_lines: Py<PyAny>,
     functions: Vec<Callable>,
     tables: Vec<Py<TableView>>,
     decoder: Decoder,
@@ -98,67 +106,49 @@ pub struct PythonCode {
     rest: Rc<Rest>,
     waiting: BTreeMap<Ticket, Waiting>,
     tickets: u64,
-    /// Something awaitable has been seen: the loop may hold tasks.
-    has_awaited: bool,
 }
 
 impl PythonCode {
     /// Runs all blocks and init functions.
     pub fn load(py: Python<'_>, loading: Loading<'_>) -> Result<PythonCode, LoadError> {
         let plan = loading.plan;
-        PythonCode::prepare(py, &loading).map_err(|error| internal(py, &error)).and_then(
-            |(runtime, tables, context)| {
-                let functions = Loader { py, plan, runtime: &runtime, context }.functions()?;
-                let code = PythonCode::assemble(py, plan, runtime, functions, tables);
-                code.map_err(|error| internal(py, &error))
-            },
-        )
-    }
-
-    #[allow(clippy::type_complexity, reason = "three things that are made together")]
-    fn prepare<'py>(
-        py: Python<'py>,
-        loading: &Loading<'_>,
-    ) -> PyResult<(Rc<Runtime>, Vec<Py<TableView>>, Bound<'py, PyAny>)> {
-        let plan = loading.plan;
-        let files: BTreeSet<String> = plan.files.iter().cloned().collect();
-        let agents = plan.agents.iter().map(|agent| agent.name.clone()).collect();
-        let watched = (loading.watch.clone(), shortest_timeout(plan, loading.timeout));
-        let runtime = Rc::new(Runtime::start(py, files, agents, watched)?);
-        take_output(py, &runtime)?;
-        let tables: Vec<Py<TableView>> =
-            (0..plan.tables.len()).map(|number| view(py, loading, &runtime, number)).collect::<PyResult<_>>()?;
-        let by_name = PyDict::new(py);
-        for (table, view) in plan.tables.iter().zip(&tables) {
-            by_name.set_item(&table.name, view)?;
+        let prepared = Prepared::new(py, &loading).map_err(|error| internal(py, &error))?;
+        let lives = RefCell::default();
+        let context = prepared.context.bind(py).clone();
+        let loader =
+            Loader { py, plan, runtime: &prepared.runtime, context, modules: RefCell::default(), lives: &lives };
+        let functions = loader.functions().and_then(|functions| {
+            let defaults = loader.defaults(&functions)?;
+            Ok((functions, defaults))
+        });
+        match functions {
+            Ok((functions, defaults)) => {
+                PythonCode::assemble(py, plan, prepared, functions, defaults, lives.into_inner())
+                    .map_err(|error| internal(py, &error))
+            }
+            Err(error) => {
+                // What had started already is put away.
+                end(py, &prepared.runtime, &lives.into_inner(), &prepared.end_lines);
+                prepared.runtime.alarm.stop();
+                Err(error)
+            }
         }
-        let conf = py.import("types")?.getattr("SimpleNamespace")?.call0()?;
-        for (name, value) in &loading.settings {
-            conf.setattr(name.as_str(), value)?;
-        }
-        let app = AppView {
-            runtime: runtime.clone(),
-            directory: loading.directory.clone(),
-            clock: loading.clock.clone(),
-            log: py.import("logging")?.call_method1("getLogger", ("kaspr",))?.unbind(),
-            conf: conf.unbind(),
-            tables: by_name.unbind(),
-        };
-        let codecs = Rc::new(codecs(plan));
-        let context = Context { runtime: runtime.clone(), codecs, app: Py::new(py, app)? };
-        Ok((runtime, tables, Bound::new(py, context)?.into_any()))
     }
 
     fn assemble(
         py: Python<'_>,
         plan: &Plan,
-        runtime: Rc<Runtime>,
+        prepared: Prepared,
         functions: Vec<Py<PyAny>>,
-        tables: Vec<Py<TableView>>,
+        defaults: Vec<Option<Py<PyAny>>>,
+        lives: Vec<Life>,
     ) -> PyResult<PythonCode> {
-        for (table, view) in plan.tables.iter().zip(&tables) {
-            let default = table.default.map(|function| functions[function.index()].clone_ref(py));
-            view.borrow(py).default.replace(default);
+        let Prepared { runtime, now, tables, end_lines, .. } = prepared;
+        for (default, view) in defaults.into_iter().zip(&tables) {
+            if let Some(default) = default {
+                // It is set here alone.
+                let _ = view.get().default.set(default);
+            }
         }
         let functions = plan.functions.iter().zip(functions);
         let functions = functions.map(|(planned, function)| Callable {
@@ -168,6 +158,9 @@ impl PythonCode {
         });
         Ok(PythonCode {
             runtime,
+            now,
+            lives,
+            end_lines,
             functions: functions.collect(),
             tables,
             decoder: Decoder::new(py)?,
@@ -175,20 +168,15 @@ impl PythonCode {
             rest: Rc::default(),
             waiting: BTreeMap::new(),
             tickets: 0,
-            has_awaited: false,
         })
     }
 
-    /// Ends what still runs in the loop: the process is about to end.
+    /// Runs what user code does at its end, and ends what still runs: the process is about to end.
     pub fn close(&mut self) {
         Python::attach(|py| {
-            if let Err(error) = self.runtime.close.bind(py).call0() {
-                warn!(%error, "the event loop did not close");
-            }
-            let atexit = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
-            if let Err(error) = atexit {
-                warn!(%error, "an exit function of Python failed");
-            }
+            self.runtime.alarm.arm(NO_CALL as usize);
+            end(py, &self.runtime, &std::mem::take(&mut self.lives), &self.end_lines);
+            self.runtime.alarm.disarm(py);
         });
     }
 
@@ -220,8 +208,7 @@ impl PythonCode {
         with: With<'_, Value>,
         is_step: bool,
     ) -> Called<Value> {
-        self.has_awaited = true;
-        let entry = Py::new(py, Entry { running: Running::of(with) });
+        let entry = Py::new(py, Entry::of(Running::of(with)));
         let task = entry.and_then(|entry| {
             let step = Step::of(awaitable, &self.runtime, with.limit)?;
             self.runtime.start.bind(py).call1((step, entry))
@@ -267,11 +254,11 @@ impl PythonCode {
 
     fn enter(&self, with: With<'_, Value>) {
         let running = Running::of(with);
-        *self.runtime.running.borrow_mut() = Some(running);
+        self.now.replace(Some(running));
     }
 
     fn leave(&self) {
-        *self.runtime.running.borrow_mut() = None;
+        self.now.replace(None);
     }
 
     /// Tables by keyword for a function: the same at every call.
@@ -384,7 +371,7 @@ impl Code for PythonCode {
 
     fn call(&mut self, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
         Python::attach(|py| {
-            self.runtime.agent.set(Some(with.agent));
+            self.runtime.set_agent(Some(with.agent));
             self.runtime.alarm.arm(with.row);
             let called = self.called(py, function, value, with);
             self.in_time(py, called, with)
@@ -395,6 +382,14 @@ impl Code for PythonCode {
         Python::attach(|py| {
             self.runtime.alarm.arm(with.row);
             let called = self.stepped(py, values, with);
+            self.in_time(py, called, with)
+        })
+    }
+
+    fn release(&mut self, values: &Value, with: With<'_, Value>) -> Called<Value> {
+        Python::attach(|py| {
+            self.runtime.alarm.arm(with.row);
+            let called = self.released(py, values, with);
             self.in_time(py, called, with)
         })
     }
@@ -451,13 +446,10 @@ impl Code for PythonCode {
         Python::attach(|py| codec::headers(py, value.object.bind(py)))
     }
 
-    fn waits(&self) -> bool {
-        if !self.has_awaited {
-            return false;
-        }
+    fn waits(&self, is_busy: bool) -> bool {
         !self.waiting.is_empty()
             || Python::attach(|py| {
-                self.runtime.waits.bind(py).call0().and_then(|waits| waits.is_truthy()).unwrap_or(false)
+                self.runtime.waits.bind(py).call1((is_busy,)).and_then(|waits| waits.is_truthy()).unwrap_or(false)
             })
     }
 
@@ -510,7 +502,7 @@ impl PythonCode {
 
     fn stepped(&mut self, py: Python<'_>, values: &Value, with: With<'_, Value>) -> Called<Value> {
         let object = values.object.bind(py);
-        self.runtime.agent.set(Some(with.agent));
+        self.runtime.set_agent(Some(with.agent));
         self.enter(with);
         let step = if object.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
             object.call_method0("__anext__").map(|step| (step, true))
@@ -522,6 +514,20 @@ impl PythonCode {
             Ok((step, true)) => self.begin(py, &step, values, with, true),
             Ok((step, false)) => Called::Value(step.into()),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
+            Err(error) => Called::Failed(self.fault(py, &error)),
+        }
+    }
+
+    fn released(&mut self, py: Python<'_>, values: &Value, with: With<'_, Value>) -> Called<Value> {
+        let object = values.object.bind(py);
+        let is_async = object.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type;
+        self.runtime.set_agent(Some(with.agent));
+        self.enter(with);
+        let closed = object.call_method0(if is_async { "aclose" } else { "close" });
+        self.leave();
+        match closed {
+            Ok(closing) if is_async => self.begin(py, &closing, values, with, true),
+            Ok(_) => Called::End,
             Err(error) => Called::Failed(self.fault(py, &error)),
         }
     }
@@ -562,92 +568,5 @@ fn late(why: Rang, limit: Duration) -> Fault {
     match why {
         Rang::Call => Fault::timeout(limit),
         Rang::Event => Fault::new("Timeout", format!("the calls of the event took longer than {CALL_MAX:?} together")),
-    }
-}
-
-/// The shortest time that some call may take.
-fn shortest_timeout(plan: &Plan, default: Duration) -> Duration {
-    let steps = plan.agents.iter().flat_map(|agent| agent.steps.iter().filter_map(|step| step.timeout_ms));
-    let written = plan.agents.iter().filter_map(|agent| agent.timeout_ms).chain(steps).min();
-    written.map_or(default, |ms| Duration::from_millis(ms).min(default))
-}
-
-/// A fault of this program rather than of a block.
-fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
-    let fault = Fault::new("PythonStart", error.value(py).to_string());
-    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault: Box::new(fault) }
-}
-
-fn view(py: Python<'_>, loading: &Loading<'_>, runtime: &Rc<Runtime>, number: usize) -> PyResult<Py<TableView>> {
-    let id = TableId(u32::try_from(number).expect("a plan counts tables in u32"));
-    let table = &loading.plan[id];
-    let view = TableView {
-        id,
-        name: table.name.clone(),
-        global: table.global,
-        key_codec: table.key_codec.clone(),
-        value_codec: table.value_codec.clone(),
-        default: RefCell::default(),
-        tables: loading.tables.clone(),
-        runtime: runtime.clone(),
-    };
-    Py::new(py, view)
-}
-
-/// How each agent's reader reads keys and values: what `context["event"]` shows.
-fn codecs(plan: &Plan) -> Vec<(Codec, Codec)> {
-    let of = |agent: AgentId| {
-        let reader = plan.readers.iter().find(|reader| reader.agents.contains(&agent));
-        reader.map_or((Codec::Raw, Codec::Json), |reader| (reader.key_codec.clone(), reader.value_codec.clone()))
-    };
-    (0..plan.agents.len())
-        .map(|number| of(AgentId(u32::try_from(number).expect("a plan counts agents in u32"))))
-        .collect()
-}
-
-/// `print` and `logging` go to the log from here on, under the agent's name.
-fn take_output(py: Python<'_>, runtime: &Rc<Runtime>) -> PyResult<()> {
-    let log_line = Py::new(py, LogLine { runtime: runtime.clone() })?;
-    let log_record = Py::new(py, LogRecord { runtime: runtime.clone() })?;
-    runtime.take_output.bind(py).call1((log_line, log_record))?;
-    Ok(())
-}
-
-/// What is printed at once goes to the log in pieces of so many bytes: a line of the log holds no more.
-const PRINTED_BYTES_MAX: usize = SHOWN_BYTES_MAX - 256;
-
-#[pyclass(unsendable, module = "kaspr")]
-struct LogLine {
-    runtime: Rc<Runtime>,
-}
-
-#[pymethods]
-impl LogLine {
-    fn __call__(&self, py: Python<'_>, line: &str) {
-        let agent = self.runtime.agent_name(py);
-        let (mut line, mut is_first) = (line, true);
-        while is_first || !line.is_empty() {
-            let piece = cut_bytes(line, PRINTED_BYTES_MAX);
-            info!(agent, "{piece}");
-            (line, is_first) = (&line[piece.len()..], false);
-        }
-    }
-}
-
-#[pyclass(unsendable, module = "kaspr")]
-struct LogRecord {
-    runtime: Rc<Runtime>,
-}
-
-#[pymethods]
-impl LogRecord {
-    fn __call__(&self, py: Python<'_>, level: i32, name: &str, line: &str) {
-        let agent = self.runtime.agent_name(py);
-        let (line, rest) = line.split_once('\n').map_or((line, None), |(line, rest)| (line, Some(display(rest))));
-        match level {
-            40.. => error!(agent, logger = name, traceback = rest, "{line}"),
-            30..40 => warn!(agent, logger = name, traceback = rest, "{line}"),
-            _ => info!(agent, logger = name, traceback = rest, "{line}"),
-        }
     }
 }

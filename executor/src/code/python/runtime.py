@@ -1,17 +1,39 @@
-"""The few lines of Python between the worker and the user's code: loop, log, linecache."""
+"""The few lines of Python between the worker and the user's code: loop, modules, tracebacks."""
 
 import asyncio
+import collections
+import collections.abc
 import contextvars
+import functools
+import inspect
 import linecache
-import logging
+import re
 import selectors
 import sys
+import threading
 import traceback
+import types
 
 FILE = "<kaspr>"
+# How long tasks, generators and threads may take to end when the worker does.
+END_MAX = 5.0
 
 entry = contextvars.ContextVar("kaspr_entry", default=None)
 
+
+def rest():
+    """The worker's thread waits: the worker puts its own in the place of this one."""
+
+
+def stir():
+    """It goes on: as above."""
+
+
+def ring():
+    """Wakes the worker's thread: as above."""
+
+
+around = None  # Tells what runs now: as above.
 
 
 class _Selector(selectors.DefaultSelector):
@@ -27,24 +49,58 @@ class _Selector(selectors.DefaultSelector):
             stir()
 
 
-def rest():
-    """The worker's thread waits: the worker puts its own in the place of this one."""
+class _Loop(asyncio.SelectorEventLoop):
+    """The worker's loop. It counts as running in all user code, though it runs only now and then."""
+
+    def _write_to_self(self):
+        # Another thread has something for the loop: the worker may sleep elsewhere.
+        super()._write_to_self()
+        ring()
+
+    def call_at(self, when, callback, *args, context=None):
+        if context is None and entry.get() is None:
+            context = _context()
+        return super().call_at(when, callback, *args, context=context)
 
 
-def stir():
-    """It goes on: as above."""
+def _context():
+    """The context of something that a plain function starts: it carries event and agent along."""
+    context = contextvars.copy_context()
+    context.run(entry.set, around.entry())
+    return context
 
 
-loop = asyncio.SelectorEventLoop(_Selector())
+def _task(loop, coroutine, context=None, **more):
+    if context is None and entry.get() is None:
+        context = _context()
+    elif context is None:
+        return asyncio.Task(coroutine, loop=loop, **more)
+    # A task takes a copy of the context that it is made in.
+    return context.run(functools.partial(asyncio.Task, coroutine, loop=loop, **more))
+
+
+loop = _Loop(_Selector())
+loop.set_task_factory(_task)
 asyncio.set_event_loop(loop)
+asyncio._set_running_loop(loop)
+sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)
 _woken_by = None
+
+
+def _run(run):
+    """Runs the loop, which does not begin where one counts as running."""
+    asyncio._set_running_loop(None)
+    try:
+        return run()
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 class Timeout(BaseException):
     """Interrupts a call that takes too long; no handler for Exception swallows it."""
 
 
-async def _run(awaitable, of):
+async def _result(awaitable, of):
     # An exception is a result: SystemExit and KeyboardInterrupt must not pass through the loop.
     entry.set(of)
     try:
@@ -59,16 +115,16 @@ def _stop(_task):
 
 def start(awaitable, of):
     """Runs an awaitable until it first waits; its task, which may be done."""
-    task = loop.create_task(_run(awaitable, of))
+    task = asyncio.Task(_result(awaitable, of), loop=loop)
     loop.call_soon(loop.stop)
-    loop.run_forever()
+    _run(loop.run_forever)
     if not task.done():
         task.add_done_callback(_stop)
     return task
 
 
 def turn(wait, wake):
-    """Lets tasks go on until one is finished, `wake` is readable or `wait` seconds are over."""
+    """Lets tasks go on until one of an event is finished, `wake` is readable or `wait` seconds are over."""
     global _woken_by
     if wake != _woken_by:
         if _woken_by is not None:
@@ -77,28 +133,157 @@ def turn(wait, wake):
             loop.add_reader(wake, loop.stop)
         _woken_by = wake
     timer = loop.call_later(wait, loop.stop) if wait > 0 else loop.call_soon(loop.stop)
-    loop.run_forever()
+    _run(loop.run_forever)
     timer.cancel()
 
 
+def _complete(coroutine):
+    """Runs the loop until it is done, whoever stops the loop meanwhile."""
+    task = asyncio.Task(coroutine, loop=loop)
+    task.add_done_callback(_stop)
+    while not task.done():
+        _run(loop.run_forever)
+    return task.result()
+
+
 def finish(awaitable):
-    """Awaits something to its end, before the first event."""
-    return loop.run_until_complete(awaitable)
+    """Awaits something to its end, before the first event or behind the last."""
+    done, result = _complete(_result(awaitable, around.entry()))
+    if done:
+        return result
+    raise result
 
 
-def waits():
-    return bool(asyncio.all_tasks(loop))
+def waits(is_busy):
+    """Whether the loop has something to do: now, if the worker is busy, else at some time."""
+    # Its own descriptor is always watched, the worker's where it slept in the loop before.
+    if loop._ready or len(loop._selector.get_map()) > (1 if _woken_by is None else 2):
+        return True
+    timers = loop._scheduled
+    if is_busy:
+        return bool(timers) and timers[0]._when <= loop.time()
+    # The loop's own count of cancelled timers also counts some that it holds no more.
+    return any(not timer._cancelled for timer in timers)
+
+
+# ---- The end ----
 
 
 def close():
-    """Ends what still runs, so that nothing complains at exit."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=1))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+    """Ends what user code has started, within its bounds, and the loop."""
+    until = loop.time() + END_MAX
+    try:
+        _complete(_end(until))
+    finally:
+        _end_threads(until)
+        sys.set_asyncgen_hooks(None, None)
+        asyncio._set_running_loop(None)
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
+async def _end(until):
+    """What `asyncio.run` does at its end: cancels tasks and awaits their clean-up, then generators."""
+    own = asyncio.current_task()
+    # What has just begun takes its first step.
+    await asyncio.sleep(0)
+    while tasks := asyncio.all_tasks() - {own}:
+        for task in tasks:
+            task.cancel()
+        done, pending = await asyncio.wait(tasks, timeout=max(0, until - loop.time()))
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                _tell_of(task)
+        if pending:
+            break
+    try:
+        await asyncio.wait_for(loop.shutdown_asyncgens(), max(0.1, until - loop.time()))
+    except asyncio.TimeoutError:
+        pass
+
+
+def _tell_of(task):
+    context = {"message": "a task failed at the end", "exception": task.exception(), "task": task}
+    loop.call_exception_handler(context)
+
+
+def _end_threads(until):
+    """Waits for threads that are no daemons, as Python does at its end."""
+    ends = threading.Thread(target=_end_pools, daemon=True)
+    ends.start()
+    ends.join(max(0.1, until - loop.time()))
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0, until - loop.time()))
+
+
+def _end_pools():
+    """Ends the threads of pools when their work is done."""
+    for name, flag in (("thread", "_shutdown"), ("process", "_global_shutdown")):
+        pools = sys.modules.get(f"concurrent.futures.{name}")
+        if pools is not None:
+            pools._python_exit()
+            # Another app may run in this process.
+            setattr(pools, flag, False)
+
+
+def enter(result):
+    """Starts what an init function returned, if it is a generator: what runs the rest, or None."""
+    if inspect.isasyncgen(result):
+        finish(anext(result))
+        return functools.partial(_leave, result, True)
+    if inspect.isgenerator(result):
+        next(result)
+        return functools.partial(_leave, result, False)
+    if inspect.isawaitable(result):
+        finish(result)
+    return None
+
+
+def _leave(generator, is_async):
+    """Runs the part of an init function behind its `yield`."""
+    try:
+        if is_async:
+            finish(asyncio.wait_for(anext(generator), END_MAX))
+        else:
+            next(generator)
+    except (StopIteration, StopAsyncIteration):
+        return
+    raise RuntimeError("init yields more than once")
+
+
+# ---- Threads ----
+
+
+def thread_agent():
+    """The agent whose code has started this thread."""
+    return getattr(threading.current_thread(), "_kaspr_agent", None)
+
+
+def _started(start):
+    @functools.wraps(start)
+    def started(thread):
+        thread._kaspr_agent = around.agent()
+        return start(thread)
+
+    started._kaspr_start = start
+    return started
+
+
+threading.Thread.start = _started(getattr(threading.Thread.start, "_kaspr_start", threading.Thread.start))
+
+
+# ---- Modules, lines and tracebacks ----
+
+
+def module(name, file, names):
+    """The namespace of a block, as a module that Python finds by its name."""
+    made = types.ModuleType(name)
+    made.__dict__.update(names)
+    made.__name__ = name
+    made.__file__ = file
+    sys.modules[name] = made
+    return made.__dict__
 
 
 def place(tree, lines):
@@ -119,70 +304,107 @@ def remember(file, lines):
     linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
 
 
+# A traceback with more frames than this is shortened to its first and its last ones.
+FRAMES_MAX = 1000
+FRAMES_FIRST = 50
+FRAMES_LAST = 50
+# The file of the frame that stands for those between them.
+CUT = "<kaspr cut>"
+
+
 def text(error):
-    """A traceback as Python prints it, without the frames of this module."""
-    whole = traceback.TracebackException.from_exception(error)
-    seen, chain = set(), [whole]
-    while chain:
-        part = chain.pop()
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename != FILE])
-        chain += [part.__cause__, part.__context__]
-    return "".join(whole.format())
+    """A traceback as Python prints it, without the frames of this module; a very long one is shortened."""
+    cut = []
+    for part in _parts(error):
+        if short := _shortened(part.__traceback__):
+            cut.append((part, part.__traceback__, short[1]))
+            part.__traceback__ = short[0]
+    try:
+        whole = traceback.TracebackException.from_exception(error)
+    finally:
+        for part, traceback_of_part, _count in cut:
+            part.__traceback__ = traceback_of_part
+    counts = [count for *_part, count in cut]
+    for part in _parts(whole):
+        if counts and len(part.stack) == FRAMES_FIRST + FRAMES_LAST:
+            left_out = traceback.FrameSummary(CUT, counts.pop(0), "", lookup_line=False, line="")
+            part.stack.insert(FRAMES_FIRST, left_out)
+        part.stack[:] = [frame for frame in part.stack if frame.filename != FILE]
+    return re.sub(rf'  File "{CUT}", line (\d+), in .*\n', r"  [\1 more frames]\n", "".join(whole.format()))
 
 
-class LogStream:
-    """What `print` writes to: whole lines go to the log under the agent's name."""
-
-    encoding = "utf-8"
-    errors = "replace"
-    LINE_MAX = 8192
-
-    def __init__(self, log):
-        self._log = log
-        self._rest = ""
-
-    def write(self, text):
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._log(line)
-        while len(self._rest) > self.LINE_MAX:
-            self._log(self._rest[: self.LINE_MAX])
-            self._rest = self._rest[self.LINE_MAX :]
-        return len(text)
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return False
-
-    def writable(self):
-        return True
-
-    def fileno(self):
-        raise OSError("the log has no descriptor")
+def _parts(whole):
+    """The exceptions that a traceback shows, each once."""
+    seen, left = {}, [whole]
+    while left:
+        part = left.pop()
+        if part is not None and id(part) not in seen:
+            seen[id(part)] = part
+            left += [part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ())]
+    return list(seen.values())
 
 
-class LogHandler(logging.Handler):
-    """Python's logging, into the log."""
+def _shortened(entry):
+    """A traceback with its first and last frames, and how many it lacks; None where it is not too long."""
+    first, last, count = [], collections.deque(maxlen=FRAMES_LAST), 0
+    while entry is not None:
+        (first if count < FRAMES_FIRST else last).append(entry)
+        count += 1
+        entry = entry.tb_next
+    if count <= FRAMES_MAX:
+        return None
+    short = None
+    for entry in reversed([*first, *last]):
+        short = types.TracebackType(short, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return short, count - FRAMES_FIRST - FRAMES_LAST
 
-    def __init__(self, log):
-        super().__init__()
-        self._log = log
 
-    def emit(self, record):
-        try:
-            self._log(record.levelno, record.name, self.format(record))
-        except Exception:
-            self.handleError(record)
+# ---- Context and tables ----
 
 
-def take_output(log_line, log_record):
-    """From now on `print` and `logging` go to the log."""
-    sys.stdout = LogStream(log_line)
-    root = logging.getLogger()
-    root.handlers[:] = [LogHandler(log_record)]
-    root.setLevel(logging.INFO)
+class _Keys(collections.abc.KeysView):
+    """A table's keys as they are now: the table may change while they are gone through."""
+
+    def __repr__(self):
+        return f"{type(self).__name__[1:].lower()}({list(self)})"
+
+    def __json__(self):
+        return list(self)
+
+    @classmethod
+    def _from_iterable(cls, iterable):
+        return set(iterable)
+
+
+class _Values(collections.abc.ValuesView):
+    """A table's values, as above."""
+
+    def __iter__(self):
+        return (value for _key, value in self._mapping._pairs())
+
+    def __contains__(self, value):
+        return any(found is value or found == value for found in self)
+
+    __repr__ = _Keys.__repr__
+    __json__ = _Keys.__json__
+
+
+class _Items(collections.abc.ItemsView):
+    """A table's pairs, as above."""
+
+    def __iter__(self):
+        return iter(self._mapping._pairs())
+
+    @classmethod
+    def _from_iterable(cls, iterable):
+        return set(iterable)
+
+    __repr__ = _Keys.__repr__
+    __json__ = _Keys.__json__
+
+
+def complete(context, table):
+    """Registers the classes of context and tables as the mappings that they are."""
+    collections.abc.Mapping.register(context)
+    collections.abc.MutableMapping.register(table)
+    return _Keys, _Values, _Items

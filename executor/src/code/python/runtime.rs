@@ -1,11 +1,12 @@
 //! The interpreter's side of the worker: the module of `runtime.py`, and what every object that
 //! user code holds needs to find the event that runs.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
@@ -14,15 +15,18 @@ use pyo3::types::{PyCFunction, PyModule};
 
 use super::alarm::Alarm;
 use super::entry::Entry;
+use super::home::{Home, elsewhere};
 use super::value::Value;
 use crate::code::{Via, With};
 use crate::event::frame::Frame;
 use crate::guard::Watch;
 
 const SOURCE: &str = include_str!("runtime.py");
+/// Stands where no agent's code has run yet.
+const NO_AGENT: u32 = u32::MAX;
 
 /// The event that runs, and whose code runs it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Running {
     /// The event's frame.
     pub frame: Rc<Frame>,
@@ -39,16 +43,19 @@ impl Running {
     }
 }
 
-/// What the code and all its objects share.
+/// The event whose plain function runs now. Coroutines have theirs in a context variable.
+pub type Now = RefCell<Option<Running>>;
+
+/// What the code and all its objects share. Any thread may hold it.
 pub struct Runtime {
     /// Files of the plan: frames of other files are not the user's.
     pub files: BTreeSet<String>,
     /// Names of the agents, for the log.
     pub agents: Vec<String>,
-    /// The event whose plain function runs now. Coroutines have theirs in a context variable.
-    pub running: RefCell<Option<Running>>,
+    /// The event whose plain function runs now.
+    now: Home<Now>,
     /// The agent whose code runs now.
-    pub agent: Cell<Option<AgentId>>,
+    agent: AtomicU32,
     /// Formats a traceback.
     pub text: Py<PyAny>,
     /// Starts an awaitable.
@@ -57,72 +64,128 @@ pub struct Runtime {
     pub turn: Py<PyAny>,
     /// Awaits to the end.
     pub finish: Py<PyAny>,
-    /// Whether tasks exist.
+    /// Whether the loop has something to do.
     pub waits: Py<PyAny>,
     /// Ends tasks and loop.
     pub close: Py<PyAny>,
+    /// Starts an init function that is a generator.
+    pub enter: Py<PyAny>,
+    /// Makes the namespace of a block.
+    pub module: Py<PyAny>,
     /// Moves a syntax tree to its place in the YAML.
     pub place: Py<PyAny>,
     /// Gives tracebacks their lines.
     pub remember: Py<PyAny>,
     /// The context variable of coroutines.
     entry: Py<PyAny>,
+    /// The agent for which the current thread was started.
+    thread_agent: Py<PyAny>,
     /// What a call that takes too long is interrupted with.
     pub timeout: Py<PyAny>,
-    /// Redirects `print` and `logging`.
-    pub take_output: Py<PyAny>,
+    /// Completes the classes of context and tables.
+    pub complete: Py<PyAny>,
     /// Interrupts calls that take too long.
     pub alarm: Alarm,
 }
 
 impl Runtime {
-    /// Runs `runtime.py`.
+    /// Runs `runtime.py` on the worker's thread.
     pub fn start(
         py: Python<'_>,
         files: BTreeSet<String>,
         agents: Vec<String>,
         (watch, shortest): (Arc<Watch>, Duration),
-    ) -> PyResult<Runtime> {
+        now: &Rc<Now>,
+    ) -> PyResult<Arc<Runtime>> {
         let source = CString::new(SOURCE).expect("the source holds no NUL");
         let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_runtime")?;
         let get = |name: &str| module.getattr(name).map(Bound::unbind);
         let timeout = get("Timeout")?;
-        let (resting, stirring) = (watch.clone(), watch.clone());
+        let (resting, stirring, ringing) = (watch.clone(), watch.clone(), watch.clone());
         module.setattr("rest", PyCFunction::new_closure(py, None, None, move |_, _| resting.lookers().rest())?)?;
         module.setattr("stir", PyCFunction::new_closure(py, None, None, move |_, _| stirring.lookers().stir())?)?;
+        module.setattr("ring", PyCFunction::new_closure(py, None, None, move |_, _| ringing.wake_up())?)?;
         let alarm = Alarm::start(py, watch, timeout.clone_ref(py), shortest)?;
-        Ok(Runtime {
+        let runtime = Arc::new(Runtime {
             files,
             agents,
-            running: RefCell::default(),
-            agent: Cell::default(),
+            now: Home::new(now.clone()),
+            agent: AtomicU32::new(NO_AGENT),
             text: get("text")?,
             start: get("start")?,
             turn: get("turn")?,
             finish: get("finish")?,
             waits: get("waits")?,
             close: get("close")?,
+            enter: get("enter")?,
+            module: get("module")?,
             place: get("place")?,
             remember: get("remember")?,
             entry: get("entry")?,
+            thread_agent: get("thread_agent")?,
             timeout,
-            take_output: get("take_output")?,
+            complete: get("complete")?,
             alarm,
-        })
+        });
+        module.setattr("around", Py::new(py, Around { runtime: runtime.clone() })?)?;
+        Ok(runtime)
     }
 
-    /// The event that runs here: a coroutine's own, else that of the plain function.
-    pub fn current(&self, py: Python<'_>) -> Option<Running> {
-        let entry = self.entry.bind(py).call_method0("get").ok()?;
-        match entry.cast::<Entry>() {
-            Ok(entry) => Some(entry.borrow().running.clone()),
-            Err(_) => self.running.borrow().clone(),
+    /// The event that runs here: a coroutine's own, else that of the plain function. An error on other
+    /// threads than the worker's.
+    pub fn current(&self, py: Python<'_>, what: &str) -> PyResult<Option<Running>> {
+        let entry = self.entry.bind(py).call_method0("get")?;
+        if let Ok(entry) = entry.cast::<Entry>() {
+            let Some(running) = &entry.get().running else { return Ok(None) };
+            return running.get().map(|running| Some((*running).clone())).ok_or_else(|| elsewhere(what));
         }
+        let now = self.now.get().ok_or_else(|| elsewhere(what))?;
+        Ok(now.borrow().clone())
+    }
+
+    /// The agent's code runs from now on.
+    pub fn set_agent(&self, agent: Option<AgentId>) {
+        self.agent.store(agent.map_or(NO_AGENT, |agent| agent.0), Ordering::Relaxed);
+    }
+
+    /// The agent whose code runs here: the coroutine's, the thread's, else the one that runs now.
+    pub fn agent(&self, py: Python<'_>) -> Option<AgentId> {
+        let entry = self.entry.bind(py).call_method0("get").ok();
+        if let Some(entry) = entry.as_ref().and_then(|entry| entry.cast::<Entry>().ok()) {
+            return entry.get().agent;
+        }
+        let thread = match self.now.get() {
+            Some(_) => None,
+            None => self.thread_agent.bind(py).call0().and_then(|agent| agent.extract::<u32>()).ok(),
+        };
+        let agent = thread.unwrap_or_else(|| self.agent.load(Ordering::Relaxed));
+        (agent != NO_AGENT).then_some(AgentId(agent))
     }
 
     /// The name of the agent whose code runs here.
     pub fn agent_name(&self, py: Python<'_>) -> &str {
-        let agent = self.current(py).map(|running| running.agent).or(self.agent.get());
-        agent.map_or("kaspr", |agent| &self.agents[agent.index()])
+        self.agent(py).and_then(|agent| self.agents.get(agent.index())).map_or("kaspr", String::as_str)
+    }
+}
+
+/// Tells `runtime.py` what runs now: tasks, timers and threads that plain functions start carry it along.
+#[pyclass(frozen, module = "kaspr")]
+struct Around {
+    runtime: Arc<Runtime>,
+}
+
+#[pymethods]
+impl Around {
+    /// What a context variable of the event and agent holds; `None` where no agent's code runs.
+    fn entry(&self, py: Python<'_>) -> PyResult<Option<Entry>> {
+        let agent = self.runtime.agent(py);
+        let running = self.runtime.now.get().and_then(|now| now.borrow().clone());
+        let running = running.map(|running| Home::new(Rc::new(running)));
+        Ok(agent.map(|agent| Entry { agent: Some(agent), running }))
+    }
+
+    /// The agent's number.
+    fn agent(&self, py: Python<'_>) -> Option<u32> {
+        self.runtime.agent(py).map(|agent| agent.0)
     }
 }

@@ -3,20 +3,21 @@
 //! The event loop runs coroutines of several events in turn. Whoever reads the mark or rings the
 //! alarm must find the one that runs now, so every step says whose it is.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use super::home::calm;
 use super::late;
 use super::runtime::Runtime;
 use crate::guard::Doing;
 
 /// An awaitable whose steps are watched.
-#[pyclass(unsendable, module = "kaspr")]
+#[pyclass(frozen, module = "kaspr")]
 pub struct Step {
     iterator: Py<PyAny>,
-    runtime: Rc<Runtime>,
+    runtime: Arc<Runtime>,
     limit: Duration,
     /// The unit and call as they were when the awaitable was made.
     doing: Option<Doing>,
@@ -26,7 +27,7 @@ impl Step {
     /// Wraps an awaitable of the call that runs now.
     pub fn of<'py>(
         awaitable: &Bound<'py, PyAny>,
-        runtime: &Rc<Runtime>,
+        runtime: &Arc<Runtime>,
         limit: Duration,
     ) -> PyResult<Bound<'py, Step>> {
         let iterator = awaitable.call_method0("__await__")?.unbind();
@@ -39,10 +40,11 @@ impl Step {
         py: Python<'py>,
         run: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Some(doing) = &self.doing else { return run(self.iterator.bind(py)) };
+        let run = || calm(|| run(self.iterator.bind(py)));
+        let Some(doing) = &self.doing else { return run() };
         let alarm = &self.runtime.alarm;
         let outer = alarm.watch.enter(doing);
-        let ran = run(self.iterator.bind(py));
+        let ran = run();
         match alarm.leave(py, outer) {
             None => ran,
             // It fails whatever it gave; where the exception arrived, it knows the line.

@@ -5,15 +5,17 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kaspr_ir::plan::{Codec, TableId};
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 
 use super::codec;
 use super::entry::raise;
+use super::home::{Home, calm, elsewhere};
 use super::runtime::{Running, Runtime};
 use crate::code::Encoded;
 use crate::event::effects::TableWrite;
@@ -21,7 +23,7 @@ use crate::tables::Tables;
 use crate::tables::store::StoreError;
 
 /// A table of the app.
-#[pyclass(unsendable, mapping, name = "Table", module = "kaspr")]
+#[pyclass(frozen, mapping, name = "Table", module = "kaspr")]
 pub struct TableView {
     /// Which one.
     pub id: TableId,
@@ -33,27 +35,221 @@ pub struct TableView {
     pub key_codec: Codec,
     /// How values are written.
     pub value_codec: Codec,
-    /// What gives the value of a missing key.
-    pub default: RefCell<Option<Py<PyAny>>>,
+    /// A factory of values of missing keys, or the value that is copied for each.
+    pub default: OnceLock<Py<PyAny>>,
     /// Where its state is.
-    pub tables: Rc<RefCell<Tables>>,
+    pub tables: Home<RefCell<Tables>>,
     /// Finds the event that runs.
-    pub runtime: Rc<Runtime>,
+    pub runtime: Arc<Runtime>,
+    /// The classes of `keys()`, `values()` and `items()`.
+    pub views: Arc<Views>,
 }
+
+/// The classes of views of tables: of keys, of values and of pairs.
+pub type Views = (Py<PyAny>, Py<PyAny>, Py<PyAny>);
 
 type Pair = (Py<PyAny>, Py<PyAny>);
 
 #[pymethods]
 impl TableView {
     fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match self.find(py, key)? {
+        calm(|| match self.find(py, key)? {
             Some(value) => Ok(value),
             None => self.missing(py, key),
-        }
+        })
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (running, partition) = self.here(py)?;
+        calm(|| self.set(py, key, value))
+    }
+
+    fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        calm(|| match self.find_bytes(py, key)? {
+            None => Err(PyKeyError::new_err(key.clone().unbind())),
+            Some(_) => self.delete(py, key),
+        })
+    }
+
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        calm(|| Ok(self.find_bytes(py, key)?.is_some()))
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        calm(|| Ok(self.stored(py)?.len()))
+    }
+
+    /// Goes through the keys as they are now.
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        calm(|| {
+            let keys: Vec<_> =
+                self.stored(py)?.iter().map(|(key, _)| self.decode_key(py, key)).collect::<PyResult<_>>()?;
+            Ok(PyList::new(py, keys)?.try_iter()?.into_any())
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<table {:?}>", self.name)
+    }
+
+    fn __eq__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        if slf.is(other) {
+            return Ok(true.into_pyobject(py)?.to_owned().into_any());
+        }
+        match as_dict(other)? {
+            Some(other) => Ok(Self::copy(slf)?.eq(other)?.into_pyobject(py)?.to_owned().into_any()),
+            None => Ok(py.NotImplemented().into_bound(py)),
+        }
+    }
+
+    fn __or__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match as_dict(other)? {
+            Some(other) => Self::copy(slf)?.bitor(other),
+            None => Ok(slf.py().NotImplemented().into_bound(slf.py())),
+        }
+    }
+
+    fn __ror__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match as_dict(other)? {
+            Some(other) => other.bitor(Self::copy(slf)?),
+            None => Ok(slf.py().NotImplemented().into_bound(slf.py())),
+        }
+    }
+
+    fn __ior__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.update(py, &PyTuple::new(py, [other])?, None)
+    }
+
+    #[pyo3(signature = (key, *default, **named))]
+    fn get(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        default: &Bound<'_, PyTuple>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        calm(|| match (self.find(py, key)?, given("get", default, named)?) {
+            (Some(value), _) => Ok(value),
+            (None, Some(default)) => Ok(default.unbind()),
+            (None, None) if self.default.get().is_some() => self.missing(py, key),
+            (None, None) => Ok(py.None()),
+        })
+    }
+
+    #[pyo3(signature = (key, *default, **named))]
+    fn pop(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        default: &Bound<'_, PyTuple>,
+        named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
+        calm(|| match (self.find(py, key)?, given("pop", default, named)?) {
+            (Some(value), _) => {
+                self.delete(py, key)?;
+                Ok(value)
+            }
+            (None, Some(default)) => Ok(default.unbind()),
+            (None, None) => Err(PyKeyError::new_err(key.clone().unbind())),
+        })
+    }
+
+    /// Removes some pair and gives it.
+    fn popitem(&self, py: Python<'_>) -> PyResult<Pair> {
+        calm(|| {
+            let (key, value) = self
+                .stored(py)?
+                .pop()
+                .ok_or_else(|| PyKeyError::new_err(format!("popitem(): the table \"{}\" is empty", self.name)))?;
+            self.remove(py, key.clone())?;
+            Ok((self.decode_key(py, &key)?, self.decode_value(py, &value)?))
+        })
+    }
+
+    /// Removes all pairs of the event's partition.
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        calm(|| self.stored(py)?.into_iter().try_for_each(|(key, _)| self.remove(py, key)))
+    }
+
+    /// What is stored, as a dict.
+    fn copy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(slf.py());
+        for (key, value) in slf.get().pairs(slf.py())? {
+            dict.set_item(key, value)?;
+        }
+        Ok(dict)
+    }
+
+    #[pyo3(signature = (key, default=None))]
+    fn setdefault(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        calm(|| {
+            if let Some(value) = self.find(py, key)? {
+                return Ok(value);
+            }
+            let default = default.unwrap_or_else(|| py.None());
+            self.set(py, key, default.bind(py))?;
+            Ok(default)
+        })
+    }
+
+    #[pyo3(signature = (*others, **named))]
+    fn update(&self, py: Python<'_>, others: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        calm(|| {
+            let merged = PyDict::new(py);
+            merged.call_method("update", others.clone(), named)?;
+            merged.into_iter().try_for_each(|(key, value)| self.set(py, &key, &value))
+        })
+    }
+
+    fn keys<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().views.0.bind(slf.py()).call1((slf,))
+    }
+
+    fn values<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().views.1.bind(slf.py()).call1((slf,))
+    }
+
+    fn items<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().views.2.bind(slf.py()).call1((slf,))
+    }
+
+    /// All pairs, for the views.
+    #[pyo3(name = "_pairs")]
+    fn pairs(&self, py: Python<'_>) -> PyResult<Vec<Pair>> {
+        calm(|| {
+            let decode = |(key, value): &(Bytes, Bytes)| Ok((self.decode_key(py, key)?, self.decode_value(py, value)?));
+            self.stored(py)?.iter().map(decode).collect()
+        })
+    }
+
+    /// Pairs whose key is a `str` that starts so.
+    fn prefix_scan(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<Pair>> {
+        let starts = |pair: &Pair| {
+            let key = pair.0.bind(py).cast::<PyString>().ok();
+            key.is_some_and(|key| key.to_string_lossy().starts_with(prefix))
+        };
+        Ok(self.pairs(py)?.into_iter().filter(starts).collect())
+    }
+}
+
+impl TableView {
+    /// The event that runs, the partition of its accesses, and where the state is.
+    fn here(&self, py: Python<'_>) -> PyResult<(Running, i32, Rc<RefCell<Tables>>)> {
+        let what = || format!("the table \"{}\"", self.name);
+        let tables = self.tables.get().ok_or_else(|| elsewhere(&what()))?;
+        let running = self.runtime.current(py, "the table")?.filter(|running| !running.frame.closed.get());
+        let running = running.ok_or_else(|| {
+            PyRuntimeError::new_err(format!("{} can be used only while an event is processed", what()))
+        })?;
+        let partition = if self.global { Some(0) } else { running.frame.partition };
+        let partition = partition.ok_or_else(|| {
+            PyRuntimeError::new_err(format!("{} has no partition in a batch that mixes partitions", what()))
+        })?;
+        Ok((running, partition, tables))
+    }
+
+    fn set(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (running, partition, tables) = self.here(py)?;
         let key = self.encode_key(py, key)?;
         let mut bytes = Vec::new();
         let encoded = codec::encode_kept(py, &self.value_codec, value, &mut bytes).map_err(raise)?;
@@ -62,7 +258,7 @@ impl TableView {
             // With `raw`, None is what a changelog writes for a deletion.
             Encoded::Null => None,
         };
-        self.tables.borrow().check_size(self.id, &key, value.as_deref()).map_err(|(size, limit)| {
+        tables.borrow().check_size(self.id, &key, value.as_deref()).map_err(|(size, limit)| {
             let name = &self.name;
             PyValueError::new_err(format!(
                 "a write of {size} bytes is larger than the changelog of the table \"{name}\" takes ({limit})"
@@ -72,118 +268,10 @@ impl TableView {
         Ok(())
     }
 
-    fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.find_bytes(py, key)?.is_none() {
-            return Err(PyKeyError::new_err(key.clone().unbind()));
-        }
-        self.delete(py, key)
-    }
-
-    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.find_bytes(py, key)?.is_some())
-    }
-
-    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(self.pairs(py)?.len())
-    }
-
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let keys = PyList::new(py, self.keys(py)?)?;
-        Ok(keys.try_iter()?.into_any())
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<table {:?}>", self.name)
-    }
-
-    #[pyo3(signature = (key, *default))]
-    fn get(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        match self.find(py, key)? {
-            Some(value) => Ok(value),
-            None if !default.is_empty() => Ok(default.get_item(0)?.unbind()),
-            None if self.default.borrow().is_some() => self.missing(py, key),
-            None => Ok(py.None()),
-        }
-    }
-
-    #[pyo3(signature = (key, *default))]
-    fn pop(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: &Bound<'_, PyTuple>) -> PyResult<Py<PyAny>> {
-        match self.find(py, key)? {
-            Some(value) => {
-                self.delete(py, key)?;
-                Ok(value)
-            }
-            None if default.is_empty() => Err(PyKeyError::new_err(key.clone().unbind())),
-            None => Ok(default.get_item(0)?.unbind()),
-        }
-    }
-
-    #[pyo3(signature = (key, default=None))]
-    fn setdefault(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        if let Some(value) = self.find(py, key)? {
-            return Ok(value);
-        }
-        let default = default.unwrap_or_else(|| py.None());
-        self.__setitem__(py, key, default.bind(py))?;
-        Ok(default)
-    }
-
-    #[pyo3(signature = (*others, **named))]
-    fn update(&self, py: Python<'_>, others: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-        let merged = PyDict::new(py);
-        merged.call_method("update", others.clone(), named)?;
-        for (key, value) in merged {
-            self.__setitem__(py, &key, &value)?;
-        }
-        Ok(())
-    }
-
-    fn keys(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        self.pairs(py)?.iter().map(|(key, _)| self.decode_key(py, key)).collect()
-    }
-
-    fn values(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        self.pairs(py)?.iter().map(|(_, value)| self.decode_value(py, value)).collect()
-    }
-
-    fn items(&self, py: Python<'_>) -> PyResult<Vec<Pair>> {
-        self.pairs(py)?
-            .iter()
-            .map(|(key, value)| Ok((self.decode_key(py, key)?, self.decode_value(py, value)?)))
-            .collect()
-    }
-
-    /// Pairs whose key is a `str` that starts so.
-    fn prefix_scan(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<Pair>> {
-        let starts = |pair: &Pair| {
-            let key = pair.0.bind(py).cast::<PyString>().ok();
-            key.is_some_and(|key| key.to_string_lossy().starts_with(prefix))
-        };
-        Ok(self.items(py)?.into_iter().filter(starts).collect())
-    }
-}
-
-impl TableView {
-    /// The event that runs and the partition of its accesses.
-    fn here(&self, py: Python<'_>) -> PyResult<(Running, i32)> {
-        let running = self.runtime.current(py).filter(|running| !running.frame.closed.get());
-        let running = running.ok_or_else(|| {
-            PyRuntimeError::new_err(format!("the table \"{}\" can be used only while an event is processed", self.name))
-        })?;
-        let partition = if self.global { Some(0) } else { running.frame.partition };
-        let partition = partition.ok_or_else(|| {
-            PyRuntimeError::new_err(format!(
-                "the table \"{}\" has no partition in a batch that mixes partitions",
-                self.name
-            ))
-        })?;
-        Ok((running, partition))
-    }
-
     fn find_bytes(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
-        let (running, partition) = self.here(py)?;
+        let (running, partition, tables) = self.here(py)?;
         let key = self.encode_key(py, key)?;
-        let found = self.tables.borrow().get(self.id, partition, &key, &running.frame.scratch.borrow());
+        let found = tables.borrow().get(self.id, partition, &key, &running.frame.scratch.borrow());
         found.map_err(|error| self.unread(&error))
     }
 
@@ -193,8 +281,7 @@ impl TableView {
 
     /// What a key that is not there gives: a factory's result, a copy of a value, or `KeyError`.
     fn missing(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let default = self.default.borrow().as_ref().map(|default| default.clone_ref(py));
-        let Some(default) = default else {
+        let Some(default) = self.default.get() else {
             return Err(PyKeyError::new_err(key.clone().unbind()));
         };
         if default.bind(py).is_callable() {
@@ -204,15 +291,18 @@ impl TableView {
     }
 
     fn delete(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (running, partition) = self.here(py)?;
-        let key = self.encode_key(py, key)?;
+        self.remove(py, self.encode_key(py, key)?)
+    }
+
+    fn remove(&self, py: Python<'_>, key: Bytes) -> PyResult<()> {
+        let (running, partition, _) = self.here(py)?;
         running.frame.scratch.borrow_mut().write(TableWrite { table: self.id, partition, key, value: None });
         Ok(())
     }
 
-    fn pairs(&self, py: Python<'_>) -> PyResult<Vec<(Bytes, Bytes)>> {
-        let (running, partition) = self.here(py)?;
-        let pairs = self.tables.borrow().pairs(self.id, partition, &running.frame.scratch.borrow());
+    fn stored(&self, py: Python<'_>) -> PyResult<Vec<(Bytes, Bytes)>> {
+        let (running, partition, tables) = self.here(py)?;
+        let pairs = tables.borrow().pairs(self.id, partition, &running.frame.scratch.borrow());
         pairs.map_err(|error| self.unread(&error))
     }
 
@@ -235,6 +325,33 @@ impl TableView {
     fn decode_value(&self, py: Python<'_>, value: &Bytes) -> PyResult<Py<PyAny>> {
         codec::decode_plain(py, &self.value_codec, Some(value)).map_err(raise)
     }
+}
+
+/// The default of a call, by place or by name.
+fn given<'py>(
+    method: &str,
+    default: &Bound<'py, PyTuple>,
+    named: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let by_name = named.map_or(Ok(None), |named| named.get_item("default"))?;
+    let others = named.map_or(0, PyDictMethods::len) - usize::from(by_name.is_some());
+    if others > 0 || default.len() + usize::from(by_name.is_some()) > 1 {
+        return Err(PyTypeError::new_err(format!("{method}() takes a key and at most one default")));
+    }
+    match default.is_empty() {
+        true => Ok(by_name),
+        false => default.get_item(0).map(Some),
+    }
+}
+
+/// A mapping as a dict; `None`: it is none.
+fn as_dict<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    if object.cast::<PyMapping>().is_err() {
+        return Ok(None);
+    }
+    let dict = PyDict::new(object.py());
+    dict.call_method1("update", (object,))?;
+    Ok(Some(dict))
 }
 
 /// A key that was a tuple comes back as one: no key is a list.
