@@ -94,13 +94,18 @@ MUTANTS = [
     ("an await that ends is a unit of its own", [
         ("            if self.shared.units_left() == 0 {\n                return;\n            }\n            let called", "            let called"),
     ]),
+    ("a dead letter waits for the word on its topic", [
+        ("known.err().filter(|fault| fault.passes)", "known.err().filter(|_| false)"),
+    ]),
 ]
 
 # Where committed offsets are asked for when they are stable, nobody can see that tables are not restored
-# beyond them: so a test of its own says it. So it does of retention, which the simulator does not have.
+# beyond them: so a test of its own says it. So it does of retention and of topics that nobody tells of, which the
+# simulator does not have.
 SEEN_BY = {
     "tables are restored to the high watermark": "restore",
     "retention that passes one reader takes nothing from another": "worker",
+    "a dead letter waits for the word on its topic": "worker",
 }
 
 # Seeds that are run before the next look whether one has failed.

@@ -1,12 +1,13 @@
 //! The worker over the in-memory log, under a simulated clock and with code that is a stub in Rust.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::log::{Log, NewRecord};
+use kaspr_exec::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use kaspr_exec::broker::position::{Metadata, NameHash};
 use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
@@ -17,14 +18,17 @@ use kaspr_exec::worker::{Stopped, Worker};
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 
 /// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever, `slow` takes
-/// 15 ms.
+/// 15 ms, `broken` does not decode.
 struct Stub(SimulatedClock);
 
 impl Code for Stub {
     type Value = String;
 
     fn decode(&mut self, _: &Codec, bytes: Option<&[u8]>) -> Result<String, Fault> {
-        Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+        match bytes.unwrap_or_default() {
+            b"broken" => Err(Fault::new("Decode", "told to be broken")),
+            bytes => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        }
     }
 
     fn validate(&mut self, _: &Codec, _: Option<&[u8]>) -> Result<(), Fault> {
@@ -120,8 +124,18 @@ fn start(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock) -> Worker<Stub> {
 }
 
 fn start_with(log: &Log, plan: &Rc<Plan>, clock: &SimulatedClock, config: Config) -> Worker<Stub> {
+    start_over(Box::new(log.admin()), log, plan, clock, config)
+}
+
+fn start_over(
+    admin: Box<dyn Admin>,
+    log: &Log,
+    plan: &Rc<Plan>,
+    clock: &SimulatedClock,
+    config: Config,
+) -> Worker<Stub> {
     let ends = Ends::of_log(log, &config);
-    let assembly = Assembly::new(plan, config, Rc::new(clock.clone()), Box::new(log.admin()));
+    let assembly = Assembly::new(plan, config, Rc::new(clock.clone()), admin);
     let mut worker = assembly.start(&Rc::new(RefCell::new(Stub(clock.clone()))), ends).expect("the worker starts");
     // It takes its partitions and commits where it starts; the next interval begins.
     turns(&mut worker, 2);
@@ -264,6 +278,82 @@ fn a_failure_leaves_no_effect_and_its_position_moves_on() {
     let failures = worker.take_failures();
     assert_eq!(failures.iter().map(|failure| failure.offset).collect::<Vec<_>>(), [1]);
     assert_eq!(committed(&log, "readings", "echo"), Some(3));
+}
+
+/// A broker that does not say what this topic is like while it is silent.
+struct Silent {
+    about: &'static str,
+    is_silent: Rc<Cell<bool>>,
+    admin: Box<dyn Admin>,
+}
+
+impl Admin for Silent {
+    fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError> {
+        if name == self.about && self.is_silent.get() {
+            return Err(BrokerError::Retriable("told to be silent".to_owned()));
+        }
+        self.admin.topic(name)
+    }
+
+    fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
+        self.admin.topics()
+    }
+
+    fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
+        self.admin.setting(topic, name)
+    }
+
+    fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
+        self.admin.create(topic)
+    }
+}
+
+/// A window, what is sent, the output and the dead letters.
+type Case = (&'static str, [&'static str; 3], &'static [&'static str], &'static [&'static str]);
+
+#[test]
+fn a_dead_letter_waits_for_the_word_on_its_topic() {
+    const ALONE: &str = "";
+    const BATCH: &str = "    take: {max: 3, within: 10m}\n";
+    // Alone: that fails, and that does not decode. In a batch: with others that are sent, that none is left of, and
+    // that fails as a whole.
+    let cases: [Case; 5] = [
+        (ALONE, ["a", "fail", "b"], &["a", "b"], &["fail"]),
+        (ALONE, ["a", "broken", "b"], &["a", "b"], &["broken"]),
+        (BATCH, ["a", "broken", "b"], &["a+b"], &["broken"]),
+        (BATCH, ["broken"; 3], &[], &["broken"; 3]),
+        (BATCH, ["broken", "fail", "broken"], &[], &["broken", "fail", "broken"]),
+    ];
+    for (take, sent, output, letters) in cases {
+        let text = agent("echo", "readings", take, "echoes")
+            .replace("spec:\n", "spec:\n  onError: {action: deadLetter, topic: dead}\n");
+        let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+        let is_silent = Rc::new(Cell::new(true));
+        let admin = Silent { about: "dead", is_silent: is_silent.clone(), admin: Box::new(log.admin()) };
+        let mut worker = start_over(Box::new(admin), &log, &plan, &clock, Config::new("app", "test", 0));
+        let turn_for = |worker: &mut Worker<Stub>, seconds: u64| {
+            for _ in 0..seconds * 10 {
+                clock.advance(Duration::from_millis(100));
+                turns(worker, 3);
+            }
+        };
+        sent.iter().for_each(|value| send(&log, "readings", value));
+        turn_for(&mut worker, 3);
+        // What came before the failure is complete; the rest waits, with its effects.
+        let before = i64::from(take == ALONE);
+        assert_eq!(committed(&log, "readings", "echo"), Some(before), "{sent:?}");
+        assert_eq!(values(&log, "echoes").len(), usize::from(take == ALONE), "{sent:?}");
+        assert!(worker.take_failures().is_empty(), "{sent:?}: no failure without its letter");
+        is_silent.set(false);
+        turn_for(&mut worker, 3);
+        assert_eq!(committed(&log, "readings", "echo"), Some(3), "{sent:?}");
+        assert_eq!((values(&log, "dead"), values(&log, "echoes")), (texts(letters), texts(output)), "{sent:?}");
+        assert_eq!(worker.take_failures().len(), letters.len(), "{sent:?}");
+    }
+}
+
+fn texts(values: &[&str]) -> Vec<String> {
+    values.iter().map(|&value| value.to_owned()).collect()
 }
 
 #[test]

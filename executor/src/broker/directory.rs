@@ -88,6 +88,11 @@ impl Directory {
         }
     }
 
+    /// Finds out what a topic is like, or why nothing can be written to it; [`Fault::passes`]: nobody says.
+    pub fn look_up(&self, topic: &TopicName) -> Result<(), Fault> {
+        self.inner.borrow_mut().known(topic).map(drop)
+    }
+
     /// Refuses a record that is larger than its topic takes.
     pub fn check_size(
         &self,

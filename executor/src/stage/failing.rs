@@ -62,8 +62,6 @@ impl<C: Code> Stage<C> {
         if fault.passes {
             return self.hold(id, unit, &fault);
         }
-        let counter = self.site(site).counter;
-        self.shared.counters.borrow_mut().steps[counter].failed += 1;
         let policy = self.site(site).on_error.clone();
         if let OnError::Retry { attempts, backoff, .. } = &policy {
             let lane = self.lanes.get_mut(&id).expect("its unit ran");
@@ -72,14 +70,16 @@ impl<C: Code> Stage<C> {
                 let wait = wait(backoff, lane.tries, unit.events()[0].offset);
                 lane.held_until = Some(self.shared.clock.now() + wait);
                 lane.queue.push_front(unit);
+                self.count(site);
                 self.log_try(id, site, &fault, wait);
                 return;
             }
         }
-        self.give_up_on(id, (unit, refused), site, &fault);
+        self.fail_at_last(id, (unit, refused), site, &fault);
     }
 
-    /// As [`Stage::fail`], where no further try can help.
+    /// As [`Stage::fail`], where no further try can help. The unit waits, and nothing of it is recorded, while
+    /// nobody can say whether a dead letter of it can be written.
     pub(super) fn fail_at_last(
         &mut self,
         id: LaneId,
@@ -87,13 +87,11 @@ impl<C: Code> Stage<C> {
         site: SiteId,
         fault: &Fault,
     ) {
-        let counter = self.site(site).counter;
-        self.shared.counters.borrow_mut().steps[counter].failed += 1;
-        self.give_up_on(id, (unit, refused), site, fault);
-    }
-
-    /// What the policy says when no try is left.
-    fn give_up_on(&mut self, id: LaneId, (unit, refused): (Unit, &[(Rc<Event>, Fault)]), site: SiteId, fault: &Fault) {
+        let waits = self.letter_waits(site, fault).or_else(|| self.letters_wait(refused));
+        if let Some(why) = waits {
+            return self.hold(id, unit, &why);
+        }
+        self.count(site);
         if matches!(last_resort(&self.site(site).on_error), OnError::Halt) {
             let event = &unit.events()[0];
             self.halted = Some(self.record(event, site, fault));
@@ -110,8 +108,28 @@ impl<C: Code> Stage<C> {
         self.account(id, &unit);
     }
 
+    fn count(&self, site: SiteId) {
+        let counter = self.site(site).counter;
+        self.shared.counters.borrow_mut().steps[counter].failed += 1;
+    }
+
+    /// The reason for which dead letters of events that do not decode must wait.
+    pub(super) fn letters_wait(&self, refused: &[(Rc<Event>, Fault)]) -> Option<Fault> {
+        refused.iter().find_map(|(_, fault)| self.letter_waits(self.program.decoding, fault))
+    }
+
+    /// The reason for which a dead letter must wait: the broker does not say what its topic is like.
+    fn letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
+        let OnError::DeadLetter { topic: Some(topic) } = last_resort(&self.site(site).on_error) else { return None };
+        if fault.without_letter {
+            return None;
+        }
+        let known = self.shared.directory.look_up(&topic.as_str().into());
+        known.err().filter(|fault| fault.passes)
+    }
+
     /// Lets a unit wait for the outside world, without counting a try.
-    fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
+    pub(super) fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
         let Event { topic, partition, offset, .. } = &*unit.events()[0];
         warn!(%topic, partition, offset, error = cut(&fault.message, MESSAGE_CHARACTERS_MAX), "waits for the outside world");
         let lane = self.lanes.get_mut(&id).expect("its unit ran");

@@ -177,7 +177,10 @@ impl<C: Code> Stage<C> {
             Err((unit, fault)) => return self.fail(id, (unit, &[]), self.program.decoding, fault),
         };
         let Some(value) = value else {
-            return self.complete(id, &frame);
+            if !self.waits_for_letters(id, &frame) {
+                self.complete(id, &frame);
+            }
+            return;
         };
         let mut walk = match self.spare.take() {
             Some(mut walk) => {
@@ -323,6 +326,10 @@ impl<C: Code> Stage<C> {
 
     fn settle(&mut self, id: LaneId, walk: Walk<C::Value>, outcome: Outcome) {
         match outcome {
+            Outcome::Done if self.waits_for_letters(id, &walk.frame) => {
+                walk.frame.closed.set(true);
+                self.spare = Some(walk);
+            }
             Outcome::Done => {
                 walk.frame.closed.set(true);
                 let mut scratch = walk.frame.scratch.borrow_mut();
@@ -347,6 +354,16 @@ impl<C: Code> Stage<C> {
                 self.fail(id, (frame.whole().clone(), refused), site, fault);
             }
         }
+    }
+
+    /// Holds a batch back, with all its effects, while the dead letters of those that do not decode must wait.
+    fn waits_for_letters(&mut self, id: LaneId, frame: &Frame) -> bool {
+        let why = frame.refused.as_ref().and_then(|refused| self.letters_wait(&refused.events));
+        let waits = why.is_some();
+        if let Some(why) = why {
+            self.hold(id, frame.whole().clone(), &why);
+        }
+        waits
     }
 
     /// A frame whose events succeeded is accounted for, those that do not decode as failures.
