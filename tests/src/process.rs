@@ -11,9 +11,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// for two of them would become one.
 ///
 /// # Panics
-/// If it does neither for a minute.
+/// If it does neither for a minute, or is known to have ended.
 pub fn terminate(process: impl Into<u64>) {
     let process = process.into();
+    // The number 0 would stand for this process and all that it has started.
+    assert!(process > 0, "the process has ended before");
     wait_for(process, "does not listen to SIGTERM", || has(process, "SigCgt:"));
     // SAFETY: the caller has not waited for its child, so the number is still its own.
     unsafe { libc::kill(i32::try_from(process).expect("a process number"), libc::SIGTERM) };

@@ -19,6 +19,8 @@ use crate::clock::{now, pause};
 pub type Api = i16;
 /// Consumers ask for records.
 pub const FETCH: Api = 1;
+/// A member of a group says that it lives.
+pub const HEARTBEAT: Api = 12;
 /// The producer says that offsets will be part of a transaction.
 pub const ADD_OFFSETS_TO_TXN: Api = 25;
 /// The producer commits or aborts.
@@ -41,6 +43,9 @@ pub enum Fault {
     Late(Duration),
     /// The broker gets it, and the connection breaks in place of the answer.
     LoseAnswer,
+    /// The broker gets it, and the answer tells this error instead: one that begins with how long to wait and
+    /// an error, as that to a heartbeat does.
+    Error(i16),
 }
 
 /// What the network is like now.
@@ -77,8 +82,12 @@ struct Shared {
 
 impl Shared {
     fn weather(&self) -> MutexGuard<'_, Weather> {
-        self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.weather)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Proxy {
@@ -203,11 +212,13 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// What does not arrive any more on a connection.
+/// What does not arrive as it was sent on a connection.
 #[derive(Default)]
 struct Gone {
     /// Correlation ids whose answers are lost, and the connection with them.
     answers: Mutex<Vec<[u8; 4]>>,
+    /// Correlation ids whose answers tell an error.
+    errors: Mutex<Vec<([u8; 4], i16)>>,
     /// The client's side is broken; the broker's stays open for what is late.
     client: AtomicBool,
 }
@@ -226,13 +237,12 @@ impl Pipe {
         let mut head = [0; HEAD_BYTES];
         while self.begin(&mut head) {
             let api = Api::from_be_bytes([head[4], head[5]]);
+            let correlation = head[8..12].try_into().expect("four bytes");
             match self.fault(api) {
                 None => {}
                 Some(Fault::Hold(time)) => pause(time),
-                Some(Fault::LoseAnswer) => {
-                    let correlation = head[8..12].try_into().expect("four bytes");
-                    gone.answers.lock().unwrap_or_else(PoisonError::into_inner).push(correlation);
-                }
+                Some(Fault::LoseAnswer) => lock(&gone.answers).push(correlation),
+                Some(Fault::Error(code)) => lock(&gone.errors).push((correlation, code)),
                 Some(Fault::Late(time)) => {
                     gone.client.store(true, Ordering::SeqCst);
                     return self.late(&head, time);
@@ -252,10 +262,14 @@ impl Pipe {
         let mut head = [0; 8];
         while self.begin(&mut head) {
             let correlation: [u8; 4] = head[4..8].try_into().expect("four bytes");
-            if gone.answers.lock().unwrap_or_else(PoisonError::into_inner).contains(&correlation) {
+            if lock(&gone.answers).contains(&correlation) {
                 break;
             }
-            let passed = self.rest(&head);
+            let error = lock(&gone.errors).iter().find(|(of, _)| *of == correlation).map(|(_, code)| *code);
+            let passed = match error {
+                Some(code) => self.error(&head, code),
+                None => self.rest(&head),
+            };
             // The broker must be read until it has read what is late.
             if gone.client.load(Ordering::SeqCst) {
                 let _ = io::copy(&mut &self.from, &mut io::sink());
@@ -284,6 +298,15 @@ impl Pipe {
         let fault = weather.faults.get_mut(&api)?.pop()?;
         *weather.done.entry(api).or_default() += 1;
         Some(fault)
+    }
+
+    /// Passes on an answer whose head was read, with another error in it.
+    fn error(&self, head: &[u8; 8], code: i16) -> io::Result<()> {
+        let mut more = [0; 14];
+        more[..8].copy_from_slice(head);
+        (&self.from).read_exact(&mut more[8..])?;
+        more[12..].copy_from_slice(&code.to_be_bytes());
+        self.rest(&more)
     }
 
     /// Passes on a frame whose head was read.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::log::{Log, NewRecord};
-use kaspr_exec::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use kaspr_exec::broker::position::{Metadata, NameHash};
+use kaspr_exec::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::Config;

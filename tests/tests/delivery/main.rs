@@ -2,6 +2,7 @@
 //! broker that goes away, networks that break, links that are slow. Each test ends with the judge's
 //! verdict, and prints its figure (`cargo test --test delivery -- --nocapture --test-threads 2`).
 
+mod fenced;
 mod orphans;
 mod slow;
 

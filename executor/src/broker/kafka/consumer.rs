@@ -1,27 +1,29 @@
 //! A member of the app's group, over librdkafka's consumer.
 
+mod fetching;
+mod rejoin;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
-use tracing::{debug, warn};
 
-use super::ANSWER_WAIT_MAX;
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::errors::{judge, words};
 use super::fence::Fence;
 use super::fresh::Missing;
-use super::lists::{list, offset_list, offsets_list};
+use super::identity::Identity;
+use super::lists::{list, offset_list};
 use super::offsets::{self, Offsets, Questions, Which};
 use super::orphans::Search;
 use super::producer::{Client, Line};
@@ -41,8 +43,6 @@ const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for committed offsets. Those under an open transaction are not told before it ends, and
 /// the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Pause between tries to put partitions right whose offsets do not exist any more.
-const ADRIFT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A member of the app's group.
 pub struct KafkaConsumer {
@@ -60,10 +60,14 @@ pub struct KafkaConsumer {
     /// Of partitions that nobody was given, since the member has come.
     search: Option<Search>,
     settings: ClientSettings,
-    /// Topics that are read by name.
-    read: Vec<String>,
+    /// Names and patterns of topics that are read.
+    subscribed: Vec<String>,
     /// Of those, any that some broker does not know.
     missing: Missing,
+    /// A static member's names in the group.
+    identity: Option<Identity>,
+    /// The worker takes these for its own.
+    given: BTreeSet<TopicPartition>,
     /// Given up by the group, not yet acknowledged by us.
     owed: Vec<TopicPartition>,
     /// Answers questions about partitions, on connections that do not fetch.
@@ -77,14 +81,16 @@ pub struct KafkaConsumer {
     stuck: stuck::Look,
 }
 
+/// A client that has not joined yet.
+fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsumer<MemberContext>, BrokerError> {
+    let made = settings.consumer().create_with_context(MemberContext::new(health.clone()));
+    made.map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))
+}
+
 impl KafkaConsumer {
     /// A consumer that has not joined yet.
     pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
-        let context = MemberContext::new(health.clone());
-        let consumer: BaseConsumer<MemberContext> = settings
-            .consumer()
-            .create_with_context(context)
-            .map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))?;
+        let consumer = client(settings, &health)?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
             wakes: Questions::new(consumer.client()),
@@ -96,9 +102,11 @@ impl KafkaConsumer {
             fence: Fence::new(settings),
             search: None,
             settings: settings.clone(),
-            read: Vec::new(),
+            subscribed: Vec::new(),
             missing: Missing::default(),
             bell: None,
+            identity: Identity::new(settings),
+            given: BTreeSet::new(),
             owed: Vec::new(),
             line,
             clock: SystemClock::start(),
@@ -111,8 +119,11 @@ impl KafkaConsumer {
 
     /// What an error in the place of a message means.
     fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
-        if let Some(fatal) = self.health.fatal() {
-            return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
+        if self.is_fenced() {
+            return Ok(());
+        }
+        if let Some((code, why)) = self.consumer.client().fatal_error() {
+            return Err(BrokerError::Fatal(format!("Kafka's client gave up: {code}: {why}")));
         }
         match error.rdkafka_error_code() {
             // Polling goes on and joins again; the loss comes as a change.
@@ -148,13 +159,17 @@ impl KafkaConsumer {
             Ok(answered) => answered.topics().iter().all(|topic| topic.error().is_none()),
             Err(_) => false,
         };
-        self.read.iter().all(is_known)
+        self.subscribed.iter().filter(|name| !name.starts_with('^')).all(is_known)
     }
 
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
         let is_stirred = self.consumer.context().take_stirred();
         let change = self.consumer.context().next_change();
-        if matches!(change, Some(Rebalanced::Assigned(_))) {
+        let is_served = matches!(change, Some(Rebalanced::Assigned(_)));
+        if is_served || is_stirred {
+            self.note_identity(is_served);
+        }
+        if is_served {
             // Those who had these partitions may be gone: what they left open hides offsets and changelogs.
             self.fence.end_gone(BTreeSet::new());
         } else if is_stirred {
@@ -169,19 +184,42 @@ impl KafkaConsumer {
             names.into_iter().map(named).collect()
         };
         match change {
-            Rebalanced::Assigned(list) => Ok(Some(Change::Assigned(names(list)))),
+            Rebalanced::Assigned(list) => {
+                let names = names(list);
+                self.given.extend(names.iter().cloned());
+                Ok(Some(Change::Assigned(names)))
+            }
             Rebalanced::Revoked(list) => {
                 self.owed = names(list);
+                self.given.retain(|name| !self.owed.contains(name));
                 Ok(Some(Change::Revoked(self.owed.clone())))
             }
             Rebalanced::Lost(list) => {
                 self.owed = names(list);
+                self.given.retain(|name| !self.owed.contains(name));
                 Ok(Some(Change::Lost(self.owed.clone())))
             }
             Rebalanced::Failed(why) => {
                 Err(BrokerError::Fatal(format!("partitions could not be taken over or given up: {why}")))
             }
         }
+    }
+
+    /// Joins the group.
+    fn join(&mut self) -> Result<(), BrokerError> {
+        let names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
+        let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
+        subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
+        self.search = Search::start(&self.settings);
+        Ok(())
+    }
+
+    fn hang(&mut self, bell: &Arc<Bell>) {
+        let rung = bell.clone();
+        self.consumer.set_nonempty_callback(move || rung.ring());
+        self.commits.rings(bell);
+        // Something may have come before the bell was hung up.
+        bell.ring();
     }
 
     /// The threads that fetch sleep up to a second after a pause or a change, unless something is asked of
@@ -212,107 +250,6 @@ impl KafkaConsumer {
             }
         }
         if owed.count() > 0 { unassign(&self.consumer, &owed) } else { Ok(()) }
-    }
-
-    /// Fetches partitions from these offsets on, and drops what was fetched of them before.
-    fn fetch_from(&mut self, at: Vec<(TopicPartition, i64)>) -> Result<(), BrokerError> {
-        let (assigned, mut new): (Vec<_>, Vec<_>) =
-            at.iter().cloned().partition(|(partition, _)| self.starts.contains_key(partition));
-        new.extend(self.seek(assigned)?);
-        self.assign(&new)?;
-        let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
-        self.starts.extend(at);
-        self.wake_fetchers(&names);
-        Ok(())
-    }
-
-    /// Seeks in partitions that are assigned. Gives back those that the client has given up: it revives none
-    /// of them, whatever is sought.
-    fn seek(&self, at: Vec<(TopicPartition, i64)>) -> Result<Vec<(TopicPartition, i64)>, BrokerError> {
-        if at.is_empty() {
-            return Ok(at);
-        }
-        let sought = offsets_list(&at)?;
-        let sought =
-            self.line.calls.during(ClientCall::Seek, || self.consumer.seek_partitions(sought, ANSWER_WAIT_MAX));
-        let sought = sought.map_err(|error| judge("partitions cannot be read from their offsets", &error))?;
-        let is_refused = |(partition, _): &(TopicPartition, i64)| {
-            let found = sought.find_partition(&partition.topic, partition.partition);
-            found.is_some_and(|element| element.error().is_err())
-        };
-        Ok(at.into_iter().filter(is_refused).collect())
-    }
-
-    /// Assigns partitions at these offsets, anew where they are assigned already.
-    fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
-        if at.is_empty() {
-            return Ok(());
-        }
-        let failed = |error| BrokerError::Fatal(format!("partitions could not be taken over: {error}"));
-        let calls = &self.line.calls;
-        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-            let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
-            calls.during(ClientCall::Assign, || unassign(&self.consumer, &list(&names))).map_err(failed)?;
-            let new = offsets_list(at)?;
-            return calls.during(ClientCall::Assign, || self.consumer.incremental_assign(&new)).map_err(failed);
-        }
-        // Here only all partitions can be assigned at once: the others go on where they stand.
-        let mut all: BTreeMap<_, _> = self.fetched(|_| true).into_iter().collect();
-        all.extend(at.iter().cloned());
-        let all: Vec<_> = all.into_iter().collect();
-        let all = offsets_list(&all)?;
-        calls.during(ClientCall::Assign, || self.consumer.assign(&all)).map_err(failed)
-    }
-
-    /// The offsets at which assigned partitions stand.
-    fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
-        let asked = self.starts.iter().filter(|(partition, _)| which(partition));
-        asked.map(|(partition, start)| (partition.clone(), self.position(partition).unwrap_or(*start))).collect()
-    }
-
-    /// The client has given up a partition whose offset does not exist any more: retention has passed it. It
-    /// goes on at the first offset that is left. Where none has been passed, all begin again where they stand.
-    fn put_right(&mut self) -> Result<(), BrokerError> {
-        let fetched = self.fetched(|_| true);
-        let names: Vec<_> = fetched.iter().map(|(partition, _)| partition.clone()).collect();
-        let ends = match self.ends(&names) {
-            Err(BrokerError::Retriable(why)) => {
-                debug!("where partitions begin is not known: {why}");
-                self.adrift = Some(self.clock.now() + ADRIFT_AGAIN);
-                return Ok(());
-            }
-            ends => ends?,
-        };
-        self.adrift = ends.iter().any(Option::is_none).then(|| self.clock.now() + ADRIFT_AGAIN);
-        let mut passed = Vec::new();
-        for ((partition, position), ends) in fetched.iter().zip(ends) {
-            let Some(ends) = ends else { continue };
-            let within = ends.within(partition, *position)?;
-            if within != *position {
-                passed.push((partition.clone(), within));
-            }
-        }
-        self.fetch_from(if passed.is_empty() { fetched } else { passed })
-    }
-
-    /// Revives partitions that get nothing though they go on.
-    fn free_stuck(&mut self) -> Result<(), BrokerError> {
-        let mut look = std::mem::take(&mut self.stuck);
-        let fetched = || self.fetched(|partition| !self.paused.contains(partition));
-        let stuck = look.turn(self.clock.now(), &self.line, fetched);
-        self.stuck = look;
-        if stuck.is_empty() {
-            return Ok(());
-        }
-        let seconds = stuck::STUCK_AFTER.as_secs();
-        for (partition, position) in &stuck {
-            warn!(%partition, position, "more can be read and nothing has come for {seconds} s: it is assigned anew");
-        }
-        self.assign(&stuck)?;
-        let names: Vec<_> = stuck.iter().map(|(partition, _)| partition.clone()).collect();
-        self.starts.extend(stuck);
-        self.wake_fetchers(&names);
-        Ok(())
     }
 
     /// Of these partitions those that some broker leads.
@@ -357,15 +294,14 @@ impl Consumer for KafkaConsumer {
                 Subscription::Pattern(pattern) => format!("^({pattern})$"),
             })
             .collect();
-        self.read = names.iter().filter(|name| !name.starts_with('^')).cloned().collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
-        subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
-        self.search = Search::start(&self.settings);
-        Ok(())
+        self.subscribed = names;
+        self.join()
     }
 
     fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError> {
+        if self.is_fenced() {
+            return self.come_back(wait);
+        }
         if let Some(change) = self.change()? {
             return Ok(Some(change));
         }
@@ -403,7 +339,8 @@ impl Consumer for KafkaConsumer {
         let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
         // A pause outlives the assignment that it was made in.
         self.unpause(&names)?;
-        self.fetch_from(at.to_vec())
+        let fetched = self.fetch_from(at.to_vec());
+        self.unless_fenced(fetched)
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -510,7 +447,9 @@ impl Consumer for KafkaConsumer {
         }
         let give_up = || unassign(&self.consumer, &list(partitions));
         let given_up = self.line.calls.during(ClientCall::Assign, give_up);
-        given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
+        if !self.is_fenced() {
+            given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
+        }
         self.starts.retain(|partition, _| !partitions.contains(partition));
         self.paused.retain(|partition| !partitions.contains(partition));
         let left: Vec<_> = self.starts.keys().take(WOKEN_MAX).cloned().collect();
@@ -524,15 +463,11 @@ impl Consumer for KafkaConsumer {
     }
 
     fn is_adrift(&self) -> bool {
-        self.adrift.is_some() || self.missing.is_open()
+        self.adrift.is_some() || self.missing.is_open() || self.is_coming_back()
     }
 
     fn rings(&mut self, bell: &Arc<Bell>) -> bool {
-        let rung = bell.clone();
-        self.consumer.set_nonempty_callback(move || rung.ring());
-        self.commits.rings(bell);
-        // Something may have come before the bell was hung up.
-        bell.ring();
+        self.hang(bell);
         self.bell = Some(bell.clone());
         true
     }
@@ -540,6 +475,9 @@ impl Consumer for KafkaConsumer {
     /// Dynamic members leave the group; static ones stay until their session ends, so that a
     /// restart disturbs nobody.
     fn close(&mut self) -> Result<(), BrokerError> {
+        if self.is_fenced() {
+            return Ok(());
+        }
         let calls = self.line.calls.clone();
         let given_back = calls.during(ClientCall::Assign, || self.give_back());
         given_back.map_err(|error| judge("partitions could not be given up", &error))?;

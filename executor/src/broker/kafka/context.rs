@@ -192,8 +192,12 @@ impl ClientContext for MemberContext {
         Health::log(level, facility, message);
     }
 
+    /// An error that the client does not survive is told by the poll too, and judged there.
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.complains(error.rdkafka_error_code(), reason);
+        let code = error.rdkafka_error_code();
+        if !matches!(code, Some(Code::Fatal | Code::FencedInstanceId)) {
+            self.health.complains(code, reason);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod context;
 pub mod errors;
 mod fence;
 mod fresh;
+mod identity;
 #[cfg(target_os = "linux")]
 mod leaders;
 mod lists;

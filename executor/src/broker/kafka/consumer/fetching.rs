@@ -1,0 +1,125 @@
+//! The offsets from which a member's partitions are fetched: given to the client, and put right where it
+//! gets nothing any more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
+use tracing::{debug, warn};
+
+use super::KafkaConsumer;
+use crate::broker::kafka::ANSWER_WAIT_MAX;
+use crate::broker::kafka::context::unassign;
+use crate::broker::kafka::errors::judge;
+use crate::broker::kafka::lists::{list, offsets_list};
+use crate::broker::kafka::stuck;
+use crate::broker::{BrokerError, Consumer as _};
+use crate::clock::Clock as _;
+use crate::event::message::TopicPartition;
+use crate::guard::ClientCall;
+
+/// Pause between tries to put partitions right whose offsets do not exist any more.
+const ADRIFT_AGAIN: Duration = Duration::from_secs(1);
+
+impl KafkaConsumer {
+    /// Fetches partitions from these offsets on, and drops what was fetched of them before.
+    pub(super) fn fetch_from(&mut self, at: Vec<(TopicPartition, i64)>) -> Result<(), BrokerError> {
+        let (assigned, mut new): (Vec<_>, Vec<_>) =
+            at.iter().cloned().partition(|(partition, _)| self.starts.contains_key(partition));
+        new.extend(self.seek(assigned)?);
+        self.assign(&new)?;
+        let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
+        self.starts.extend(at);
+        self.wake_fetchers(&names);
+        Ok(())
+    }
+
+    /// Seeks in partitions that are assigned. Gives back those that the client has given up: it revives none
+    /// of them, whatever is sought.
+    fn seek(&self, at: Vec<(TopicPartition, i64)>) -> Result<Vec<(TopicPartition, i64)>, BrokerError> {
+        if at.is_empty() {
+            return Ok(at);
+        }
+        let sought = offsets_list(&at)?;
+        let sought =
+            self.line.calls.during(ClientCall::Seek, || self.consumer.seek_partitions(sought, ANSWER_WAIT_MAX));
+        let sought = sought.map_err(|error| judge("partitions cannot be read from their offsets", &error))?;
+        let is_refused = |(partition, _): &(TopicPartition, i64)| {
+            let found = sought.find_partition(&partition.topic, partition.partition);
+            found.is_some_and(|element| element.error().is_err())
+        };
+        Ok(at.into_iter().filter(is_refused).collect())
+    }
+
+    /// Assigns partitions at these offsets, anew where they are assigned already.
+    fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        if at.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| BrokerError::Fatal(format!("partitions could not be taken over: {error}"));
+        let calls = &self.line.calls;
+        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
+            calls.during(ClientCall::Assign, || unassign(&self.consumer, &list(&names))).map_err(failed)?;
+            let new = offsets_list(at)?;
+            return calls.during(ClientCall::Assign, || self.consumer.incremental_assign(&new)).map_err(failed);
+        }
+        // Here only all partitions can be assigned at once: the others go on where they stand.
+        let mut all: BTreeMap<_, _> = self.fetched(|_| true).into_iter().collect();
+        all.extend(at.iter().cloned());
+        let all: Vec<_> = all.into_iter().collect();
+        let all = offsets_list(&all)?;
+        calls.during(ClientCall::Assign, || self.consumer.assign(&all)).map_err(failed)
+    }
+
+    /// The offsets at which assigned partitions stand.
+    pub(super) fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
+        let asked = self.starts.iter().filter(|(partition, _)| which(partition));
+        asked.map(|(partition, start)| (partition.clone(), self.position(partition).unwrap_or(*start))).collect()
+    }
+
+    /// The client has given up a partition whose offset does not exist any more: retention has passed it. It
+    /// goes on at the first offset that is left. Where none has been passed, all begin again where they stand.
+    pub(super) fn put_right(&mut self) -> Result<(), BrokerError> {
+        let fetched = self.fetched(|_| true);
+        let names: Vec<_> = fetched.iter().map(|(partition, _)| partition.clone()).collect();
+        let ends = match self.ends(&names) {
+            Err(BrokerError::Retriable(why)) => {
+                debug!("where partitions begin is not known: {why}");
+                self.adrift = Some(self.clock.now() + ADRIFT_AGAIN);
+                return Ok(());
+            }
+            ends => ends?,
+        };
+        self.adrift = ends.iter().any(Option::is_none).then(|| self.clock.now() + ADRIFT_AGAIN);
+        let mut passed = Vec::new();
+        for ((partition, position), ends) in fetched.iter().zip(ends) {
+            let Some(ends) = ends else { continue };
+            let within = ends.within(partition, *position)?;
+            if within != *position {
+                passed.push((partition.clone(), within));
+            }
+        }
+        self.fetch_from(if passed.is_empty() { fetched } else { passed })
+    }
+
+    /// Revives partitions that get nothing though they go on.
+    pub(super) fn free_stuck(&mut self) -> Result<(), BrokerError> {
+        let mut look = std::mem::take(&mut self.stuck);
+        let fetched = || self.fetched(|partition| !self.paused.contains(partition));
+        let stuck = look.turn(self.clock.now(), &self.line, fetched);
+        self.stuck = look;
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        let seconds = stuck::STUCK_AFTER.as_secs();
+        for (partition, position) in &stuck {
+            warn!(%partition, position, "more can be read and nothing has come for {seconds} s: it is assigned anew");
+        }
+        self.assign(&stuck)?;
+        let names: Vec<_> = stuck.iter().map(|(partition, _)| partition.clone()).collect();
+        self.starts.extend(stuck);
+        self.wake_fetchers(&names);
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! A static member that its group takes for fenced: has another process its instance id, or has a
+//! coordinator only forgotten the member's latest id?
+//!
+//! A static member that joins anew gets a new member id. Its coordinator writes that id down when the group
+//! has shared out its partitions, not before. Where it dies or hands the group over in between, the next
+//! coordinator reads the id before, and tells the member that another one with its instance id has taken its
+//! place, though there is none. The client is beyond repair then, but a new one that joins under the instance
+//! id takes the place back.
+//!
+//! Only the group can tell the two apart: it names the member id that it holds for the instance. One that
+//! this process has had itself is no other's. Any other belongs to another process, or to one that this
+//! process has replaced and that is dead: then it is gone when its session is over.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka_sys as native;
+use tracing::warn;
+
+use super::config::ClientSettings;
+use crate::broker::BrokerError;
+
+const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+/// Member ids that are remembered: a coordinator that comes back knows the last but one or two.
+const IDS_MAX: usize = 16;
+/// Pause between questions for the holder of the instance id.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Time that a coordinator may need beyond a session to notice its end.
+const MARGIN: Duration = Duration::from_secs(2);
+/// New clients in a row without partitions, after which something else is wrong.
+const TRIES_MAX: u32 = 5;
+/// Time without a new client after which the next one is about something else.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// Session of a client whose setting is not known: librdkafka's own.
+const SESSION_MS: u64 = 45_000;
+
+/// The member that holds an instance id, as the group's coordinator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The coordinator does not answer, or is not known.
+    Unknown,
+    /// None does.
+    Nobody,
+    /// The one with this id, on this host.
+    Member {
+        /// Its member id.
+        id: String,
+        /// Its host's address.
+        host: String,
+    },
+}
+
+/// The way on for a member that was fenced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Ask again later.
+    Wait,
+    /// Join again as a new client.
+    JoinAgain,
+}
+
+/// The member's identities in its group, and how far it is on its way back after it was fenced.
+#[derive(Debug)]
+pub struct Identity {
+    instance: String,
+    session: Duration,
+    ids: VecDeque<String>,
+    /// When it was fenced; `None`: it is not.
+    fenced_at: Option<Duration>,
+    ask_at: Duration,
+    was_warned: bool,
+    tries: u32,
+    tried_at: Duration,
+}
+
+impl Identity {
+    /// The identity of a member that has not joined yet; `None` without an instance id.
+    pub fn new(settings: &ClientSettings) -> Option<Identity> {
+        let session_ms = settings.consumer().get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+        Some(Identity::of(settings.instance.clone()?, Duration::from_millis(session_ms.unwrap_or(SESSION_MS))))
+    }
+
+    fn of(instance: String, session: Duration) -> Identity {
+        Identity {
+            instance,
+            session,
+            ids: VecDeque::new(),
+            fenced_at: None,
+            ask_at: Duration::ZERO,
+            was_warned: false,
+            tries: 0,
+            tried_at: Duration::ZERO,
+        }
+    }
+
+    /// The lasting name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Remembers a member id that this process has.
+    pub fn note(&mut self, id: String) {
+        if id.is_empty() || self.ids.contains(&id) {
+            return;
+        }
+        self.ids.truncate(IDS_MAX - 1);
+        self.ids.push_front(id);
+    }
+
+    /// The group has given the member partitions.
+    pub fn is_served(&mut self) {
+        self.tries = 0;
+    }
+
+    /// The member was fenced and has not joined again.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced_at.is_some()
+    }
+
+    /// The member is fenced now, under this id. True: it is time to ask who holds its instance id.
+    pub fn fenced(&mut self, id: String, now: Duration) -> bool {
+        self.note(id);
+        if self.fenced_at.is_none() {
+            (self.fenced_at, self.ask_at, self.was_warned) = (Some(now), now, false);
+            if now > self.tried_at + FORGOTTEN_AFTER {
+                self.tries = 0;
+            }
+        }
+        let is_due = now >= self.ask_at;
+        if is_due {
+            self.ask_at = now + ASK_EVERY;
+        }
+        is_due
+    }
+
+    /// Judges by the holder of the instance id. An error: another process has it, or joining does not help.
+    pub fn way(&mut self, holder: &Holder, now: Duration) -> Result<Way, BrokerError> {
+        let (patience, instance) = (self.session + MARGIN, &self.instance);
+        let is_over = self.fenced_at.is_none_or(|fenced_at| now >= fenced_at + patience);
+        match holder {
+            Holder::Unknown if !is_over => return Ok(Way::Wait),
+            Holder::Member { id, host } if !self.ids.contains(id) => {
+                if is_over {
+                    return Err(BrokerError::Group(format!(
+                        "another process reads under the instance id \"{instance}\" (member {id}, host {host}): \
+                         start each process with an --instance of its own"
+                    )));
+                }
+                if !std::mem::replace(&mut self.was_warned, true) {
+                    let seconds = patience.as_secs();
+                    warn!(%instance, member = %id, %host, "another member has taken over the instance id: if it lives for {seconds} s this process ends");
+                }
+                return Ok(Way::Wait);
+            }
+            Holder::Unknown | Holder::Nobody | Holder::Member { .. } => {}
+        }
+        if self.tries >= TRIES_MAX {
+            return Err(BrokerError::Fatal(format!(
+                "the group takes the member \"{instance}\" for fenced, and joining again has not helped {TRIES_MAX} times"
+            )));
+        }
+        self.tries += 1;
+        (self.fenced_at, self.tried_at) = (None, now);
+        let tries = self.tries;
+        warn!(%instance, tries, "the group takes the member for fenced, and no other holds its instance id: it joins again");
+        Ok(Way::JoinAgain)
+    }
+}
+
+/// Asks the group's coordinator which member holds the instance id; waits at most `wait`.
+pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
+    let Ok(group) = CString::new(group) else { return Holder::Unknown };
+    let mut names = [group.as_ptr()];
+    let (client, wait) = (client.native_ptr(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
+    // SAFETY: client and name live through the calls; what is made here is given back here, the event last,
+    // since the answer is the event's.
+    unsafe {
+        let queue = native::rd_kafka_queue_new(client);
+        let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let options = native::rd_kafka_AdminOptions_new(client, kind);
+        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
+        native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
+        let event = native::rd_kafka_queue_poll(queue, wait);
+        let holder = described(event, instance).unwrap_or(Holder::Unknown);
+        if !event.is_null() {
+            native::rd_kafka_event_destroy(event);
+        }
+        native::rd_kafka_AdminOptions_destroy(options);
+        native::rd_kafka_queue_destroy(queue);
+        holder
+    }
+}
+
+/// Reads the member with the instance id out of the answer to a question about one group; `None`: it is no
+/// answer.
+///
+/// # Safety
+/// `event` is null or a live event.
+unsafe fn described(event: *mut native::rd_kafka_event_t, instance: &str) -> Option<Holder> {
+    // SAFETY: the caller's promise; everything that is read is the event's.
+    unsafe {
+        if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
+            return None;
+        }
+        let result = native::rd_kafka_event_DescribeConsumerGroups_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let groups = native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        if groups.is_null() || count == 0 {
+            return None;
+        }
+        let group = *groups;
+        let error = native::rd_kafka_ConsumerGroupDescription_error(group);
+        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
+            return None;
+        }
+        let text = |text: *const c_char| match text.is_null() {
+            true => String::new(),
+            false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+        };
+        for number in 0..native::rd_kafka_ConsumerGroupDescription_member_count(group) {
+            let member = native::rd_kafka_ConsumerGroupDescription_member(group, number);
+            if text(native::rd_kafka_MemberDescription_group_instance_id(member)) == instance {
+                let id = text(native::rd_kafka_MemberDescription_consumer_id(member));
+                let host = text(native::rd_kafka_MemberDescription_host(member));
+                return Some(Holder::Member { id, host });
+            }
+        }
+        Some(Holder::Nobody)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: Duration = Duration::from_secs(30);
+
+    fn second(second: u64) -> Duration {
+        Duration::from_secs(second)
+    }
+
+    fn member(id: &str) -> Holder {
+        Holder::Member { id: id.to_owned(), host: "/10.0.0.7".to_owned() }
+    }
+
+    fn fenced_at(now: Duration) -> Identity {
+        let mut identity = Identity::of("app.one.0".to_owned(), SESSION);
+        identity.note("first".to_owned());
+        assert!(identity.fenced("second".to_owned(), now));
+        identity
+    }
+
+    #[test]
+    fn an_id_of_its_own_is_no_other_process() {
+        for holder in [member("first"), member("second"), Holder::Nobody] {
+            let mut identity = fenced_at(second(9));
+            assert_eq!(identity.way(&holder, second(9)).expect("it may join"), Way::JoinAgain, "{holder:?}");
+            assert!(!identity.is_fenced());
+        }
+    }
+
+    #[test]
+    fn another_process_keeps_the_instance_id() {
+        let mut identity = fenced_at(second(9));
+        for now in 9..41 {
+            assert_eq!(identity.way(&member("stranger"), second(now)).expect("it may be dead"), Way::Wait);
+        }
+        let error = identity.way(&member("stranger"), second(41)).expect_err("it lives");
+        assert!(matches!(error, BrokerError::Group(_)), "a restart would fence the other one in turn: {error}");
+        let words = error.to_string();
+        assert!(words.contains("\"app.one.0\" (member stranger, host /10.0.0.7)"), "{words}");
+    }
+
+    #[test]
+    fn a_member_that_is_gone_is_not_waited_for() {
+        let mut identity = fenced_at(second(9));
+        assert_eq!(identity.way(&member("stranger"), second(20)).expect("it may be dead"), Way::Wait);
+        assert_eq!(identity.way(&Holder::Nobody, second(30)).expect("it may join"), Way::JoinAgain);
+    }
+
+    #[test]
+    fn a_coordinator_that_never_answers_is_not_waited_for_without_end() {
+        let mut identity = fenced_at(second(9));
+        assert_eq!(identity.way(&Holder::Unknown, second(40)).expect("it may answer"), Way::Wait);
+        assert_eq!(identity.way(&Holder::Unknown, second(41)).expect("it may join"), Way::JoinAgain);
+    }
+
+    #[test]
+    fn it_does_not_join_again_and_again() {
+        let mut identity = Identity::of("app.one.0".to_owned(), SESSION);
+        for now in 0..5 {
+            assert!(identity.fenced(format!("id {now}"), second(now)));
+            assert_eq!(identity.way(&Holder::Nobody, second(now)).expect("it may join"), Way::JoinAgain);
+        }
+        assert!(identity.fenced("last".to_owned(), second(6)));
+        assert!(matches!(identity.way(&Holder::Nobody, second(6)), Err(BrokerError::Fatal(_))));
+        // Partitions, or a quiet minute, and it is about something else.
+        identity.is_served();
+        assert_eq!(identity.way(&Holder::Nobody, second(7)).expect("it may join"), Way::JoinAgain);
+        (identity.tries, identity.fenced_at) = (TRIES_MAX, None);
+        assert!(identity.fenced("later".to_owned(), second(68)));
+        assert_eq!(identity.way(&Holder::Nobody, second(68)).expect("it may join"), Way::JoinAgain);
+    }
+
+    #[test]
+    fn it_asks_every_second_and_remembers_a_few_ids() {
+        let mut identity = fenced_at(second(9));
+        assert!(!identity.fenced("second".to_owned(), second(9)) && identity.fenced(String::new(), second(10)));
+        (0..100).for_each(|number| identity.note(format!("id {number}")));
+        assert_eq!((identity.ids.len(), identity.ids[0].as_str()), (IDS_MAX, "id 99"));
+    }
+}
