@@ -14,7 +14,6 @@ use kaspr_exec::cli::{
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
 use kaspr_exec::run::testing::{Put, Suite};
-use kaspr_exec::stage::program::Defaults;
 use kaspr_ir::plan::Plan;
 
 fn main() {
@@ -117,7 +116,7 @@ fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
 /// Refuses by name what cannot be run yet.
 fn can_run(plan: &Plan, settings: &Settings) -> Result<(), Stop> {
     let config = settings.config(plan, 0).map_err(Stop::refused)?;
-    let missing = unsupported(plan, &Defaults::of(&config));
+    let missing = unsupported(plan, &config.policies(plan));
     if !missing.is_empty() {
         let lines: Vec<_> = missing.iter().map(|missing| format!("error: {missing}")).collect();
         return Err(Stop(REFUSED, lines.join("\n")));

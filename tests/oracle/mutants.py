@@ -3,7 +3,7 @@
     python3 tests/oracle/mutants.py [--only TEXT] [--by CHECK] [--skip COUNT]
 
 Works on a copy in target/mutants, never on the tree itself. Each line names the rule, a text that stands
-exactly once in the executor's sources, what takes its place, and the check that must fail. Files may move;
+exactly once in the sources of executor and ir, what takes its place, and the check that must fail. Files may move;
 `--check` only looks whether every text is still there once.
 """
 
@@ -35,12 +35,12 @@ MUTANTS = [
     ("isolated partitions are tracks of their own", "if self.track.per_partition { partition } else { None }", "None::<i32>.and(partition)", "executor"),
     ("attempts count all tries", "if lane.tries + 1 < *attempts {", "if lane.tries < *attempts {", "oracle"),
     ("a back-off waits", "lane.held_until = Some(self.shared.clock.now() + wait);", "lane.held_until = Some(self.shared.clock.now());", "tested"),
-    ("retry ends with what then says", "OnError::Retry { then, .. } => then,", "OnError::Retry { .. } => &OnError::Skip,", "oracle"),
+    ("retry ends with what then says", "OnError::Retry { then, .. } => then,\n            OnError::Skip", "OnError::Retry { .. } => &OnError::Skip,\n            OnError::Skip", "oracle"),
     ("a dead letter keeps the event's headers", "let mut headers = event.headers.clone();", "let mut headers = Vec::new();", "oracle"),
     ("refused events of a batch fail alone", "Some((_, own)) => self.give_up(id, event, self.program.decoding, own),", "Some(_) => self.give_up(id, event, site, fault),", "oracle"),
-    ("halt stops before the event", "if matches!(last_resort(&self.site(site).on_error), OnError::Halt) {", "if false {", "programs"),
-    ("an operation's policy goes before its agent's", "let policy = own.or(of.on_error.as_ref())", "let policy = of.on_error.as_ref().or(own)", "oracle"),
-    ("an operation's timeout counts", "own_timeout.or(of.timeout_ms).map(Duration::from_millis)", "own_timeout.and(of.timeout_ms).map(Duration::from_millis)", "executor"),
+    ("halt stops before the event", "if matches!(self.site(site).on_error.last_resort(), OnError::Halt) {", "if false {", "programs"),
+    ("an operation's policy goes before its agent's", "policy(step.on_error.as_ref(), step.timeout_ms, &of_agent)", "policy(agent.on_error.as_ref().or(step.on_error.as_ref()), step.timeout_ms, &of_agent)", "oracle"),
+    ("an operation's timeout counts", "own_timeout.map_or(above.limit, Duration::from_millis)", "own_timeout.map_or(above.limit, |_| above.limit)", "executor"),
     ("values are picked before they are sent", "let value = draft.value.as_ref().unwrap_or(value);\n            machine.code.encode(&target.value_codec, value,", "machine.code.encode(&target.value_codec, value,", "oracle"),
     ("a batch holds max values", "if open.count >= self.max || early", "if open.count > self.max || early", "oracle"),
     ("only values that decode count towards max", "open.count += u32::from(decodes);", "open.count += 1;", "tested"),
@@ -92,7 +92,7 @@ MUTANTS = [
     # Batches (section 5).
     ("a window ends after within", "filter(|(_, open)| open.due <= now)", "filter(|(_, open)| open.due < now.min(open.due))", "tested"),
     ("batches of one partition where they must be", "_ => self.shared.slots.borrow_mut().of(&event),", "_ => 0 * self.shared.slots.borrow_mut().of(&event),", "tested"),
-    ("with retry batches are of one partition", "if retries(&defaults.on_error) => BatchScope::Partition", "if retries(&defaults.on_error) => BatchScope::Mixed", "tested"),
+    ("with retry batches are of one partition", "if retries(&policies.of_app().on_error) => BatchScope::Partition", "if retries(&policies.of_app().on_error) => BatchScope::Mixed", "tested"),
     ("the end of the input hands windows over", "let keys: Vec<_> = self.open.keys().copied().collect();", "let keys: Vec<_> = self.open.keys().copied().take(0).collect();", "oracle"),
     # Outputs (section 6).
     ("outputs go in list order", "for output in &agent.outputs {\n            let name", "for output in agent.outputs.iter().rev() {\n            let name", "tested"),
@@ -110,8 +110,8 @@ MUTANTS = [
     ("keys are read by their serializer", "if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some()", "if program.key_codec == kaspr_ir::plan::Codec::Raw && event.key.is_some()", "tested"),
     ("raw None is a tombstone", "if value.is_none() {\n        return Ok(None);", 'if value.is_none() {\n        return Ok(Some(b""));', "tested"),
     # Failures (section 7).
-    ("whose policy is nobody's is the app's", "unwrap_or(&self.defaults.on_error)", "unwrap_or(&OnError::Skip)", "tested"),
-    ("letters go to the app's topic where none is named", "topic: topic.or_else(|| self.defaults.dead_letter_topic.clone())", "topic", "tested"),
+    ("whose policy is nobody's is the app's", "on_error: defaults.on_error.with_topic(", "on_error: OnError::Skip.with_topic(", "tested"),
+    ("letters go to the app's topic where none is named", "topic: topic.as_ref().or(default).cloned()", "topic: topic.clone()", "tested"),
     ("back-off grows", "backoff.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX) - 1)", "backoff.factor.powi(0)", "tested"),
     ("back-off has a bound", "grown.min(backoff.max_ms as f64)", "grown.max(backoff.max_ms as f64 * 0.0)", "tested"),
     ("tries are counted anew for the next event", 'expect("its unit ran").tries = 0;', 'expect("its unit ran").tries += 0;', "oracle"),
@@ -187,8 +187,9 @@ def prepare():
 
 
 def place(tree, rule, old):
-    """The one file of the executor in which a mutant's text stands, once."""
-    sources = [path for path in sorted((tree / "executor/src").rglob("*")) if path.suffix in (".rs", ".py")]
+    """The one file of the executor or of ir in which a mutant's text stands, once."""
+    paths = [path for crate in ("executor", "ir") for path in sorted((tree / crate / "src").rglob("*"))]
+    sources = [path for path in paths if path.suffix in (".rs", ".py")]
     found = {path: count for path in sources if (count := path.read_text().count(old))}
     where = ", ".join(f"{count} in {path.relative_to(tree)}" for path, count in found.items()) or "nowhere"
     assert list(found.values()) == [1], f"{rule}: the text must stand once, but stands {where}: {old}"

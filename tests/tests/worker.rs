@@ -15,7 +15,7 @@ use kaspr_exec::config::Config;
 use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
 use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_exec::worker::{Stopped, Worker};
-use kaspr_ir::plan::{Codec, FunctionId, Plan};
+use kaspr_ir::plan::{Codec, FunctionId, OnError, Plan};
 
 /// Values are text; every function gives its value back, `fail` fails, `wait` waits for ever, `slow` takes
 /// 15 ms, `broken` does not decode.
@@ -553,4 +553,27 @@ fn a_revoked_partition_leaves_open_windows_and_comes_again_elsewhere() {
     let mut batches = values(&log, "batches");
     batches.sort_unstable();
     assert_eq!(batches, ["0+0", "1+1"], "each worker has a batch of its own partition, once");
+}
+
+/// Topics of dead letters that an agent names, where the app's settings say `deadLetter` to `app-letters`.
+fn letters(of_agent: &str, of_step: &str) -> Vec<String> {
+    let policies = format!("  processors:\n    pipeline: [same]\n    operations:\n      - name: same\n{of_step}");
+    let text = agent("a", "in", of_agent, "out")
+        .replace("  processors:\n    pipeline: [same]\n    operations:\n      - name: same\n", &policies);
+    let plan = compile(&text);
+    let mut config = Config::new("app", "test", 0);
+    (config.on_error, config.dead_letter_topic) = (OnError::DeadLetter { topic: None }, Some("app-letters".to_owned()));
+    let named = kaspr_exec::check::topics::named(&plan, &config.policies(&plan));
+    named.into_iter().filter(|topic| topic.by.contains("dead letters")).map(|topic| topic.name).collect()
+}
+
+#[test]
+fn a_topic_of_dead_letters_is_needed_where_its_policy_counts() {
+    let (skip, own) = ("  onError: {action: skip}\n", "        onError: {action: deadLetter, topic: own}\n");
+    assert_eq!(letters("", ""), ["app-letters"]);
+    assert!(letters(skip, "").is_empty(), "the agent's word counts in its steps, too");
+    assert_eq!(letters(skip, own), ["own"]);
+    assert_eq!(letters("", own), ["app-letters", "own"]);
+    let retry = "        onError: {action: retry, then: deadLetter}\n";
+    assert_eq!(letters(skip, retry), ["app-letters"], "a letter without a topic goes to the app's");
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kaspr_ir::plan::{Backoff, Codec, OnError, Topic};
+use kaspr_ir::duration;
+use kaspr_ir::plan::{Backoff, CALL_MS_MAX, Codec, OnError, Topic};
 use kaspr_ir::topics::{TOPIC_NAME_RULE, is_internal, is_topic_name};
 
 use super::Checker;
@@ -10,31 +11,12 @@ use crate::ast::{self, Text, TopicSettings};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::source::Spanned;
 
-/// Longest timeout: all calls of one event together.
-const TIMEOUT_MAX_MS: u64 = 240_000;
 const ACTIONS: [&str; 4] = ["skip", "retry", "deadLetter", "halt"];
 const CODECS: [&str; 5] = ["raw", "json", "binary", "pickle", "yaml"];
 
-/// A number and a unit, in ms.
-fn parse_duration(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(split);
-    let size = match unit.trim() {
-        "ms" => 1.0,
-        "s" => 1000.0,
-        "m" => 60_000.0,
-        "h" => 3_600_000.0,
-        "d" => 86_400_000.0,
-        _ => return None,
-    };
-    let ms = number.parse::<f64>().ok()? * size;
-    (ms.is_finite() && ms < 1e15).then_some(ms.round() as u64)
-}
-
 impl Checker<'_> {
     pub(super) fn duration(&mut self, text: &Text) -> Option<u64> {
-        let duration = parse_duration(&text.value);
+        let duration = duration::parse(&text.value);
         if duration.is_none() {
             let message = format!("\"{}\" is not a duration", text.value);
             self.fault(
@@ -48,7 +30,7 @@ impl Checker<'_> {
     pub(super) fn timeout(&mut self, text: &Option<Text>) -> Option<u64> {
         let text = text.as_ref()?;
         let ms = self.duration(text)?;
-        if ms == 0 || ms > TIMEOUT_MAX_MS {
+        if ms == 0 || ms > CALL_MS_MAX {
             let message = match ms {
                 0 => format!("\"timeout\" {} leaves no time for a call", text.value),
                 _ => format!("\"timeout\" {} is longer than 240s", text.value),
@@ -147,18 +129,19 @@ impl Checker<'_> {
     fn retry(&mut self, written: &ast::OnError) -> OnError {
         let mut ms =
             |text: &Option<Text>, default| text.as_ref().and_then(|text| self.duration(text)).unwrap_or(default);
-        let (initial_ms, max_ms) = (ms(&written.initial, 1000), ms(&written.max, 60_000));
+        let default = Backoff::default();
+        let (initial_ms, max_ms) = (ms(&written.initial, default.initial_ms), ms(&written.max, default.max_ms));
         let then = match &written.then {
             Some(then) => self.policy(then, written, true).unwrap_or(OnError::Skip),
             None => OnError::Skip,
         };
         OnError::Retry {
-            attempts: written.attempts.as_ref().map_or(3, |attempts| attempts.value),
+            attempts: written.attempts.as_ref().map_or(OnError::ATTEMPTS, |attempts| attempts.value),
             backoff: Backoff {
                 initial_ms,
                 max_ms,
-                factor: written.factor.as_ref().map_or(2.0, |factor| factor.value),
-                jitter: written.jitter.as_ref().map_or(0.2, |jitter| jitter.value),
+                factor: written.factor.as_ref().map_or(default.factor, |factor| factor.value),
+                jitter: written.jitter.as_ref().map_or(default.jitter, |jitter| jitter.value),
             },
             then: Box::new(then),
         }
@@ -183,26 +166,4 @@ fn topic_config(settings: &TopicSettings) -> BTreeMap<String, String> {
     }
     config.extend(settings.config.iter().map(|(name, value)| (name.value.clone(), value.value.clone())));
     config
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_a_unit() {
-        let cases = [
-            ("5s", Some(5000)),
-            ("100ms", Some(100)),
-            ("1.5m", Some(90_000)),
-            ("2h", Some(7_200_000)),
-            ("1 d", Some(86_400_000)),
-        ];
-        for (text, ms) in cases {
-            assert_eq!(parse_duration(text), ms, "{text}");
-        }
-        for text in ["5", "s", "", "5 x", "-5s", "1e3s", "5sec"] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{AgentId, Plan, TableId};
+use kaspr_ir::plan::{AgentId, Plan, Policies, TableId};
 use rustc_hash::FxHashMap;
 
 use crate::assignment::Reads;
@@ -17,7 +17,6 @@ use crate::broker::{Admin, BrokerError, Seen};
 use crate::check::{changelogs, topics};
 use crate::config::Config;
 use crate::event::message::{Event, TopicName, TopicPartition};
-use crate::stage::program::Defaults;
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
@@ -25,7 +24,7 @@ use crate::tables::restore::used;
 pub struct Counts {
     plan: Rc<Plan>,
     app: String,
-    defaults: Defaults,
+    policies: Policies,
     /// Readers of tables that have a state for each partition: what they read, and the tables.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
     /// Inputs of such tables, so far as they are known by name.
@@ -60,7 +59,7 @@ impl Counts {
             changelogs: changelogs.collect(),
             plan: plan.clone(),
             app: config.app.clone(),
-            defaults: Defaults::of(config),
+            policies: config.policies(plan),
             readers,
             inputs,
             seen: FxHashMap::default(),
@@ -129,7 +128,7 @@ impl Counts {
             return Ok(gone);
         }
         let reserved = topics::reserved(&self.plan, &self.app);
-        let mut found = topics::prepare(&self.plan, &self.defaults, &reserved, admin, false)?;
+        let mut found = topics::prepare(&self.plan, &self.policies, &reserved, admin, false)?;
         found = changelogs::prepare(&self.plan, &self.app, &found, admin, false)?;
         let faults = topics::faults(&found);
         Ok((!faults.is_empty()).then(|| faults.join("\nerror: ")))

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kaspr_ir::plan::{Action, OnError, Place, Plan, Topic, TopicChoice, TopicOutput, Topics};
+use kaspr_ir::plan::{Action, AgentId, OnError, Place, Plan, Policies, Topic, TopicChoice, TopicOutput, Topics};
 use tracing::{info, warn};
 
 use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
-use crate::stage::program::Defaults;
 use crate::tables::changelog;
 
 /// Topics that an app keeps for itself: its changelogs, and what the product writes beside them. A
@@ -33,7 +32,7 @@ pub struct Named {
 }
 
 /// Every topic that the plan names, once, in order of names.
-pub fn named(plan: &Plan, defaults: &Defaults) -> Vec<Named> {
+pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
     let mut finder = Finder { plan, named: BTreeMap::new() };
     for reader in &plan.readers {
         let agent = &plan[reader.agents[0]];
@@ -42,11 +41,11 @@ pub fn named(plan: &Plan, defaults: &Defaults) -> Vec<Named> {
             names.iter().for_each(|name| finder.add(name, by.clone(), agent.place, Access::READ));
         }
     }
-    for agent in &plan.agents {
-        let policies = agent.steps.iter().map(|step| (step.on_error.as_ref(), step.place));
-        for (policy, place) in policies.chain([(agent.on_error.as_ref(), agent.place)]) {
-            finder.letters(policy.unwrap_or(&defaults.on_error), defaults, &agent.name, place);
+    for (id, agent) in (0..).map(AgentId).zip(&plan.agents) {
+        for (step, policy) in agent.steps.iter().zip(policies.of_steps(id)) {
+            finder.letters(&policy.on_error, &agent.name, step.place);
         }
+        finder.letters(&policies.of_agent(id).on_error, &agent.name, agent.place);
         for step in &agent.steps {
             if let Action::TopicSend { output, .. } = &step.action {
                 finder.output(output, &agent.name);
@@ -77,15 +76,9 @@ impl Finder<'_> {
         }
     }
 
-    fn letters(&mut self, policy: &OnError, defaults: &Defaults, agent: &str, place: Place) {
-        match policy {
-            OnError::DeadLetter { topic } => {
-                if let Some(topic) = topic.as_ref().or(defaults.dead_letter_topic.as_ref()) {
-                    self.add(topic, format!("the dead letters of agent \"{agent}\""), place, Access::WRITE);
-                }
-            }
-            OnError::Retry { then, .. } => self.letters(then, defaults, agent, place),
-            OnError::Skip | OnError::Halt => {}
+    fn letters(&mut self, policy: &OnError, agent: &str, place: Place) {
+        if let OnError::DeadLetter { topic: Some(topic) } = policy.last_resort() {
+            self.add(topic, format!("the dead letters of agent \"{agent}\""), place, Access::WRITE);
         }
     }
 }
@@ -108,13 +101,13 @@ pub struct Found {
 /// be written.
 pub fn prepare(
     plan: &Plan,
-    defaults: &Defaults,
+    policies: &Policies,
     reserved: &Reserved,
     admin: &mut dyn Admin,
     make: bool,
 ) -> Result<Vec<Found>, BrokerError> {
     let mut all = Vec::new();
-    for named in named(plan, defaults) {
+    for named in named(plan, policies) {
         if let Some(why) = reserved.refuses(&named.name).filter(|_| named.uses.write) {
             let partitions = Err(format!("cannot be written: {why}"));
             all.push(Found { named, partitions, created: false, is_made_by_run: false });

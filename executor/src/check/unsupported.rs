@@ -1,8 +1,6 @@
 //! What a plan can say and this executor cannot run yet: named at the start, never silent.
 
-use kaspr_ir::plan::{Action, Codec, OnError, Place, Plan, Topics};
-
-use crate::stage::program::Defaults;
+use kaspr_ir::plan::{Action, AgentId, Codec, OnError, Place, Plan, Policies, Topics};
 
 /// Something in a plan that cannot be run yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +18,7 @@ impl std::fmt::Display for Unsupported {
 }
 
 /// Everything in the plan that cannot be run yet, or not with these settings.
-pub fn unsupported(plan: &Plan, defaults: &Defaults) -> Vec<Unsupported> {
+pub fn unsupported(plan: &Plan, policies: &Policies) -> Vec<Unsupported> {
     let mut found = Finder { plan, found: Vec::new() };
     for reader in &plan.readers {
         let place = plan[reader.agents[0]].place;
@@ -31,11 +29,11 @@ pub fn unsupported(plan: &Plan, defaults: &Defaults) -> Vec<Unsupported> {
         found.codec(&reader.key_codec, &format!("of keys of \"{topics}\""), place);
         found.codec(&reader.value_codec, &format!("of values of \"{topics}\""), place);
     }
-    for agent in &plan.agents {
-        found.policy(agent.on_error.as_ref().unwrap_or(&defaults.on_error), defaults, agent.place);
-        for step in &agent.steps {
-            if let Some(policy) = &step.on_error {
-                found.policy(policy, defaults, step.place);
+    for (id, agent) in (0..).map(AgentId).zip(&plan.agents) {
+        found.policy(&policies.of_agent(id).on_error, agent.place);
+        for (step, policy) in agent.steps.iter().zip(policies.of_steps(id)) {
+            if step.on_error.is_some() {
+                found.policy(&policy.on_error, step.place);
             }
             if let Action::TopicSend { output, .. } = &step.action {
                 found.codec(&output.key_codec, "of an output's keys", output.place);
@@ -75,13 +73,9 @@ impl Finder<'_> {
     }
 
     /// A dead letter needs a topic from somewhere.
-    fn policy(&mut self, policy: &OnError, defaults: &Defaults, place: Place) {
-        match policy {
-            OnError::DeadLetter { topic: None } if defaults.dead_letter_topic.is_none() => {
-                self.add("\"deadLetter\" without a topic (name it in onError, or with --dead-letter-topic)", place);
-            }
-            OnError::Retry { then, .. } => self.policy(then, defaults, place),
-            _ => {}
+    fn policy(&mut self, policy: &OnError, place: Place) {
+        if let OnError::DeadLetter { topic: None } = policy.last_resort() {
+            self.add("\"deadLetter\" without a topic (name it in onError, or with --dead-letter-topic)", place);
         }
     }
 }

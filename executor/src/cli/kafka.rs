@@ -31,7 +31,6 @@ use crate::event::message::TopicPartition;
 use crate::guard::{Guard, Post};
 use crate::run::assemble::{Assembly, Ends};
 use crate::run::member::{Ended, Member, ends};
-use crate::stage::program::Defaults;
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
 pub fn run_on_kafka(
@@ -194,8 +193,8 @@ impl Start {
     }
 
     fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
-        let (defaults, reserved) = (Defaults::of(&self.config), topics::reserved(&self.plan, &self.config.app));
-        let mut found = topics::prepare(&self.plan, &defaults, &reserved, admin, make)?;
+        let (policies, reserved) = (self.config.policies(&self.plan), topics::reserved(&self.plan, &self.config.app));
+        let mut found = topics::prepare(&self.plan, &policies, &reserved, admin, make)?;
         let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
         found.extend(logs);
         Ok(found)

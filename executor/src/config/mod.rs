@@ -6,13 +6,13 @@ pub mod settings;
 
 use std::time::Duration;
 
-use kaspr_ir::plan::OnError;
+use kaspr_ir::plan::{CALL_MS_MAX, Defaults, OnError, Plan, Policies};
 
 use crate::config::failpoint::Failpoint;
 
 /// The longest time of one call of user code: a worker that is silent for longer would lose its
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
-pub const CALL_MAX: Duration = Duration::from_secs(240);
+pub const CALL_MAX: Duration = Duration::from_millis(CALL_MS_MAX);
 
 /// The longest time of one call into Kafka's client. Each has a shorter bound of its own; where the client
 /// does not keep it, the process ends rather than stand still for ever. Two thirds of it would do for the
@@ -155,6 +155,15 @@ impl Default for Bounds {
 }
 
 impl Config {
+    /// What counts where in a plan, with these settings.
+    pub fn policies(&self, plan: &Plan) -> Policies {
+        plan.policies(&Defaults {
+            on_error: self.on_error.clone(),
+            dead_letter_topic: self.dead_letter_topic.clone(),
+            timeout: self.timeout,
+        })
+    }
+
     /// The defaults, for an app of this name whose instance is `instance`.
     pub fn new(app: &str, instance: &str, worker: u32) -> Config {
         Config {

@@ -235,20 +235,20 @@ fn policy(value: &serde_json::Value, field: &str) -> Result<OnError, String> {
                 let Some(text) = backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_str) else {
                     return Ok(default);
                 };
-                let wait = duration(text).ok_or(format!("\"backoff.{name}\" is no duration"))?;
-                Ok(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+                kaspr_ir::duration::parse(text).ok_or(format!("\"backoff.{name}\" is no duration"))
             };
             let number = |name: &str, default: f64| {
                 backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_f64).unwrap_or(default)
             };
-            let attempts = value.get("attempts").and_then(serde_json::Value::as_u64).unwrap_or(3).max(1);
+            let attempts = value.get("attempts").and_then(serde_json::Value::as_u64).map(|tries| tries.max(1));
+            let default = Backoff::default();
             Ok(OnError::Retry {
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                attempts: attempts.map_or(OnError::ATTEMPTS, |tries| u32::try_from(tries).unwrap_or(u32::MAX)),
                 backoff: Backoff {
-                    initial_ms: ms("initial", 1000)?,
-                    max_ms: ms("max", 60_000)?,
-                    factor: number("factor", 2.0),
-                    jitter: number("jitter", 0.2),
+                    initial_ms: ms("initial", default.initial_ms)?,
+                    max_ms: ms("max", default.max_ms)?,
+                    factor: number("factor", default.factor),
+                    jitter: number("jitter", default.jitter),
                 },
                 then: Box::new(if value.get("then").is_some() { policy(value, "then")? } else { OnError::Skip }),
             })
@@ -266,18 +266,9 @@ fn from(text: &str) -> Option<From> {
     }
 }
 
-/// A number and a unit.
+/// A duration as users write it.
 pub fn duration(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: u64 = text[..split].parse().ok()?;
-    match text[split..].trim() {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
-        "d" => Some(Duration::from_secs(number.checked_mul(86_400)?)),
-        _ => None,
-    }
+    kaspr_ir::duration::parse(text).map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -295,5 +286,14 @@ mod tests {
         let Ok(OnError::Retry { attempts: 5, backoff, then }) = retry else { panic!("{retry:?}") };
         assert_eq!((backoff.initial_ms, *then), (10, OnError::Halt));
         assert!(on_error("ignore").is_err() && on_error("{}").is_err());
+    }
+
+    #[test]
+    fn retry_is_what_a_spec_means_by_it() {
+        let then = Box::new(OnError::Skip);
+        let retry = OnError::Retry { attempts: OnError::ATTEMPTS, backoff: Backoff::default(), then };
+        assert_eq!(on_error("retry"), Ok(retry));
+        let longer = on_error(r#"{"action":"retry","backoff":{"max":"1.5m"}}"#);
+        let Ok(OnError::Retry { backoff: Backoff { max_ms: 90_000, .. }, .. }) = longer else { panic!("{longer:?}") };
     }
 }

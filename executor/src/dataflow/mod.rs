@@ -11,7 +11,7 @@ pub mod window;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use kaspr_ir::plan::{BatchScope, OnError, Plan, ReaderId};
+use kaspr_ir::plan::{BatchScope, OnError, Plan, Policies, ReaderId};
 use timely::communication::Allocator;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -28,7 +28,7 @@ use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
 use crate::guard::Row;
 use crate::stage::Stage;
-use crate::stage::program::{Defaults, Program, lower};
+use crate::stage::program::{Program, lower};
 use crate::stage::shared::Shared;
 
 /// A reader as it runs.
@@ -64,7 +64,7 @@ pub struct Dataflow<C: Code> {
 
 impl<C: Code> Dataflow<C> {
     /// Builds the dataflow of a plan. The counters get one row per site.
-    pub fn start(plan: &Plan, defaults: &Defaults, window_bytes_max: usize, shared: &Rc<Shared<C>>) -> Dataflow<C> {
+    pub fn start(plan: &Plan, policies: &Policies, window_bytes_max: usize, shared: &Rc<Shared<C>>) -> Dataflow<C> {
         let mut timely = Worker::new(timely::WorkerConfig::default(), Allocator::Thread(Default::default()), None);
         let staged: StagedEpochs = Rc::default();
         let hand_over = Rc::new(Cell::new(false));
@@ -74,10 +74,10 @@ impl<C: Code> Dataflow<C> {
             let mut effects = Vec::new();
             for number in 0..plan.readers.len() {
                 let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
-                let program = Rc::new(lower(plan, id, defaults, shared.counters.borrow().steps.len()));
+                let program = Rc::new(lower(plan, id, policies, shared.counters.borrow().steps.len()));
                 count(&program, shared);
                 shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
-                let (reader, stream) = reader(scope, plan, id, program, defaults, window_bytes_max, shared, &hand_over);
+                let (reader, stream) = reader(scope, plan, id, program, policies, window_bytes_max, shared, &hand_over);
                 readers.push(reader);
                 effects.push(stream);
             }
@@ -124,7 +124,7 @@ fn reader<'scope, C: Code>(
     plan: &Plan,
     id: ReaderId,
     program: Rc<Program>,
-    defaults: &Defaults,
+    policies: &Policies,
     window_bytes_max: usize,
     shared: &Rc<Shared<C>>,
     hand_over: &Rc<Cell<bool>>,
@@ -132,7 +132,7 @@ fn reader<'scope, C: Code>(
     let source = &plan[id];
     let name = plan[source.agents[0]].name.clone();
     let (input, mut stream) = scope.new_input::<Vec<Unit>>();
-    let scope_of_batches = source.window.as_ref().map(|window| batch_scope(window.scope, &program, defaults));
+    let scope_of_batches = source.window.as_ref().map(|window| batch_scope(window.scope, &program, policies));
     let window = source.window.as_ref().zip(scope_of_batches).map(|(window, scope)| {
         let codec = source.value_codec.clone();
         Rc::new(RefCell::new(Window::new(window, scope, codec, window_bytes_max, shared.clone())))
@@ -147,10 +147,10 @@ fn reader<'scope, C: Code>(
 }
 
 /// What the plan leaves to the app's settings: with `retry`, batches are per partition.
-fn batch_scope(scope: BatchScope, program: &Program, defaults: &Defaults) -> BatchScope {
+fn batch_scope(scope: BatchScope, program: &Program, policies: &Policies) -> BatchScope {
     let retries = |policy: &OnError| matches!(policy, OnError::Retry { .. });
     match scope {
-        BatchScope::MixedUnlessRetry if retries(&defaults.on_error) => BatchScope::Partition,
+        BatchScope::MixedUnlessRetry if retries(&policies.of_app().on_error) => BatchScope::Partition,
         BatchScope::MixedUnlessRetry => BatchScope::Mixed,
         BatchScope::Mixed if program.sites.iter().any(|site| retries(&site.on_error)) => BatchScope::Partition,
         decided => decided,

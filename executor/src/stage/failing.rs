@@ -92,7 +92,7 @@ impl<C: Code> Stage<C> {
             return self.hold(id, unit, &why);
         }
         self.count(site);
-        if matches!(last_resort(&self.site(site).on_error), OnError::Halt) {
+        if matches!(self.site(site).on_error.last_resort(), OnError::Halt) {
             let event = &unit.events()[0];
             self.halted = Some(self.record(event, site, fault));
             self.log(event, site, fault);
@@ -120,7 +120,7 @@ impl<C: Code> Stage<C> {
 
     /// The reason for which a dead letter must wait: the broker does not say what its topic is like.
     fn letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
-        let OnError::DeadLetter { topic: Some(topic) } = last_resort(&self.site(site).on_error) else { return None };
+        let OnError::DeadLetter { topic: Some(topic) } = self.site(site).on_error.last_resort() else { return None };
         if fault.without_letter {
             return None;
         }
@@ -142,7 +142,7 @@ impl<C: Code> Stage<C> {
         self.log(event, site, fault);
         if fault.without_letter {
             error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
-        } else if let OnError::DeadLetter { topic } = last_resort(&self.site(site).on_error).clone() {
+        } else if let OnError::DeadLetter { topic } = self.site(site).on_error.last_resort().clone() {
             self.dead_letter(id, event, site, fault, topic.as_deref());
         }
         let record = self.record(event, site, fault);
@@ -263,14 +263,6 @@ fn without_message(mut trace: String, fault: &Fault) -> String {
         trace.truncate(rest.trim_end_matches([':', ' ']).len());
     }
     trace
-}
-
-/// The policy when no further try is left.
-fn last_resort(policy: &OnError) -> &OnError {
-    match policy {
-        OnError::Retry { then, .. } => then,
-        other => other,
-    }
 }
 
 /// The wait after a failed try. The jitter comes from the event's offset, so that a run can be

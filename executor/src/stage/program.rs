@@ -9,11 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kaspr_ir::plan::{
-    Action, Agent, AgentId, ChannelId, Codec, FunctionId, OnError, Place, Plan, ReaderId, TableParameter, TopicChoice,
-    TopicOutput,
+    Action, Agent, AgentId, ChannelId, Codec, FunctionId, OnError, Place, Plan, Policies, Policy, ReaderId,
+    TableParameter, TopicChoice, TopicOutput,
 };
 
-use crate::config::Config;
 use crate::event::message::TopicName;
 
 /// A place in a program.
@@ -142,30 +141,8 @@ pub struct Program {
     pub value_codec: Codec,
 }
 
-/// Settings of the app that a program depends on.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// The policy where the spec writes none.
-    pub on_error: OnError,
-    /// The topic of `deadLetter` where the spec names none.
-    pub dead_letter_topic: Option<String>,
-    /// The longest time of one call where the spec writes none.
-    pub timeout: Duration,
-}
-
-impl Defaults {
-    /// Those of a worker's configuration.
-    pub fn of(config: &Config) -> Defaults {
-        Defaults {
-            on_error: config.on_error.clone(),
-            dead_letter_topic: config.dead_letter_topic.clone(),
-            timeout: config.timeout,
-        }
-    }
-}
-
 /// Lowers a reader. `first_counter` is the number of its first row in the table of counters.
-pub fn lower(plan: &Plan, reader: ReaderId, defaults: &Defaults, first_counter: usize) -> Program {
+pub fn lower(plan: &Plan, reader: ReaderId, policies: &Policies, first_counter: usize) -> Program {
     let source = &plan[reader];
     let program = Program {
         instructions: Vec::new(),
@@ -175,9 +152,9 @@ pub fn lower(plan: &Plan, reader: ReaderId, defaults: &Defaults, first_counter: 
         key_codec: source.key_codec.clone(),
         value_codec: source.value_codec.clone(),
     };
-    let mut lowering = Lowering { plan, defaults, first_counter, program, entries: Vec::new() };
+    let mut lowering = Lowering { plan, policies, first_counter, program, entries: Vec::new() };
     let first = &plan[source.agents[0]];
-    lowering.program.decoding = lowering.site(source.agents[0], "decode".to_owned(), first.place, (None, None));
+    lowering.program.decoding = lowering.site(source.agents[0], "decode".to_owned(), first.place);
     for &agent in &source.agents {
         lowering.agent(agent);
     }
@@ -193,7 +170,7 @@ pub fn lower(plan: &Plan, reader: ReaderId, defaults: &Defaults, first_counter: 
 
 struct Lowering<'a> {
     plan: &'a Plan,
-    defaults: &'a Defaults,
+    policies: &'a Policies,
     first_counter: usize,
     program: Program,
     /// Where each agent begins, and the channel that it reads.
@@ -204,8 +181,8 @@ impl Lowering<'_> {
     fn agent(&mut self, id: AgentId) {
         let agent = &self.plan[id];
         self.entries.push((id, self.here()));
-        for step in &agent.steps {
-            let site = self.site(id, step.operation.clone(), step.place, (step.on_error.as_ref(), step.timeout_ms));
+        for (step, policy) in agent.steps.iter().zip(self.policies.of_steps(id)) {
+            let site = self.site_with(id, step.operation.clone(), step.place, policy);
             self.emit(Instruction::Enter(site));
             match &step.action {
                 Action::Map(function) => self.call(site, *function, &step.tables, Then::Replace),
@@ -220,7 +197,7 @@ impl Lowering<'_> {
                     format!("output:{}()", self.plan[*function].name)
                 }
             };
-            let site = self.site(id, name, output.place, (None, None));
+            let site = self.site(id, name, output.place);
             self.emit(Instruction::Enter(site));
             let veto = self.output(site, output);
             self.land(veto);
@@ -283,7 +260,7 @@ impl Lowering<'_> {
     fn channels(&mut self, id: AgentId, agent: &Agent) {
         for output in &agent.channel_outputs {
             let name = format!("channel:{}", self.plan[output.channel].name);
-            let site = self.site(id, name, output.place, (None, None));
+            let site = self.site(id, name, output.place);
             self.emit(Instruction::Enter(site));
             let veto = self.predicate(site, output.predicate);
             let selectors = [
@@ -309,7 +286,7 @@ impl Lowering<'_> {
         }
         self.emit(Instruction::Defer);
         for sink in &agent.sinks {
-            let site = self.site(id, format!("sink:{}", sink.name), sink.place, (None, None));
+            let site = self.site(id, format!("sink:{}", sink.name), sink.place);
             self.emit(Instruction::Enter(site));
             let veto = self.predicate(site, sink.predicate);
             if let Some(function) = sink.value_selector {
@@ -355,41 +332,23 @@ impl Lowering<'_> {
         }
     }
 
-    fn site(
-        &mut self,
-        agent: AgentId,
-        operation: String,
-        place: Place,
-        own: (Option<&OnError>, Option<u64>),
-    ) -> SiteId {
-        let of = &self.plan[agent];
-        let (own, own_timeout) = own;
-        let policy = own.or(of.on_error.as_ref()).unwrap_or(&self.defaults.on_error);
-        let timeout = own_timeout.or(of.timeout_ms).map(Duration::from_millis);
+    /// A site outside the steps: the agent's policy counts.
+    fn site(&mut self, agent: AgentId, operation: String, place: Place) -> SiteId {
+        self.site_with(agent, operation, place, self.policies.of_agent(agent))
+    }
+
+    fn site_with(&mut self, agent: AgentId, operation: String, place: Place, policy: &Policy) -> SiteId {
         let site = Site {
             agent,
-            agent_name: of.name.as_str().into(),
+            agent_name: self.plan[agent].name.as_str().into(),
             operation,
             at: format!("{}:{}", self.plan[place.file], place.line),
-            on_error: self.with_topic(policy.clone()),
+            on_error: policy.on_error.clone(),
             counter: self.first_counter + self.program.sites.len(),
-            limit: timeout.unwrap_or(self.defaults.timeout),
+            limit: policy.limit,
         };
         self.program.sites.push(site);
         SiteId(self.program.sites.len() - 1)
-    }
-
-    /// A dead letter's topic is the app's where the spec names none.
-    fn with_topic(&self, policy: OnError) -> OnError {
-        match policy {
-            OnError::DeadLetter { topic } => {
-                OnError::DeadLetter { topic: topic.or_else(|| self.defaults.dead_letter_topic.clone()) }
-            }
-            OnError::Retry { attempts, backoff, then } => {
-                OnError::Retry { attempts, backoff, then: Box::new(self.with_topic(*then)) }
-            }
-            OnError::Skip | OnError::Halt => policy,
-        }
     }
 
     fn here(&self) -> Address {

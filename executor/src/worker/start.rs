@@ -23,7 +23,6 @@ use crate::dataflow::Dataflow;
 use crate::delivery::Delivery;
 use crate::guard::{CRASHES_MAX, Guard};
 use crate::stage::condemned::{Condemned, Sentence};
-use crate::stage::program::Defaults;
 use crate::stage::shared::Shared;
 use crate::status::counters::SharedCounters;
 use crate::status::stall::Stalls;
@@ -93,7 +92,7 @@ impl<C: Code> Worker<C> {
             recent: RefCell::default(),
         });
         guard.watch.set_stall_after(config.stall_after);
-        let dataflow = Dataflow::start(&plan, &Defaults::of(&config), config.bounds.window_bytes_max, &shared);
+        let dataflow = Dataflow::start(&plan, &config.policies(&plan), config.bounds.window_bytes_max, &shared);
         condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
         let delivery = Delivery::start(producer, &plan, &config)?;
         consumer.subscribe(&subscriptions(&plan))?;

@@ -24,7 +24,7 @@ pub use agent::{
 pub use block::{Block, FieldUse, Function, Shape};
 pub use codec::{Codec, UnknownCodec};
 pub use place::{LineMap, Place};
-pub use policy::{Backoff, OnError};
+pub use policy::{Backoff, CALL_MS_MAX, Defaults, OnError, Policies, Policy};
 pub use reader::{Assignor, BatchScope, BatchWindow, Part, Reader, Topics, Track};
 pub use seal::PlanError;
 pub use table::{RelativeTo, Table, TableParameter, TableWindow};

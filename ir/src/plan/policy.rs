@@ -1,6 +1,14 @@
-//! Failure policies.
+//! Policies: what becomes of an event that fails, how long a call may take, and which of what the spec and the
+//! app say counts where.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::{AgentId, Plan};
+
+/// The longest time of one call, and of all calls of one event together, in ms.
+pub const CALL_MS_MAX: u64 = 240_000;
 
 /// Policy for events that fail ("Failures" in `docs/semantics.md`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +35,32 @@ pub enum OnError {
     },
 }
 
+impl OnError {
+    /// Tries of `retry` where none are written.
+    pub const ATTEMPTS: u32 = 3;
+
+    /// The policy when no further try is left.
+    pub fn last_resort(&self) -> &OnError {
+        match self {
+            OnError::Retry { then, .. } => then,
+            OnError::Skip | OnError::DeadLetter { .. } | OnError::Halt => self,
+        }
+    }
+
+    /// With the app's topic for dead letters where none is named.
+    fn with_topic(&self, default: Option<&String>) -> OnError {
+        match self {
+            OnError::DeadLetter { topic } => OnError::DeadLetter { topic: topic.as_ref().or(default).cloned() },
+            OnError::Retry { attempts, backoff, then } => OnError::Retry {
+                attempts: *attempts,
+                backoff: backoff.clone(),
+                then: Box::new(then.with_topic(default)),
+            },
+            OnError::Skip | OnError::Halt => self.clone(),
+        }
+    }
+}
+
 /// Waits between tries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -39,4 +73,77 @@ pub struct Backoff {
     pub factor: f64,
     /// Each wait is changed at random by up to this share of it.
     pub jitter: f64,
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff { initial_ms: 1000, max_ms: 60_000, factor: 2.0, jitter: 0.2 }
+    }
+}
+
+/// An app's settings, which count where its specs say nothing.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The policy.
+    pub on_error: OnError,
+    /// The topic of `deadLetter`.
+    pub dead_letter_topic: Option<String>,
+    /// The longest time of one call.
+    pub timeout: Duration,
+}
+
+/// What counts at a place of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// For events that fail there, with the topic of its dead letters.
+    pub on_error: OnError,
+    /// The longest time of one call there.
+    pub limit: Duration,
+}
+
+/// What counts in each agent and each of its steps: a step's own word goes before its agent's, and that before
+/// the app's.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    app: Policy,
+    agents: Vec<(Policy, Vec<Policy>)>,
+}
+
+impl Policies {
+    /// Where neither agent nor step says anything.
+    pub fn of_app(&self) -> &Policy {
+        &self.app
+    }
+
+    /// In an agent, outside its steps: its decoding, outputs, channels and sinks.
+    pub fn of_agent(&self, agent: AgentId) -> &Policy {
+        &self.agents[agent.index()].0
+    }
+
+    /// In each step of an agent, in order.
+    pub fn of_steps(&self, agent: AgentId) -> &[Policy] {
+        &self.agents[agent.index()].1
+    }
+}
+
+impl Plan {
+    /// Resolves what counts where, once.
+    pub fn policies(&self, defaults: &Defaults) -> Policies {
+        let policy = |own: Option<&OnError>, own_timeout: Option<u64>, above: &Policy| Policy {
+            on_error: own
+                .map_or_else(|| above.on_error.clone(), |own| own.with_topic(defaults.dead_letter_topic.as_ref())),
+            limit: own_timeout.map_or(above.limit, Duration::from_millis),
+        };
+        let app = Policy {
+            on_error: defaults.on_error.with_topic(defaults.dead_letter_topic.as_ref()),
+            limit: defaults.timeout,
+        };
+        let agents = self.agents.iter().map(|agent| {
+            let of_agent = policy(agent.on_error.as_ref(), agent.timeout_ms, &app);
+            let steps = agent.steps.iter().map(|step| policy(step.on_error.as_ref(), step.timeout_ms, &of_agent));
+            let of_steps = steps.collect();
+            (of_agent, of_steps)
+        });
+        Policies { agents: agents.collect(), app }
+    }
 }

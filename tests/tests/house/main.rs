@@ -336,7 +336,7 @@ struct House {
 }
 
 const HOUSES: [House; 3] = [
-    House { folder: "ir/src/", rooms: &["lib", "print", "graph", "plan", "topics"], upward: &[] },
+    House { folder: "ir/src/", rooms: &["lib", "print", "graph", "plan", "topics", "duration"], upward: &[] },
     House {
         folder: "compiler/src/",
         rooms: &[
