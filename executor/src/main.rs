@@ -1,7 +1,6 @@
 //! `kaspr-exec`: the executor's program, and the only part of it that knows the compiler.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -9,7 +8,8 @@ use clap::Parser;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
     Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
-    check_on_kafka, run_locally, run_on_kafka, run_tests, say, say_faults, speak, speaks_json, tested_folders,
+    check_on_kafka, choose_colours, completions, has_colours, man, run_locally, run_on_kafka, run_tests, say,
+    say_faults, speak, speaks_json, tested_folders,
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
@@ -19,7 +19,8 @@ use kaspr_ir::plan::Plan;
 fn main() {
     // SAFETY: the program has just begun, and no other thread runs.
     let given = unsafe { Given::take() };
-    let command = Arguments::parse_from(&given.arguments).command;
+    let Arguments { color, command } = Arguments::parse_from(&given.arguments);
+    choose_colours(color);
     if let Command::Run(arguments) | Command::Check(arguments) = &command {
         speak(arguments.log_format, arguments.worker_number());
     }
@@ -29,6 +30,8 @@ fn main() {
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
         Command::Check(arguments) => check(&arguments, &given).map_err(Stop::for_others),
         Command::Test(arguments) => test(&arguments),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => man(&folder),
     };
     let code = match ended {
         Ok(()) => FINE,
@@ -161,7 +164,7 @@ fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
     let compiled = kasprc::compile(&files, &options());
     say_faults(&match speaks_json() {
         true => kasprc::diagnostics::to_json(&compiled.diagnostics, &files),
-        false => kasprc::render(&compiled.diagnostics, &files, std::io::stderr().is_terminal()),
+        false => kasprc::render(&compiled.diagnostics, &files, has_colours(&std::io::stderr())),
     });
     compiled.plan.ok_or(Stop(REFUSED, String::new()))
 }

@@ -169,6 +169,23 @@ fn records_make_the_round_trip() {
 }
 
 #[test]
+fn a_run_with_an_end_that_is_interrupted_before_it_says_what_is_left() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    broker.produce(&input, numbered(20, 1));
+    let body = "import asyncio\n            async def step(value):\n                if value['n'] == 5:\n                    await asyncio.sleep(3600)\n                return value";
+    let spec = agent("waits", &input, "", &output, body);
+    for more in [&[][..], &["--workers", "2"]] {
+        let run = Run::new(broker, &spec).with(&["--until-caught-up"]).with(more);
+        let before = broker.count(&output);
+        let mut member = run.start(0);
+        wait_until("the first records", || broker.count(&output) == before + 5);
+        assert_eq!(terminate(&mut member), Some(143), "{}", run.words(0));
+        assert!(run.words(0).contains("interrupted: 5 events are complete, 15 are left"), "{}", run.words(0));
+    }
+}
+
+#[test]
 fn keys_land_where_java_puts_them() {
     let broker = broker();
     let (input, output, java) = (broker.topic("in", 7), broker.topic("out", 7), broker.topic("java", 7));

@@ -208,7 +208,61 @@ fn a_typed_line_comes_out_while_the_input_stays_open_and_sigterm_drains() {
     let pid = i32::try_from(child.id()).expect("a process id fits");
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("it ends").code(), Some(143));
+}
+
+#[test]
+fn a_local_run_that_is_interrupted_says_how_far_it_came() {
+    let folder = folder();
+    let python = "import asyncio\nasync def echo(value):\n    if value == 7:\n        await asyncio.sleep(3600)\n    return value";
+    let path = write(&folder, "agent.yaml", &spec("echo", python));
+    let lines: String = (0..1200).map(|number| format!("{number}\n\n")).collect();
+    let input = format!("demo-input={}", write(&folder, "in.jsonl", &lines));
+    for (signal, status) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let mut child = command("kaspr-exec", &["run", &path, "--local", "--input", &input])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+        (0..7).for_each(|_| drop(next_line(&mut output)));
+        let pid = i32::try_from(child.id()).expect("a process id fits");
+        // SAFETY: the process is our child and has not been waited for.
+        unsafe { libc::kill(pid, signal) };
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+        assert!(stderr(&output).contains("interrupted: 7 of 1,200 events are complete"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_unless_they_are_asked_for() {
+    let folder = folder();
+    let path = write(&folder, "agent.yaml", &spec("ecko", "def echo(value):\n    return value"));
+    for (program, arguments) in
+        [("kasprc", vec!["check", &path]), ("kaspr-exec", vec!["run", &path, "--local", "--input", "demo-input=-"])]
+    {
+        for (more, variable, coloured) in [
+            (vec![], ("NO_COLOR", ""), false),
+            (vec!["--color", "always"], ("NO_COLOR", "1"), true),
+            (vec![], ("CLICOLOR_FORCE", "1"), true),
+            (vec!["--color", "never"], ("CLICOLOR_FORCE", "1"), false),
+        ] {
+            let arguments = [&arguments[..], &more[..]].concat();
+            let mut command = command(program, &arguments);
+            let output = command.env_remove("NO_COLOR").env(variable.0, variable.1).output().expect("it runs");
+            assert_eq!(stderr(&output).contains('\u{1b}'), coloured, "{program} {arguments:?} {variable:?}");
+        }
+    }
+}
+
+#[test]
+fn the_executor_has_completions_and_man_pages() {
+    let folder = folder();
+    let path = folder.path().display().to_string();
+    assert!(stdout(&run("kaspr-exec", &["completions", "bash"], "")).contains("complete -F _kaspr__exec"));
+    assert!(run("kaspr-exec", &["man", &path], "").status.success());
+    assert!(folder.path().join("kaspr-exec-run.1").exists());
 }
 
 /// Told in a failure: which thread woke how often.
@@ -235,7 +289,7 @@ fn an_idle_process_costs_nothing() {
     let pid = i32::try_from(child.id()).expect("a process id fits");
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("it ends").code(), Some(143));
 }
 
 #[test]

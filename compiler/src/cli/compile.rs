@@ -1,6 +1,5 @@
 //! `kasprc compile` and `kasprc check`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -115,7 +114,7 @@ fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
     match format {
         Format::Text => {
             compiled.notes.iter().for_each(|note| eprintln!("note: {note}"));
-            eprint!("{}", render(&compiled.diagnostics, files, std::io::stderr().is_terminal()));
+            eprint!("{}", render(&compiled.diagnostics, files, super::colour::in_errors()));
         }
         Format::Json => {
             compiled.notes.iter().for_each(|note| eprintln!("{}", note_to_json(note)));

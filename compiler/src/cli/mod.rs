@@ -1,5 +1,6 @@
 //! The command line of `kasprc`: a file for each command.
 
+mod colour;
 mod compile;
 mod explain;
 mod fields;
@@ -35,6 +36,9 @@ struct Arguments {
     /// Print the page of a code: what it is, why it is a fault, an example, the example mended.
     #[arg(long, value_name = "CODE", required = true, value_parser = explain::code)]
     explain: Option<Code>,
+    /// When to colour: auto looks at the terminal, NO_COLOR and CLICOLOR_FORCE.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto)]
+    color: clap::ColorChoice,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -91,7 +95,8 @@ enum Command {
 
 /// Does what was typed.
 pub fn main() -> ExitCode {
-    let Arguments { explain, command } = Arguments::parse();
+    let Arguments { explain, color, command } = Arguments::parse();
+    colour::choose(color);
     if let Some(code) = explain {
         return explain::run(code);
     }

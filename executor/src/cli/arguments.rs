@@ -14,12 +14,18 @@ use crate::run::local::feed::{Format, Input};
 /// Runs KasprAgents: exactly once, on timely dataflow, with your Python inside.
 #[derive(Debug, Parser)]
 #[command(version, long_version = long_version(), propagate_version = true, after_long_help = settings_help(), after_help = "\
-Example:
+Examples:
   echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
-  kaspr-exec run agent.yaml --bootstrap-servers localhost:9092
+  kaspr-exec test specs/                                          every tests.yaml below
+  kaspr-exec check plan.json --bootstrap-servers localhost:9092   could it run there?
+  kaspr-exec run plan.json --bootstrap-servers localhost:9092 --workers 4
+  kill -USR1 PID                                                  its status, as a line of JSON
 
-Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline.")]
+Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.")]
 pub struct Arguments {
+    /// When to colour: auto looks at the terminal, NO_COLOR and CLICOLOR_FORCE.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto)]
+    pub color: clap::ColorChoice,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -34,6 +40,16 @@ pub enum Command {
     Check(Box<RunArguments>),
     /// Run the tests of specs: every tests.yaml in the folders, without Kafka and in simulated time.
     Test(TestArguments),
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder.
+    Man {
+        /// The folder, which must be there.
+        folder: PathBuf,
+    },
 }
 
 /// `kaspr-exec test`.
@@ -292,7 +308,7 @@ fn settings_help() -> String {
             setting.name, setting.variable, setting.help
         ));
     }
-    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline.");
+    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.");
     text
 }
 

@@ -30,6 +30,7 @@ use crate::config::{Config, Guarantee};
 use crate::event::message::TopicPartition;
 use crate::guard::{Guard, Post};
 use crate::run::assemble::{Assembly, Ends};
+use crate::run::local::thousands;
 use crate::run::member::{Ended, Member, ends};
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
@@ -167,6 +168,10 @@ impl Start {
         }
         match ended? {
             Ended::Uncommitted => Err(Stop(FORCED, String::new())),
+            Ended::Interrupted(behind) => {
+                let done = thousands(counters.borrow().completed);
+                Err(signals.interrupted(format!("{done} events are complete, {} are left", thousands(behind))))
+            }
             Ended::Told | Ended::CaughtUp => Ok(()),
         }
     }

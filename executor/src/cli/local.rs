@@ -16,7 +16,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::code::python::{self, Interpreter};
 use crate::config::Config;
 use crate::config::settings::Settings;
-use crate::run::local::{Ended, Local, LocalError, Output};
+use crate::run::local::feed::Input;
+use crate::run::local::{Ended, Local, LocalError, Output, thousands};
 
 /// Finds the name that is nearest to one that nobody reads.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
@@ -65,8 +66,21 @@ pub fn run_locally(
         if !arguments.quiet && !matches!(ended, Ok(Ended::Closed)) {
             say_summary(&counters.borrow(), clock.now() - began);
         }
-        ended.map(drop).map_err(|error| stopped(&error))
+        match ended {
+            Ok(Ended::Told(done)) => Err(signals.interrupted(progress_words(done, &arguments.input))),
+            Ok(Ended::Drained | Ended::Closed) => Ok(()),
+            Err(error) => Err(stopped(&error)),
+        }
     })
+}
+
+/// `906 of 5,000`, where all inputs are files.
+fn progress_words(done: u64, inputs: &[Input]) -> String {
+    let done = thousands(done);
+    match inputs.iter().map(Input::count).sum::<Option<u64>>() {
+        Some(all) => format!("{done} of {} events are complete", thousands(all)),
+        None => format!("{done} events are complete"),
+    }
 }
 
 fn stopped(error: &LocalError) -> Stop {

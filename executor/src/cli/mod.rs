@@ -1,11 +1,13 @@
 //! The command line of `kaspr-exec`: what was typed, what the terminal shows, and the ways to run.
 
 mod arguments;
+mod colour;
 mod given;
 mod kafka;
 mod lines;
 mod local;
 mod scrub;
+mod shell;
 mod stop;
 mod stored;
 mod supervisor;
@@ -14,9 +16,11 @@ mod test;
 mod voice;
 
 pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use colour::{choose as choose_colours, in_stream as has_colours};
 pub use given::{Given, KafkaSettings};
 pub use kafka::{check_on_kafka, run_on_kafka};
 pub use local::run_locally;
+pub use shell::{completions, man};
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};
 pub use terminal::{Terminal, start_log};
 pub use test::{Save, TESTS, Tested, run_tests, tested_folders};

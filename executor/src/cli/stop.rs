@@ -1,6 +1,6 @@
 //! What ends the program: exit statuses, messages and signals.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ pub const FINE: i32 = 0;
 pub const FAULT: i32 = 1;
 /// Wrong use, or a spec that is refused.
 pub const REFUSED: i32 = 2;
+/// Interrupted by SIGINT before its work was done.
+pub(super) const INTERRUPTED: i32 = 128 + signal_hook::consts::SIGINT;
+/// Interrupted by SIGTERM before its work was done.
+pub(super) const TERMINATED: i32 = 128 + signal_hook::consts::SIGTERM;
 /// Tells the supervisor alone that a worker was stopped by a fault that others need not have.
 /// To everybody else it is [`FAULT`].
 pub(super) const OWN_FAULT: i32 = 76;
@@ -79,6 +83,8 @@ impl From<Stopped> for Stop {
 #[derive(Clone)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
+    /// The first of them; 0: none has come.
+    first: Arc<AtomicI32>,
     /// Seconds until the process ends by itself after the first one; 0: never.
     deadline: Arc<AtomicU32>,
     /// What runs: it is not to blame when the process is told to end.
@@ -93,18 +99,20 @@ impl Signals {
     pub fn listen() -> Signals {
         let signals = Signals {
             count: Arc::default(),
+            first: Arc::default(),
             deadline: Arc::default(),
             watch: Arc::default(),
             asked: Arc::default(),
             bell: Arc::default(),
         };
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            let Signals { count, deadline, watch, bell, .. } = signals.clone();
+            let Signals { count, first, deadline, watch, bell, .. } = signals.clone();
             let act = move || {
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
                     spare(&watch);
                     signal_hook::low_level::exit(FORCED);
                 }
+                first.store(signal, Ordering::SeqCst);
                 let seconds = deadline.load(Ordering::SeqCst);
                 if seconds > 0 {
                     // SAFETY: alarm may be called in a signal handler.
@@ -168,6 +176,16 @@ impl Signals {
     /// Without anything to watch: SIGUSR1 has come since the last call.
     pub fn take_asked(&self) -> bool {
         self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// The exit status of a run that the first signal has interrupted, as shells give it.
+    pub fn status(&self) -> i32 {
+        128 + self.first.load(Ordering::SeqCst)
+    }
+
+    /// The end of a run that a signal has interrupted before its work was done.
+    pub fn interrupted(&self, done: impl std::fmt::Display) -> Stop {
+        Stop(self.status(), format!("interrupted: {done}"))
     }
 
     /// A signal has come.

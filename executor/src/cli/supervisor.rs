@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::stop::{FAULT, FINE, FORCED, OWN_FAULT, REFUSED, Signals};
+use super::stop::{FAULT, FINE, FORCED, INTERRUPTED, OWN_FAULT, REFUSED, Signals, TERMINATED};
 use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::wake::Wake;
@@ -63,27 +63,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         if signals.take_asked() {
             posts.iter().for_each(|post| tell(post, libc::SIGUSR1));
         }
-        for post in &mut posts {
-            let Some(status) = post.ended() else { continue };
-            match (status.code(), told) {
-                (Some(FINE), _) => post.done = true,
-                // It was told to end before it listened: it had begun nothing.
-                (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
-                (Some(code @ (FAULT | REFUSED)), _) => {
-                    error!(worker = post.number, code, "ended: stopping all workers");
-                    worst = worst.max(code);
-                    post.done = true;
-                    told = true;
-                }
-                (code, true) => {
-                    // The fault for which all stop is the one that is told.
-                    let code = if code == Some(OWN_FAULT) { FAULT } else { code.unwrap_or(FORCED) };
-                    worst = if worst == FINE { code } else { worst };
-                    post.done = true;
-                }
-                _ => post.again(status, now),
-            }
-        }
+        look_after(&mut posts, (&mut told, &mut worst), signals, now);
         if !told && posts.iter().all(|post| post.has_failed && post.child.is_none()) {
             error!("no worker could start: stopping");
             (worst, told) = (FAULT, true);
@@ -109,6 +89,36 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         match &wake {
             Some(wake) => wake.wait(if told { Some(LOOK_EVERY) } else { next_start(&posts, clock.now()) }),
             None => std::thread::park_timeout(LOOK_EVERY),
+        }
+    }
+}
+
+/// Looks which workers have ended, and whether that ends all: `told` is set, and `worst` is the status for it.
+fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals: &Signals, now: Duration) {
+    for post in posts {
+        let Some(status) = post.ended() else { continue };
+        match (status.code(), *told) {
+            (Some(FINE), _) => post.done = true,
+            // It was told to end before it listened: it had begun nothing.
+            (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
+            (Some(code @ (FAULT | REFUSED)), _) => {
+                error!(worker = post.number, code, "ended: stopping all workers");
+                *worst = (*worst).max(code);
+                post.done = true;
+                *told = true;
+            }
+            // What it says of its own signal is what a run that was told to end says of the user's.
+            (Some(INTERRUPTED | TERMINATED), true) if signals.told() => {
+                *worst = if *worst == FINE { signals.status() } else { *worst };
+                post.done = true;
+            }
+            (code, true) => {
+                // The fault for which all stop is the one that is told.
+                let code = if code == Some(OWN_FAULT) { FAULT } else { code.unwrap_or(FORCED) };
+                *worst = if *worst == FINE { code } else { *worst };
+                post.done = true;
+            }
+            _ => post.again(status, now),
         }
     }
 }

@@ -9,6 +9,7 @@ use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::arguments::LogFormat;
+use super::colour;
 use super::lines::{JsonLines, TextFields};
 use super::voice::{Voice, voice};
 use crate::run::local::feed::Progress;
@@ -93,7 +94,7 @@ pub fn start_log(level: Level) -> ProgressBar {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(AboveBar(bar.clone()))
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(colour::in_stream(&std::io::stderr()))
         .with_target(false);
     let Voice { format, worker } = voice();
     match format {

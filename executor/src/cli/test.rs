@@ -1,6 +1,5 @@
 //! `kaspr-exec test`: finds the tests, plays them, tells what differs.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -8,6 +7,7 @@ use kaspr_ir::plan::Plan;
 use serde_json::json;
 
 use super::arguments::{ResultFormat, TestArguments};
+use super::colour;
 use super::stop::{FAULT, Stop};
 use super::terminal::start_log;
 use crate::code::python::Interpreter;
@@ -179,11 +179,10 @@ fn tell(app: &Tested, case: &Case, result: &Found, format: ResultFormat) {
         });
         return print_line(&result.to_string());
     }
-    let colour =
-        |code: &str, text: &str| match std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        };
+    let colour = |code: &str, text: &str| match colour::in_stream(&std::io::stdout()) {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    };
     let (code, word) = match result {
         Found::Nothing => ("32", "ok  "),
         Found::Updated => ("33", "new "),

@@ -15,6 +15,9 @@ use crate::worker::{Stopped, Worker};
 /// How often a worker looks whether it has caught up, and whether brokers that are away are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How often a run that has an end tells how much is left.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// Most questions for the end of a partition at a start, and the pause between two of them.
 const ASKED_MAX: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -24,6 +27,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 pub enum Ended {
     /// It was told to stop; what was complete is committed.
     Told,
+    /// It was told to stop before it had caught up; this many events of its partitions were left.
+    Interrupted(u64),
     /// Everything up to the ends is committed.
     CaughtUp,
     /// It was told to stop, and the broker did not take the last commit.
@@ -92,10 +97,10 @@ impl Member<'_> {
     }
 
     fn turns<C: Code>(&self, worker: &mut Worker<C>) -> Result<Ended, Stopped> {
-        let mut looked = self.clock.now();
+        let (mut looked, mut told) = (self.clock.now(), self.clock.now());
         loop {
             if (self.stop)() {
-                return Ok(Ended::Told);
+                return Ok(self.until.as_ref().map_or(Ended::Told, |ends| Ended::Interrupted(behind(ends, worker))));
             }
             let looks_soon = self.until.is_some() || (self.is_uneasy)();
             worker.turn(if looks_soon { LOOK_EVERY } else { Duration::MAX })?;
@@ -108,14 +113,28 @@ impl Member<'_> {
             }
             looked = now;
             (self.look)();
-            if let Some(ends) = &self.until
-                && caught_up(ends, worker)?
-            {
+            let Some(ends) = &self.until else { continue };
+            if caught_up(ends, worker)? {
                 info!("caught up");
                 return Ok(Ended::CaughtUp);
             }
+            if now >= told + TELL_EVERY {
+                told = now;
+                info!(behind = behind(ends, worker), "catching up");
+            }
         }
     }
+}
+
+/// Events before the ends that this member's partitions have not completed.
+fn behind<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &Worker<C>) -> u64 {
+    let mut least = BTreeMap::<TopicPartition, i64>::new();
+    for at in worker.positions() {
+        let slowest = least.entry(at.partition).or_insert(at.done);
+        *slowest = at.done.min(*slowest);
+    }
+    let left = |(partition, done): (&TopicPartition, &i64)| ends.get(partition).map_or(0, |end| end - done);
+    least.iter().map(left).map(|left| u64::try_from(left).unwrap_or(0)).sum()
 }
 
 /// Everything up to the ends is committed, by this member or another one of the group.

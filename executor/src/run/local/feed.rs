@@ -4,7 +4,7 @@
 //! typed arrives at once; a file comes in chunks. Empty lines are passed over.
 
 use std::cell::{Cell, RefCell};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +45,18 @@ pub struct Input {
     pub topic: String,
     /// Where they come from.
     pub file: PathBuf,
+}
+
+impl Input {
+    /// The number of its lines, where it is a file.
+    pub fn count(&self) -> Option<u64> {
+        if self.file == Path::new("-") {
+            return None;
+        }
+        let file = std::io::BufReader::new(std::fs::File::open(&self.file).ok()?);
+        let is_event = |line: &Vec<u8>| !matches!(&line[..], b"" | b"\r");
+        Some(file.split(b'\n').map_while(Result::ok).filter(is_event).count() as u64)
+    }
 }
 
 impl std::str::FromStr for Input {

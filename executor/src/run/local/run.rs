@@ -1,6 +1,7 @@
 //! A local run from its first line to its summary.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -66,8 +67,8 @@ pub enum LocalError {
 pub enum Ended {
     /// The input is used up and all is drained.
     Drained,
-    /// It was told to stop; what was complete is committed.
-    Told,
+    /// It was told to stop; this many events were complete, and are committed.
+    Told(u64),
     /// Nobody reads its output any more.
     Closed,
 }
@@ -138,7 +139,7 @@ impl<C: Code> Run<'_, C> {
         loop {
             if stop() {
                 self.worker.flush()?;
-                return Ok(Ended::Told);
+                return Ok(Ended::Told(self.complete().values().map(|done| done.cast_unsigned()).sum()));
             }
             let ended = self.progress.ended.get();
             let wait = match ended && self.worker.is_settled() {
@@ -179,15 +180,20 @@ impl<C: Code> Run<'_, C> {
         if let Some(file) = &mut self.failures {
             file.write(&failures)?;
         }
-        let mut needed: std::collections::BTreeMap<TopicPartition, i64> = Default::default();
-        for at in self.worker.positions() {
-            let least = needed.entry(at.partition).or_insert(at.done);
-            *least = at.done.min(*least);
-        }
-        for (partition, done) in &needed {
+        for (partition, done) in &self.complete() {
             self.log.forget_before(partition, (*done).min(self.printer.printed(partition)));
         }
         Ok(printed)
+    }
+
+    /// Where the slowest reader of each partition is.
+    fn complete(&self) -> BTreeMap<TopicPartition, i64> {
+        let mut complete = BTreeMap::<TopicPartition, i64>::new();
+        for at in self.worker.positions() {
+            let least = complete.entry(at.partition).or_insert(at.done);
+            *least = at.done.min(*least);
+        }
+        complete
     }
 
     /// A refused input is the user's fault, whatever the worker made of it.

@@ -1,0 +1,19 @@
+//! When to colour: `--color`, else the terminal and the variables that people set for all programs.
+
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+
+/// Colours for everything that is printed from here on, as `--color` says.
+pub fn choose(when: clap::ColorChoice) {
+    let choice = match when {
+        clap::ColorChoice::Auto => ColorChoice::Auto,
+        clap::ColorChoice::Always => ColorChoice::Always,
+        clap::ColorChoice::Never => ColorChoice::Never,
+    };
+    choice.write_global();
+}
+
+/// True if what goes to this stream is to be coloured.
+pub fn in_stream(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
