@@ -33,9 +33,12 @@ MUTANTS = [
     ("an abort takes readers back", [("reading.ledger.go_back();\n", "")]),
     ("an abort drops the overlay", [("self.shared.tables.borrow_mut().abort();\n        let back", "let back")]),
     ("tables are restored to the high watermark", [
-        ("let (ends, topic) = (self.read()?.ends(&at)?,",
-         "let high = self.read()?.stable_end(&at)?;\n"
-         "        let (ends, topic) = (crate::broker::Watermarks { high, ..self.read()?.ends(&at)? },"),
+        ("let ends = self.read()?.ends(&names)?;",
+         "let mut ends = self.read()?.ends(&names)?;\n"
+         "        for (name, ends) in names.iter().zip(&mut ends) {\n"
+         "            let high = self.read()?.stable_end(name)?;\n"
+         "            *ends = ends.map(|ends| Watermarks { high, ..ends });\n"
+         "        }"),
     ]),
     ("a call in doubt costs the producer", [
         ("self.producer.init_transactions()?;\n            (self.stale, self.doubt)", "(self.stale, self.doubt)"),

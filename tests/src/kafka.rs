@@ -93,6 +93,11 @@ impl Broker {
         Broker::start_at(free_ports(), &[("KAFKA_TLS", "1")])
     }
 
+    /// A broker whose users with passwords may do only what they are allowed, with [`crate::acl`].
+    pub fn closed() -> Broker {
+        Broker::start_at(free_ports(), &[("KAFKA_OPEN", "false")])
+    }
+
     /// A broker that ends no transaction by itself in the time of a test, however old it is.
     pub fn patient() -> Broker {
         Broker::start_at(free_ports(), &[("KAFKA_ABORTS_EVERY_MS", "3600000")])

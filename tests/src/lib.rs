@@ -1,5 +1,6 @@
 //! What the tests share: the programs as they are built, runs of them, and comparisons.
 
+pub mod acl;
 pub mod app;
 pub mod beginnings;
 pub mod clock;

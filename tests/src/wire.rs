@@ -171,7 +171,7 @@ pub fn reassign(server: &str, topic: &str, partition: i32, replicas: &[i32]) -> 
 }
 
 /// Sends a request and waits for its answer; gives what stands behind the correlation id.
-fn ask(server: &str, (api, version): (i16, i16), body: impl FnOnce(&mut Vec<u8>)) -> io::Result<Vec<u8>> {
+pub(crate) fn ask(server: &str, (api, version): (i16, i16), body: impl FnOnce(&mut Vec<u8>)) -> io::Result<Vec<u8>> {
     let address = server.parse().map_err(io::Error::other)?;
     let mut connection = TcpStream::connect_timeout(&address, WAIT)?;
     connection.set_read_timeout(Some(WAIT))?;
@@ -196,7 +196,7 @@ fn ask(server: &str, (api, version): (i16, i16), body: impl FnOnce(&mut Vec<u8>)
     Ok(answer)
 }
 
-fn text(body: &mut Vec<u8>, text: &str) {
+pub(crate) fn text(body: &mut Vec<u8>, text: &str) {
     body.extend(i16::try_from(text.len()).expect("names are short").to_be_bytes());
     body.extend(text.as_bytes());
 }
@@ -208,7 +208,7 @@ fn compact(length: usize) -> u8 {
 }
 
 /// What is left of an answer.
-struct Answer<'a>(&'a [u8]);
+pub(crate) struct Answer<'a>(pub(crate) &'a [u8]);
 
 impl Answer<'_> {
     fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
@@ -217,21 +217,21 @@ impl Answer<'_> {
         Ok(*head)
     }
 
-    fn skip(&mut self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn skip(&mut self, bytes: usize) -> io::Result<()> {
         self.0 = self.0.get(bytes..).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(())
     }
 
-    fn i16(&mut self) -> io::Result<i16> {
+    pub(crate) fn i16(&mut self) -> io::Result<i16> {
         self.take().map(i16::from_be_bytes)
     }
 
-    fn i32(&mut self) -> io::Result<i32> {
+    pub(crate) fn i32(&mut self) -> io::Result<i32> {
         self.take().map(i32::from_be_bytes)
     }
 
     /// Null is the empty text.
-    fn text(&mut self) -> io::Result<String> {
+    pub(crate) fn text(&mut self) -> io::Result<String> {
         let length = usize::try_from(self.i16()?).unwrap_or(0);
         let text = self.0.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
         let text = String::from_utf8_lossy(text).into_owned();

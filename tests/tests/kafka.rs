@@ -540,7 +540,8 @@ fn wrong_passwords_and_missing_permissions_are_told() {
     allow("alice", "Read", ["--group", &run.group]);
     let (status, words) = run.to_end();
     assert_eq!(status, Some(1), "{words}");
-    assert!(words.contains(&run.group) && words.to_lowercase().contains("authorization failed"), "{words}");
+    let told = format!("User:bob has no permission: READ on the group \"{}\"; to allow it:", run.group);
+    assert!(words.contains(&told), "{words}");
 }
 
 #[test]

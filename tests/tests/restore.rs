@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::log::{Log, NewRecord};
-use kaspr_exec::broker::{OutgoingRecord, Producer};
+use kaspr_exec::broker::{BrokerError, Changelog, OutgoingRecord, Producer, Watermarks};
 use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::{Config, Guarantee};
 use kaspr_exec::event::effects::{Scratch, TableWrite};
-use kaspr_exec::event::message::{Header, TopicName, TopicPartition};
+use kaspr_exec::event::message::{Event, Header, TopicName, TopicPartition};
 use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_exec::tables::Tables;
 use kaspr_exec::tables::restore::Restore;
@@ -292,6 +292,73 @@ fn a_turn_restores_a_bounded_part() {
     restore.turn(&mut tables, &house.clock).expect("it turns");
     assert!(restore.is_ready(&input(0)) && !restore.is_restoring());
     assert_eq!(get(&tables, "99").as_deref(), Some("198"));
+}
+
+/// Changelogs that count the questions for their ends; of the partition `silent` no broker tells them.
+struct Counted<C> {
+    log: C,
+    asked: Rc<Cell<usize>>,
+    silent: Rc<Cell<Option<i32>>>,
+}
+
+impl<C: Changelog> Changelog for Counted<C> {
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+        self.asked.set(self.asked.get() + 1);
+        let ends = self.log.ends(partitions)?;
+        let told = |(partition, ends): (&TopicPartition, Option<Watermarks>)| {
+            ends.filter(|_| Some(partition.partition) != self.silent.get())
+        };
+        Ok(partitions.iter().zip(ends).map(told).collect())
+    }
+
+    fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
+        self.log.stable_end(partition)
+    }
+
+    fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
+        self.asked.set(self.asked.get() + 1);
+        self.log.identity(topic)
+    }
+
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        self.log.start(at)
+    }
+
+    fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.log.stop(partition)
+    }
+
+    fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
+        self.log.poll(max, into)
+    }
+
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.log.position(partition)
+    }
+}
+
+#[test]
+fn many_tables_begin_with_one_question_and_wait_for_none_that_is_silent() {
+    const PARTITIONS: i32 = 100;
+    let house = House::new(PARTITIONS, "");
+    house.changes(&[("a", "7")]);
+    let (asked, silent) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(Some(3))));
+    let changelog = Counted { log: house.log.changelog(), asked: asked.clone(), silent: silent.clone() };
+    let mut tables = Tables::over(Box::<MemoryStore>::default());
+    let mut restore = Restore::new(&house.plan, &config(), Some(Box::new(changelog)));
+    (0..PARTITIONS).for_each(|partition| restore.want(&input(partition)));
+    let waiting = |restore: &Restore| -> Vec<i32> {
+        (0..PARTITIONS).filter(|partition| !restore.is_ready(&input(*partition))).collect()
+    };
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert_eq!((asked.get(), waiting(&restore)), (2, vec![3]), "ends and identity of the topic");
+    assert_eq!(get(&tables, "a").as_deref(), Some("7"));
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert_eq!(asked.get(), 2, "it is not asked for at every turn");
+    silent.set(None);
+    house.clock.advance(Duration::from_secs(1));
+    restore.turn(&mut tables, &house.clock).expect("it turns");
+    assert_eq!((asked.get(), waiting(&restore)), (4, vec![]));
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn agents_run_over_tls_and_are_told_why_they_cannot() {
     }
     let elsewhere = broker.with_tls().replace("127.0.0.1", "localhost");
     let expired = Expired::start(&broker);
-    let faults: [(&str, &str, &str, &str); 8] = [
+    let faults: [(&str, &str, &str, &str); 11] = [
         (&broker.with_tls(), "ssl", "", "its certificate comes from an authority that is not known here"),
         (&broker.with_tls_and_passwords(), "sasl_ssl", "", "its certificate comes from an authority that is not known"),
         (&expired.1, "ssl", &authority, "its certificate has expired"),
@@ -81,6 +81,19 @@ fn agents_run_over_tls_and_are_told_why_they_cannot() {
         (&broker.with_tls_and_passwords(), "sasl_plaintext", "", "speaks TLS, and security.protocol is sasl_plaintext"),
         (&broker.servers, "ssl", &authority, "speaks no TLS, and security.protocol is ssl"),
         (&broker.with_passwords(), "sasl_ssl", &authority, "speaks no TLS, and security.protocol is sasl_ssl"),
+        (
+            &broker.with_passwords(),
+            "plaintext",
+            "",
+            "ask for a user (mechanisms PLAIN), and security.protocol is plaintext",
+        ),
+        (
+            &broker.with_tls_and_passwords(),
+            "ssl",
+            &authority,
+            "ask for a user (mechanisms PLAIN), and security.protocol is",
+        ),
+        (&broker.servers, "sasl_plaintext", "", "ask for no user, and security.protocol is sasl_plaintext"),
     ];
     for (servers, protocol, authority, told) in faults {
         let began = now();
@@ -96,5 +109,34 @@ fn agents_run_over_tls_and_are_told_why_they_cannot() {
         {
             println!("{:.1} s: {line}", (now() - began).as_secs_f64());
         }
+    }
+}
+
+#[test]
+fn users_are_told_why_they_are_not_let_in() {
+    let broker = Broker::start();
+    let servers = broker.with_passwords();
+    let faults: [(&[&str], &str); 5] = [
+        (
+            &["sasl.mechanisms=PLAIN", "sasl.username=bob", "sasl.password=guessed"],
+            "look at sasl.username and sasl.password",
+        ),
+        (
+            &["sasl.mechanisms=PLAIN", "sasl.username=eve", "sasl.password=guessed"],
+            "look at sasl.username and sasl.password",
+        ),
+        (
+            &["sasl.mechanisms=SCRAM-SHA-256", "sasl.username=bob", "sasl.password=bobs-secret"],
+            "let users in by the mechanisms PLAIN, and sasl.mechanisms is SCRAM-SHA-256: connect with --kafka sasl.mechanisms=PLAIN",
+        ),
+        (&["sasl.username=bob", "sasl.password=bobs-secret"], "sasl.mechanisms is not set"),
+        (&["sasl.mechanisms=PLAIN", "sasl.username=bob"], "sasl.password is not set"),
+    ];
+    for (settings, told) in faults {
+        let ended = run(&servers, ["in", "out"], &[&["security.protocol=sasl_plaintext"], settings].concat());
+        let words = stderr(&ended);
+        let line = words.lines().last().unwrap_or_default();
+        assert!(matches!(ended.status.code(), Some(1 | 2)) && line.contains(told), "{settings:?}: {words}");
+        assert!(!words.contains("guessed") && !line.contains("bobs-secret"), "{words}");
     }
 }

@@ -10,6 +10,7 @@ pub mod log;
 pub mod partitioner;
 pub mod position;
 pub mod reserved;
+pub mod rights;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::broker::rights::{Right, User};
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
 pub use crate::event::outgoing::OutgoingRecord;
 use crate::wake::Bell;
@@ -280,9 +282,10 @@ pub trait Producer {
 /// Reads the changelogs of tables, outside any group: each partition from an offset on, only committed
 /// records.
 pub trait Changelog {
-    /// The ends of a partition. The high one counts records of open transactions too: what is
-    /// committed below it at this moment is read when [`Changelog::position`] has reached it.
-    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError>;
+    /// The ends of partitions: one question for all. The high one counts records of open transactions too:
+    /// what is committed below it at this moment is read when [`Changelog::position`] has reached it. `None`:
+    /// no broker leads the partition at the moment.
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError>;
 
     /// The end of what is decided: behind it stands an open transaction, or nothing.
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError>;
@@ -290,8 +293,8 @@ pub trait Changelog {
     /// A name for the topic that another topic of the same name never has; empty where nobody tells.
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError>;
 
-    /// Reads this partition from this offset on.
-    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError>;
+    /// Reads these partitions from these offsets on.
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError>;
 
     /// Reads this partition no more.
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
@@ -352,6 +355,13 @@ impl Access {
     pub const READ: Access = Access { read: true, write: false };
     /// Writing alone.
     pub const WRITE: Access = Access { read: false, write: true };
+
+    /// Rights on a topic that these uses need and this user lacks, who may only do what is `allowed`.
+    pub fn lacks(self, allowed: Access, topic: &str) -> Vec<Right> {
+        let read = (self.read && !allowed.read).then(|| Right::read_topic(topic));
+        let write = (self.write && !allowed.write).then(|| Right::write_topic(topic));
+        read.into_iter().chain(write).collect()
+    }
 }
 
 /// Knows and makes topics.
@@ -386,6 +396,16 @@ pub trait Admin {
 
     /// Creates a topic.
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError>;
+
+    /// Asks whether a topic could be created, and creates none. Gives what is against it.
+    fn objection(&mut self, _topic: &NewTopic) -> Result<Option<String>, BrokerError> {
+        Ok(None)
+    }
+
+    /// The user that brokers see.
+    fn user(&self) -> User {
+        User::default()
+    }
 }
 
 /// Bytes that a record takes in a log, as Kafka counts them against `max.message.bytes`: its

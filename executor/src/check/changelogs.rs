@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::assignment::Reads;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
-use crate::check::topics::{Found, Named};
+use crate::check::topics::{Found, Named, denied, not_yet};
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
@@ -52,8 +52,13 @@ fn inputs(
             Topics::Names(names) => {
                 for name in names {
                     let known = found.iter().find(|found| found.named.name == *name);
-                    let Some(Found { partitions: Ok(partitions), .. }) = known else { return Ok(None) };
-                    inputs.insert(name.clone(), *partitions);
+                    let partitions = match known {
+                        Some(Found { partitions: Ok(partitions), .. }) => Some(*partitions),
+                        Some(Found { is_made_by_run: true, .. }) => declared(plan, name),
+                        _ => None,
+                    };
+                    let Some(partitions) = partitions else { return Ok(None) };
+                    inputs.insert(name.clone(), partitions);
                 }
             }
             Topics::Pattern(_) => {
@@ -66,6 +71,12 @@ fn inputs(
         }
     }
     Ok((!readers.is_empty()).then_some(inputs))
+}
+
+/// The partitions that a topic will have when a run has created it; `None`: as the brokers say.
+fn declared(plan: &Plan, topic: &str) -> Option<i32> {
+    let declared = plan.topics.iter().find(|declared| declared.name == topic)?;
+    declared.partitions.and_then(|count| i32::try_from(count).ok())
 }
 
 /// The partitions that a table's changelog must have.
@@ -96,7 +107,13 @@ fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> 
 
 fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, make: bool) -> Result<(), BrokerError> {
     let name = found.named.name.clone();
-    let mut partitions = admin.partitions(&name)?;
+    let mut partitions = match admin.partitions(&name) {
+        Err(error @ BrokerError::Group(_)) => {
+            found.partitions = Err(denied(&found.named, admin)?.ok_or(error)?);
+            return Ok(());
+        }
+        partitions => partitions?,
+    };
     if partitions.is_none() && make {
         admin.create(&new_topic(&name, table, needed))?;
         info!(topic = %name, partitions = needed, "created the topic, compacted");
@@ -110,15 +127,12 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
             if !found.created {
                 compare(&name, table, admin)?;
             }
-            let allowed = admin.access(&name)?;
-            match (allowed.read, allowed.write) {
-                (true, true) => Ok(partitions),
-                _ => Err("must be read and written, and this user has no permission to (READ, WRITE)".to_owned()),
-            }
+            denied(&found.named, admin)?.map_or(Ok(partitions), Err)
         }
         None => {
-            found.is_made_by_run = true;
-            Err("does not exist yet; a run creates it".to_owned())
+            let objection = admin.objection(&new_topic(&name, table, needed))?;
+            found.is_made_by_run = objection.is_none();
+            Err(not_yet(objection))
         }
     };
     Ok(())

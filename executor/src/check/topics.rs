@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kaspr_ir::plan::{Action, AgentId, OnError, Place, Plan, Policies, Topic, TopicChoice, TopicOutput, Topics};
 use tracing::{info, warn};
 
+use crate::assignment::Reads;
 use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
 use crate::tables::changelog;
@@ -131,24 +132,63 @@ pub fn prepare(
                     (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
                     (false, None) => {}
                 }
-                let allowed = admin.access(&named.name)?;
-                match (named.uses.read && !allowed.read, named.uses.write && !allowed.write) {
-                    (true, _) => Err("must be read, and this user has no permission to (READ)".to_owned()),
-                    (_, true) => Err("must be written, and this user has no permission to (WRITE)".to_owned()),
-                    _ => Ok(partitions),
-                }
+                denied(&named, admin)?.map_or(Ok(partitions), Err)
             }
-            Ok(None) if creates.is_some() => {
-                is_made_by_run = true;
-                Err("does not exist yet; a run creates it".to_owned())
+            Ok(None) if let Some(topic) = creates => {
+                let objection = admin.objection(&new_topic(topic))?;
+                is_made_by_run = objection.is_none();
+                Err(not_yet(objection))
             }
             Ok(None) => Err("does not exist; create it, or let the spec say \"declare: true\"".to_owned()),
             Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
-            Err(error) => Err(format!("cannot be used: {error}")),
+            Err(error) => Err(denied(&named, admin)?.unwrap_or_else(|| format!("cannot be used: {error}"))),
         };
         all.push(Found { named, partitions, created, is_made_by_run });
     }
     Ok(all)
+}
+
+/// Looks at topics that match patterns of inputs now, other than those that were found.
+pub fn matching(plan: &Plan, found: &[Found], admin: &mut dyn Admin) -> Result<Vec<Found>, BrokerError> {
+    let mut all: Vec<Found> = Vec::new();
+    for reader in plan.readers.iter().filter(|reader| matches!(reader.topics, Topics::Pattern(_))) {
+        let (reads, agent) = (Reads::of(&reader.topics), &plan[reader.agents[0]]);
+        let at = format!("{}:{}", plan[agent.place.file], agent.place.line);
+        for name in admin.topics()?.into_iter().filter(|name| reads.reads(name)) {
+            if found.iter().chain(&all).any(|found| found.named.name == name && found.named.uses.read) {
+                continue;
+            }
+            let by = format!("it matches the input of agent \"{}\"", agent.name);
+            let named = Named { name, by, at: at.clone(), uses: Access::READ };
+            let partitions = match admin.partitions(&named.name)? {
+                Some(partitions) => denied(&named, admin)?.map_or(Ok(partitions), Err),
+                // It was deleted just now.
+                None => continue,
+            };
+            all.push(Found { named, partitions, created: false, is_made_by_run: false });
+        }
+    }
+    Ok(all)
+}
+
+/// Says that the user may not use a topic as it must be.
+pub(super) fn denied(named: &Named, admin: &mut dyn Admin) -> Result<Option<String>, BrokerError> {
+    let Named { name, uses, .. } = named;
+    let lacks = uses.lacks(admin.access(name)?, name);
+    let doing = match (uses.read, uses.write) {
+        (true, true) => "read and written",
+        (true, false) => "read",
+        _ => "written",
+    };
+    Ok((!lacks.is_empty()).then(|| format!("must be {doing}: {}", admin.user().lacks(&lacks))))
+}
+
+/// Words for a topic that a run creates, if nothing is against it.
+pub(super) fn not_yet(objection: Option<String>) -> String {
+    match objection {
+        None => "does not exist yet; a run creates it".to_owned(),
+        Some(why) => format!("does not exist yet, and cannot be created: {why}"),
+    }
 }
 
 fn new_topic(topic: &Topic) -> NewTopic {

@@ -1,4 +1,4 @@
-//! `kaspr-exec run` and `check` on a Kafka cluster.
+//! `kaspr-exec run` on a Kafka cluster.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -62,53 +62,21 @@ pub fn run_on_kafka(
     })
 }
 
-/// Looks whether the plan could run, and tells what it found. Joins no group, makes nothing.
-pub fn check_on_kafka(
-    plan: &Rc<Plan>,
-    (arguments, given): (&RunArguments, &Given),
-    settings: &Settings,
-) -> Result<String, Stop> {
-    let start = Start::new(plan, given.kafka(arguments)?.all, settings, 0)?;
-    start_log(arguments.log_level);
-    given.warn();
-    let interpreter = Interpreter::start(&arguments.python_path);
-    let kafka = start.connect()?;
-    let found = start.topics(&mut kafka.admin(), false)?;
-    let clock = Rc::new(SystemClock::start());
-    let assembly = Assembly::new(plan, start.config.clone(), clock, Box::new(kafka.admin()));
-    interpreter.run(|_| {
-        let code = assembly.python(&interpreter, settings.for_python(&start.config));
-        code.map(|mut code| code.close()).map_err(Stop::fault)
-    })?;
-    let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
-    text.push_str(&format!("CPython {} loads every block\n", python::version()));
-    for Found { named, partitions, .. } in &found {
-        if let Ok(partitions) = partitions {
-            text.push_str(&format!("topic {} has {partitions} partitions ({})\n", named.name, named.by));
-        }
-    }
-    let missing = |found: &&Found| found.partitions.is_err() && !found.is_made_by_run;
-    for found in found.iter().filter(|found| found.is_made_by_run) {
-        text.push_str(&format!(
-            "topic {} does not exist yet: a run creates it ({})\n",
-            found.named.name, found.named.by
-        ));
-    }
-    let faults: Vec<Found> = found.iter().filter(missing).cloned().collect();
-    refuse_faults(&faults).map_err(|Stop(code, faults)| Stop(code, format!("{text}{faults}")))?;
-    Ok(text)
-}
-
 /// What is known before anything is connected.
-struct Start {
-    plan: Rc<Plan>,
-    config: Config,
-    client: ClientSettings,
+pub(super) struct Start {
+    pub(super) plan: Rc<Plan>,
+    pub(super) config: Config,
+    pub(super) client: ClientSettings,
     worker: u32,
 }
 
 impl Start {
-    fn new(plan: &Rc<Plan>, user: BTreeMap<String, Secret>, settings: &Settings, worker: u32) -> Result<Start, Stop> {
+    pub(super) fn new(
+        plan: &Rc<Plan>,
+        user: BTreeMap<String, Secret>,
+        settings: &Settings,
+        worker: u32,
+    ) -> Result<Start, Stop> {
         let mut config = settings.config(plan, worker).map_err(Stop::refused)?;
         config.app = settings.app(plan).map_err(Stop::refused)?;
         config.keeps_changelogs = true;
@@ -116,7 +84,7 @@ impl Start {
         let instance = settings.get("instance").map_or_else(random, str::to_owned);
         check_name("app", &config.app)?;
         check_name("instance", &instance)?;
-        config.transactional_id = format!("{}.{instance}.{worker}", config.app);
+        config.transactional_id = transactional_id(&config.app, &instance, worker);
         check_id(&config.transactional_id)?;
         let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
         let client = ClientSettings {
@@ -182,6 +150,7 @@ impl Start {
             .with_store(store(&self.plan, settings, self.worker, clock)?)
             .with_guard(guard(settings, &self.plan, &self.config.app, self.worker)?);
         assembly.guard.watch.watch_calls(kafka.calls());
+        kafka.spare(assembly.guard.watch.clone());
         Ok(assembly)
     }
 
@@ -191,13 +160,13 @@ impl Start {
         Ok(ends(&read_topics(&self.plan, &mut admin)?, &mut admin, consumer)?)
     }
 
-    fn connect(&self) -> Result<Kafka, Stop> {
+    pub(super) fn connect(&self) -> Result<Kafka, Stop> {
         let kafka = Kafka::connect(self.client.clone())?;
         info!(app = %self.client.app, servers = %self.client.servers, transactional_id = %self.config.transactional_id, "connected");
         Ok(kafka)
     }
 
-    fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
+    pub(super) fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
         let (policies, reserved) = (self.config.policies(&self.plan), topics::reserved(&self.plan, &self.config.app));
         let mut found = topics::prepare(&self.plan, &policies, &reserved, admin, make)?;
         let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
@@ -257,6 +226,11 @@ fn check_name(what: &str, name: &str) -> Result<(), Stop> {
     Err(Stop::refused(format!("the {what} \"{name}\" is no name that Kafka can keep: it {may}")))
 }
 
+/// The name of a worker's producer.
+pub(super) fn transactional_id(app: &str, instance: &str, worker: u32) -> String {
+    format!("{app}.{instance}.{worker}")
+}
+
 /// It stands in the metadata of every offset, which Kafka bounds.
 fn check_id(transactional_id: &str) -> Result<(), Stop> {
     let length = transactional_id.len();
@@ -286,7 +260,7 @@ fn failpoint() -> Result<Failpoint, Stop> {
 }
 
 /// A name that no other instance has.
-fn random() -> String {
+pub(super) fn random() -> String {
     use std::hash::{BuildHasher, Hasher};
     let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("{:08x}", number & 0xFFFF_FFFF)

@@ -1,6 +1,7 @@
 //! The command line of `kaspr-exec`: what was typed, what the terminal shows, and the ways to run.
 
 mod arguments;
+mod check;
 mod colour;
 mod given;
 mod kafka;
@@ -16,9 +17,10 @@ mod test;
 mod voice;
 
 pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use check::check_on_kafka;
 pub use colour::{choose as choose_colours, in_stream as has_colours};
 pub use given::{Given, KafkaSettings};
-pub use kafka::{check_on_kafka, run_on_kafka};
+pub use kafka::run_on_kafka;
 pub use local::run_locally;
 pub use shell::{completions, man};
 pub use stop::{FAULT, FINE, FORCED, REFUSED, Signals, Stop};

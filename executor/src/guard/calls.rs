@@ -1,13 +1,21 @@
-//! The call into Kafka's client that the worker's thread is in, for threads that look from outside.
+//! The calls into Kafka's client that threads are in, for threads that look from outside.
 //!
 //! Every call has a bound of its own, but the client does not always keep it: a worker whose call never
 //! returns sends heartbeats and does nothing else. Beginning and ending a call are two plain stores.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A call that may wait for a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCall {
+    /// A client is made.
+    Create,
+    /// A record is handed over.
+    Produce,
+    /// The next offset of a partition is asked of the client itself.
+    Position,
+    /// The member's name and generation are asked of the client itself.
+    GroupMetadata,
     /// A producer begins its life.
     InitTransactions,
     /// A transaction begins.
@@ -46,7 +54,11 @@ pub enum ClientCall {
     Destroy,
 }
 
-const ALL: [(ClientCall, &str); 18] = [
+const ALL: [(ClientCall, &str); 22] = [
+    (ClientCall::Create, "create client"),
+    (ClientCall::Produce, "produce"),
+    (ClientCall::Position, "position"),
+    (ClientCall::GroupMetadata, "group metadata"),
     (ClientCall::InitTransactions, "init transactions"),
     (ClientCall::BeginTransaction, "begin transaction"),
     (ClientCall::SendOffsets, "send offsets to transaction"),
@@ -70,32 +82,36 @@ const ALL: [(ClientCall, &str); 18] = [
 /// Bits of the word that name the call; the others count.
 const KIND_BITS: u32 = 8;
 
-/// The call that runs.
+/// The call that runs in a thread.
 #[derive(Debug, Default)]
 pub struct Calls {
     /// Its number and its kind; 0: none does.
     word: AtomicU64,
     count: AtomicU64,
+    /// Nobody waits any more for the call that runs.
+    is_given_up: AtomicBool,
 }
 
 impl Calls {
-    /// Runs a call, and says so while it runs.
+    /// Runs a call, and says so while it runs. One call may run within another, which goes on after it.
     pub fn during<T>(&self, call: ClientCall, run: impl FnOnce() -> T) -> T {
-        self.begin(call);
-        let _ends = Ends(self);
-        run()
-    }
-
-    /// A call begins; only the worker's thread counts.
-    pub fn begin(&self, call: ClientCall) {
+        let outer = self.running();
+        // Only the thread itself counts.
         let number = self.count.load(Ordering::Relaxed) + 1;
         self.count.store(number, Ordering::Relaxed);
         self.word.store(number << KIND_BITS | (call as u64 + 1), Ordering::Release);
+        let _ends = Ends(self, outer);
+        run()
     }
 
-    /// It has ended.
-    pub fn end(&self) {
-        self.word.store(0, Ordering::Release);
+    /// Nobody waits for the call that runs: it has taken too long.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// The thread's call has taken too long: another thread should do its work.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
     }
 
     /// The call that runs, as a number that no other call has; 0: none does.
@@ -110,12 +126,12 @@ pub fn words(running: u64) -> &'static str {
     ALL.iter().find(|(call, _)| *call as u64 + 1 == kind).map_or("a call", |(_, words)| words)
 }
 
-/// Ends the call also when it panics.
-struct Ends<'a>(&'a Calls);
+/// Ends the call also when it panics; what ran before runs on.
+struct Ends<'a>(&'a Calls, u64);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.word.store(self.1, Ordering::Release);
     }
 }
 
@@ -132,5 +148,16 @@ mod tests {
         }
         let first = calls.during(ClientCall::Seek, || calls.running());
         assert_ne!(calls.during(ClientCall::Seek, || calls.running()), first, "each call has its number");
+    }
+
+    #[test]
+    fn a_call_goes_on_after_one_within_it() {
+        let calls = Calls::default();
+        calls.during(ClientCall::Admin, || {
+            let outer = calls.running();
+            assert_eq!(calls.during(ClientCall::Destroy, || words(calls.running())), "destroy client");
+            assert_eq!(calls.running(), outer);
+        });
+        assert_eq!(calls.running(), 0);
     }
 }

@@ -5,6 +5,7 @@
 //! (delivery, rule 9). Without a state dir there is a mark all the same, in memory: the watchdog
 //! and the stall report read it.
 
+mod callers;
 mod calls;
 mod crashes;
 mod lookers;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+pub use callers::Callers;
 pub use calls::{Calls, ClientCall};
 pub use crashes::{CRASHES_MAX, Crash};
 pub use lookers::Lookers;

@@ -41,7 +41,7 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
             let now = time.look(clock.now());
             sighting.look(&watch, now);
             if let Some((name, held)) = stuck_client(&sighting, now) {
-                end_client(&watch, name, held);
+                end_client(Some(&watch), name, held);
             }
             if let Some(held) = stuck(&sighting, now, watch.limit()) {
                 end(&watch, &sighting, held);
@@ -69,10 +69,12 @@ fn stuck_client(sighting: &Sighting, now: Duration) -> Option<(&'static str, Dur
     (age >= CLIENT_CALL_MAX).then_some((name, age))
 }
 
-fn end_client(watch: &Watch, name: &str, held: Duration) -> ! {
+/// Ends the process because a call into the client does not return.
+pub(super) fn end_client(watch: Option<&Watch>, name: &str, held: Duration) -> ! {
     // The event that asked for it is not to blame.
-    watch.spare();
-    say(watch, &client_words(name, held));
+    let words = client_words(name, held);
+    watch.iter().for_each(|watch| watch.spare());
+    write(&watch.map_or(words.clone(), |watch| watch.formed(&words)));
     // SAFETY: nothing can be finished: the worker's thread is in the client.
     unsafe { libc::_exit(FORCED) }
 }

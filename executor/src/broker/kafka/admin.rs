@@ -11,10 +11,12 @@ use rdkafka::producer::Producer as _;
 use super::ANSWER_WAIT_MAX;
 use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
-use super::errors::{judge, words};
+use super::describe;
+use super::errors::{judge, passes, words};
 use super::fresh::Fresh;
+use super::kept::Kept;
 use super::producer::Line;
-use super::raw;
+use crate::broker::rights::{Right, User};
 use crate::broker::{Access, Admin, BrokerError, NewTopic, Seen, TopicInfo};
 use crate::event::message::TopicName;
 use crate::guard::ClientCall;
@@ -92,15 +94,17 @@ impl KafkaAdmin {
             None => Ok(Some(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
             Some(Code::TopicAuthorizationFailed) => {
-                Err(BrokerError::Group(format!("no permission to describe the topic \"{name}\"")))
+                let user = self.settings.identity();
+                let user = user.principal.as_deref().unwrap_or("this user");
+                Err(BrokerError::Group(format!("{user} has no permission: DESCRIBE on the topic \"{name}\"")))
             }
             Some(code) => Err(judge(&format!("the topic \"{name}\""), &KafkaError::MetadataFetch(code))),
         }
     }
 
     /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, BrokerError> {
-        let made = self.settings.plain().create();
+    fn admin(&self) -> Result<Kept<AdminClient<DefaultClientContext>>, BrokerError> {
+        let made = Kept::make(&self.line.calls, || self.settings.plain().create());
         made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {}", words(&error))))
     }
 
@@ -116,6 +120,33 @@ impl KafkaAdmin {
         let is_unknown = |code: &Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
         let told = self.again_while_fresh(topic, ask, |told| !told.as_ref().err().is_some_and(is_unknown))?;
         Ok(told.ok().and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
+    }
+
+    /// Asks to create a topic, or whether it could be; gives what is against it. One that exists is fine.
+    fn ask_to_create(&self, topic: &NewTopic, options: &AdminOptions) -> Result<Option<Code>, BrokerError> {
+        let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
+        let mut native =
+            NativeTopic::new(&topic.name, number(topic.partitions), TopicReplication::Fixed(number(topic.replicas)));
+        for (name, value) in &topic.config {
+            native = native.set(name, value);
+        }
+        let admin = self.admin()?;
+        let asked = admin.create_topics([&native], options);
+        let answered = self.waited(|| futures_executor::block_on(asked));
+        let answered =
+            answered.map_err(|error| judge(&format!("the topic \"{}\" cannot be created", topic.name), &error))?;
+        let objection = answered.into_iter().find_map(Result::err).map(|(_, code)| code);
+        Ok(objection.filter(|code| *code != Code::TopicAlreadyExists))
+    }
+
+    /// The reason why a topic cannot be created, in words.
+    fn why_not(&self, topic: &NewTopic, code: Code) -> String {
+        match code {
+            Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+                self.user().lacks(&[Right::create_topic(&topic.name)])
+            }
+            code => code.to_string(),
+        }
     }
 }
 
@@ -139,7 +170,7 @@ impl Admin for KafkaAdmin {
         let client = self.line.client();
         let mut seen = Vec::with_capacity(names.len());
         for names in names.chunks(LOOKED_AT_ONCE) {
-            let answered = raw::look(&client, names, LOOK_WAIT_MAX);
+            let answered = self.waited(|| describe::look(&client, names, LOOK_WAIT_MAX));
             seen.extend(answered.ok_or_else(|| BrokerError::Retriable("no answer about topics".to_owned()))?);
         }
         Ok(seen)
@@ -147,11 +178,8 @@ impl Admin for KafkaAdmin {
 
     fn access(&mut self, topic: &str) -> Result<Access, BrokerError> {
         let everything = Access { read: true, write: true };
-        let Some(operations) = self.waited(|| raw::operations(&self.line.client(), topic, ANSWER_WAIT_MAX)) else {
-            return Ok(everything);
-        };
-        let may = |operation| operations.contains(&operation) || operations.contains(&raw::Operation::All);
-        Ok(Access { read: may(raw::Operation::Read), write: may(raw::Operation::Write) })
+        let client = self.line.client();
+        Ok(self.waited(|| describe::access(&client, topic, ANSWER_WAIT_MAX)).unwrap_or(everything))
     }
 
     fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
@@ -169,26 +197,29 @@ impl Admin for KafkaAdmin {
     }
 
     fn create(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
-        let making = format!("the topic \"{}\" cannot be created", topic.name);
-        let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
-        let mut native =
-            NativeTopic::new(&topic.name, number(topic.partitions), TopicReplication::Fixed(number(topic.replicas)));
-        for (name, value) in &topic.config {
-            native = native.set(name, value);
-        }
-        let admin = self.admin()?;
-        let asked = admin.create_topics([&native], &options());
-        let answered = self.waited(|| futures_executor::block_on(asked)).map_err(|error| judge(&making, &error))?;
-        for result in answered {
-            match result {
-                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-                Err((_, code)) => return Err(judge(&making, &KafkaError::AdminOp(code))),
-            }
+        if let Some(code) = self.ask_to_create(topic, &options())? {
+            let why = format!("the topic \"{}\" cannot be created: {}", topic.name, self.why_not(topic, code));
+            return Err(match passes(code) {
+                true => BrokerError::Retriable(why),
+                false => BrokerError::Group(why),
+            });
         }
         self.fresh.created(&topic.name);
         if self.count(&topic.name)?.is_some_and(|partitions| partitions > 0) {
             return Ok(());
         }
         Err(BrokerError::Retriable(format!("the topic \"{}\" was created and is not known yet", topic.name)))
+    }
+
+    fn objection(&mut self, topic: &NewTopic) -> Result<Option<String>, BrokerError> {
+        let Some(code) = self.ask_to_create(topic, &options().validate_only(true))? else { return Ok(None) };
+        match passes(code) {
+            true => Err(BrokerError::Retriable(format!("the topic \"{}\": {code}", topic.name))),
+            false => Ok(Some(self.why_not(topic, code))),
+        }
+    }
+
+    fn user(&self) -> User {
+        self.settings.identity()
     }
 }

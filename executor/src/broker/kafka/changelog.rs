@@ -1,26 +1,28 @@
 //! Reads changelogs, over a consumer that joins no group.
 //!
-//! The end of a partition depends on who asks: a client that reads only what is committed hears where
-//! the first open transaction begins, and only another one where the log ends. The one that reads is
-//! never asked: its questions would wait behind fetches that wait for records.
+//! The client that reads is never asked for the ends of partitions: its questions would wait behind fetches
+//! that wait for records.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 use tracing::debug;
 
 use super::config::ClientSettings;
-use super::consumer::event;
+use super::describe;
+use super::ends::ends;
 use super::errors::{judge, words};
+use super::events::event;
 use super::fresh::Missing;
-use super::lists::list;
+use super::kept::Kept;
+use super::lists::{list, offsets_list};
+use super::offsets::Sees;
 use super::producer::{Client, Line};
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
@@ -34,13 +36,7 @@ const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Reads changelogs.
 pub struct KafkaChangelog {
     /// Reads what is committed.
-    reader: BaseConsumer,
-    /// Sees the ends of logs. It reads nothing, so nothing tells it that a leader has moved: one that got no
-    /// answer is made anew, or it would ask a broker that is gone until it looks at the cluster again.
-    asker: Option<BaseConsumer>,
-    /// Sees the ends of what is decided, in the same way; made when somebody asks, which is rare.
-    stable: Option<BaseConsumer>,
-    settings: ClientSettings,
+    reader: Kept<BaseConsumer>,
     line: Line,
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
@@ -56,10 +52,7 @@ impl KafkaChangelog {
     /// A reader of nothing yet.
     pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
         Ok(KafkaChangelog {
-            reader: settings.reader().create().map_err(refused)?,
-            asker: None,
-            stable: None,
-            settings: settings.clone(),
+            reader: Kept::make(&line.calls, || settings.reader().create()).map_err(refused)?,
             line,
             topics: FxHashSet::default(),
             last_topic: "".into(),
@@ -74,61 +67,41 @@ fn refused(error: KafkaError) -> BrokerError {
     BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
 }
 
-/// Asks a client for the ends of a partition. The client is kept only if it answers.
-fn ends(
-    kept: &mut Option<BaseConsumer>,
-    settings: &ClientConfig,
-    partition: &TopicPartition,
-    missing: &mut Missing,
-) -> Result<Watermarks, BrokerError> {
-    let client = match kept.take() {
-        Some(client) => client,
-        None => settings.create().map_err(refused)?,
-    };
-    let asked = client.fetch_watermarks(&partition.topic, partition.partition, ASK_WAIT_MAX);
-    let (low, high) = asked.map_err(|error| {
-        let doing = format!("the ends of {partition}");
-        if is_unknown(&error) {
-            missing.note(format!("{doing}: {}", words(&error)));
-        }
-        judge(&doing, &error)
-    })?;
-    *kept = Some(client);
-    Ok(Watermarks { low, high })
-}
-
 fn is_unknown(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
 }
 
 impl Changelog for KafkaChangelog {
-    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        self.read.insert(partition.topic.clone());
-        let settings = self.settings.unstable();
-        let ask = || ends(&mut self.asker, &settings, partition, &mut self.missing);
-        self.line.calls.during(ClientCall::ListOffsets, ask)
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+        self.read.extend(partitions.iter().map(|partition| partition.topic.clone()));
+        let ends = ends(&self.line, Sees::All, partitions)?;
+        if let Some((partition, _)) = partitions.iter().zip(&ends).find(|(_, ends)| ends.is_none()) {
+            self.missing.note(format!("no broker knows the ends of {partition}: was the topic deleted?"));
+        }
+        Ok(ends)
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
-        let settings = self.settings.reader();
-        let ask = || ends(&mut self.stable, &settings, partition, &mut self.missing);
-        let ends = self.line.calls.during(ClientCall::ListOffsets, ask);
-        Ok(ends?.high)
+        let ends = ends(&self.line, Sees::Decided, std::slice::from_ref(partition))?;
+        let end = ends.into_iter().flatten().next().map(|ends| ends.high);
+        end.ok_or_else(|| BrokerError::Retriable(format!("no broker leads {partition}")))
     }
 
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError> {
-        let ask = || raw::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
+        let ask = || describe::topic_id(&self.line.client(), topic, ASK_WAIT_MAX);
         let id = self.line.calls.during(ClientCall::Admin, ask);
         id.ok_or_else(|| BrokerError::Retriable(format!("no answer about the topic \"{topic}\"")))
     }
 
-    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {
-        let doing = || format!("{partition} cannot be read from offset {offset}");
-        let mut at = TopicPartitionList::with_capacity(1);
-        let added = at.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offset));
-        let assign = || self.reader.incremental_assign(&at);
-        added.and_then(|()| self.line.calls.during(ClientCall::Assign, assign)).map_err(|error| judge(&doing(), &error))
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        let list = offsets_list(at)?;
+        let started = self.line.calls.during(ClientCall::Assign, || self.reader.incremental_assign(&list));
+        let doing = || match at {
+            [(partition, offset)] => format!("{partition} cannot be read from offset {offset}"),
+            _ => format!("{} partitions of changelogs cannot be read", at.len()),
+        };
+        started.map_err(|error| judge(&doing(), &error))
     }
 
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
@@ -141,7 +114,9 @@ impl Changelog for KafkaChangelog {
 
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
         let client = self.line.client();
-        self.missing.settle(|| self.read.iter().all(|topic| is_known(&client, topic)))?;
+        let calls = &self.line.calls;
+        let is_known = |topic: &TopicName| calls.during(ClientCall::Metadata, || is_known(&client, topic));
+        self.missing.settle(|| self.read.iter().all(is_known))?;
         while into.len() < max {
             match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
@@ -165,7 +140,8 @@ impl Changelog for KafkaChangelog {
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
         let at = list(std::slice::from_ref(partition));
-        if !raw::fill_positions(&self.reader, &at) {
+        let fill = || raw::fill_positions(&self.reader, &at);
+        if !self.line.calls.during(ClientCall::Position, fill) {
             return None;
         }
         match at.elements().first()?.offset() {

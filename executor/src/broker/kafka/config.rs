@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka_sys::types::RDKafkaConfRes;
 
+use crate::broker::rights::User;
 use crate::config::Guarantee;
 use crate::config::secret::Secret;
 
@@ -23,7 +24,7 @@ const FETCH_BYTES_MAX: &str = "262144";
 pub const BATCH_BYTES: usize = 1_000_000;
 
 /// How long a transaction may last: [`crate::config::Bounds::transaction_timeout`].
-const TRANSACTION_TIMEOUT_MS: &str = "15000";
+pub const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
 /// Bytes that wait in the producer, in kB: more than the largest record. What is staged has a lower bound,
 /// [`crate::config::Bounds::staged_bytes_max`].
@@ -87,7 +88,33 @@ impl ClientSettings {
         };
         self.consumer().create_native_config().map_err(refused)?;
         self.producer().create_native_config().map_err(refused)?;
-        Ok(())
+        self.check_user()
+    }
+
+    /// Refuses a user that is half named: the client would say less of it.
+    fn check_user(&self) -> Result<(), String> {
+        let (protocol, _, with_users) = self.protocol();
+        if !with_users {
+            return Ok(());
+        }
+        let mechanism = self.mechanism().to_ascii_uppercase();
+        if !["sasl.mechanisms", "sasl.mechanism"].iter().any(|name| self.user.contains_key(*name)) {
+            return Err(format!(
+                "the Kafka setting sasl.mechanisms is not set, and security.protocol is {protocol}: the brokers say whether it is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+            ));
+        }
+        if mechanism == "GSSAPI" {
+            return Err("the Kafka setting sasl.mechanisms is GSSAPI, which is not built in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are".to_owned());
+        }
+        let has_password = mechanism == "PLAIN" || mechanism.starts_with("SCRAM");
+        let missing = ["sasl.username", "sasl.password"].into_iter().find(|name| !self.user.contains_key(*name));
+        match missing.filter(|_| has_password) {
+            Some(name) => Err(format!(
+                "the Kafka setting {name} is not set, and sasl.mechanisms is {}: the brokers let nobody in without it",
+                self.mechanism()
+            )),
+            None => Ok(()),
+        }
     }
 
     /// How clients prove who they are, as librdkafka names it.
@@ -101,6 +128,19 @@ impl ClientSettings {
         let protocol = self.user.get("security.protocol").map_or("plaintext", Secret::expose);
         let is = |part: &str| protocol.to_ascii_lowercase().contains(part);
         (protocol, is("ssl"), is("sasl"))
+    }
+
+    /// The user that brokers see.
+    pub fn identity(&self) -> User {
+        let (_, is_tls, with_users) = self.protocol();
+        let has_name = ["PLAIN", "SCRAM"].iter().any(|kind| self.mechanism().to_ascii_uppercase().starts_with(kind));
+        let name = match (with_users, is_tls) {
+            (true, _) if has_name => self.user.get("sasl.username").map(Secret::expose),
+            (false, false) => Some("ANONYMOUS"),
+            // The brokers make a name of a ticket, a token or a certificate.
+            _ => None,
+        };
+        User { principal: name.map(|name| format!("User:{name}")), servers: self.servers.clone() }
     }
 
     fn common(&self) -> ClientConfig {
@@ -287,6 +327,28 @@ mod tests {
             assert!(refused.contains(expected), "{refused}");
             assert!(!refused.contains("hunter2"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_user_is_named_as_a_whole() {
+        let check = |user: &[(&str, &str)]| {
+            let user = user.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
+            ClientSettings { user: user.collect(), ..settings("linger.ms", "5") }.check()
+        };
+        let mut user = vec![("security.protocol", "sasl_plaintext")];
+        for (named, told) in [
+            (("sasl.mechanisms", "PLAIN"), "sasl.mechanisms is not set"),
+            (("sasl.username", "bob"), "sasl.username is not set"),
+            (("sasl.password", "hunter2"), "sasl.password is not set"),
+        ] {
+            let refused = check(&user).expect_err(told);
+            assert!(refused.contains(told), "{refused}");
+            user.push(named);
+        }
+        assert_eq!(check(&user), Ok(()));
+        user[1].1 = "GSSAPI";
+        assert!(check(&user).expect_err("it is not built in").contains("not built in"));
+        assert_eq!(check(&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "OAUTHBEARER")]), Ok(()));
     }
 
     #[test]

@@ -7,26 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
-use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
+use super::ends::{ask, ends};
 use super::errors::{judge, words};
+use super::events::{event, name};
 use super::fence::Fence;
 use super::fresh::Missing;
 use super::identity::Identity;
+use super::kept::Kept;
 use super::lists::{list, offset_list};
-use super::offsets::{self, Offsets, Questions, Which};
+use super::offsets::{Questions, Sees, Which};
 use super::orphans::Search;
-use super::producer::{Client, Line};
+use super::producer::Line;
+use super::rights::lacking;
 use super::{raw, stuck};
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::{Clock as _, SystemClock};
@@ -38,8 +38,6 @@ use crate::wake::Bell;
 const WOKEN_MAX: usize = 64;
 /// Longest life of such a question.
 const WAKE_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for the ends of partitions: the worker's others stand still meanwhile.
-const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for committed offsets. Those under an open transaction are not told before it ends, and
 /// the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -49,7 +47,7 @@ pub struct KafkaConsumer {
     /// Before their client: fields go in their order.
     commits: raw::Commits,
     wakes: Questions,
-    consumer: BaseConsumer<MemberContext>,
+    consumer: Kept<BaseConsumer<MemberContext>>,
     health: Arc<Health>,
     /// Names that events share.
     topics: FxHashSet<TopicName>,
@@ -90,7 +88,7 @@ fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsume
 impl KafkaConsumer {
     /// A consumer that has not joined yet.
     pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
-        let consumer = client(settings, &health)?;
+        let consumer = Kept::make(&line.calls, || client(settings, &health))?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
             wakes: Questions::new(consumer.client()),
@@ -99,7 +97,7 @@ impl KafkaConsumer {
             topics: FxHashSet::default(),
             last_topic: "".into(),
             commits,
-            fence: Fence::new(settings),
+            fence: Fence::new(settings, &line.callers),
             search: None,
             settings: settings.clone(),
             subscribed: Vec::new(),
@@ -137,10 +135,9 @@ impl KafkaConsumer {
                 self.missing.note(format!("a topic that is read does not exist any more: {}", words(error)));
                 Ok(())
             }
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => Err(self.denied(error)),
             Some(
-                Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
+                Code::ClusterAuthorizationFailed
                 | Code::InconsistentGroupProtocol
                 | Code::FencedInstanceId
                 | Code::Fatal,
@@ -152,10 +149,31 @@ impl KafkaConsumer {
         }
     }
 
+    /// The meaning of an error about the group's offsets. A right that is missing is named.
+    fn judged(&self, doing: &str, error: &KafkaError) -> BrokerError {
+        match error.rdkafka_error_code() {
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denied(error),
+            _ => judge(doing, error),
+        }
+    }
+
+    /// The error of a member that lacks a right, which is named.
+    fn denied(&self, error: &KafkaError) -> BrokerError {
+        let assigned = self.starts.keys().map(|partition| &*partition.topic);
+        let named = self.subscribed.iter().map(String::as_str).filter(|name| !name.starts_with('^'));
+        let reads: BTreeSet<&str> = named.chain(assigned).collect();
+        let (client, reads) = (self.line.client(), Vec::from_iter(reads));
+        let ask = || lacking(&client, &self.settings, error.rdkafka_error_code(), &reads);
+        let rights = self.line.calls.during(ClientCall::Admin, ask);
+        let why = if rights.is_empty() { words(error) } else { self.settings.identity().lacks(&rights) };
+        BrokerError::Group(format!("the group \"{}\" cannot be read: {why}", self.settings.app))
+    }
+
     /// Every topic that is read is known to the broker that is asked. Asking also lets the client look anew
     /// for what it reads.
     fn are_known(&self) -> bool {
-        let is_known = |name: &String| match self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX) {
+        let ask = |name: &String| self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX);
+        let is_known = |name: &String| match self.line.calls.during(ClientCall::Metadata, || ask(name)) {
             Ok(answered) => answered.topics().iter().all(|topic| topic.error().is_none()),
             Err(_) => false,
         };
@@ -210,7 +228,7 @@ impl KafkaConsumer {
         let names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
-        self.search = Search::start(&self.settings);
+        self.search = Search::start(&self.settings, &self.line.callers);
         Ok(())
     }
 
@@ -225,11 +243,24 @@ impl KafkaConsumer {
     /// The threads that fetch sleep up to a second after a pause or a change, unless something is asked of
     /// their brokers. Only the asking matters.
     fn wake_fetchers(&mut self, partitions: &[TopicPartition]) {
-        while self.wakes.answer(Duration::ZERO).is_some() {}
+        let calls = &self.line.calls;
+        while calls.during(ClientCall::ListOffsets, || self.wakes.answer(Duration::ZERO)).is_some() {}
         let some = &partitions[..partitions.len().min(WOKEN_MAX)];
         if !some.is_empty() {
-            self.wakes.ask(self.consumer.client(), Which::First, some, WAKE_MAX);
+            let question = (Which::First, Sees::Decided);
+            let ask = || self.wakes.ask(self.consumer.client(), question, some, WAKE_MAX);
+            calls.during(ClientCall::ListOffsets, ask);
         }
+    }
+
+    /// The member's generation and name.
+    fn member(&self) -> (i32, String) {
+        self.line.calls.during(ClientCall::GroupMetadata, || raw::member(&self.consumer))
+    }
+
+    /// Something waits to be polled.
+    fn has_more(&self) -> bool {
+        self.line.calls.during(ClientCall::PollConsumer, || raw::has_more(&self.consumer))
     }
 
     fn unpause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -250,37 +281,6 @@ impl KafkaConsumer {
             }
         }
         if owed.count() > 0 { unassign(&self.consumer, &owed) } else { Ok(()) }
-    }
-
-    /// Of these partitions those that some broker leads.
-    fn led(&self, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
-        let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
-        for TopicPartition { topic, .. } in partitions {
-            if led.contains_key(&**topic) {
-                continue;
-            }
-            let ask = || client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
-            let asked = self.line.calls.during(ClientCall::Metadata, ask);
-            let answered = asked.map_err(|error| judge(&format!("the leaders of \"{topic}\""), &error))?;
-            let partitions = answered.topics().iter().flat_map(MetadataTopic::partitions);
-            let is_led = |partition: &&MetadataPartition| partition.leader() >= 0;
-            led.insert(topic, partitions.filter(is_led).map(MetadataPartition::id).collect());
-        }
-        let is_led = |partition: &&TopicPartition| led[&*partition.topic].contains(&partition.partition);
-        Ok(partitions.iter().filter(is_led).cloned().collect())
-    }
-
-    /// Asks about all partitions at once, over a client that does not fetch.
-    fn ask(&self, asked: &[Which], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
-        let client = self.line.client();
-        let led = self.led(&client, partitions)?;
-        if led.is_empty() {
-            return Ok(asked.iter().map(|_| Offsets::new()).collect());
-        }
-        let ask = || offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
-        let answers = self.line.calls.during(ClientCall::ListOffsets, ask);
-        let name = |first: &TopicPartition| format!("the ends of {} partitions, {first} first", led.len());
-        answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
     }
 }
 
@@ -321,7 +321,7 @@ impl Consumer for KafkaConsumer {
             }
             wait = Duration::ZERO;
         }
-        if let Some(bell) = self.bell.as_ref().filter(|_| raw::has_more(&self.consumer)) {
+        if let Some(bell) = self.bell.as_ref().filter(|_| self.has_more()) {
             // What is left in the queue rings no bell of its own.
             bell.ring();
         }
@@ -358,7 +358,8 @@ impl Consumer for KafkaConsumer {
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
         let start = *self.starts.get(partition)?;
         let list = list(std::slice::from_ref(partition));
-        if !raw::fill_positions(&self.consumer, &list) {
+        let fill = || raw::fill_positions(&self.consumer, &list);
+        if !self.line.calls.during(ClientCall::Position, fill) {
             return None;
         }
         // The client knows none before the first record.
@@ -372,14 +373,14 @@ impl Consumer for KafkaConsumer {
         let ask = || self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
         let asked = self.line.calls.during(ClientCall::CommittedOffsets, ask);
         let asking = format!("the committed offsets of the group \"{}\"", self.settings.app);
-        let answered = asked.map_err(|error| judge(&asking, &error))?;
+        let answered = asked.map_err(|error| self.judged(&asking, &error))?;
         let mut committed = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let Some(element) = answered.find_partition(&partition.topic, partition.partition) else {
                 committed.push(None);
                 continue;
             };
-            element.error().map_err(|error| judge(&format!("{asking} in {partition}"), &error))?;
+            element.error().map_err(|error| self.judged(&format!("{asking} in {partition}"), &error))?;
             committed.push(match element.offset() {
                 Offset::Offset(offset) => Some(Committed { offset, metadata: raw::metadata(&answered, partition) }),
                 _ => None,
@@ -389,18 +390,11 @@ impl Consumer for KafkaConsumer {
     }
 
     fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
-        let answers = self.ask(&[Which::First, Which::End], partitions)?;
-        let [first, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
-        let of = |offsets: &Offsets, TopicPartition { topic, partition }: &TopicPartition| {
-            offsets.get(&(topic.to_string(), *partition)).copied().flatten()
-        };
-        let marks =
-            |partition: &TopicPartition| Some(Watermarks { low: of(first, partition)?, high: of(end, partition)? });
-        Ok(partitions.iter().map(marks).collect())
+        ends(&self.line, Sees::Decided, partitions)
     }
 
     fn known_end(&self, partition: &TopicPartition) -> Option<i64> {
-        raw::known_end(&self.consumer, partition)
+        self.line.calls.during(ClientCall::Position, || raw::known_end(&self.consumer, partition))
     }
 
     fn offsets_at(
@@ -408,7 +402,8 @@ impl Consumer for KafkaConsumer {
         partitions: &[TopicPartition],
         timestamp_ms: i64,
     ) -> Result<Vec<Option<i64>>, BrokerError> {
-        let answers = self.ask(&[Which::Since(timestamp_ms), Which::End], partitions)?;
+        let asked = [Which::Since(timestamp_ms), Which::End].map(|which| (which, Sees::Decided));
+        let answers = ask(&self.line, &asked, partitions)?;
         let [since, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
         let offset = |TopicPartition { topic, partition }: &TopicPartition| {
             let name = (topic.to_string(), *partition);
@@ -419,9 +414,10 @@ impl Consumer for KafkaConsumer {
     }
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
-        let answer = self.commits.turn(&self.consumer, || offset_list(offsets));
-        let committed =
-            answer.map_err(|error| judge(&format!("offsets of the group \"{}\"", self.settings.app), &error))?;
+        let turn = || self.commits.turn(&self.consumer, || offset_list(offsets));
+        let answer = self.line.calls.during(ClientCall::CommitOffsets, turn);
+        let doing = format!("offsets of the group \"{}\"", self.settings.app);
+        let committed = answer.map_err(|error| self.judged(&doing, &error))?;
         if committed {
             self.health.answered();
         }
@@ -458,7 +454,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn group(&self) -> GroupMetadata {
-        let (generation, member) = raw::member(&self.consumer);
+        let (generation, member) = self.member();
         GroupMetadata { group: self.settings.app.clone(), generation, member, instance: self.settings.instance.clone() }
     }
 
@@ -495,33 +491,7 @@ impl Drop for KafkaConsumer {
     /// A consumer that owes an acknowledgement would wait for it for ever.
     fn drop(&mut self) {
         // It is going away whatever the answer.
-        let _ = self.give_back();
+        let calls = self.line.calls.clone();
+        let _ = calls.during(ClientCall::Assign, || self.give_back());
     }
-}
-
-pub(super) fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
-    Event {
-        topic: name(topics, last, message.topic()),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: raw::headers(message),
-    }
-}
-
-/// A name that many events share.
-fn name(topics: &mut FxHashSet<TopicName>, last: &mut TopicName, topic: &str) -> TopicName {
-    if **last != *topic {
-        *last = match topics.get(topic) {
-            Some(known) => known.clone(),
-            None => {
-                let new: TopicName = topic.into();
-                topics.insert(new.clone());
-                new
-            }
-        };
-    }
-    last.clone()
 }

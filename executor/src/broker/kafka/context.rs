@@ -38,6 +38,8 @@ struct State {
     last: Option<String>,
     /// The brokers do not let us in.
     refused: Option<String>,
+    /// The client's words, where it is our user that they do not know.
+    denied: Option<String>,
     /// The client is beyond repair.
     fatal: Option<String>,
 }
@@ -65,6 +67,7 @@ impl Health {
                     warn!("{text}");
                 }
                 state.refused = Some(text);
+                state.denied = (code != Code::SSL).then(|| reason.to_owned());
             }
             Some(Code::Fatal) => state.fatal = Some(reason.to_owned()),
             // The complaint before it tells why.
@@ -81,7 +84,7 @@ impl Health {
     /// A broker has answered.
     pub fn answered(&self) {
         let mut state = self.state();
-        (state.refused, state.suspect, state.unanswered) = (None, false, 0);
+        (state.refused, state.denied, state.suspect, state.unanswered) = (None, None, false, 0);
         if state.down {
             state.down = false;
             info!("the brokers of {} are back", self.servers);
@@ -108,6 +111,11 @@ impl Health {
     /// Why the brokers do not let us in.
     pub fn refused(&self) -> Option<String> {
         self.state().refused.clone()
+    }
+
+    /// The client's words, where the brokers do not let our user in.
+    pub fn denied(&self) -> Option<String> {
+        self.state().denied.clone()
     }
 
     /// What a client said before it gave up for good.

@@ -7,7 +7,7 @@ use crate::broker::BrokerError;
 
 /// Whether someone must act, or the same call may succeed later.
 pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
-    let code = error.rdkafka_error_code();
+    let code = code(error);
     let text = format!("{doing}: {}", words(error));
     match code {
         Some(code) if passes(code) => BrokerError::Retriable(text),
@@ -37,13 +37,6 @@ pub enum Step {
 pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
     let TransactionError { code, text, is_fatal, requires_abort } = error;
     match (step, code) {
-        (_, Code::TransactionalIdAuthorizationFailed) => {
-            BrokerError::Group(format!("no permission to use transactions (WRITE on the transactional id): {text}"))
-        }
-        // No event can succeed, and none is to blame.
-        (Step::Offsets, Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed) => BrokerError::Fatal(
-            format!("no permission to commit offsets (READ on the group and on the topics that are read): {text}"),
-        ),
         (Step::Init, _) if is_fatal => BrokerError::Fatal(text),
         (Step::Init, _) => BrokerError::Retriable(text),
         _ if is_fatal => BrokerError::Fenced(text),
@@ -56,11 +49,20 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
 
 /// The error without rdkafka's wrapping: what a person wants to read.
 pub fn words(error: &KafkaError) -> String {
-    match (error.rdkafka_error_code(), error) {
+    match (code(error), error) {
         (Some(code), _) => code.to_string(),
         // The value may be a secret.
         (None, KafkaError::ClientConfig(_, _, name, _)) => format!("the Kafka setting \"{name}\" is refused"),
         (None, error) => error.to_string(),
+    }
+}
+
+/// The code of an error, also where rdkafka does not give it.
+pub fn code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        KafkaError::Transaction(error) => Some(error.code()),
+        error => error.rdkafka_error_code(),
     }
 }
 

@@ -15,22 +15,30 @@
 //! of it: KAFKA-20734).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{debug, info, warn};
 
-use super::config::ClientSettings;
+use super::config::{ClientSettings, TRANSACTION_TIMEOUT_MS};
+use super::errors::code;
+use super::kept::Kept;
 use super::raw;
 use crate::broker::position::Metadata;
+use crate::broker::rights::Right;
 use crate::clock::{Clock, SystemClock};
 use crate::event::message::TopicPartition;
+use crate::guard::{Callers, Calls, ClientCall};
 
+/// The name of the thread.
+const THREAD: &str = "kaspr-fence";
 /// Longest wait for each answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Orders that may wait; what is more is ordered again by whoever still waits.
@@ -57,13 +65,15 @@ enum Order {
 /// Takes over the names of members that are gone, in a thread of its own.
 pub struct Fence {
     settings: ClientSettings,
-    orders: Option<SyncSender<Order>>,
+    callers: Arc<Callers>,
+    /// The thread, and its calls.
+    orders: Option<(SyncSender<Order>, Arc<Calls>)>,
 }
 
 impl Fence {
     /// A fence that has nothing to do.
-    pub fn new(settings: &ClientSettings) -> Fence {
-        Fence { settings: settings.clone(), orders: None }
+    pub fn new(settings: &ClientSettings, callers: &Arc<Callers>) -> Fence {
+        Fence { settings: settings.clone(), callers: callers.clone(), orders: None }
     }
 
     /// Learns who is in the group, which has just changed. Does not wait.
@@ -88,16 +98,18 @@ impl Fence {
         if !self.settings.is_exact() {
             return;
         }
-        if self.orders.is_none() {
+        // A thread whose call does not return ends when it does; its work is another one's.
+        if self.orders.as_ref().is_none_or(|(_, calls)| calls.is_given_up()) {
             let (orders, receiver) = sync_channel(ORDERS_MAX);
-            let settings = self.settings.clone();
-            let run = move || work(&settings, &receiver);
-            match std::thread::Builder::new().name("kaspr-fence".to_owned()).spawn(run) {
-                Ok(_) => self.orders = Some(orders),
+            let (settings, calls) = (self.settings.clone(), self.callers.other(THREAD));
+            let theirs = calls.clone();
+            let run = move || work(&settings, &theirs, &receiver);
+            match std::thread::Builder::new().name(THREAD.to_owned()).spawn(run) {
+                Ok(_) => self.orders = Some((orders, calls)),
                 Err(error) => debug!("open transactions cannot be ended: {error}"),
             }
         }
-        if let Some(orders) = &self.orders {
+        if let Some((orders, _)) = &self.orders {
             // A full queue: it is ordered again while someone waits.
             let _ = orders.try_send(order);
         }
@@ -137,39 +149,43 @@ impl Takeovers {
     }
 }
 
-fn work(settings: &ClientSettings, orders: &Receiver<Order>) {
+fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>) {
     let (mut known, mut takeovers) = (BTreeSet::new(), Takeovers::default());
-    let clock = SystemClock::start();
+    let (clock, mut is_told) = (SystemClock::start(), false);
     while let Ok(order) = orders.recv() {
-        if let Err(error) = follow(settings, order, &mut known, &mut takeovers, &clock) {
-            debug!("open transactions could not be ended: {error}");
+        let Err(error) = follow((settings, calls), order, &mut known, &mut takeovers, &clock) else { continue };
+        // Brokers end it by themselves in the end, so it is said once.
+        if code(&error) == Some(Code::TransactionalIdAuthorizationFailed) && !std::mem::replace(&mut is_told, true) {
+            let right = Right::transact(&settings.app);
+            warn!(permission = %right, "not allowed: what workers that are gone left open hides records for {TRANSACTION_TIMEOUT_MS} ms");
         }
+        debug!(%error, "open transactions could not be ended");
     }
 }
 
 /// Does what is ordered. `known`: whose members were there once and have not been ended since.
 fn follow(
-    settings: &ClientSettings,
+    (settings, calls): (&ClientSettings, &Arc<Calls>),
     order: Order,
     known: &mut BTreeSet<String>,
     takeovers: &mut Takeovers,
     clock: &SystemClock,
 ) -> Result<(), KafkaError> {
-    let consumer: BaseConsumer = settings.unstable().create()?;
+    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
     let learns = matches!(order, Order::Learn);
     match order {
         Order::Learn => {}
         Order::Over(names) => {
-            for id in holders(settings, &consumer, &names)? {
+            for id in holders((settings, calls), &consumer, &names)? {
                 let takeover = takeovers.next(&id, clock.now());
-                if reveal(settings, &id, takeover)? {
+                if reveal((settings, calls), &id, takeover)? {
                     takeovers.done(id, clock.now());
                 }
             }
         }
         Order::Gone(producers) => known.extend(producers),
     }
-    let alive = members(settings, &consumer)?;
+    let alive = members((settings, calls), consumer.client())?;
     // Who is no member is told nothing of the others, or wrongly.
     if !alive.contains(&settings.transactional_id) {
         return Ok(());
@@ -178,8 +194,8 @@ fn follow(
         let gone: Vec<String> = known.difference(&alive).cloned().collect();
         for id in gone {
             // A takeover takes its time: who was gone before it may be back.
-            if !members(settings, &consumer)?.contains(&id) {
-                succeed(settings, &id)?;
+            if !members((settings, calls), consumer.client())?.contains(&id) {
+                succeed((settings, calls), &id)?;
             }
             known.remove(&id);
         }
@@ -192,7 +208,7 @@ fn follow(
 }
 
 /// Takes over a name because of what it hides. False: not yet again.
-fn reveal(settings: &ClientSettings, id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
+fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
     match takeover {
         Takeover::TooSoon => return Ok(false),
         Takeover::Due => {}
@@ -203,21 +219,21 @@ fn reveal(settings: &ClientSettings, id: &str, takeover: Takeover) -> Result<boo
             settings.servers
         ),
     }
-    succeed(settings, id)?;
+    succeed((settings, calls), id)?;
     Ok(true)
 }
 
 /// Begins as a producer under a name and ends at once.
-fn succeed(settings: &ClientSettings, id: &str) -> Result<(), KafkaError> {
-    let successor: BaseProducer = settings.successor(id).create()?;
-    successor.init_transactions(WAIT_MAX)?;
+fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Result<(), KafkaError> {
+    let successor: Kept<BaseProducer> = Kept::make(calls, || settings.successor(id).create())?;
+    calls.during(ClientCall::InitTransactions, || successor.init_transactions(WAIT_MAX))?;
     info!("ended what {id} may have left open");
     Ok(())
 }
 
 /// Who committed these partitions last, other than this worker.
 fn holders(
-    settings: &ClientSettings,
+    (settings, calls): (&ClientSettings, &Arc<Calls>),
     consumer: &BaseConsumer,
     names: &[(String, i32)],
 ) -> Result<BTreeSet<String>, KafkaError> {
@@ -225,7 +241,7 @@ fn holders(
     for (topic, partition) in names {
         list.add_partition(topic, *partition);
     }
-    let committed = consumer.committed_offsets(list, WAIT_MAX)?;
+    let committed = calls.during(ClientCall::CommittedOffsets, || consumer.committed_offsets(list, WAIT_MAX))?;
     let partitions = names.iter().map(|(topic, partition)| TopicPartition::new(topic.as_str(), *partition));
     let metadata = partitions.filter_map(|partition| Metadata::decode(&raw::metadata(&committed, &partition)));
     let is_other = |id: &String| !id.is_empty() && *id != settings.transactional_id;
@@ -233,8 +249,12 @@ fn holders(
 }
 
 /// The producers whose consumers are members of the group. Whoever else reads in it has none.
-fn members(settings: &ClientSettings, consumer: &BaseConsumer) -> Result<BTreeSet<String>, KafkaError> {
-    let groups = consumer.fetch_group_list(Some(&settings.app), WAIT_MAX)?;
+pub(super) fn members<C: ClientContext>(
+    (settings, calls): (&ClientSettings, &Arc<Calls>),
+    client: &Client<C>,
+) -> Result<BTreeSet<String>, KafkaError> {
+    let ask = || client.fetch_group_list(Some(&settings.app), WAIT_MAX);
+    let groups = calls.during(ClientCall::Admin, ask)?;
     let members = groups.groups().iter().flat_map(GroupInfo::members);
     let is_worker = |name: &&str| name.strip_prefix(settings.app.as_str()).is_some_and(|rest| rest.starts_with('.'));
     Ok(members.map(GroupMemberInfo::client_id).filter(is_worker).map(str::to_owned).collect())

@@ -10,10 +10,14 @@ pub mod changelog;
 pub mod config;
 pub mod consumer;
 pub mod context;
+mod describe;
+mod ends;
 pub mod errors;
+mod events;
 mod fence;
 mod fresh;
 mod identity;
+mod kept;
 #[cfg(target_os = "linux")]
 mod leaders;
 mod lists;
@@ -21,6 +25,8 @@ mod offsets;
 mod orphans;
 pub mod producer;
 mod raw;
+pub mod rights;
+mod sasl;
 mod stuck;
 mod tls;
 
@@ -30,7 +36,8 @@ use std::time::Duration;
 use rdkafka::producer::Producer as _;
 
 use crate::broker::BrokerError;
-use crate::guard::{Calls, ClientCall};
+use crate::broker::rights::Right;
+use crate::guard::{Calls, ClientCall, Watch};
 use admin::KafkaAdmin;
 use changelog::KafkaChangelog;
 use config::ClientSettings;
@@ -38,12 +45,15 @@ use consumer::KafkaConsumer;
 use context::Health;
 use fresh::Fresh;
 use producer::{Client, KafkaProducer, Line};
+use rights::{Ids, Verdict};
 
 /// Longest wait for the first answer of a broker.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for an answer about topics and offsets.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Tries to connect without an answer, after which it is found out whether the brokers ask for a user.
+const KNOCKS: [u128; 3] = [1, 5, 15];
 /// Events of the client that are served after each try to connect.
 const EVENTS_PER_STEP: usize = 100;
 
@@ -62,22 +72,26 @@ impl Kafka {
         let line = Line::new(&settings, health.clone())?;
         let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
-        for _ in 0..tries {
-            let answers = ask(&client, &settings, CONNECT_STEP);
+        for step in 0..tries {
+            let answers = line.calls.during(ClientCall::Metadata, || ask(&client, &settings, CONNECT_STEP));
             // Each serves one event, and the client logs more than it complains.
-            (0..EVENTS_PER_STEP).for_each(|_| client.poll(Duration::ZERO));
+            line.calls.during(ClientCall::PollProducer, || {
+                (0..EVENTS_PER_STEP).for_each(|_| client.poll(Duration::ZERO));
+            });
             if answers {
                 health.answered();
                 return Ok(Kafka { settings, health, line, fresh: Fresh::default() });
             }
             if let Some(refused) = health.refused() {
-                let why = tls::explain_certificate(&settings).or_else(|| tls::explain_protocol(&settings));
+                let why = line.calls.during(ClientCall::Metadata, || why_refused(&settings, &health));
                 return Err(BrokerError::Group(why.unwrap_or(refused)));
             }
-            // A broker that has just been started closes connections, too: only what it speaks is proof.
-            if health.is_suspect()
-                && let Some(why) = tls::explain_protocol(&settings)
-            {
+            let explain = || {
+                // A broker that has just been started closes connections, too: only what it speaks is proof.
+                let of_tls = health.is_suspect().then(|| tls::explain_protocol(&settings)).flatten();
+                of_tls.or_else(|| KNOCKS.contains(&step).then(|| sasl::explain_missing(&settings)).flatten())
+            };
+            if let Some(why) = line.calls.during(ClientCall::Metadata, explain) {
                 return Err(BrokerError::Group(why));
             }
         }
@@ -106,6 +120,16 @@ impl Kafka {
         self.line.calls.clone()
     }
 
+    /// What runs is not to blame when a call into a client does not return.
+    pub fn spare(&self, watch: Arc<Watch>) {
+        self.line.callers.spare(watch);
+    }
+
+    /// Asks whether this user may do what workers with these transactional ids do, and does nothing of it.
+    pub fn rights(&self, ids: &Ids) -> Result<Vec<(Right, Verdict)>, BrokerError> {
+        rights::ask(&self.line, &self.settings, ids)
+    }
+
     /// A member of the app's group, which joins when it subscribes.
     pub fn consumer(&self) -> Result<KafkaConsumer, BrokerError> {
         KafkaConsumer::new(&self.settings, self.health.clone(), self.line.clone())
@@ -124,6 +148,14 @@ impl Kafka {
     /// Knows and makes topics.
     pub fn admin(&self) -> KafkaAdmin {
         KafkaAdmin::new(self.line.clone(), self.settings.clone(), self.health.clone(), self.fresh.clone())
+    }
+}
+
+/// Says why a broker refuses the client.
+fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
+    match health.denied() {
+        Some(reason) => sasl::explain_refusal(settings, &reason),
+        None => tls::explain_certificate(settings).or_else(|| tls::explain_protocol(settings)),
     }
 }
 

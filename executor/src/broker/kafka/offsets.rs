@@ -54,6 +54,15 @@ impl Which {
     }
 }
 
+/// The records that count for the end of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// Those before the first transaction that is open.
+    Decided,
+    /// All.
+    All,
+}
+
 /// An answer: offsets of the partitions that answered, `None` where a partition holds nothing since the time.
 pub type Offsets = BTreeMap<(String, i32), Option<i64>>;
 
@@ -74,7 +83,7 @@ impl Questions {
     pub fn ask<C: ClientContext>(
         &mut self,
         client: &Client<C>,
-        which: Which,
+        (which, sees): (Which, Sees),
         partitions: &[TopicPartition],
         wait: Duration,
     ) {
@@ -94,8 +103,12 @@ impl Questions {
             let client = client.native_ptr();
             let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
             let options = native::rd_kafka_AdminOptions_new(client, kind);
-            let committed = native::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
-            let refused = native::rd_kafka_AdminOptions_set_isolation_level(options, committed);
+            use native::rd_kafka_IsolationLevel_t as Level;
+            let level = match sees {
+                Sees::Decided => Level::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+                Sees::All => Level::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+            };
+            let refused = native::rd_kafka_AdminOptions_set_isolation_level(options, level);
             if !refused.is_null() {
                 native::rd_kafka_error_destroy(refused);
             }
@@ -133,13 +146,13 @@ impl Drop for Questions {
 /// Asks, and waits for the answers in the order of the questions.
 pub fn ask_all<C: ClientContext>(
     client: &Client<C>,
-    asked: &[Which],
+    asked: &[(Which, Sees)],
     partitions: &[TopicPartition],
     wait: Duration,
 ) -> Result<Vec<Offsets>, KafkaError> {
     let mut questions = Questions::new(client);
-    for which in asked {
-        questions.ask(client, *which, partitions, wait);
+    for question in asked {
+        questions.ask(client, *question, partitions, wait);
     }
     let mut answers = BTreeMap::new();
     while answers.len() < asked.len() {
@@ -147,7 +160,7 @@ pub fn ask_all<C: ClientContext>(
         let (number, answer) = questions.answer(2 * wait).ok_or(KafkaError::AdminOp(Code::OperationTimedOut))?;
         answers.insert(number, answer?);
     }
-    Ok(asked.iter().filter_map(|which| answers.remove(&which.number())).collect())
+    Ok(asked.iter().filter_map(|(which, _)| answers.remove(&which.number())).collect())
 }
 
 /// The offsets in an answer.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -19,8 +20,12 @@ use rdkafka::metadata::MetadataTopic;
 use tracing::{debug, info};
 
 use super::config::ClientSettings;
+use super::kept::Kept;
 use crate::event::message::TopicPartition;
+use crate::guard::{Callers, Calls, ClientCall};
 
+/// The name of the thread.
+const THREAD: &str = "kaspr-orphans";
 /// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
 /// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. Where one takes
 /// longer the group shares out its partitions once too often.
@@ -47,16 +52,16 @@ pub struct Search {
 
 impl Search {
     /// Looks for partitions without an owner, if this is a static member.
-    pub fn start(settings: &ClientSettings) -> Option<Search> {
+    pub fn start(settings: &ClientSettings, callers: &Arc<Callers>) -> Option<Search> {
         settings.instance.as_ref()?;
         let (ends, ended) = channel();
-        let settings = settings.clone();
+        let (settings, calls) = (settings.clone(), callers.other(THREAD));
         let run = move || {
-            if let Err(error) = search(&settings, &ended) {
+            if let Err(error) = search(&settings, &calls, &ended) {
                 debug!("nobody looks for partitions without an owner: {error}");
             }
         };
-        match std::thread::Builder::new().name("kaspr-orphans".to_owned()).spawn(run) {
+        match std::thread::Builder::new().name(THREAD.to_owned()).spawn(run) {
             Ok(_) => Some(Search { _ends: ends }),
             Err(error) => {
                 debug!("nobody looks for partitions without an owner: {error}");
@@ -66,15 +71,15 @@ impl Search {
     }
 }
 
-fn search(settings: &ClientSettings, ended: &Receiver<()>) -> Result<(), KafkaError> {
+fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(), KafkaError> {
     let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
     // A start has better things to do than to make one more client.
     if ends() {
         return Ok(());
     }
-    let consumer: BaseConsumer = settings.unstable().create()?;
+    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
     let look = || {
-        orphans(&consumer, &settings.app).unwrap_or_else(|error| {
+        orphans(&consumer, calls, &settings.app).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
             Seen::default()
         })
@@ -91,7 +96,7 @@ fn search(settings: &ClientSettings, ended: &Receiver<()>) -> Result<(), KafkaEr
             }
             if look() == before {
                 info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
-                if let Err(error) = visit(settings, &before.topics) {
+                if let Err(error) = visit(settings, calls, &before.topics) {
                     info!("it could not be made to: {error}");
                 }
             }
@@ -128,8 +133,8 @@ struct Seen {
     orphans: Partitions,
 }
 
-fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Seen, KafkaError> {
-    let groups = consumer.fetch_group_list(Some(app), WAIT_MAX)?;
+fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, KafkaError> {
+    let groups = calls.during(ClientCall::Admin, || consumer.fetch_group_list(Some(app), WAIT_MAX))?;
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
         return Ok(Seen::default());
     };
@@ -146,7 +151,7 @@ fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Seen, KafkaError> {
     }
     let mut orphans = Partitions::new();
     for topic in &wanted {
-        let metadata = consumer.fetch_metadata(Some(topic), WAIT_MAX)?;
+        let metadata = calls.during(ClientCall::Metadata, || consumer.fetch_metadata(Some(topic), WAIT_MAX))?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
         let all = partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id()));
         orphans.extend(all.filter(|partition| !owned.contains(partition)));
@@ -156,14 +161,15 @@ fn orphans(consumer: &BaseConsumer, app: &str) -> Result<Seen, KafkaError> {
 
 /// Joins the group without a name and leaves it as soon as it is let in. It wants what all the others
 /// want: tables that topics share stay where all of their partitions of a number are.
-fn visit(settings: &ClientSettings, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
+fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let visitor: BaseConsumer<Visit> = settings.visitor().create_with_context(Visit::default())?;
-    visitor.subscribe(&topics)?;
+    let make = || settings.visitor().create_with_context(Visit::default());
+    let visitor: Kept<BaseConsumer<Visit>> = Kept::make(calls, make)?;
+    calls.during(ClientCall::Subscribe, || visitor.subscribe(&topics))?;
     let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();
     for _ in 0..turns {
         // What comes is nobody's: nothing of it is committed.
-        drop(visitor.poll(VISIT_TURN));
+        drop(calls.during(ClientCall::PollConsumer, || visitor.poll(VISIT_TURN)));
         if visitor.context().was_let_in.load(Ordering::Relaxed) {
             return Ok(());
         }

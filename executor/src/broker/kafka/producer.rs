@@ -1,7 +1,7 @@
 //! Sends records, over librdkafka's producer.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,12 +17,15 @@ use super::aside::Aside;
 use super::config::ClientSettings;
 use super::context::Health;
 use super::errors::{Step, is_answer, judge_transaction, words};
+use super::kept::Kept;
 use super::lists::offset_list;
-use super::raw;
+use super::raw::{self, TransactionError};
+use super::rights::lacking;
+use crate::broker::rights::Right;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::config::CLIENT_CALL_MAX;
 use crate::event::message::TopicPartition;
-use crate::guard::{Calls, ClientCall};
+use crate::guard::{Callers, Calls, ClientCall};
 use crate::wake::Bell;
 
 /// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
@@ -44,15 +47,20 @@ pub type Client = BaseProducer<DeliveryContext>;
 /// Where the producer's client is: a new one may take its place.
 #[derive(Clone)]
 pub struct Line {
-    client: Rc<RefCell<Arc<Client>>>,
+    client: Rc<Kept<RefCell<Arc<Client>>>>,
     /// The call that the worker's thread is in, of any of its clients.
     pub calls: Arc<Calls>,
+    /// Calls of all threads.
+    pub callers: Arc<Callers>,
 }
 
 impl Line {
     /// A client that is not connected yet.
     pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
-        Ok(Line { client: Rc::new(RefCell::new(client(settings, health)?)), calls: Arc::default() })
+        let callers = Callers::start();
+        let calls = callers.own();
+        let client = Kept::make(&calls, || client(settings, health).map(RefCell::new))?;
+        Ok(Line { client: Rc::new(client), calls, callers })
     }
 
     /// The client as it is now.
@@ -61,10 +69,12 @@ impl Line {
     }
 
     fn replace(&self, client: Arc<Client>) {
+        const THREAD: &str = "kaspr-old-producer";
         let old = std::mem::replace(&mut *self.client.borrow_mut(), client);
         // Its end waits for threads and connections of its own: nobody here needs to.
-        let ends = move || drop(old);
-        if std::thread::Builder::new().name("kaspr-old-producer".to_owned()).spawn(ends).is_err() {
+        let calls = self.callers.other(THREAD);
+        let ends = move || calls.during(ClientCall::Destroy, || drop(old));
+        if std::thread::Builder::new().name(THREAD.to_owned()).spawn(ends).is_err() {
             debug!("an old producer ended in the worker's thread");
         }
     }
@@ -198,7 +208,8 @@ impl KafkaProducer {
     /// Hangs the worker's bell up at the client.
     fn hang_bell(&self) {
         if let Some(bell) = &self.bell {
-            self.client.context().bell.get_or_init(|| raw::Hung::on_reports(&self.client, bell));
+            let hang = || raw::Hung::on_reports(&self.client, bell);
+            self.line.calls.during(ClientCall::PollProducer, || self.client.context().bell.get_or_init(hang));
         }
     }
 
@@ -248,9 +259,35 @@ impl KafkaProducer {
         }
     }
 
+    /// The meaning of an error of a call on a transaction. A right that is missing is named.
+    fn judged(&self, step: Step, error: TransactionError, reads: &[&str]) -> BrokerError {
+        let is_of_topics = error.code == Code::TopicAuthorizationFailed && step != Step::Offsets;
+        if is_of_topics {
+            return judge_transaction(step, error);
+        }
+        let ask = || lacking(&self.client, &self.settings, Some(error.code), reads);
+        let rights = self.line.calls.during(ClientCall::Admin, ask);
+        match rights.is_empty() {
+            true => judge_transaction(step, error),
+            false => BrokerError::Group(format!("no event can succeed: {}", self.settings.identity().lacks(&rights))),
+        }
+    }
+
+    /// The error of a client that gave up for good.
+    fn gave_up(&self, why: &str) -> BrokerError {
+        let code = self.client.client().fatal_error().map(|(code, _)| code);
+        match code {
+            Some(Code::ClusterAuthorizationFailed) => {
+                BrokerError::Group(self.settings.identity().lacks(&[Right::number_records()]))
+            }
+            _ => BrokerError::Fatal(format!("Kafka's client gave up: {why}")),
+        }
+    }
+
     /// Why the transaction failed, in the broker's words, with the partition that it is about.
     fn culprit(&self) -> Option<(Option<Code>, String)> {
-        let reason = raw::reason_to_abort(&self.client)?;
+        let ask = || raw::reason_to_abort(&self.client);
+        let reason = self.line.calls.during(ClientCall::BeginTransaction, ask)?;
         let shut_out = self.flights().shut_out.clone();
         Some((Some(reason.code), shut_out.unwrap_or(reason.text)))
     }
@@ -295,21 +332,22 @@ fn is_refusal(code: Option<Code>) -> bool {
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
         if self.used {
-            self.client = client(&self.settings, self.health.clone())?;
+            let make = || client(&self.settings, self.health.clone());
+            self.client = self.line.calls.during(ClientCall::Create, make)?;
             self.hang_bell();
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
         }
         let calls = &self.line.calls;
         let ready = calls.during(ClientCall::InitTransactions, || raw::init_transactions(&self.client, INIT_WAIT_MAX));
-        ready.map_err(|error| judge_transaction(Step::Init, error))?;
+        ready.map_err(|error| self.judged(Step::Init, error, &[]))?;
         self.used = true;
         Ok(())
     }
 
     fn begin(&mut self) -> Result<(), BrokerError> {
         let begun = self.line.calls.during(ClientCall::BeginTransaction, || raw::begin(&self.client));
-        begun.map_err(|error| judge_transaction(Step::Begin, error))
+        begun.map_err(|error| self.judged(Step::Begin, error, &[]))
     }
 
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
@@ -326,7 +364,8 @@ impl Producer for KafkaProducer {
             }
             native.headers = Some(headers);
         }
-        match self.client.send(native) {
+        let send = || self.client.send(native).map_err(|(error, _)| error);
+        match self.line.calls.during(ClientCall::Produce, send) {
             Ok(()) => {
                 let mut flights = self.flights();
                 match flights.in_flight.back_mut() {
@@ -336,17 +375,17 @@ impl Producer for KafkaProducer {
                 Ok(Taken::Yes)
             }
             // An empty queue that does not take it never will.
-            Err((KafkaError::MessageProduction(Code::QueueFull), _)) if self.client.in_flight_count() > 0 => {
+            Err(KafkaError::MessageProduction(Code::QueueFull)) if self.client.in_flight_count() > 0 => {
                 Ok(Taken::QueueFull)
             }
-            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => {
+            Err(KafkaError::MessageProduction(Code::QueueFull)) => {
                 let why = format!(
                     "a record for {}/{} is larger than the client's queue (queue.buffering.max.kbytes)",
                     record.topic, record.partition
                 );
                 Err(self.failed(Some(Code::MessageSizeTooLarge), why))
             }
-            Err((error, _)) => {
+            Err(error) => {
                 let place = format!("{}/{}", record.topic, record.partition);
                 let why = format!("a record could not be sent to {place}: {}", words(&error));
                 Err(self.failed(error.rdkafka_error_code(), why))
@@ -357,7 +396,7 @@ impl Producer for KafkaProducer {
     fn poll(&mut self, wait: Duration) -> Result<(), BrokerError> {
         self.take_reports(wait);
         if let Some(fatal) = self.health.fatal() {
-            return Err(BrokerError::Fatal(format!("Kafka's client gave up: {fatal}")));
+            return Err(self.gave_up(&fatal));
         }
         let (fatal, failed, too_large) = {
             let mut flights = self.flights();
@@ -403,20 +442,24 @@ impl Producer for KafkaProducer {
         let (client, group) = (self.client.clone(), group.clone());
         let send = move || raw::send_offsets(&client, &list, &group, CALL_WAIT_MAX);
         let sent = self.line.calls.during(ClientCall::SendOffsets, || self.aside.run(OFFSETS_WAIT_MAX, send));
-        sent.map_err(|error| judge_transaction(Step::Offsets, error))
+        sent.map_err(|error| {
+            let topics: BTreeSet<&str> = offsets.iter().map(|offset| &*offset.partition.topic).collect();
+            self.judged(Step::Offsets, error, &Vec::from_iter(topics))
+        })
     }
 
     fn commit(&mut self) -> Result<(), BrokerError> {
         let calls = &self.line.calls;
         let committed = calls.during(ClientCall::CommitTransaction, || raw::commit(&self.client, CALL_WAIT_MAX));
-        committed.map_err(|error| judge_transaction(Step::Commit, error))?;
+        committed.map_err(|error| self.judged(Step::Commit, error, &[]))?;
         self.health.answered();
         Ok(())
     }
 
     /// The queue is emptied first: with records in flight the client's own abort waits out its time.
     fn abort(&mut self) -> Result<(), BrokerError> {
-        self.client.purge(PurgeConfig::default().queue().inflight());
+        let purge = || self.client.purge(PurgeConfig::default().queue().inflight());
+        self.line.calls.during(ClientCall::AbortTransaction, purge);
         for _ in 0..PURGE_TURNS_MAX {
             if self.client.in_flight_count() == 0 {
                 break;

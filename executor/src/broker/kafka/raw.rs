@@ -1,5 +1,6 @@
 //! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
-//! librdkafka itself. Questions for offsets have a file of their own, `offsets`.
+//! librdkafka itself. Questions for offsets and about topics and groups have files
+//! of their own, `offsets` and `describe`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -19,7 +20,7 @@ use rdkafka_sys as native;
 
 use super::context::MemberContext;
 use super::producer::Client;
-use crate::broker::{GroupMetadata, Seen};
+use crate::broker::GroupMetadata;
 use crate::event::message::{Header, TopicPartition};
 use crate::wake::Bell;
 
@@ -349,158 +350,9 @@ pub fn abort(client: &Client, wait: Duration) -> Result<(), TransactionError> {
     unsafe { outcome(native::rd_kafka_abort_transaction(client.client().native_ptr(), milliseconds(wait))) }
 }
 
-fn milliseconds(wait: Duration) -> i32 {
+/// A time as librdkafka takes it.
+pub(super) fn milliseconds(wait: Duration) -> i32 {
     i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
-}
-
-/// What an access list allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Whatever there is.
-    All,
-    /// Reading records.
-    Read,
-    /// Writing records.
-    Write,
-    /// Something that agents do not need.
-    Other,
-}
-
-/// What this user may do with a topic; `None` where the broker does not say.
-pub fn operations(client: &Client, topic: &str, wait: Duration) -> Option<Vec<Operation>> {
-    let read = |description| {
-        let mut count = 0;
-        // SAFETY: the description lives through the call, and the list is its.
-        let list = unsafe { native::rd_kafka_TopicDescription_authorized_operations(description, &mut count) };
-        if list.is_null() {
-            return None;
-        }
-        use native::rd_kafka_AclOperation_t as Native;
-        // SAFETY: librdkafka's own count.
-        let operations = unsafe { std::slice::from_raw_parts(list, count) }.iter().map(|operation| match *operation {
-            Native::RD_KAFKA_ACL_OPERATION_ALL => Operation::All,
-            Native::RD_KAFKA_ACL_OPERATION_READ => Operation::Read,
-            Native::RD_KAFKA_ACL_OPERATION_WRITE => Operation::Write,
-            _ => Operation::Other,
-        });
-        Some(operations.collect())
-    };
-    describe_topics(client, &[topic], wait, read)?.pop()??
-}
-
-/// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
-pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
-    describe_topics(client, &[topic], wait, identity)?.pop()?
-}
-
-/// Partitions and identity of topics, in their order, `None` for those that do not exist; no answer: `None`.
-pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Option<Vec<Option<Seen>>> {
-    let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-    let read = |description| {
-        let mut count = 0;
-        // SAFETY: the description lives through the calls.
-        unsafe { native::rd_kafka_TopicDescription_partitions(description, &mut count) };
-        Seen { partitions: i32::try_from(count).unwrap_or(i32::MAX), identity: identity(description) }
-    };
-    describe_topics(client, &names, wait, read)
-}
-
-fn identity(description: Description) -> String {
-    // SAFETY: the description lives through the calls, and id and text are its.
-    let text = unsafe {
-        let id = native::rd_kafka_TopicDescription_topic_id(description);
-        let text = if id.is_null() { ptr::null() } else { native::rd_kafka_Uuid_base64str(id) };
-        if text.is_null() {
-            return String::new();
-        }
-        CStr::from_ptr(text)
-    };
-    text.to_string_lossy().into_owned()
-}
-
-type Description = *const native::rd_kafka_TopicDescription_t;
-
-/// Asks about topics; `read` sees each that exists. `None`: no answer about one of them.
-fn describe_topics<T>(
-    client: &Client,
-    topics: &[&str],
-    wait: Duration,
-    read: impl Fn(Description) -> T,
-) -> Option<Vec<Option<T>>> {
-    let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic)).collect::<Result<_, _>>().ok()?;
-    let mut starts: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-    let client = client.client().native_ptr();
-    let wait = milliseconds(wait);
-    // SAFETY: the client and the names live through the calls; what is made here is given back here,
-    // the event last, since the answer is the event's.
-    unsafe {
-        let queue = native::rd_kafka_queue_new(client);
-        let options =
-            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        let refused = native::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
-        if !refused.is_null() {
-            native::rd_kafka_error_destroy(refused);
-        }
-        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
-        let collection = native::rd_kafka_TopicCollection_of_topic_names(starts.as_mut_ptr(), starts.len());
-        native::rd_kafka_DescribeTopics(client, collection, options, queue);
-        let event = native::rd_kafka_queue_poll(queue, wait);
-        let answer = described(event, &names, read);
-        if !event.is_null() {
-            native::rd_kafka_event_destroy(event);
-        }
-        native::rd_kafka_TopicCollection_destroy(collection);
-        native::rd_kafka_AdminOptions_destroy(options);
-        native::rd_kafka_queue_destroy(queue);
-        answer
-    }
-}
-
-/// Reads what the answer to a question about topics says of each.
-///
-/// # Safety
-/// `event` is null or a live event.
-unsafe fn described<T>(
-    event: *mut native::rd_kafka_event_t,
-    names: &[CString],
-    read: impl Fn(Description) -> T,
-) -> Option<Vec<Option<T>>> {
-    // SAFETY: the caller's promise; everything that is read is the event's.
-    unsafe {
-        if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
-            return None;
-        }
-        let result = native::rd_kafka_event_DescribeTopics_result(event);
-        if result.is_null() {
-            return None;
-        }
-        let mut count = 0;
-        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        if topics.is_null() {
-            return None;
-        }
-        let topics = std::slice::from_raw_parts(topics, count);
-        names.iter().map(|name| told(topics, name, &read)).collect()
-    }
-}
-
-/// Reads what is said of one topic: inner `None` where it does not exist.
-///
-/// # Safety
-/// `topics` are live descriptions.
-unsafe fn told<T>(topics: &[Description], name: &CStr, read: impl Fn(Description) -> T) -> Option<Option<T>> {
-    // SAFETY: the caller's promise; name and error are the description's.
-    unsafe {
-        let is_named = |topic: Description| CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) == name;
-        let topic = topics.iter().copied().find(|topic| is_named(*topic))?;
-        let error = native::rd_kafka_TopicDescription_error(topic);
-        let code = if error.is_null() { NO_ERROR } else { native::rd_kafka_error_code(error) };
-        match code {
-            NO_ERROR => Some(Some(read(topic))),
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => Some(None),
-            _ => None,
-        }
-    }
 }
 
 /// The fault of a broker's certificate.

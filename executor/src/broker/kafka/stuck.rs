@@ -11,9 +11,10 @@ use std::time::Duration;
 use rdkafka::producer::Producer as _;
 use tracing::debug;
 
-use super::offsets::{Offsets, Questions, Which};
+use super::offsets::{Offsets, Questions, Sees, Which};
 use super::producer::{Client, Line};
 use crate::event::message::TopicPartition;
+use crate::guard::ClientCall;
 
 /// Time between two questions for the ends.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -78,7 +79,8 @@ impl Look {
     /// Asks when it is time, and gives what is stuck when the answer has come. `fetched` is only called then.
     pub fn turn(&mut self, now: Duration, line: &Line, fetched: impl Fn() -> Vec<Fetched>) -> Vec<Fetched> {
         if let Some((questions, _)) = &mut self.asked {
-            let Some((_, answer)) = questions.answer(Duration::ZERO) else { return Vec::new() };
+            let answer = line.calls.during(ClientCall::ListOffsets, || questions.answer(Duration::ZERO));
+            let Some((_, answer)) = answer else { return Vec::new() };
             self.asked = None;
             return match answer {
                 Ok(ends) => self.behind.look(now, &fetched(), |partition| end(&ends, partition)),
@@ -96,7 +98,8 @@ impl Look {
         if !partitions.is_empty() {
             let client = line.client();
             let mut questions = Questions::new(client.client());
-            questions.ask(client.client(), Which::End, &partitions, ANSWER_MAX);
+            let ask = || questions.ask(client.client(), (Which::End, Sees::Decided), &partitions, ANSWER_MAX);
+            line.calls.during(ClientCall::ListOffsets, ask);
             self.asked = Some((questions, client));
         }
         Vec::new()

@@ -60,12 +60,21 @@ pub fn explain_protocol(settings: &ClientSettings) -> Option<String> {
     ))
 }
 
+/// True if some server takes connections.
+pub fn is_reachable(servers: &str) -> bool {
+    servers.split(',').any(|server| connect(server.trim()).is_some())
+}
+
+fn connect(server: &str) -> Option<TcpStream> {
+    let mut addresses = server.to_socket_addrs().ok()?;
+    addresses.find_map(|address| TcpStream::connect_timeout(&address, BYTE_WAIT_MAX).ok())
+}
+
 /// True if TLS is spoken at `host:port`; `None`: nothing answers there.
 fn speaks_tls(server: &str) -> Option<bool> {
     /// Types of TLS records: an alert, a part of the handshake.
     const RECORDS: [u8; 2] = [21, 22];
-    let mut addresses = server.to_socket_addrs().ok()?;
-    let mut stream = addresses.find_map(|address| TcpStream::connect_timeout(&address, BYTE_WAIT_MAX).ok())?;
+    let mut stream = connect(server)?;
     stream.set_read_timeout(Some(BYTE_WAIT_MAX)).ok()?;
     stream.write_all(&client_hello()).ok()?;
     let mut first = [0];

@@ -26,8 +26,9 @@ impl LogChangelog {
 }
 
 impl Changelog for LogChangelog {
-    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        self.ask(partition, |topic| topic.ends(partition.partition))
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+        let ends = |partition: &TopicPartition| self.ask(partition, |topic| topic.ends(partition.partition));
+        partitions.iter().map(|partition| ends(partition).map(Some)).collect()
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
@@ -38,8 +39,8 @@ impl Changelog for LogChangelog {
         Ok(String::new())
     }
 
-    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {
-        self.positions.insert(partition.clone(), offset);
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        self.positions.extend(at.iter().cloned());
         Ok(())
     }
 

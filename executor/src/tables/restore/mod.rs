@@ -31,7 +31,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 /// Pause after a question that the broker did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Partitions whose ends are asked for in one turn.
-const BEGUN_AT_ONCE: usize = 16;
+const BEGUN_AT_ONCE: usize = 128;
 
 /// A table cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -178,14 +178,15 @@ impl Restore {
 
     /// Asks whether all of these partitions of a table's changelog are empty.
     pub fn is_empty(&mut self, table: TableId, partitions: i32) -> Result<bool, BrokerError> {
-        for partition in 0..partitions {
-            let at = self.at(table, partition);
-            let Watermarks { low, high } = self.read()?.ends(&at)?;
-            if low < high {
-                return Ok(false);
-            }
+        let all: Vec<_> = (0..partitions).map(|partition| self.at(table, partition)).collect();
+        let ends = self.read()?.ends(&all)?;
+        if ends.iter().flatten().any(|ends| ends.low < ends.high) {
+            return Ok(false);
         }
-        Ok(true)
+        match all.iter().zip(ends).find(|(_, ends)| ends.is_none()) {
+            Some((partition, _)) => Err(BrokerError::Retriable(format!("no broker leads {partition}"))),
+            None => Ok(true),
+        }
     }
 
     fn want_global(&mut self) {
@@ -311,34 +312,62 @@ impl Restore {
         }
         let wanted = self.parts.iter().filter(|(_, part)| matches!(part, Part::Wanted));
         let wanted: Vec<_> = wanted.map(|(at, _)| *at).take(BEGUN_AT_ONCE).collect();
-        for (table, partition) in wanted {
-            match self.begin(table, partition, tables, clock) {
-                Err(RestoreError::Broker(BrokerError::Retriable(why))) => {
-                    debug!(error = %why, "a table waits to be restored");
-                    self.not_before = clock.now() + ASK_AGAIN;
-                    return Ok(());
-                }
-                begun => {
-                    self.parts.insert((table, partition), begun?);
-                }
-            }
+        if wanted.is_empty() {
+            return Ok(());
         }
+        match self.begin_all(wanted, tables, clock) {
+            Err(RestoreError::Broker(BrokerError::Retriable(why))) => {
+                debug!(error = %why, "tables wait to be restored");
+                self.not_before = clock.now() + ASK_AGAIN;
+                Ok(())
+            }
+            begun => begun,
+        }
+    }
+
+    /// Begins with those whose ends the brokers tell: one question for all, and one for each topic.
+    fn begin_all(
+        &mut self,
+        wanted: Vec<(TableId, i32)>,
+        tables: &mut Tables,
+        clock: &dyn Clock,
+    ) -> Result<(), RestoreError> {
+        let names: Vec<_> = wanted.iter().map(|&(table, partition)| self.at(table, partition)).collect();
+        let ends = self.read()?.ends(&names)?;
+        let mut identities = BTreeMap::new();
+        let (mut begun, mut starts) = (Vec::new(), Vec::new());
+        for (&(table, partition), (name, ends)) in wanted.iter().zip(names.iter().zip(ends)) {
+            let Some(ends) = ends else {
+                self.not_before = clock.now() + ASK_AGAIN;
+                continue;
+            };
+            if !identities.contains_key(&name.topic) {
+                identities.insert(name.topic.clone(), self.read()?.identity(&name.topic)?);
+            }
+            let (part, from) = self.begin((table, partition), (ends, &identities[&name.topic]), tables, clock)?;
+            if self.tables[table.index()].is_global || matches!(part, Part::Reading(_)) {
+                starts.push((name.clone(), from));
+            }
+            begun.push(((table, partition), part));
+        }
+        if !starts.is_empty() {
+            self.read()?.start(&starts)?;
+        }
+        self.parts.extend(begun);
         Ok(())
     }
 
     /// Finds out from where to where a changelog is to be read.
     fn begin(
         &mut self,
-        table: TableId,
-        partition: i32,
+        (table, partition): (TableId, i32),
+        (ends, topic): (Watermarks, &str),
         tables: &mut Tables,
         clock: &dyn Clock,
-    ) -> Result<Part, RestoreError> {
-        let at = self.at(table, partition);
-        let (ends, topic) = (self.read()?.ends(&at)?, self.read()?.identity(&at.topic)?);
+    ) -> Result<(Part, i64), RestoreError> {
         let kept = &self.tables[table.index()];
         let followed = tables.store().followed(table, partition)?;
-        let doubt = followed.as_ref().and_then(|followed| doubt(followed, ends, &topic, clock.wall_ms(), kept));
+        let doubt = followed.as_ref().and_then(|followed| doubt(followed, ends, topic, clock.wall_ms(), kept));
         let from = match (&followed, doubt) {
             (Some(followed), None) => followed.offset,
             (_, doubt) => {
@@ -355,20 +384,15 @@ impl Restore {
         if ends.low >= ends.high {
             self.begun_empty.insert(table);
         }
-        tables.store().follow(table, partition, &topic);
-        let kept = &self.tables[table.index()];
-        let (is_global, is_whole) = (kept.is_global, from >= ends.high);
-        if is_global || !is_whole {
-            self.read()?.start(&at, from)?;
-        }
-        debug!(changelog = %at, from, to = ends.high, "restoring");
+        tables.store().follow(table, partition, topic);
+        debug!(changelog = %self.at(table, partition), from, to = ends.high, "restoring");
         self.session.get_or_insert_with(|| Session::begin(clock.now())).add(ends.high - from);
-        if is_whole {
+        if from >= ends.high {
             tables.restore(&[], &[ChangelogPosition { table, partition, offset: from }])?;
             tables.hold(table, partition);
-            return Ok(Part::Whole);
+            return Ok((Part::Whole, from));
         }
-        Ok(Part::Reading(Reading { from, to: ends.high, at: from }))
+        Ok((Part::Reading(Reading { from, to: ends.high, at: from }), from))
     }
 
     /// Takes records that have come, all in one write. True: there were some.

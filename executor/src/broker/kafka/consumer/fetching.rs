@@ -58,7 +58,8 @@ impl KafkaConsumer {
         }
         let failed = |error| BrokerError::Fatal(format!("partitions could not be taken over: {error}"));
         let calls = &self.line.calls;
-        if matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+        let protocol = calls.during(ClientCall::Assign, || self.consumer.rebalance_protocol());
+        if matches!(protocol, RebalanceProtocol::Cooperative) {
             let names: Vec<_> = at.iter().map(|(partition, _)| partition.clone()).collect();
             calls.during(ClientCall::Assign, || unassign(&self.consumer, &list(&names))).map_err(failed)?;
             let new = offsets_list(at)?;

@@ -9,6 +9,7 @@ use rdkafka::producer::Producer as _;
 
 use super::KafkaConsumer;
 use crate::broker::kafka::identity::{Identity, Way, holder};
+use crate::broker::kafka::kept::Kept;
 use crate::broker::kafka::raw;
 use crate::broker::{BrokerError, Change};
 use crate::clock::Clock as _;
@@ -26,8 +27,9 @@ impl KafkaConsumer {
 
     /// Remembers the member id that the group has just given, or confirmed.
     pub(super) fn note_identity(&mut self, is_served: bool) {
+        let id = self.member().1;
         let Some(identity) = &mut self.identity else { return };
-        identity.note(raw::member(&self.consumer).1);
+        identity.note(id);
         if is_served {
             identity.is_served();
         }
@@ -47,7 +49,7 @@ impl KafkaConsumer {
     /// another process has the instance id, then a new client joins.
     pub(super) fn come_back(&mut self, wait: Duration) -> Result<Option<Change>, BrokerError> {
         let now = self.clock.now();
-        let id = raw::member(&self.consumer).1;
+        let id = self.member().1;
         let Some(identity) = &mut self.identity else { return Ok(None) };
         let is_due = identity.fenced(id, now);
         if !self.given.is_empty() {
@@ -71,7 +73,7 @@ impl KafkaConsumer {
 
     /// Puts a new client in the place of the old one.
     fn join_again(&mut self) -> Result<(), BrokerError> {
-        let new = super::client(&self.settings, &self.health)?;
+        let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health))?;
         let parts = (raw::Commits::new(&new), super::Questions::new(new.client()));
         // What belongs to the old client goes before it.
         (self.commits, self.wakes) = parts;

@@ -29,9 +29,9 @@ impl SimChangelog {
 }
 
 impl Changelog for SimChangelog {
-    fn ends(&mut self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
-        self.asked("a question for a changelog's ends")?;
-        self.log.ends(partition)
+    fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+        self.asked("a question for the ends of changelogs")?;
+        self.log.ends(partitions)
     }
 
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError> {
@@ -43,8 +43,8 @@ impl Changelog for SimChangelog {
         self.log.identity(topic)
     }
 
-    fn start(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BrokerError> {
-        self.log.start(partition, offset)
+    fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
+        self.log.start(at)
     }
 
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {

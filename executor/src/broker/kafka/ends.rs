@@ -1,0 +1,59 @@
+//! Offsets of many partitions, asked for at once: over the producer's client, which does not fetch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::producer::Producer as _;
+
+use super::errors::judge;
+use super::offsets::{self, Offsets, Sees, Which};
+use super::producer::{Client, Line};
+use crate::broker::{BrokerError, Watermarks};
+use crate::event::message::TopicPartition;
+use crate::guard::ClientCall;
+
+/// Longest wait for the ends of partitions: the worker's others stand still meanwhile.
+const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The ends of partitions; `None`: no broker leads the partition at the moment.
+pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
+    let answers = ask(line, &[(Which::First, sees), (Which::End, sees)], partitions)?;
+    let [first, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
+    let of = |offsets: &Offsets, TopicPartition { topic, partition }: &TopicPartition| {
+        offsets.get(&(topic.to_string(), *partition)).copied().flatten()
+    };
+    let marks = |partition: &TopicPartition| Some(Watermarks { low: of(first, partition)?, high: of(end, partition)? });
+    Ok(partitions.iter().map(marks).collect())
+}
+
+/// Asks about all partitions at once that some broker leads.
+pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
+    let client = line.client();
+    let led = led(line, &client, partitions)?;
+    if led.is_empty() {
+        return Ok(asked.iter().map(|_| Offsets::new()).collect());
+    }
+    let ask = || offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
+    let answers = line.calls.during(ClientCall::ListOffsets, ask);
+    let name = |first: &TopicPartition| format!("the ends of {} partitions, {first} first", led.len());
+    answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
+}
+
+/// Of these partitions those that some broker leads.
+fn led(line: &Line, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
+    let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+    for TopicPartition { topic, .. } in partitions {
+        if led.contains_key(&**topic) {
+            continue;
+        }
+        let ask = || client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
+        let asked = line.calls.during(ClientCall::Metadata, ask);
+        let answered = asked.map_err(|error| judge(&format!("the leaders of \"{topic}\""), &error))?;
+        let partitions = answered.topics().iter().flat_map(MetadataTopic::partitions);
+        let is_led = |partition: &&MetadataPartition| partition.leader() >= 0;
+        led.insert(topic, partitions.filter(is_led).map(MetadataPartition::id).collect());
+    }
+    let is_led = |partition: &&TopicPartition| led[&*partition.topic].contains(&partition.partition);
+    Ok(partitions.iter().filter(is_led).cloned().collect())
+}

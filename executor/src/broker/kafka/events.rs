@@ -1,0 +1,36 @@
+//! Messages of the client as events of ours.
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Message};
+use rustc_hash::FxHashSet;
+
+use super::raw;
+use crate::event::message::{Event, TopicName};
+
+/// An event as the client gave it.
+pub fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
+    Event {
+        topic: name(topics, last, message.topic()),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: raw::headers(message),
+    }
+}
+
+/// A name that many events share.
+pub fn name(topics: &mut FxHashSet<TopicName>, last: &mut TopicName, topic: &str) -> TopicName {
+    if **last != *topic {
+        *last = match topics.get(topic) {
+            Some(known) => known.clone(),
+            None => {
+                let new: TopicName = topic.into();
+                topics.insert(new.clone());
+                new
+            }
+        };
+    }
+    last.clone()
+}

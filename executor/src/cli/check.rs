@@ -1,0 +1,94 @@
+//! `kaspr-exec check` on a Kafka cluster: whether a run could begin, without any effect on the app.
+
+use std::rc::Rc;
+
+use kaspr_ir::plan::Plan;
+
+use super::arguments::RunArguments;
+use super::given::Given;
+use super::kafka::{Start, random, transactional_id};
+use super::stop::Stop;
+use super::terminal::start_log;
+use crate::broker::kafka::Kafka;
+use crate::broker::kafka::rights::{Ids, Verdict};
+use crate::check::topics::{self, Found};
+use crate::clock::SystemClock;
+use crate::code::python::{self, Interpreter};
+use crate::config::settings::Settings;
+use crate::run::assemble::Assembly;
+
+/// Looks whether the plan could run, and tells what it found. Joins no group, makes nothing, and leaves the
+/// producers of running workers alone.
+pub fn check_on_kafka(
+    plan: &Rc<Plan>,
+    (arguments, given): (&RunArguments, &Given),
+    settings: &Settings,
+) -> Result<String, Stop> {
+    let start = Start::new(plan, given.kafka(arguments)?.all, settings, 0)?;
+    start_log(arguments.log_level);
+    given.warn();
+    let interpreter = Interpreter::start(&arguments.python_path);
+    let kafka = start.connect()?;
+    let mut admin = kafka.admin();
+    let mut found = start.topics(&mut admin, false)?;
+    found.extend(topics::matching(plan, &found, &mut admin)?);
+    load(&interpreter, &start, &kafka, settings)?;
+    let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
+    text.push_str(&format!("CPython {} loads every block\n", python::version()));
+    let (told, mut faults) = of_topics(&found);
+    text.push_str(&told);
+    let (told, more) = of_rights(&kafka, &start, &ids(&start, settings, arguments.workers))?;
+    text.push_str(&told);
+    faults.extend(more);
+    match faults.is_empty() {
+        true => Ok(text),
+        false => {
+            Err(Stop::fault(faults.join("\nerror: "))).map_err(|Stop(code, why)| Stop(code, format!("{text}{why}")))
+        }
+    }
+}
+
+/// Lets CPython load every block.
+fn load(interpreter: &Interpreter, start: &Start, kafka: &Kafka, settings: &Settings) -> Result<(), Stop> {
+    let clock = Rc::new(SystemClock::start());
+    let assembly = Assembly::new(&start.plan, start.config.clone(), clock, Box::new(kafka.admin()));
+    interpreter.run(|_| {
+        let code = assembly.python(interpreter, settings.for_python(&start.config));
+        code.map(|mut code| code.close()).map_err(Stop::fault)
+    })
+}
+
+/// Says what was found of topics, and the faults.
+fn of_topics(found: &[Found]) -> (String, Vec<String>) {
+    let mut text = String::new();
+    for Found { named, partitions, .. } in found {
+        if let Ok(partitions) = partitions {
+            text.push_str(&format!("topic {} has {partitions} partitions ({})\n", named.name, named.by));
+        }
+    }
+    for Found { named, .. } in found.iter().filter(|found| found.is_made_by_run) {
+        text.push_str(&format!("topic {} does not exist yet: a run creates it ({})\n", named.name, named.by));
+    }
+    let faults: Vec<Found> = found.iter().filter(|found| !found.is_made_by_run).cloned().collect();
+    (text, topics::faults(&faults))
+}
+
+/// The transactional ids of the workers that these arguments would start.
+fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
+    let (app, workers) = (&start.config.app, workers.max(1));
+    let of = |instance: &str| (0..workers).map(|worker| transactional_id(app, instance, worker)).collect();
+    Ids { unused: transactional_id(app, &random(), 0), lasting: settings.get("instance").map_or_else(Vec::new, of) }
+}
+
+/// Says what this user may do besides topics, and what it lacks.
+fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
+    let (mut text, mut faults) = (String::new(), Vec::new());
+    for (right, verdict) in kafka.rights(ids)? {
+        match verdict {
+            Verdict::Granted => text.push_str(&format!("{right} is allowed\n")),
+            Verdict::Missing => faults.push(start.client.identity().lacks(&[right])),
+            Verdict::Unknown(why) => text.push_str(&format!("{right} is not known: {why}\n")),
+        }
+    }
+    Ok((text, faults))
+}
