@@ -1,19 +1,28 @@
 //! Three brokers, which are stopped, killed and frozen, and partitions that move between them
 //! (`cargo test --test cluster -- --nocapture` prints the figures).
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::cluster::Cluster;
 use kaspr_tests::kafka::Record;
+use kaspr_tests::trouble::{Role, Scene, Setting, Trouble};
 
 #[allow(clippy::print_stderr, reason = "figures are for people")]
 fn figure(text: &str) {
     eprintln!("figure: {text}");
 }
 
+/// Three brokers are enough for a machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn records_outlive_the_brokers_that_lead_them() {
+    let _alone = alone();
     let began = now();
     let cluster = Cluster::start();
     figure(&format!("three brokers are whole {:.1?} after their start", now() - began));
@@ -42,4 +51,41 @@ fn records_outlive_the_brokers_that_lead_them() {
     cluster.stop(third);
     assert_ne!(cluster.leader(&topic, 0), third);
     assert_eq!(cluster.brokers().count(&topic), 9);
+}
+
+/// Two processes, which come to the brokers directly: nothing else than the brokers gets in their way.
+const SETTING: Setting = Setting { brokers: 3, processes: 2, has_networks: false, rate: 300, seed: 3 };
+
+#[test]
+fn an_app_outlives_a_rolling_restart() {
+    outlives(&[Trouble::RollingRestart]);
+}
+
+#[test]
+fn an_app_outlives_its_brokers_and_their_moves() {
+    outlives(&[
+        Trouble::BrokerKilled(Role::Group),
+        Trouble::BrokerKilled(Role::Leader),
+        Trouble::Reassigned(Role::Leader),
+        Trouble::Reassigned(Role::Group),
+    ]);
+}
+
+/// No process ends, no partition stands still for long, and nothing is lost or doubled. `make soak CLUSTER=3` does
+/// more of it.
+#[track_caller]
+fn outlives(troubles: &[Trouble]) {
+    let _alone = alone();
+    let began = now();
+    let mut scene = Scene::start(SETTING).unwrap_or_else(|why| panic!("{why}"));
+    let mut told = format!("the app runs {:.1?} after its start", now() - began);
+    for &trouble in troubles {
+        let began = now();
+        let survived = scene.survive(trouble, 1).unwrap_or_else(|why| panic!("{why}"));
+        told += &format!("; {} {:.1?} of {:.1?}", trouble.name(), survived.standstill, now() - began);
+    }
+    let began = now();
+    let outcome = scene.end().unwrap_or_else(|why| panic!("{why}"));
+    figure(&format!("longest standstills on three brokers: {told}; ended in {:.1?}; {}", now() - began, outcome.verdict));
+    assert!(outcome.is_clean(), "{outcome}");
 }

@@ -19,10 +19,17 @@ const TIMES: usize = 8;
 const KILL_ROWS: usize = 4;
 /// One coordinator in so many that are killed is that of transactions, the others those of the group.
 const TRANSACTIONS_EVERY: usize = 4;
-/// How long nothing happens between two troubles.
+/// How long nothing happens between two troubles, and how much longer than a commit may be late: what is later than
+/// the quiet lasts cannot be seen.
 const QUIET: Duration = Duration::from_millis(1500);
+const QUIET_BEYOND: Duration = Duration::from_millis(500);
 /// How late a commit may be when nothing is wrong, beside an open window and a back-off.
 const LATE_MAX: Duration = Duration::from_secs(1);
+/// The same on a machine that is slow for what it carries, as three brokers, of which two hold each record before it
+/// counts: so many times as late as commits were before the first trouble.
+const LATE_TIMES: u32 = 3;
+/// Quiet times of the beginning that are measured.
+const CALMS: usize = 3;
 const PROCESSES: usize = 3;
 
 /// Runs agents under load through every kind of trouble, and judges what they leave.
@@ -112,6 +119,11 @@ fn soak(arguments: &Arguments) -> Result<bool, String> {
     say(&format!("{minutes} minutes, brokers: {brokers}, {rate} events a second, seed {seed}"));
     let mut scene = Scene::start(Setting { brokers, processes: PROCESSES, has_networks: true, rate, seed })?;
     let (mut random, mut deck) = (Random::new(seed), Vec::new());
+    let mut calm = Duration::ZERO;
+    for _ in 0..CALMS {
+        calm = calm.max(scene.quiet(QUIET)?);
+    }
+    let late_max = LATE_MAX.max(calm * LATE_TIMES);
     let (mut record, mut late) = (Record::new(), Duration::ZERO);
     while record.began.elapsed() < Duration::from_secs(60 * minutes) {
         if deck.is_empty() {
@@ -121,18 +133,21 @@ fn soak(arguments: &Arguments) -> Result<bool, String> {
         }
         let trouble = deck.pop().expect("it was just filled");
         record.add(trouble, &scene.survive(trouble, TIMES)?);
-        let quiet = scene.quiet(QUIET)?;
-        if quiet > LATE_MAX {
+        let quiet = scene.quiet(QUIET.max(late_max + QUIET_BEYOND))?;
+        if quiet > late_max {
             say(&format!("{:>7}  commits are late afterwards: {:.2} s", "", quiet.as_secs_f64()));
         }
         late = late.max(quiet);
     }
     let outcome = scene.end()?;
     say(&record.table());
-    let (late_s, max_s) = (late.as_secs_f64(), LATE_MAX.as_secs_f64());
-    say(&format!("latest commit when nothing was wrong: after {late_s:.2} s, at most {max_s} s are allowed"));
+    let [late_s, calm_s, max_s] = [late, calm, late_max].map(|time| time.as_secs_f64());
+    say(&format!(
+        "latest commit when nothing was wrong: after {late_s:.2} s; {calm_s:.2} s before the first trouble, so at most \
+         {max_s:.2} s are allowed"
+    ));
     say(&outcome.to_string());
-    Ok(outcome.is_clean() && late <= LATE_MAX)
+    Ok(outcome.is_clean() && late <= late_max)
 }
 
 /// What was survived so far.
@@ -161,17 +176,17 @@ impl Record {
         row.standstill = row.standstill.max(standstill);
         let (seconds, name) = (self.began.elapsed().as_secs(), trouble.name());
         let (back, still) = (recovery.as_secs_f64(), standstill.as_secs_f64());
-        let told = format!("{seconds:>5} s  {name:<44} {count:>3}  back after {back:>5.1} s, stood {still:>5.1} s");
+        let told = format!("{seconds:>5} s  {name:<48} {count:>3}  back after {back:>5.1} s, stood {still:>5.1} s");
         say(&if standstill > STUCK_AFTER { told + "  STUCK" } else { told });
     }
 
     fn table(&self) -> String {
-        let mut text = format!("\n{:<46} {:>5}  worst recovery  worst standstill\n", "fault survived", "count");
+        let mut text = format!("\n{:<48} {:>5}  worst recovery  worst standstill\n", "fault survived", "count");
         for (trouble, Row { count, recovery, standstill }) in &self.rows {
             let (name, back, still) = (trouble.name(), recovery.as_secs_f64(), standstill.as_secs_f64());
-            text += &format!("{name:<46} {count:>5}  {back:>12.1} s  {still:>14.1} s\n");
+            text += &format!("{name:<48} {count:>5}  {back:>12.1} s  {still:>14.1} s\n");
         }
         let total: usize = self.rows.values().map(|row| row.count).sum();
-        text + &format!("{:<46} {total:>5}", "all")
+        text + &format!("{:<48} {total:>5}", "all")
     }
 }
