@@ -86,6 +86,10 @@ fn outlives(troubles: &[Trouble]) {
     }
     let began = now();
     let outcome = scene.end().unwrap_or_else(|why| panic!("{why}"));
-    figure(&format!("longest standstills on three brokers: {told}; ended in {:.1?}; {}", now() - began, outcome.verdict));
+    figure(&format!(
+        "longest standstills on three brokers: {told}; ended in {:.1?}; {}",
+        now() - began,
+        outcome.verdict
+    ));
     assert!(outcome.is_clean(), "{outcome}");
 }
