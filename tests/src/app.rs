@@ -183,8 +183,8 @@ impl App {
         let last = |number: usize| {
             let words = self.words(number);
             let of_marked = |line: &&str| {
-                let source = ["Traceback", "  File", "    raise ValueError(\"marked", "ValueError: marked"];
-                line.contains("ValueError: marked to") || source.iter().any(|start| line.starts_with(start))
+                let source = ["Traceback", "File \"", "raise ValueError(\"marked", "ValueError"];
+                line.contains("marked to ") || source.iter().any(|start| line.trim_start().starts_with(start))
             };
             let all: Vec<&str> = words.lines().filter(|line| !of_marked(line)).collect();
             format!("-- process {number}:\n{}\n", all[all.len().saturating_sub(lines)..].join("\n"))
