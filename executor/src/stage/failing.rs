@@ -49,63 +49,91 @@ impl LogLimit {
     }
 }
 
+/// A unit that failed: where, and why.
+pub(super) struct Failing<'a> {
+    /// All of it: with a batch, its events fail together.
+    pub unit: Unit,
+    /// Events of it that do not decode: failures of their own, whatever becomes of the others.
+    pub undecodable: &'a [(Rc<Event>, Fault)],
+    /// The place whose policy counts.
+    pub site: SiteId,
+    /// The reason.
+    pub fault: Fault,
+}
+
+impl Failing<'_> {
+    /// The event that stands for the unit in logs and records.
+    fn first(&self) -> &Rc<Event> {
+        &self.unit.events()[0]
+    }
+}
+
+/// What becomes of a unit that failed:
+///
+/// 1. [`Stage::fail`]: what the outside world is to blame for waits, and no policy is asked. A policy that has
+///    tries left lets the unit wait ([`Stage::retry`]).
+/// 2. [`Stage::fail_at_last`]: no further try helps. The worker halts before the unit ([`Stage::halt`]), or
+///    goes on without it ([`Stage::give_up`]): each of its events leaves a record, and a dead letter where the
+///    policy says so.
 impl<C: Code> Stage<C> {
-    /// Applies the policy of the site to a unit that failed there. Events of it that do not decode are
-    /// failures of their own, whatever becomes of the others.
-    pub(super) fn fail(
-        &mut self,
-        id: LaneId,
-        (unit, refused): (Unit, &[(Rc<Event>, Fault)]),
-        site: SiteId,
-        fault: Fault,
-    ) {
-        if fault.passes {
-            return self.hold(id, unit, &fault);
+    /// Applies the policy of the site to a unit that failed there.
+    pub(super) fn fail(&mut self, id: LaneId, failing: Failing<'_>) {
+        if failing.fault.passes {
+            return self.hold(id, failing.unit, &failing.fault);
         }
-        let policy = self.site(site).on_error.clone();
-        if let OnError::Retry { attempts, backoff, .. } = &policy {
-            let lane = self.lanes.get_mut(&id).expect("its unit ran");
-            if lane.tries + 1 < *attempts {
-                lane.tries += 1;
-                let wait = wait(backoff, lane.tries, unit.events()[0].offset);
-                lane.held_until = Some(self.shared.clock.now() + wait);
-                lane.queue.push_front(unit);
-                self.count(site);
-                self.log_try(id, site, &fault, wait);
-                return;
+        match self.site(failing.site).on_error.clone() {
+            OnError::Retry { attempts, backoff, .. } if self.lanes[&id].tries + 1 < attempts => {
+                self.retry(id, failing, &backoff);
+            }
+            OnError::Retry { .. } | OnError::Skip | OnError::DeadLetter { .. } | OnError::Halt => {
+                self.fail_at_last(id, failing);
             }
         }
-        self.fail_at_last(id, (unit, refused), site, &fault);
+    }
+
+    /// Lets the unit wait at the front of its lane, and counts the try.
+    fn retry(&mut self, id: LaneId, failing: Failing<'_>, backoff: &Backoff) {
+        let Failing { unit, site, fault, .. } = failing;
+        let lane = self.lanes.get_mut(&id).expect("its unit ran");
+        lane.tries += 1;
+        let wait = wait(backoff, lane.tries, unit.events()[0].offset);
+        lane.held_until = Some(self.shared.clock.now() + wait);
+        lane.queue.push_front(unit);
+        self.count(site);
+        self.log_try(id, site, &fault, wait);
     }
 
     /// As [`Stage::fail`], where no further try can help. The unit waits, and nothing of it is recorded, while
     /// nobody can say whether a dead letter of it can be written.
-    pub(super) fn fail_at_last(
-        &mut self,
-        id: LaneId,
-        (unit, refused): (Unit, &[(Rc<Event>, Fault)]),
-        site: SiteId,
-        fault: &Fault,
-    ) {
-        let waits = self.letter_waits(site, fault).or_else(|| self.letters_wait(refused));
+    pub(super) fn fail_at_last(&mut self, id: LaneId, failing: Failing<'_>) {
+        let waits = self.letter_waits(failing.site, &failing.fault).or_else(|| self.letters_wait(failing.undecodable));
         if let Some(why) = waits {
-            return self.hold(id, unit, &why);
+            return self.hold(id, failing.unit, &why);
         }
-        self.count(site);
-        if matches!(self.site(site).on_error.last_resort(), OnError::Halt) {
-            let event = &unit.events()[0];
-            self.halted = Some(self.record(event, site, fault));
-            self.log(event, site, fault);
-            self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(unit);
-            return;
+        self.count(failing.site);
+        match self.site(failing.site).on_error.last_resort() {
+            OnError::Halt => self.halt(id, failing),
+            OnError::Skip | OnError::DeadLetter { .. } | OnError::Retry { .. } => self.give_up(id, &failing),
         }
-        for event in unit.events() {
-            match refused.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
-                Some((_, own)) => self.give_up(id, event, self.program.decoding, own),
-                None => self.give_up(id, event, site, fault),
+    }
+
+    /// Stops before the unit: it stays at the front of its lane, and the worker ends when all before it is
+    /// committed.
+    fn halt(&mut self, id: LaneId, failing: Failing<'_>) {
+        self.halted = Some(self.record(failing.first(), failing.site, &failing.fault));
+        self.log(failing.first(), failing.site, &failing.fault);
+        self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(failing.unit);
+    }
+
+    /// Goes on without the unit: here its events are dropped.
+    fn give_up(&mut self, id: LaneId, failing: &Failing<'_>) {
+        for event in failing.unit.events() {
+            match failing.undecodable.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
+                Some((_, own)) => self.give_up_event(id, event, self.program.decoding, own),
+                None => self.give_up_event(id, event, failing.site, &failing.fault),
             }
         }
-        self.account(id, &unit);
+        self.account(id, &failing.unit);
     }
 
     fn count(&self, site: SiteId) {
@@ -138,12 +166,17 @@ impl<C: Code> Stage<C> {
     }
 
     /// Records the failure of an event, and sends a dead letter where the policy says so.
-    pub(super) fn give_up(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
+    pub(super) fn give_up_event(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
         self.log(event, site, fault);
-        if fault.without_letter {
-            error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
-        } else if let OnError::DeadLetter { topic } = self.site(site).on_error.last_resort().clone() {
-            self.dead_letter(id, event, site, fault, topic.as_deref());
+        match self.site(site).on_error.last_resort().clone() {
+            _ if fault.without_letter => {
+                error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
+            }
+            OnError::DeadLetter { topic: Some(topic) } => self.dead_letter(id, event, site, fault, &topic),
+            OnError::DeadLetter { topic: None } => {
+                error!(topic = %event.topic, partition = event.partition, offset = event.offset, "no dead-letter topic is named: the failure is only recorded");
+            }
+            OnError::Skip | OnError::Halt | OnError::Retry { .. } => {}
         }
         let record = self.record(event, site, fault);
         self.shared.recent.borrow_mut().note(&record);
@@ -151,11 +184,7 @@ impl<C: Code> Stage<C> {
         self.shared.counters.borrow_mut().failures += 1;
     }
 
-    fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: Option<&str>) {
-        let Some(topic) = topic else {
-            error!(topic = %event.topic, partition = event.partition, offset = event.offset, "no dead-letter topic is named: the failure is only recorded");
-            return;
-        };
+    fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: &str) {
         let topic: TopicName = topic.into();
         let tries = self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;
         let mut headers = event.headers.clone();

@@ -26,6 +26,7 @@ use crate::event::message::Event;
 use crate::stage::program::{Program, SiteId};
 use crate::stage::shared::{EpochOrder, Shared};
 use crate::stage::walk::{Machine, Outcome, Walk};
+use failing::Failing;
 use lane::{Lane, LaneId};
 
 /// One event in so many is timed.
@@ -170,11 +171,14 @@ impl<C: Code> Stage<C> {
         self.units += 1;
         self.shared.begin_unit();
         if let Some((site, fault)) = self.condemned(&unit) {
-            return self.fail_at_last(id, (unit, &[]), site, &fault);
+            return self.fail_at_last(id, Failing { unit, undecodable: &[], site, fault });
         }
         let (frame, value) = match self.decode(unit) {
             Ok(decoded) => decoded,
-            Err((unit, fault)) => return self.fail(id, (unit, &[]), self.program.decoding, fault),
+            Err((unit, fault)) => {
+                let site = self.program.decoding;
+                return self.fail(id, Failing { unit, undecodable: &[], site, fault });
+            }
         };
         let Some(value) = value else {
             if !self.waits_for_letters(id, &frame) {
@@ -350,8 +354,8 @@ impl<C: Code> Stage<C> {
                 walk.frame.closed.set(true);
                 let frame = walk.frame.clone();
                 self.spare = Some(walk);
-                let refused = frame.refused.as_ref().map_or(&[] as &[_], |refused| &refused.events);
-                self.fail(id, (frame.whole().clone(), refused), site, fault);
+                let undecodable = frame.refused.as_ref().map_or(&[] as &[_], |refused| &refused.events);
+                self.fail(id, Failing { unit: frame.whole().clone(), undecodable, site, fault });
             }
         }
     }
@@ -370,7 +374,7 @@ impl<C: Code> Stage<C> {
     fn complete(&mut self, id: LaneId, frame: &Frame) {
         if let Some(refused) = &frame.refused {
             for (event, fault) in &refused.events {
-                self.give_up(id, event, self.program.decoding, fault);
+                self.give_up_event(id, event, self.program.decoding, fault);
             }
         }
         self.account(id, frame.whole());
