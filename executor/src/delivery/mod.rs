@@ -37,6 +37,15 @@ const FENCED_MAX: u32 = 2;
 /// How often a start asks for its producer's coordinator, each time as long as the client waits.
 const INIT_TRIES: u32 = 3;
 
+/// When a commit begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// When it is due: an interval after the last, or as soon as enough is staged.
+    WhenDue,
+    /// Now, if no other is under way: what is complete must not wait.
+    Now,
+}
+
 /// What a turn of the delivery came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivered {
@@ -150,11 +159,11 @@ impl Delivery {
         })
     }
 
-    /// Moves what is on its way; begins a commit when it is time, or at once if `now_or_never`.
-    pub fn turn(&mut self, around: &mut Around<'_>, now_or_never: bool) -> Result<Delivered, BrokerError> {
+    /// Moves what is on its way; begins a commit when it is time.
+    pub fn turn(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
         let turned = match self.doubt {
             Some(doubt) => self.settle(doubt, around),
-            None => self.advance(around, now_or_never),
+            None => self.advance(around, urgency),
         };
         match turned {
             Err(error) if self.guarantee == Guarantee::ExactlyOnce => self.recover(error, around),
@@ -162,12 +171,12 @@ impl Delivery {
         }
     }
 
-    fn advance(&mut self, around: &mut Around<'_>, now_or_never: bool) -> Result<Delivered, BrokerError> {
+    fn advance(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
         self.producer.poll(Duration::ZERO)?;
         if self.guarantee == Guarantee::AtLeastOnce {
             self.send_at_once(around)?;
         }
-        if self.closing.is_none() && (now_or_never || self.is_due(around)) {
+        if self.closing.is_none() && (urgency == Urgency::Now || self.is_due(around)) {
             self.begin(around)?;
         }
         self.finish(around)

@@ -8,21 +8,21 @@ use tracing::warn;
 use super::{Stopped, Worker};
 use crate::code::{Code, Fault};
 use crate::config::Guarantee;
-use crate::delivery::{Around, Delivered, Delivery, Refused};
+use crate::delivery::{Around, Delivered, Delivery, Refused, Urgency};
 use crate::event::effects::Progress;
 use crate::event::message::Event;
 
 impl<C: Code> Worker<C> {
-    pub(super) fn deliver(&mut self, now_or_never: bool) -> Result<bool, Stopped> {
-        Ok(self.delivered(now_or_never)? == Delivered::Committed)
+    pub(super) fn deliver(&mut self, urgency: Urgency) -> Result<bool, Stopped> {
+        Ok(self.delivered(urgency)? == Delivered::Committed)
     }
 
-    fn delivered(&mut self, now_or_never: bool) -> Result<Delivered, Stopped> {
+    fn delivered(&mut self, urgency: Urgency) -> Result<Delivered, Stopped> {
         if self.mend_unread()? {
             return Ok(Delivered::Nothing);
         }
         let (delivery, mut around) = self.around();
-        let delivered = delivery.turn(&mut around, now_or_never)?;
+        let delivered = delivery.turn(&mut around, urgency)?;
         match &delivered {
             Delivered::Undone { why, progress, refused } => {
                 warn!(error = %why, "aborted: everything since the last commit runs again");
@@ -47,7 +47,7 @@ impl<C: Code> Worker<C> {
             && clock.now() < deadline
         {
             self.delivery.wait();
-            committed |= self.deliver(false)?;
+            committed |= self.deliver(Urgency::WhenDue)?;
         }
         Ok(committed)
     }
@@ -57,7 +57,7 @@ impl<C: Code> Worker<C> {
         let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
         loop {
             // What is undone comes again: then, too, nothing is left to be committed.
-            self.deliver(true)?;
+            self.deliver(Urgency::Now)?;
             if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
                 return Ok(true);
             }
@@ -89,7 +89,7 @@ impl<C: Code> Worker<C> {
                 self.delivery.wait();
             }
             self.run_epoch(true);
-            self.deliver(self.pace.is_one_by_one())?;
+            self.deliver(self.pace.urgency())?;
         }
         Ok(())
     }

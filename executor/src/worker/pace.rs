@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::redo::Redo;
 use crate::config::{Config, Guarantee};
+use crate::delivery::Urgency;
 
 /// The pace of a worker.
 #[derive(Debug)]
@@ -45,6 +46,11 @@ impl Pace {
     /// Units run and are committed one by one.
     pub(super) fn is_one_by_one(&self) -> bool {
         self.redo.is_one_by_one()
+    }
+
+    /// When commits begin: one by one, each unit waits for that of the last.
+    pub(super) fn urgency(&self) -> Urgency {
+        if self.is_one_by_one() { Urgency::Now } else { Urgency::WhenDue }
     }
 
     /// How many units may begin in an epoch: where one is run after the other, none before all is quiet, the

@@ -9,6 +9,7 @@ use super::{Stopped, Worker};
 use crate::broker::{BrokerError, Change};
 use crate::code::Code;
 use crate::config::Guarantee;
+use crate::delivery::Urgency;
 use crate::event::message::{Event, TopicPartition};
 
 impl<C: Code> Worker<C> {
@@ -55,7 +56,7 @@ impl<C: Code> Worker<C> {
         {
             self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
             self.run_epoch(false);
-            self.deliver(false)?;
+            self.deliver(Urgency::WhenDue)?;
         }
         Ok(())
     }
