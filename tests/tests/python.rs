@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
-use kaspr_tests::program::{command, stderr};
+use kaspr_tests::program::{command, stderr, stdout};
 use serde_json::{Value, json};
 
 /// How long a worker idles between two parts of its input.
@@ -726,4 +726,197 @@ def f(v):
     let ran = Spec { map: chained, ..Spec::default() }.run("1\n");
     assert!(ran.log.contains(" more frames]"), "{}", ran.log);
     assert!(ran.log.contains("The above exception was the direct cause"), "{}", ran.log);
+}
+
+// ---- The interpreter and the process ----
+
+#[test]
+fn text_is_utf8_without_a_locale() {
+    let map = r#"
+import os, subprocess, sys
+
+def f(v):
+    with open("x", "w") as out:
+        out.write("größe")
+    with open("x") as written:
+        text = written.read()
+    child = subprocess.run([sys.executable or "python3", "-c", "print('ü')"], capture_output=True, text=True).stdout
+    return [text, os.environ["UMLAUT"], sys.getfilesystemencoding(), sys.flags.utf8_mode, open("größe/y").read()]
+"#;
+    let init = "import os\nos.mkdir(\"größe\")\nwith open(\"größe/y\", \"w\") as out:\n    out.write(\"é\")\n";
+    let variables = [("LANG", ""), ("LC_ALL", ""), ("LC_CTYPE", ""), ("UMLAUT", "größe")];
+    let ran = Spec { init, map, ..Spec::default() }.play(&["1\n"], &variables);
+    assert_eq!(ran.values, [json!(["größe", "größe", "utf-8", 1, "é"])], "{}", ran.log);
+}
+
+#[test]
+fn a_virtual_environment_comes_before_the_systems_packages() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let version = command("kaspr-exec", &["--version"]).output().expect("it starts");
+    let text = stdout(&version);
+    let version: Vec<&str> = text.split_once("CPython ").expect("it is told").1.trim().split('.').collect();
+    let packages = folder.path().join(format!("größe/lib/python{}.{}/site-packages", version[0], version[1]));
+    std::fs::create_dir_all(&packages).expect("a folder is made");
+    // Every installation has a package of this name.
+    std::fs::write(packages.join("pip.py"), "version = 2").expect("it can be written");
+    let map = r#"
+import json, sys
+
+def f(v):
+    import pip
+    places = [number for number, path in enumerate(sys.path) if path.startswith(sys.argv[0] if False else PLACE)]
+    system = [number for number, path in enumerate(sys.path) if path.endswith("-packages") and number not in places]
+    return [getattr(pip, "version", 1), len(places), all(places[0] < number for number in system), json.__name__]
+"#;
+    let environment = folder.path().join("größe").display().to_string();
+    let init = format!("PLACE = {environment:?}\n");
+    let ran = Spec { init: &init, map, ..Spec::default() }.play(&["1\n"], &[("VIRTUAL_ENV", &environment)]);
+    assert_eq!(ran.values, [json!([2, 1, true, "json"])], "{}", ran.log);
+}
+
+#[test]
+fn nothing_but_records_stands_on_standard_output() {
+    let map = r#"
+import os, subprocess, sys
+
+def f(v):
+    os.system("echo of a shell")
+    subprocess.run(["echo", "of a program"], stdout=sys.stdout)
+    os.write(1, b"of a library\\n")
+    print("by Python itself", file=sys.__stdout__)
+    sys.__stdout__.write("no line end")
+    return v
+"#;
+    let ran = Spec { map: &map.replace("\\\\", "\\"), ..Spec::default() }.run("1\n");
+    assert_eq!(ran.values, [json!(1)]);
+    for words in ["of a shell", "of a program", "of a library", "by Python itself", "no line end"] {
+        assert!(ran.log.contains(words), "{words}: {}", ran.log);
+    }
+}
+
+#[test]
+fn user_code_may_change_the_folder() {
+    let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let init = format!("import os\nos.chdir({:?})\nimport helper\n", elsewhere.path().display().to_string());
+    let spec = Spec {
+        init: &init,
+        map: "def f(v, t):\n    t[\"k\"] = helper.value\n    return 1 // v\n",
+        has_table: true,
+        ..Spec::default()
+    };
+    std::fs::write(folder.path().join("agent.yaml"), spec.text()).expect("a spec can be written");
+    std::fs::create_dir(folder.path().join("lib")).expect("a folder is made");
+    std::fs::write(folder.path().join("lib/helper.py"), "value = 7\n").expect("it can be written");
+    std::fs::write(folder.path().join("in.jsonl"), "1\n0\n").expect("it can be written");
+    let arguments = [
+        "run",
+        "agent.yaml",
+        "--local",
+        "--input",
+        "in=in.jsonl",
+        "--failures",
+        "f.jsonl",
+        "--output-dir",
+        "o",
+        "--state-dir",
+        "s",
+        "--python-path",
+        "lib",
+    ];
+    let ran = command("kaspr-exec", &arguments).current_dir(folder.path()).output().expect("it starts");
+    assert_eq!(ran.status.code(), Some(0), "{}", stderr(&ran));
+    for file in ["f.jsonl", "o/out.jsonl", "o/tables/t.jsonl", "s"] {
+        assert!(folder.path().join(file).exists(), "{file}");
+    }
+    assert_eq!(std::fs::read_dir(elsewhere.path()).expect("it is there").count(), 0);
+    let tests = "tests:\n  - name: one\n    events: {file: e.jsonl}\n    expect: {topics: {out: [{value: 1}]}}\n";
+    let tests = format!("{tests}{}", tests.replace("tests:\n", "").replace("one", "two"));
+    std::fs::write(folder.path().join("tests.yaml"), tests).expect("it can be written");
+    std::fs::write(folder.path().join("e.jsonl"), "{\"topic\": \"in\", \"value\": 1}\n").expect("it can be written");
+    let ran = command("kaspr-exec", &["test", ".", "--python-path", "lib"]).current_dir(folder.path()).output();
+    let ran = ran.expect("it starts");
+    assert_eq!(ran.status.code(), Some(0), "{}{}", stdout(&ran), stderr(&ran));
+}
+
+#[test]
+fn handlers_of_signals_do_not_take_the_drains_place() {
+    let init = r#"
+import asyncio, signal
+
+def mine(number, frame):
+    print("handler", number, frame)
+
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.signal(signal.SIGTERM, mine) == signal.SIG_DFL)
+print(signal.getsignal(signal.SIGTERM) is mine, signal.signal(signal.SIGUSR2, lambda *_: print("USR2")))
+asyncio.get_running_loop().add_signal_handler(signal.SIGINT, print, "never")
+try:
+    signal.signal(signal.SIGTERM, 5.5)
+except TypeError:
+    print("refused")
+"#;
+    let map = r#"
+import os, signal, time
+
+def f(v):
+    if v == 1:
+        signal.raise_signal(signal.SIGUSR2)
+    if v == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return v
+"#;
+    let spec = Spec { init, map, ..Spec::default() };
+    let folder = tempfile::tempdir().expect("a folder is made");
+    std::fs::write(folder.path().join("agent.yaml"), spec.text()).expect("a spec can be written");
+    let mut child = command("kaspr-exec", &["run", "agent.yaml", "--local", "--quiet", "--input", "in=-"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kaspr-exec starts");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(b"1\n2\n").expect("it reads");
+    // The input stays open: the signal alone ends the process.
+    let output = child.wait_with_output().expect("it ends");
+    drop(input);
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(143), "{log}");
+    let said: Vec<&str> =
+        log.lines().filter_map(|line| line.split_once("agent \"one\": ").map(|(_, said)| said)).collect();
+    assert_eq!(said, ["True True", "True 0", "refused", "USR2", "handler 15 None"], "{log}");
+}
+
+#[test]
+fn the_last_words_of_a_process_name_its_event_and_line() {
+    let map = r#"
+import ctypes, time
+
+def f(v):
+    if v == "dies":
+        ctypes.string_at(0)
+    if v == "blocks":
+        ctypes.PyDLL(None).sleep(60)
+    return v
+"#;
+    for (value, call, code, words) in [
+        (
+            "dies",
+            "string_at(0)",
+            None,
+            "error: the process ends with signal 11 in agent \"one\", operation \"f\" on in/0@1: ",
+        ),
+        ("blocks", "sleep(60)", Some(75), "error: watchdog: agent \"one\", operation \"f\" on in/0@1 has blocked for "),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let path = folder.path().join("agent.yaml").display().to_string();
+        let text = Spec { map, ..Spec::default() }.text();
+        std::fs::write(&path, &text).expect("a spec can be written");
+        let arguments = ["run", &path, "--local", "--quiet", "--input", "in=-", "--timeout", "100ms"];
+        let ran = kaspr_tests::program::run("kaspr-exec", &arguments, &format!("\"fine\"\n{value:?}\n"));
+        let log = stderr(&ran);
+        assert_eq!(ran.status.code(), code, "{log}");
+        assert!(log.lines().last().is_some_and(|last| last.starts_with(words)), "{log}");
+        let line = 1 + text.lines().position(|line| line.contains(call)).expect("it is there");
+        assert!(log.contains(&format!("File \"{path}\", line {line} in f")), "{log}");
+    }
 }

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use tracing::warn;
 
@@ -20,6 +23,15 @@ const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
 const OWN: [&str; 2] = ["K_", "KASPR_"];
 /// The flag that sets Kafka clients.
 const FLAG: &str = "--kafka";
+/// Settings that name a file for librdkafka.
+const PATHS: [&str; 6] = [
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "ssl.crl.location",
+    "ssl.keystore.location",
+    "sasl.kerberos.keytab",
+];
 /// The end of a variable that names the file of a value.
 const FILE: &str = ".file";
 /// Bytes of such a file: a certificate chain is smaller.
@@ -46,6 +58,17 @@ pub struct KafkaSettings {
     pub all: BTreeMap<String, Secret>,
     /// Settings that a worker cannot find by itself, as JSON.
     handed: BTreeMap<String, Secret>,
+}
+
+/// Takes standard output for the program alone: what user code, libraries and the programs that they start
+/// write there goes to standard error, so that nothing stands between records.
+pub fn take_stdout() -> std::io::Result<File> {
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    // SAFETY: both descriptors are open for the whole life of the process.
+    match unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(File::from(output)),
+    }
 }
 
 impl Given {
@@ -90,6 +113,14 @@ impl Given {
         }
         if arguments.worker.is_some() {
             settings.all.extend(taken_over()?);
+        }
+        for (_, path) in settings.all.iter_mut().filter(|(name, _)| PATHS.contains(&name.as_str())) {
+            // The client reads it again when it is made anew, wherever user code has gone by then.
+            if Path::new(path.expose()).exists()
+                && let Ok(whole) = std::path::absolute(path.expose())
+            {
+                *path = Secret::new(whole.to_string_lossy());
+            }
         }
         Ok(settings)
     }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 
 use kaspr_ir::plan::{Plan, Topics};
@@ -123,7 +122,7 @@ impl Start {
         let began = clock.now();
         let member = Member {
             clock: clock.as_ref(),
-            stop: &|| signals.told(),
+            stop: &|| signals.told_to_python(),
             look: &|| kafka.look(),
             is_uneasy: &|| kafka.is_suspect(),
             tell: &|status| say_status(&status),
@@ -184,11 +183,11 @@ fn tell_guarantee(guarantee: Guarantee) {
 
 /// Recognises events that end the process, where there is a place to note them.
 pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) -> Result<Guard, Stop> {
-    let Some(state_dir) = settings.get("stateDir") else {
+    let Some(state_dir) = settings.state_dir() else {
         info!("no state dir: an event that ends the process is not recognised when it comes again");
         return Ok(Guard::none());
     };
-    let post = Post { state_dir: Path::new(state_dir), worker, app, revision: &plan.revision };
+    let post = Post { state_dir: &state_dir, worker, app, revision: &plan.revision };
     Guard::open(post).map_err(Stop::own_fault)
 }
 

@@ -1,12 +1,14 @@
 //! `kaspr-exec run --local`.
 
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
+use super::given::take_stdout;
 use super::kafka::guard;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::stored::store;
@@ -34,12 +36,18 @@ pub fn run_locally(
     check_inputs(plan, arguments, nearest)?;
     let bar = start_log(arguments.log_level);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
+    let inputs: Vec<_> = arguments.input.iter().map(Input::absolute).collect();
     let local = Local {
         plan: plan.clone(),
         config: config.clone(),
-        inputs: arguments.input.clone(),
+        inputs: inputs.clone(),
         format: arguments.input_format.into(),
-        output: Output { folder: arguments.output_dir.clone(), failures: arguments.failures.clone() },
+        output: Output {
+            folder: arguments.output_dir.as_deref().map(absolute),
+            // Where it is closed, nothing can be written in any case.
+            stream: take_stdout().ok(),
+            failures: arguments.failures.as_deref().map(absolute),
+        },
         partitions: arguments.partitions,
         clock: clock.clone(),
     };
@@ -54,7 +62,7 @@ pub fn run_locally(
         let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
         let began = clock.now();
-        let stop = || signals.told();
+        let stop = || signals.told_to_python();
         let ended = local.run((log, assembly), &code, &stop, &mut |progress, worker| {
             if worker.is_asked() {
                 say_status(&worker.status().to_string());
@@ -67,7 +75,7 @@ pub fn run_locally(
             say_summary(&counters.borrow(), clock.now() - began);
         }
         match ended {
-            Ok(Ended::Told(done)) => Err(signals.interrupted(progress_words(done, &arguments.input))),
+            Ok(Ended::Told(done)) => Err(signals.interrupted(progress_words(done, &inputs))),
             Ok(Ended::Drained | Ended::Closed) => Ok(()),
             Err(error) => Err(stopped(&error)),
         }
@@ -81,6 +89,11 @@ fn progress_words(done: u64, inputs: &[Input]) -> String {
         Some(all) => format!("{done} of {} events are complete", thousands(all)),
         None => format!("{done} events are complete"),
     }
+}
+
+/// A path that stays what it is when user code changes the folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn stopped(error: &LocalError) -> Stop {

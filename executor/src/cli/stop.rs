@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::voice::speaks_json;
 use crate::broker::BrokerError;
+use crate::code::python::signalled;
 use crate::guard::Watch;
 use crate::wake::Bell;
 use crate::worker::Stopped;
@@ -108,11 +109,12 @@ impl Signals {
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
             let Signals { count, first, deadline, watch, bell, .. } = signals.clone();
             let act = move || {
+                // Whoever sees that one has come finds its number.
+                let _ = first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
                     spare(&watch);
                     signal_hook::low_level::exit(FORCED);
                 }
-                first.store(signal, Ordering::SeqCst);
                 let seconds = deadline.load(Ordering::SeqCst);
                 if seconds > 0 {
                     // SAFETY: alarm may be called in a signal handler.
@@ -191,6 +193,15 @@ impl Signals {
     /// A signal has come.
     pub fn told(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// As [`Signals::told`]; then user code is told, too.
+    pub fn told_to_python(&self) -> bool {
+        let told = self.told();
+        if told {
+            signalled(self.first.load(Ordering::SeqCst));
+        }
+        told
     }
 }
 

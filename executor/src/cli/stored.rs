@@ -1,6 +1,5 @@
 //! Where the tables of a run are kept.
 
-use std::path::Path;
 use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
@@ -12,10 +11,10 @@ use crate::tables::store::{DurableStore, MemoryStore, Store};
 
 /// On disk where there is a state folder, else in memory.
 pub fn store(plan: &Plan, settings: &Settings, worker: u32, clock: &Rc<dyn Clock>) -> Result<Box<dyn Store>, Stop> {
-    let Some(folder) = settings.get("stateDir").filter(|_| !plan.tables.is_empty()) else {
+    let Some(folder) = settings.state_dir().filter(|_| !plan.tables.is_empty()) else {
         return Ok(Box::<MemoryStore>::default());
     };
     let names: Vec<&str> = plan.tables.iter().map(|table| table.name.as_str()).collect();
-    let opened = DurableStore::open(Path::new(folder), worker, &names, clock.clone());
+    let opened = DurableStore::open(&folder, worker, &names, clock.clone());
     opened.map(|store| Box::new(store) as Box<dyn Store>).map_err(Stop::own_fault)
 }

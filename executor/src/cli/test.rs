@@ -141,7 +141,14 @@ fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -
 
 fn run_case(interpreter: &Interpreter, app: &Tested, case: &Case) -> Result<Came, String> {
     let config = app.settings.config(&app.plan, 0).map_err(|error| error.to_string())?;
-    play(interpreter, &app.plan, &config, &app.settings.for_python(&config), (case, &app.folder))
+    let (here, folder) = (std::env::current_dir(), std::path::absolute(&app.folder));
+    let folder = folder.map_err(|error| error.to_string())?;
+    let came = play(interpreter, &app.plan, &config, &app.settings.for_python(&config), (case, &folder));
+    // User code may have gone elsewhere; what follows names its files from here.
+    match here.and_then(std::env::set_current_dir) {
+        Ok(()) => came,
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Writes what came where it differs.

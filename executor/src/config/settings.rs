@@ -4,6 +4,7 @@
 //! then the default.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kaspr_ir::plan::{Backoff, OnError, Plan};
@@ -134,6 +135,11 @@ impl Settings {
             }
         }
         Settings { values }
+    }
+
+    /// The folder that outlives the process, if there is one: from the root, wherever user code goes.
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        self.get("stateDir").map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
     }
 
     /// A setting's value, if it has one.

@@ -26,7 +26,7 @@ pub use lookers::Lookers;
 pub use mark::Doing;
 pub use names::Row;
 pub use watch::{LookTime, NO_CALL, Outer, Rang, Sighting, Watch};
-pub use watchdog::{FORCED, grace, watch_over};
+pub use watchdog::{FORCED, grace, name_events_of_fatal_signals, watch_over, write_stack_on};
 
 use crashes::Crashes;
 

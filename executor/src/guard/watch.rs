@@ -234,6 +234,25 @@ impl Watch {
         self.peek(|names| names.partitions.get(at).map(|(topic, number)| (format!("{topic}/{number}"), doing.offset)))
     }
 
+    /// Says in which call and on which event the worker's thread is, in pieces. May be called in a signal
+    /// handler: it allocates nothing and waits for nothing.
+    pub(super) fn say_where(&self, say: &mut dyn FnMut(&[u8])) {
+        let Some(doing) = self.doing() else { return say(b" while no event runs") };
+        self.peek(|names| {
+            if let Some(row) = names.rows.get(self.page.row() as usize) {
+                [" in agent \"", &row.agent, "\", operation \"", &row.operation, "\""]
+                    .iter()
+                    .for_each(|piece| say(piece.as_bytes()));
+            }
+            let (topic, number) = names.partitions.get(doing.partition as usize)?;
+            let (mut partition, mut offset) = (itoa::Buffer::new(), itoa::Buffer::new());
+            [" on ", topic.as_str(), "/", partition.format(*number), "@", offset.format(doing.offset)]
+                .iter()
+                .for_each(|piece| say(piece.as_bytes()));
+            Some(())
+        });
+    }
+
     /// After how long a stall is told.
     pub fn set_stall_after(&self, after: Duration) {
         self.stall_after_ms.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);

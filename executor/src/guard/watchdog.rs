@@ -7,7 +7,7 @@
 //! lost: what was not committed comes again, and the crash guard counts the event.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::time::Duration;
 
 use super::watch::{LookTime, Sighting, Watch};
@@ -24,6 +24,56 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How long the last words may wait for a reader of standard error.
 const WORDS_WAIT_MS: i32 = 1000;
 
+/// The signal on which the language of user code writes its stack; 0: on none.
+static STACK_SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// What the worker's thread does, for the handler of signals that end the process.
+static DYING: AtomicPtr<Watch> = AtomicPtr::new(std::ptr::null_mut());
+/// Signals of a process that cannot go on.
+const FATAL: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
+
+/// From now on the stack of user code is written on this signal, also while that code blocks.
+pub fn write_stack_on(signal: libc::c_int) {
+    STACK_SIGNAL.store(signal, Ordering::Relaxed);
+}
+
+/// From now on a signal that ends the process names the event that ran. A handler that is set later and
+/// passes such signals on comes first.
+pub fn name_events_of_fatal_signals() {
+    let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
+    for signal in FATAL {
+        // SAFETY: a whole structure, all zero but for the handler, which touches only what a handler may.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = die as extern "C" fn(libc::c_int) as usize;
+            action.sa_flags = flags;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Says what ran, then lets the signal end the process. Nothing is allocated here: the allocator may be
+/// what is broken.
+extern "C" fn die(signal: libc::c_int) {
+    // SAFETY: the watch is never given back.
+    if let Some(watch) = unsafe { DYING.load(Ordering::Acquire).as_ref() } {
+        let mut number = itoa::Buffer::new();
+        write_raw(b"error: the process ends with signal ");
+        write_raw(number.format(signal).as_bytes());
+        watch.say_where(&mut |words| write_raw(words));
+        write_raw(b": what was not committed comes again\n");
+    }
+    // SAFETY: both may be called in a handler.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+fn write_raw(words: &[u8]) {
+    // SAFETY: bytes that live through the call, which a handler may make.
+    unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
+}
+
 /// The time that a call has to end after the alarm has rung for it.
 pub fn grace(limit: Duration) -> Duration {
     (limit / 2).clamp(GRACE.0, GRACE.1)
@@ -32,6 +82,9 @@ pub fn grace(limit: Duration) -> Duration {
 /// Looks every now and then while the worker's thread does not rest, until `ends`.
 pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> std::io::Result<()> {
     let watched = watch.clone();
+    // The handler of a signal may read it at any time, so it is never given back: one for each app that is
+    // loaded in this process.
+    DYING.store(Arc::into_raw(watch.clone()).cast_mut(), Ordering::Release);
     let look = move || {
         let clock = SystemClock::start();
         let mut time = LookTime::start(clock.now(), every);
@@ -98,6 +151,11 @@ fn end(watch: &Watch, sighting: &Sighting, held: Duration) -> ! {
         held.as_secs_f64(),
         watch.limit(),
     );
+    match STACK_SIGNAL.load(Ordering::Relaxed) {
+        0 => {}
+        // SAFETY: the signal has a handler, which writes and returns before the call does.
+        signal => drop(unsafe { libc::raise(signal) }),
+    }
     say(watch, &words);
     // SAFETY: nothing can be finished: the worker's thread is in user code.
     unsafe { libc::_exit(FORCED) }

@@ -1,10 +1,17 @@
 //! CPython's life in the process: started without signal handlers, never finalised.
 
+use std::ffi::{CString, OsStr};
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
+use tracing::warn;
 
 use super::{LoadError, Loading, PythonCode};
+use crate::guard;
+
+const SOURCE: &str = include_str!("interpreter.py");
 
 /// The started interpreter.
 pub struct Interpreter {
@@ -12,8 +19,8 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Starts CPython on this thread. `paths` come first on its path; a virtual environment's
-    /// packages are added, since an embedded interpreter does not see it by itself.
+    /// Starts CPython on this thread, in UTF-8 mode. `paths` come first on its path, and the packages of a
+    /// virtual environment before those of the system: an embedded interpreter does not see it by itself.
     pub fn start(paths: &[PathBuf]) -> Interpreter {
         // SAFETY: mallopt only tunes the allocator, before any other thread runs.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -25,15 +32,18 @@ impl Interpreter {
             libc::mallopt(libc::M_TOP_PAD, 16 << 20);
             libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
         }
+        speak_utf8();
         Python::initialize();
-        Interpreter { paths: paths.to_vec() }
+        // User code may change the folder.
+        let paths = paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        Interpreter { paths: paths.collect() }
     }
 
     /// Runs with the thread attached: once, for the worker's life.
     pub fn run<R>(&self, run: impl FnOnce(Python<'_>) -> R) -> R {
         Python::attach(|py| {
-            if let Err(error) = self.extend_path(py) {
-                tracing::warn!(%error, "Python's path could not be extended");
+            if let Err(error) = self.settle(py) {
+                warn!(%error, "Python has not all that it has as a program of its own");
             }
             run(py)
         })
@@ -44,18 +54,49 @@ impl Interpreter {
         Python::attach(|py| PythonCode::load(py, loading))
     }
 
-    fn extend_path(&self, py: Python<'_>) -> PyResult<()> {
-        let path = py.import("sys")?.getattr("path")?;
-        for (at, folder) in self.paths.iter().enumerate() {
-            path.call_method1("insert", (at, folder.display().to_string()))?;
-        }
-        if let Ok(environment) = std::env::var("VIRTUAL_ENV") {
-            let version = py.version_info();
-            let packages = format!("{environment}/lib/python{}.{}/site-packages", version.major, version.minor);
-            py.import("site")?.call_method1("addsitedir", (packages,))?;
-        }
+    /// Paths, last words and handlers of signals, as `python3` has them.
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        let source = CString::new(SOURCE).expect("the source holds no NUL");
+        let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_interpreter")?;
+        let folders: Vec<&OsStr> = self.paths.iter().map(|path| path.as_os_str()).collect();
+        let environment = std::env::var_os("VIRTUAL_ENV").and_then(|path| std::path::absolute(path).ok());
+        module.getattr("extend_path")?.call1((folders, environment.as_ref().map(|path| path.as_os_str())))?;
+        module.getattr("keep_signals")?.call0()?;
+        guard::name_events_of_fatal_signals();
+        let signal = libc::SIGRTMAX();
+        module.getattr("write_last_words")?.call1((signal,))?;
+        guard::write_stack_on(signal);
         Ok(())
     }
+}
+
+/// Has CPython read and write UTF-8 whatever the locale is, as it does by itself where there is none; only
+/// `PYTHONUTF8` says otherwise.
+fn speak_utf8() {
+    let mut config = MaybeUninit::<ffi::PyPreConfig>::uninit();
+    // SAFETY: the call fills the whole structure, and the interpreter has not started.
+    let status = unsafe {
+        ffi::PyPreConfig_InitPythonConfig(config.as_mut_ptr());
+        let mut config = config.assume_init();
+        if std::env::var_os("PYTHONUTF8").is_none() {
+            config.utf8_mode = 1;
+        }
+        ffi::Py_PreInitialize(&raw const config)
+    };
+    // SAFETY: it only reads the status.
+    if unsafe { ffi::PyStatus_Exception(status) } != 0 {
+        warn!("Python does not start in UTF-8 mode");
+    }
+}
+
+/// Calls what user code wants to be called on a signal that ends the worker. It is called between two turns.
+pub fn signalled(signal: i32) {
+    Python::attach(|py| {
+        let called = py.import("kaspr_interpreter").and_then(|module| module.call_method1("signalled", (signal,)));
+        if let Err(error) = called {
+            warn!(%error, "the handler of the signal failed");
+        }
+    });
 }
 
 /// The version of the CPython that is linked: `3.11.7`.

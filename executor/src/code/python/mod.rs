@@ -42,7 +42,7 @@ use crate::event::message::{Header, TopicName};
 use crate::guard::{NO_CALL, Rang, Watch};
 use crate::tables::Tables;
 use entry::Entry;
-pub use interpreter::{Interpreter, exit, prefix, version};
+pub use interpreter::{Interpreter, exit, prefix, signalled, version};
 use json::{Decoder, Pick, Rest};
 pub use load::LoadError;
 use load::{Life, Loader};

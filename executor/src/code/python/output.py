@@ -125,5 +125,8 @@ def take_output(log):
     def end_lines():
         for stream in streams:
             stream.end_lines()
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None and not stream.closed:
+                stream.flush()
 
     return end_lines

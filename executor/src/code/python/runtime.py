@@ -9,6 +9,7 @@ import inspect
 import linecache
 import re
 import selectors
+import signal
 import sys
 import threading
 import traceback
@@ -61,6 +62,16 @@ class _Loop(asyncio.SelectorEventLoop):
         if context is None and entry.get() is None:
             context = _context()
         return super().call_at(when, callback, *args, context=context)
+
+    def add_signal_handler(self, number, callback, *args):
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return super().add_signal_handler(number, callback, *args)
+        signal.signal(number, lambda _number, _frame: self.call_soon(callback, *args))
+
+    def remove_signal_handler(self, number):
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return super().remove_signal_handler(number)
+        return signal.signal(number, signal.SIG_DFL) is not signal.SIG_DFL
 
 
 def _context():

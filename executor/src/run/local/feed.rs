@@ -57,6 +57,15 @@ impl Input {
         let is_event = |line: &Vec<u8>| !matches!(&line[..], b"" | b"\r");
         Some(file.split(b'\n').map_while(Result::ok).filter(is_event).count() as u64)
     }
+
+    /// The same, wherever user code goes: its file is named from the root.
+    pub fn absolute(&self) -> Input {
+        let file = match self.file.as_os_str() == "-" {
+            true => self.file.clone(),
+            false => std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone()),
+        };
+        Input { topic: self.topic.clone(), file }
+    }
 }
 
 impl std::str::FromStr for Input {

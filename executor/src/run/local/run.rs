@@ -21,13 +21,24 @@ use crate::tables::Tables;
 use crate::tables::store::Store;
 use crate::worker::{Stopped, Worker};
 
-/// Where a local run writes.
-#[derive(Clone, Debug, Default)]
+/// Where a local run writes. User code may change the process's folder: paths are absolute.
+#[derive(Debug, Default)]
 pub struct Output {
-    /// A folder for records and tables; `None`: records go to standard output.
+    /// A folder for records and tables; `None`: records go to `stream`.
     pub folder: Option<PathBuf>,
+    /// `None`: standard output.
+    pub stream: Option<std::fs::File>,
     /// A file for failures.
     pub failures: Option<PathBuf>,
+}
+
+impl Output {
+    fn stream(&self) -> std::io::Result<Box<dyn Write>> {
+        Ok(match &self.stream {
+            Some(stream) => Box::new(stream.try_clone()?),
+            None => Box::new(std::io::stdout()),
+        })
+    }
 }
 
 /// What a local run is made of.
@@ -100,7 +111,7 @@ impl Local {
             LineFeed::start(&self.inputs, self.format, self.clock.clone()).map_err(LocalError::Refused)?;
         let target = match &self.output.folder {
             Some(folder) => Target::Folder(folder.clone()),
-            None => Target::Stream(Box::new(std::io::BufWriter::with_capacity(1 << 16, std::io::stdout()))),
+            None => Target::Stream(Box::new(std::io::BufWriter::with_capacity(1 << 16, self.output.stream()?))),
         };
         let printer = Printer::new(target)?;
         let failures = self.output.failures.as_deref().map(FailureFile::create).transpose()?;

@@ -1,0 +1,66 @@
+"""What `python3` has and an embedded interpreter lacks: its paths, last words, and handlers of signals."""
+
+import faulthandler
+import signal
+import site
+import sys
+import threading
+
+# The descriptor of the log.
+STDERR = 2
+
+
+def extend_path(folders, environment):
+    """Puts folders first, and the packages of a virtual environment before those of the system."""
+    if environment:
+        known = set(sys.path)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        site.addsitedir(f"{environment}/lib/{version}/site-packages")
+        added = [path for path in sys.path if path not in known]
+        others = [path for path in sys.path if path in known]
+        system = {*site.getsitepackages(), site.getusersitepackages()}
+        at = next((at for at, path in enumerate(others) if path in system), len(others))
+        sys.path[:] = [*others[:at], *added, *others[at:]]
+    sys.path[:0] = folders
+
+
+def write_last_words(stack_signal):
+    """Python's stack is written when a signal ends the process, and on one that the watchdog sends."""
+    faulthandler.enable(STDERR)
+    faulthandler.register(stack_signal, STDERR)
+
+
+# ---- Signals that the worker answers itself: by coming to its end ----
+
+_OURS = {signal.SIGTERM, signal.SIGINT}
+_handlers = {}
+_signal, _getsignal = signal.signal, signal.getsignal
+
+
+def _set_handler(number, handler):
+    """As `signal.signal`. What the user wants to do beside the worker's end is done with it."""
+    if number not in _OURS:
+        return _signal(number, handler)
+    if threading.current_thread() is not threading.main_thread():
+        raise ValueError("signal only works in main thread of the main interpreter")
+    if not callable(handler) and handler not in (signal.SIG_DFL, signal.SIG_IGN):
+        raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
+    before = _get_handler(number)
+    _handlers[number] = handler
+    return before
+
+
+def _get_handler(number):
+    return _handlers.get(number, signal.SIG_DFL) if number in _OURS else _getsignal(number)
+
+
+def keep_signals():
+    """From now on no handler of user code takes the place of the worker's."""
+    signal.signal, signal.getsignal = _set_handler, _get_handler
+
+
+def signalled(number):
+    """Calls the user's handler, if there is one: the worker comes to its end in any case."""
+    handler = _handlers.get(number)
+    if callable(handler):
+        handler(number, None)
