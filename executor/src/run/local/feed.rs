@@ -45,6 +45,8 @@ pub struct Input {
     pub topic: String,
     /// Where they come from.
     pub file: PathBuf,
+    /// The file as it was named.
+    pub name: String,
 }
 
 impl Input {
@@ -64,7 +66,7 @@ impl Input {
             true => self.file.clone(),
             false => std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone()),
         };
-        Input { topic: self.topic.clone(), file }
+        Input { topic: self.topic.clone(), file, name: self.name.clone() }
     }
 }
 
@@ -73,7 +75,7 @@ impl std::str::FromStr for Input {
     fn from_str(text: &str) -> Result<Input, String> {
         match text.split_once('=') {
             Some((topic, file)) if !topic.is_empty() && !file.is_empty() => {
-                Ok(Input { topic: topic.to_owned(), file: file.into() })
+                Ok(Input { topic: topic.to_owned(), file: file.into(), name: file.to_owned() })
             }
             _ => Err(format!("\"{text}\" is not TOPIC=FILE (FILE may be - for standard input)")),
         }
@@ -122,7 +124,7 @@ impl LineFeed {
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
         let (progress, bell) = (Progress::default(), Arc::<OnceLock<Arc<Bell>>>::default());
         for (number, input) in inputs.iter().enumerate() {
-            let source = open(&input.file)?;
+            let source = open(input)?;
             let reader = Reader {
                 input: number,
                 sender: sender.clone(),
@@ -137,7 +139,7 @@ impl LineFeed {
         }
         let feed = LineFeed {
             topics: inputs.iter().map(|input| input.topic.as_str().into()).collect(),
-            names: inputs.iter().map(|input| input.file.display().to_string()).collect(),
+            names: inputs.iter().map(|input| input.name.clone()).collect(),
             format,
             clock,
             receiver,
@@ -342,13 +344,13 @@ fn wake(bell: &OnceLock<Arc<Bell>>) {
     }
 }
 
-fn open(file: &Path) -> Result<Box<dyn Read + Send>, String> {
+fn open(Input { file, name, .. }: &Input) -> Result<Box<dyn Read + Send>, String> {
     if file.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin()));
     }
     match std::fs::File::open(file) {
         Ok(opened) => Ok(Box::new(opened)),
-        Err(error) => Err(format!("cannot read the input \"{}\": {error}", file.display())),
+        Err(error) => Err(format!("cannot read the input \"{name}\": {error}")),
     }
 }
 
@@ -362,7 +364,8 @@ mod tests {
         let file = folder.path().join("in.jsonl");
         std::fs::write(&file, text).expect("it is written");
         let log = Log::new(1);
-        let inputs = [Input { topic: "t".into(), file }];
+        let name = file.display().to_string();
+        let inputs = [Input { topic: "t".into(), file, name }];
         let (mut feed, progress) =
             LineFeed::start(&inputs, format, Rc::new(SimulatedClock::default())).expect("it starts");
         let mut result = Ok(());
