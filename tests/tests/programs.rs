@@ -293,6 +293,21 @@ fn an_idle_process_costs_nothing() {
 }
 
 #[test]
+fn a_background_task_that_sleeps_costs_nothing() {
+    let folder = folder();
+    let python = "import asyncio\nkept = []\ndef echo(value):\n    kept.append(asyncio.create_task(asyncio.sleep(3600)))\n    \
+                  return value";
+    let path = write(&folder, "agent.yaml", &spec("echo", python));
+    let (mut child, mut input, mut output) = running(&path);
+    input.write_all(b"1\n").expect("it listens");
+    next_line(&mut output);
+    pause(Duration::from_secs(2));
+    wakes_little(&Wakes::count(child.id(), Duration::from_secs(11)));
+    drop(input);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
 fn what_make_test_sums_up_names_all_that_failed() {
     let said = "     Running tests/a.rs (target/debug/deps/a-1f)\ntest one ... ok\ntest room::two ... FAILED\n\
         test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n\
