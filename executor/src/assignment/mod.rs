@@ -105,6 +105,8 @@ pub struct ReaderPosition {
     pub taken: i64,
     /// The next offset that is not complete.
     pub done: i64,
+    /// The next offset that is not committed.
+    pub committed: i64,
 }
 
 /// All partitions of a worker, by number.
@@ -266,6 +268,7 @@ impl Assignment {
             reader: self.readers[reading.reader].name.clone(),
             taken: reading.ledger.taken(),
             done: reading.ledger.done(),
+            committed: reading.ledger.committed(),
         };
         let partitions = self.partitions.values();
         partitions.flat_map(|assigned| assigned.readers.iter().map(move |reading| of(assigned, reading))).collect()

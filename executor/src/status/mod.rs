@@ -44,6 +44,8 @@ pub struct Reading {
     pub taken: i64,
     /// The next offset that is not complete.
     pub done: i64,
+    /// The next offset that is not committed.
+    pub committed: i64,
     /// The partition's end, as far as it is known.
     pub high: Option<i64>,
     /// What holds it; `None` where nothing waits.
@@ -51,15 +53,16 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Offsets up to the partition's end that are not complete, as far as the end is known.
+    fn lag(&self) -> u64 {
+        let end = self.high.unwrap_or(self.taken).max(self.taken);
+        u64::try_from(end - self.done).unwrap_or(0)
+    }
+
     /// As the stall report looks at it.
     pub fn into_standing(self) -> Standing {
-        let lag = self.high.unwrap_or(self.taken).max(self.taken) - self.done;
-        Standing {
-            subject: Subject::Reader(self.partition, self.reader),
-            position: self.done,
-            lag: u64::try_from(lag).unwrap_or(0),
-            cause: self.cause,
-        }
+        let lag = self.lag();
+        Standing { subject: Subject::Reader(self.partition, self.reader), position: self.done, lag, cause: self.cause }
     }
 }
 
@@ -81,15 +84,10 @@ impl Status<'_> {
     /// One object. Nothing of an event's payload is in it.
     pub fn to_json(self) -> Value {
         let counters = self.counters;
-        let mut partitions: BTreeMap<TopicPartition, (Option<i64>, Vec<Value>)> = BTreeMap::new();
+        let mut partitions: BTreeMap<TopicPartition, Vec<Reading>> = BTreeMap::new();
         for reading in self.readings {
-            let (_, readers) = partitions.entry(reading.partition).or_insert((reading.high, Vec::new()));
-            let holds = reading.cause.map(|cause| cause.to_string());
-            readers.push(
-                json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds }),
-            );
+            partitions.entry(reading.partition.clone()).or_default().push(reading);
         }
-        let partition = |(partition, (high, readers)): (TopicPartition, (Option<i64>, Vec<Value>))| json!({ "topic": &*partition.topic, "partition": partition.partition, "high": high, "readers": readers });
         json!({ "status": {
             "app": self.config.app,
             "worker": self.config.transactional_id,
@@ -101,10 +99,27 @@ impl Status<'_> {
             "records": counters.records,
             "commits": counters.commits,
             "steps": counters.steps.iter().map(step).collect::<Vec<_>>(),
-            "partitions": partitions.into_iter().map(partition).collect::<Vec<_>>(),
+            "partitions": partitions.iter().map(partition).collect::<Vec<_>>(),
             "failures": self.recent.failures,
         } })
     }
+}
+
+/// A partition is committed, and lags, as its slowest reader.
+fn partition((partition, readings): (&TopicPartition, &Vec<Reading>)) -> Value {
+    json!({
+        "topic": &*partition.topic,
+        "partition": partition.partition,
+        "high": readings.iter().find_map(|reading| reading.high),
+        "committed": readings.iter().map(|reading| reading.committed).min(),
+        "lag": readings.iter().map(Reading::lag).max(),
+        "readers": readings.iter().map(reader).collect::<Vec<_>>(),
+    })
+}
+
+fn reader(reading: &Reading) -> Value {
+    let holds = reading.cause.as_ref().map(Cause::to_string);
+    json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds })
 }
 
 fn step(step: &StepCounters) -> Value {
@@ -153,6 +168,7 @@ mod tests {
             reader: "a".to_owned(),
             taken: 5,
             done: 4,
+            committed: 2,
             high: Some(9),
             cause: Some(Cause::Window { events: 1, due_in: Duration::from_secs(5) }),
         };
@@ -170,7 +186,7 @@ mod tests {
             "app": "shop", "worker": "shop.pod-1.0", "timestamp": 7,
             "events": 5, "completed": 5, "failed": 0, "deadLetters": 0, "records": 0, "commits": 0,
             "steps": [{"agent": "a", "operation": "o", "in": 5, "out": 3, "filtered": 1, "failed": 1, "seconds": 1.5}],
-            "partitions": [{"topic": "t", "partition": 0, "high": 9, "readers": [
+            "partitions": [{"topic": "t", "partition": 0, "high": 9, "committed": 2, "lag": 5, "readers": [
                 {"reader": "a", "taken": 5, "done": 4, "holds": "an open window holds 1 events for another 5 s"},
             ]}],
             "failures": [{"agent": "a", "operation": "o", "topic": "t", "partition": 0, "offset": 3,

@@ -48,8 +48,8 @@ impl<C: Code> Worker<C> {
             let high = self.consumer.known_end(&at.partition);
             let waits = at.taken > at.done || high.is_some_and(|high| high > at.taken);
             let cause = waits.then(|| self.cause(&at)).flatten();
-            let ReaderPosition { partition, reader, taken, done } = at;
-            Reading { partition, reader, taken, done, high, cause }
+            let ReaderPosition { partition, reader, taken, done, committed } = at;
+            Reading { partition, reader, taken, done, committed, high, cause }
         };
         self.positions().into_iter().map(reading).collect()
     }
