@@ -37,7 +37,7 @@ MUTANTS = [
     ("a back-off waits", "lane.held_until = Some(self.shared.clock.now() + wait);", "lane.held_until = Some(self.shared.clock.now());", "tested"),
     ("retry ends with what then says", "OnError::Retry { then, .. } => then,\n            OnError::Skip", "OnError::Retry { .. } => &OnError::Skip,\n            OnError::Skip", "oracle"),
     ("a dead letter keeps the event's headers", "let mut headers = event.headers.clone();", "let mut headers = Vec::new();", "oracle"),
-    ("refused events of a batch fail alone", "Some((_, own)) => self.give_up_event(id, event, self.program.decoding, own),", "Some(_) => self.give_up_event(id, event, failing.site, &failing.fault),", "oracle"),
+    ("refused events of a batch fail alone", "Some((_, own)) => self.give_up_undecodable(id, event, own),", "Some(_) => self.give_up_event(id, event, failing.site, &failing.fault),", "oracle"),
     ("halt stops before the event", "OnError::Halt => self.halt(id, failing),", "OnError::Halt => self.give_up(id, &failing),", "programs"),
     ("an operation's policy goes before its agent's", "policy(step.on_error.as_ref(), step.timeout_ms, &of_agent)", "policy(agent.on_error.as_ref().or(step.on_error.as_ref()), step.timeout_ms, &of_agent)", "oracle"),
     ("an operation's timeout counts", "own_timeout.map_or(above.limit, Duration::from_millis)", "own_timeout.map_or(above.limit, |_| above.limit)", "executor"),
@@ -119,7 +119,7 @@ MUTANTS = [
     ("a dead letter tells the tries", "self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;", "self.lanes.get(&id).map_or(0, |lane| lane.tries);", "oracle"),
     ("a letter that is too large goes without its traceback", 'name != "kaspr.dlq.traceback"', 'name != "none"', "executor"),
     ("a failure's message is cut", "message: cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned(),", "message: fault.message.clone(),", "executor"),
-    ("a failure names the line in the YAML", "at: fault.at.clone().unwrap_or_else(|| site.at.clone()),", "at: site.at.clone(),", "programs"),
+    ("a failure names the line in the YAML", "fault.at.clone().unwrap_or_else(|| site.at.clone())", "site.at.clone()", "programs"),
     ("a letter's message is cut", "cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()", "fault.message.clone()", "executor"),
     # Tables (section 8).
     ("a global table is one for all partitions", "let partition = if self.global { Some(0) } else { running.frame.partition };", "let partition = running.frame.partition;", "tested"),

@@ -94,3 +94,40 @@ fn faults_and_final_errors_are_objects() {
     let warning = lines.iter().find(|line| line["code"].is_string()).expect("a warning");
     assert_eq!(warning["level"], if warning["severity"] == "error" { "ERROR" } else { "WARN" }, "{warning}");
 }
+
+/// The text of a local run's log.
+#[track_caller]
+fn text(spec: &str, lines: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = folder.path().join("agents.yaml");
+    std::fs::write(&path, spec).expect("a spec can be written");
+    let output = run("kaspr-exec", &["run", &path.display().to_string(), "--local", "--input", "in=-"], lines);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn one_failing_place_floods_nobody() {
+    let log = text(SPEC, &"{}\n".repeat(302));
+    let failed: Vec<&str> =
+        log.lines().filter(|line| line.contains(": failed: ") || line.contains(": more failed")).collect();
+    assert!(failed[0].contains("in/0@0: failed: KeyError: 'amount'"), "{log}");
+    assert_eq!(log.matches("Traceback").count(), 1, "{log}");
+    // On a machine that takes longer than an interval there are more lines, and no failure is told twice.
+    let told: u64 =
+        failed.iter().filter_map(|line| line.rsplit_once(" count=")?.1.split(' ').next()?.parse::<u64>().ok()).sum();
+    assert_eq!(told, 301, "{log}");
+    assert!(failed[failed.len() - 1].contains("in/0@301: more failed like this, this one last"), "{log}");
+}
+
+#[test]
+fn a_batch_that_fails_is_one_line() {
+    let spec = SPEC.replace("    topic: {name: in}", "    topic: {name: in}\n    take: {max: 20, within: 10m}");
+    let log = text(&spec, &"{\"amount\": 1}\n".repeat(40));
+    assert_eq!(log.matches("Traceback").count(), 1, "{log}");
+    assert!(log.contains("in/0@0..19: failed: TypeError"), "{log}");
+    assert!(
+        log.contains("in/0@39: more failed like this, this one last: TypeError") && log.contains(" count=20 "),
+        "{log}"
+    );
+}

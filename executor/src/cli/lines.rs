@@ -31,7 +31,7 @@ const TRACEBACK: &str = "traceback";
 /// The text before each of its lines.
 const INDENT: &str = "\n    ";
 /// The fields that say what a line is about, in the order in which text names them.
-const SUBJECT: [&str; 7] = ["worker", "agent", "operation", "reader", "topic", "partition", "offset"];
+const SUBJECT: [&str; 8] = ["worker", "agent", "operation", "reader", "topic", "partition", "offset", "last"];
 
 /// Fields as text. `worker`: the number of this process, where a supervisor runs several.
 pub struct TextFields {
@@ -73,7 +73,7 @@ impl Text {
     fn write(mut self, out: &mut dyn Write) -> Result {
         let traceback = self.take(TRACEBACK);
         let place = self.take("at");
-        let [worker, agent, operation, reader, topic, partition, offset] = SUBJECT.map(|name| self.take(name));
+        let [worker, agent, operation, reader, topic, partition, offset, last] = SUBJECT.map(|name| self.take(name));
         worker.iter().try_for_each(|number| write!(out, "worker {number}: "))?;
         for (name, value) in [("agent", agent), ("operation", operation), ("reader", reader)] {
             value.iter().try_for_each(|value| write!(out, "{name} \"{value}\": "))?;
@@ -82,6 +82,7 @@ impl Text {
             write!(out, "{topic}")?;
             partition.iter().try_for_each(|partition| write!(out, "/{partition}"))?;
             offset.iter().try_for_each(|offset| write!(out, "@{offset}"))?;
+            last.iter().try_for_each(|last| write!(out, "..{last}"))?;
             out.write_str(": ")?;
         }
         self.take("logger").iter().try_for_each(|logger| write!(out, "{logger}: "))?;
@@ -282,11 +283,13 @@ mod tests {
             );
             info!(agent, logger = "urllib3", "connected");
             info!(topic = "in", "created");
+            info!(topic = "in", partition = 0, offset = 60, last = 79, "failed");
         };
         let ends = [
             "agent \"orders\": operation \"price\": in/3@7: failed: KeyError: 'x' tries=2  --> shop.yaml:14",
             "agent \"orders\": urllib3: connected",
             "in: created",
+            "in/0@60..79: failed",
         ];
         let text = logged(false, does);
         assert!(text.lines().zip(ends).all(|(line, end)| line.ends_with(&format!("worker 2: {end}"))), "{text}");

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_ir::plan::{Backoff, OnError};
-use rustc_hash::FxHashMap;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::Stage;
+use super::flood::{Failed, Span};
 use super::lane::LaneId;
 use crate::code::{Code, Fault};
 use crate::event::effects::Scratch;
@@ -19,7 +19,7 @@ use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX};
 use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
 use crate::event::shown::{cut, cut_bytes};
-use crate::stage::program::SiteId;
+use crate::stage::program::{Site, SiteId};
 
 /// Longest `kaspr.dlq.message`, in bytes.
 const LETTER_MESSAGE_MAX: usize = 1024;
@@ -27,27 +27,6 @@ const LETTER_MESSAGE_MAX: usize = 1024;
 const LETTER_TRACEBACK_MAX: usize = 8 * 1024;
 /// How long an event waits for the outside world before it runs again.
 const PASSING_WAIT: Duration = Duration::from_secs(1);
-/// Tracebacks in the log, per operation and minute.
-const TRACEBACKS_MAX: u32 = 10;
-
-/// Which tracebacks the log has had: the first ten per operation and minute.
-#[derive(Debug, Default)]
-pub struct LogLimit {
-    minute: u64,
-    shown: FxHashMap<usize, u32>,
-}
-
-impl LogLimit {
-    fn allows(&mut self, site: SiteId, now: Duration) -> bool {
-        let minute = now.as_secs() / 60;
-        if minute != self.minute {
-            (self.minute, self.shown) = (minute, FxHashMap::default());
-        }
-        let shown = self.shown.entry(site.0).or_default();
-        *shown += 1;
-        *shown <= TRACEBACKS_MAX
-    }
-}
 
 /// A unit that failed: where, and why.
 pub(super) struct Failing<'a> {
@@ -79,7 +58,7 @@ impl<C: Code> Stage<C> {
     /// Applies the policy of the site to a unit that failed there.
     pub(super) fn fail(&mut self, id: LaneId, failing: Failing<'_>) {
         if failing.fault.passes {
-            return self.hold(id, failing.unit, &failing.fault);
+            return self.hold(id, failing.unit, failing.site, &failing.fault);
         }
         match self.site(failing.site).on_error.clone() {
             OnError::Retry { attempts, backoff, .. } if self.lanes[&id].tries + 1 < attempts => {
@@ -96,11 +75,11 @@ impl<C: Code> Stage<C> {
         let Failing { unit, site, fault, .. } = failing;
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
         lane.tries += 1;
-        let wait = wait(backoff, lane.tries, unit.events()[0].offset);
+        let (wait, events) = (wait(backoff, lane.tries, unit.events()[0].offset), Span::of_unit(&unit));
         lane.held_until = Some(self.shared.clock.now() + wait);
         lane.queue.push_front(unit);
         self.count(site);
-        self.log_try(id, site, &fault, wait);
+        self.log(events, site, &fault, format!("failed, tried again in {} ms", wait.as_millis()));
     }
 
     /// As [`Stage::fail`], where no further try can help. The unit waits, and nothing of it is recorded, while
@@ -108,7 +87,7 @@ impl<C: Code> Stage<C> {
     pub(super) fn fail_at_last(&mut self, id: LaneId, failing: Failing<'_>) {
         let waits = self.letter_waits(failing.site, &failing.fault).or_else(|| self.letters_wait(failing.undecodable));
         if let Some(why) = waits {
-            return self.hold(id, failing.unit, &why);
+            return self.hold(id, failing.unit, failing.site, &why);
         }
         self.count(failing.site);
         match self.site(failing.site).on_error.last_resort() {
@@ -121,15 +100,16 @@ impl<C: Code> Stage<C> {
     /// committed.
     fn halt(&mut self, id: LaneId, failing: Failing<'_>) {
         self.halted = Some(self.record(failing.first(), failing.site, &failing.fault));
-        self.log(failing.first(), failing.site, &failing.fault);
+        self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(failing.unit);
     }
 
     /// Goes on without the unit: here its events are dropped.
     fn give_up(&mut self, id: LaneId, failing: &Failing<'_>) {
+        self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         for event in failing.unit.events() {
             match failing.undecodable.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
-                Some((_, own)) => self.give_up_event(id, event, self.program.decoding, own),
+                Some((_, own)) => self.give_up_undecodable(id, event, own),
                 None => self.give_up_event(id, event, failing.site, &failing.fault),
             }
         }
@@ -157,17 +137,21 @@ impl<C: Code> Stage<C> {
     }
 
     /// Lets a unit wait for the outside world, without counting a try.
-    pub(super) fn hold(&mut self, id: LaneId, unit: Unit, fault: &Fault) {
-        let Event { topic, partition, offset, .. } = &*unit.events()[0];
-        warn!(%topic, partition, offset, error = cut(&fault.message, MESSAGE_CHARACTERS_MAX), "waits for the outside world");
+    pub(super) fn hold(&mut self, id: LaneId, unit: Unit, site: SiteId, fault: &Fault) {
+        self.log(Span::of_unit(&unit), site, fault, "waits for the outside world".to_owned());
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
         lane.held_until = Some(self.shared.clock.now() + PASSING_WAIT);
         lane.queue.push_front(unit);
     }
 
+    /// Goes on without an event that does not decode, whatever becomes of the others of its batch.
+    pub(super) fn give_up_undecodable(&mut self, id: LaneId, event: &Rc<Event>, fault: &Fault) {
+        self.log(Span::of(event), self.program.decoding, fault, "failed".to_owned());
+        self.give_up_event(id, event, self.program.decoding, fault);
+    }
+
     /// Records the failure of an event, and sends a dead letter where the policy says so.
-    pub(super) fn give_up_event(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
-        self.log(event, site, fault);
+    fn give_up_event(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
         match self.site(site).on_error.last_resort().clone() {
             _ if fault.without_letter => {
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
@@ -242,47 +226,29 @@ impl<C: Code> Stage<C> {
             offset: event.offset,
             kind: fault.kind.clone(),
             message: cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned(),
-            at: fault.at.clone().unwrap_or_else(|| site.at.clone()),
+            at: place(site, fault),
         }
     }
 
-    fn log(&mut self, event: &Event, site: SiteId, fault: &Fault) {
-        let shows_trace = self.log.allows(site, self.shared.clock.now());
-        let trace = fault.trace.as_ref().filter(|_| shows_trace).map(|trace| without_message(trace.text(), fault));
+    fn log(&self, events: Span, site: SiteId, fault: &Fault, verdict: String) {
         let site = self.site(site);
-        let Event { topic, partition, offset, .. } = event;
-        warn!(
-            agent = %site.agent_name,
-            operation = site.operation,
-            %topic,
-            partition,
-            offset,
-            kind = fault.kind,
-            error = cut(&fault.message, MESSAGE_CHARACTERS_MAX),
-            at = fault.at.as_deref().unwrap_or(&site.at),
-            traceback = trace.map(tracing::field::display),
-            "failed",
-        );
+        let failed = Failed {
+            agent: site.agent_name.to_string(),
+            operation: site.operation.clone(),
+            kind: fault.kind.clone(),
+            at: place(site, fault),
+            message: fault.message.clone(),
+            events,
+            verdict,
+        };
+        let traceback = || fault.trace.as_ref().map(|trace| without_message(trace.text(), fault));
+        self.shared.flood.borrow_mut().log(self.shared.clock.now(), failed, traceback);
     }
+}
 
-    fn log_try(&mut self, id: LaneId, site: SiteId, fault: &Fault, wait: Duration) {
-        let lane = &self.lanes[&id];
-        let event = &lane.queue[0].events()[0];
-        let site = self.site(site);
-        let Event { topic, partition, offset, .. } = &**event;
-        warn!(
-            agent = %site.agent_name,
-            operation = site.operation,
-            %topic,
-            partition,
-            offset,
-            kind = fault.kind,
-            error = cut(&fault.message, MESSAGE_CHARACTERS_MAX),
-            attempt = lane.tries,
-            "failed, tried again in {} ms",
-            wait.as_millis(),
-        );
-    }
+/// The line of the YAML that a failure names.
+fn place(site: &Site, fault: &Fault) -> String {
+    fault.at.clone().unwrap_or_else(|| site.at.clone())
 }
 
 /// A traceback without the message at its end, which stands before it already and may be long.
@@ -317,13 +283,5 @@ mod tests {
                 assert!((middle * 0.79..=middle * 1.21).contains(&ms), "{tries} {offset} {ms}");
             }
         }
-    }
-
-    #[test]
-    fn ten_tracebacks_a_minute() {
-        let mut limit = LogLimit::default();
-        let shown = (0..20).filter(|_| limit.allows(SiteId(0), Duration::ZERO)).count();
-        assert_eq!(shown, 10);
-        assert!(limit.allows(SiteId(1), Duration::ZERO) && limit.allows(SiteId(0), Duration::from_secs(60)));
     }
 }

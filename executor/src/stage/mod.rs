@@ -6,6 +6,7 @@
 
 pub mod condemned;
 mod failing;
+pub mod flood;
 mod hold;
 mod lane;
 pub mod program;
@@ -49,7 +50,6 @@ pub struct Stage<C: Code> {
     spare: Option<Walk<C::Value>>,
     buffer: Vec<u8>,
     units: u64,
-    log: failing::LogLimit,
     halted: Option<FailureRecord>,
 }
 
@@ -76,7 +76,6 @@ impl<C: Code> Stage<C> {
             spare: None,
             buffer: Vec::new(),
             units: 0,
-            log: failing::LogLimit::default(),
             halted: None,
         }
     }
@@ -365,7 +364,7 @@ impl<C: Code> Stage<C> {
         let why = frame.refused.as_ref().and_then(|refused| self.letters_wait(&refused.events));
         let waits = why.is_some();
         if let Some(why) = why {
-            self.hold(id, frame.whole().clone(), &why);
+            self.hold(id, frame.whole().clone(), self.program.decoding, &why);
         }
         waits
     }
@@ -374,7 +373,7 @@ impl<C: Code> Stage<C> {
     fn complete(&mut self, id: LaneId, frame: &Frame) {
         if let Some(refused) = &frame.refused {
             for (event, fault) in &refused.events {
-                self.give_up_event(id, event, self.program.decoding, fault);
+                self.give_up_undecodable(id, event, fault);
             }
         }
         self.account(id, frame.whole());

@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::event::effects::Epoch;
 use crate::guard::Watch;
 use crate::stage::condemned::Condemned;
+use crate::stage::flood::Flood;
 use crate::status::Recent;
 use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
@@ -66,6 +67,8 @@ pub struct Shared<C: Code> {
     pub condemned: RefCell<Condemned>,
     /// The last failures.
     pub recent: RefCell<Recent>,
+    /// Failures on their way to the log.
+    pub flood: RefCell<Flood>,
 }
 
 impl<C: Code> Shared<C> {

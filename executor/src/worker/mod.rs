@@ -124,6 +124,7 @@ impl<C: Code> Worker<C> {
         }
         self.mend_tables()?;
         self.report_stalls();
+        self.shared.flood.borrow_mut().tell(self.shared.clock.now());
         Ok(Turn { polled, committed })
     }
 
@@ -164,6 +165,7 @@ impl<C: Code> Worker<C> {
         let names: Vec<_> = self.assignment.names().cloned().collect();
         self.give_up(&names)?;
         self.consumer.close()?;
+        self.shared.flood.borrow_mut().tell_all();
         info!("left the group");
         Ok(self.shared.counters.clone())
     }

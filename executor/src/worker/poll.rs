@@ -97,6 +97,7 @@ impl<C: Code> Worker<C> {
         // The next commit takes what moved behind the last events: offsets of markers.
         let next_commit = Some(self.delivery.next_commit()).filter(|due| *due > now);
         let due = next_commit.into_iter().chain(self.stalls.next_look(self.sleep.active));
+        let due = due.chain(self.shared.flood.borrow().due());
         due.map(|due| due.saturating_sub(now)).fold(bounds.idle_wait, Duration::min)
     }
 

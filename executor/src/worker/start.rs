@@ -90,6 +90,7 @@ impl<C: Code> Worker<C> {
             watch: guard.watch.clone(),
             condemned: RefCell::default(),
             recent: RefCell::default(),
+            flood: RefCell::default(),
         });
         guard.watch.set_stall_after(config.stall_after);
         let dataflow = Dataflow::start(&plan, &config.policies(&plan), config.bounds.window_bytes_max, &shared);

@@ -1,0 +1,233 @@
+//! Failures in the log: the first of its kind at a place in full, and one line per interval for those that follow.
+//!
+//! A place that fails for every event would otherwise bury the line that explains it. Counters, the status, dead
+//! letters and `--failures` have every failure; only the log is spared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::event::failure::MESSAGE_CHARACTERS_MAX;
+use crate::event::frame::Unit;
+use crate::event::message::{Event, TopicName};
+use crate::event::shown::cut;
+
+/// After a failure was logged in full, those like it are counted for so long before a line tells of them.
+const EVERY: Duration = Duration::from_secs(10);
+/// Places and kinds that are told apart. Kinds are names that user code makes up.
+const PLACES_MAX: usize = 256;
+
+/// A failure, as the log names it.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// The agent.
+    pub agent: String,
+    /// The operation.
+    pub operation: String,
+    /// The exception's type.
+    pub kind: String,
+    /// The place in the spec.
+    pub at: String,
+    /// The exception's text.
+    pub message: String,
+    /// Where the failed events stand.
+    pub events: Span,
+    /// What becomes of them, in words.
+    pub verdict: String,
+}
+
+/// The events of a failure: all of a batch stand in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    topic: TopicName,
+    partition: i32,
+    first: i64,
+    /// The last offset, where all from the first on belong to it.
+    last: Option<i64>,
+    count: usize,
+}
+
+impl Span {
+    /// One event.
+    pub fn of(event: &Event) -> Span {
+        Span { topic: event.topic.clone(), partition: event.partition, first: event.offset, last: None, count: 1 }
+    }
+
+    /// All events of a unit.
+    pub fn of_unit(unit: &Unit) -> Span {
+        let (first, count) = (&unit.events()[0], unit.events().len());
+        let follows = |(at, event): (i64, &std::rc::Rc<Event>)| {
+            (&event.topic, event.partition, event.offset) == (&first.topic, first.partition, at)
+        };
+        let is_whole = (first.offset..).zip(unit.events()).all(follows);
+        let last = (count > 1 && is_whole).then(|| first.offset + count as i64 - 1);
+        Span { last, count, ..Span::of(first) }
+    }
+
+    /// The number of events, where the offsets do not say it.
+    fn events(&self) -> Option<usize> {
+        (self.count > 1 && self.last.is_none()).then_some(self.count)
+    }
+}
+
+/// What is told apart: the place in the code, and the kind.
+type Place = (String, String, String, String);
+
+/// Failures like one that was logged.
+#[derive(Debug)]
+struct Flow {
+    due: Duration,
+    count: u64,
+    last: Failed,
+}
+
+/// Decides which failures are logged.
+#[derive(Debug, Default)]
+pub struct Flood {
+    flows: BTreeMap<Place, Flow>,
+}
+
+impl Flood {
+    /// Logs a failure in full, or counts it. `traceback` is only asked for where it is logged.
+    pub fn log(&mut self, now: Duration, failed: Failed, traceback: impl FnOnce() -> Option<String>) {
+        if let Some(first) = self.note(now, failed) {
+            first.log(traceback());
+        }
+    }
+
+    /// The failure, where it is the first of its kind.
+    fn note(&mut self, now: Duration, failed: Failed) -> Option<Failed> {
+        self.tell(now);
+        let mut place = (failed.agent.clone(), failed.operation.clone(), failed.kind.clone(), failed.at.clone());
+        if self.flows.len() >= PLACES_MAX && !self.flows.contains_key(&place) {
+            // All further kinds of the operation are one.
+            (place.2, place.3) = (String::new(), String::new());
+        }
+        match self.flows.get_mut(&place) {
+            Some(flow) => {
+                flow.count += failed.events.count as u64;
+                flow.last = failed;
+                None
+            }
+            None => {
+                self.flows.insert(place, Flow { due: now + EVERY, count: 0, last: failed.clone() });
+                Some(failed)
+            }
+        }
+    }
+
+    /// Writes the lines that are due. A place that has not failed for an interval is forgotten: its next failure
+    /// is told in full.
+    pub fn tell(&mut self, now: Duration) {
+        self.flows.retain(|_, flow| {
+            if now < flow.due {
+                return true;
+            }
+            flow.tell();
+            let goes_on = flow.count > 0;
+            (flow.count, flow.due) = (0, now + EVERY);
+            goes_on
+        });
+    }
+
+    /// Writes what has been counted so far: the worker ends.
+    pub fn tell_all(&mut self) {
+        self.flows.values().for_each(Flow::tell);
+        self.flows.clear();
+    }
+
+    /// When the next line is due.
+    pub fn due(&self) -> Option<Duration> {
+        self.flows.values().filter(|flow| flow.count > 0).map(|flow| flow.due).min()
+    }
+}
+
+impl Drop for Flood {
+    /// Whatever ends the worker, what was counted is told.
+    fn drop(&mut self) {
+        self.tell_all();
+    }
+}
+
+impl Flow {
+    fn tell(&self) {
+        if self.count == 0 {
+            return;
+        }
+        let Failed { agent, operation, kind, at, message, events, .. } = &self.last;
+        let Span { topic, partition, first, last, .. } = events;
+        warn!(
+            agent,
+            operation,
+            %topic,
+            partition,
+            offset = last.unwrap_or(*first),
+            kind,
+            error = cut(message, MESSAGE_CHARACTERS_MAX),
+            at,
+            count = self.count,
+            "more failed like this, this one last",
+        );
+    }
+}
+
+impl Failed {
+    fn log(&self, traceback: Option<String>) {
+        let Span { topic, partition, first, last, .. } = &self.events;
+        warn!(
+            agent = self.agent,
+            operation = self.operation,
+            %topic,
+            partition,
+            offset = first,
+            last,
+            kind = self.kind,
+            error = cut(&self.message, MESSAGE_CHARACTERS_MAX),
+            at = self.at,
+            events = self.events.events(),
+            traceback = traceback.map(display),
+            "{}",
+            self.verdict,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: &str, offset: i64) -> Failed {
+        let text = |text: &str| text.to_owned();
+        let events = Span { topic: "in".into(), partition: 0, first: offset, last: None, count: 1 };
+        let (agent, operation, at) = (text("a"), text("o"), text("f:1"));
+        Failed { agent, operation, kind: text(kind), at, message: text("m"), events, verdict: text("failed") }
+    }
+
+    #[test]
+    fn the_first_of_a_kind_is_told_in_full_and_the_others_counted() {
+        let (mut flood, second) = (Flood::default(), Duration::from_secs(1));
+        assert!(flood.note(second, failed("KeyError", 0)).is_some());
+        assert_eq!(flood.due(), None, "nothing is held back");
+        for offset in 1..300 {
+            assert!(flood.note(2 * second, failed("KeyError", offset)).is_none());
+        }
+        assert!(flood.note(2 * second, failed("ValueError", 7)).is_some());
+        assert_eq!(flood.due(), Some(11 * second));
+        let flow = flood.flows.values().next().expect("it is known");
+        assert_eq!((flow.count, flow.last.events.first), (299, 299));
+        flood.tell(11 * second);
+        assert!(flood.note(12 * second, failed("KeyError", 400)).is_none(), "it goes on");
+        flood.tell(21 * second);
+        flood.tell(31 * second);
+        assert!(flood.flows.is_empty(), "an interval without a failure");
+        assert!(flood.note(32 * second, failed("KeyError", 500)).is_some());
+    }
+
+    #[test]
+    fn kinds_that_user_code_makes_up_are_bounded() {
+        let mut flood = Flood::default();
+        let told = (0..10_000).filter(|n| flood.note(Duration::ZERO, failed(&format!("E{n}"), *n)).is_some()).count();
+        assert_eq!((told, flood.flows.len()), (PLACES_MAX + 1, PLACES_MAX + 1));
+    }
+}
