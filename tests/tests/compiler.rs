@@ -502,7 +502,7 @@ fn settings_are_those_that_the_executor_knows() {
         ("onError: deadLetter", "K0407 the dead letter topic is not named"),
         (
             "onError: '{\"action\": \"retry\", \"attempts\": 0}'",
-            "K0411 \"onError.attempts\" must be a whole number from 1 on",
+            "K0411 \"onError.attempts\" must be a whole number from 1 to 4294967295, found 0",
         ),
         ("commitInterval: 1 sec", "K0105 \"1 sec\" is not a duration"),
         ("stallAfter: 0s", "K0411 \"stallAfter\" must be longer than 0"),
@@ -519,7 +519,9 @@ fn settings_are_those_that_the_executor_knows() {
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), [expected]);
     }
-    for setting in ["onError: retry", "commitInterval: 50ms", "from: 1764000000000", "guarantee: at-least-once"] {
+    for setting in
+        ["onError: retry", "commitInterval: 50ms", "timeout: 1.5m", "from: 1764000000000", "guarantee: at-least-once"]
+    {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), Vec::<String>::new(), "{setting}");
     }
 }

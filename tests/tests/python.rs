@@ -388,6 +388,20 @@ fn lines_are_right_where_blocks_begin_with_empty_lines() {
     }
 }
 
+#[test]
+fn a_block_in_quotes_may_have_many_lines() {
+    let text = Spec { map: "BLOCK", ..Spec::default() }.text();
+    let (start, rest) = text.split_once("python: |\n            BLOCK\n").expect("the block is there");
+    let text = format!(
+        "{start}python: \"def f(v):\\n    def half(x):\\n        return (x //\\n 2)\\n    return half(v)\"\n{rest}"
+    );
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = folder.path().join("agent.yaml").display().to_string();
+    std::fs::write(&path, text).expect("a spec can be written");
+    let ran = kaspr_tests::program::run("kaspr-exec", &["run", &path, "--local", "--quiet", "--input", "in=-"], "6\n");
+    assert!(kaspr_tests::program::stdout(&ran).contains("\"value\":3"), "{}", stderr(&ran));
+}
+
 // ---- The loop ----
 
 #[test]

@@ -1,6 +1,6 @@
 //! Settings in a `KasprApp`'s config: names and values as kaspr-exec takes them at its start.
 
-use kaspr_ir::plan::Codec;
+use kaspr_ir::plan::{Codec, OnError, PolicyFault};
 
 use super::Checker;
 use crate::ast::{self, Text};
@@ -43,7 +43,6 @@ const SETTINGS: [(&str, Kind); 13] = [
     ("stateDir", Kind::Text),
     ("stallAfter", Kind::Time),
 ];
-const ACTIONS: [&str; 4] = ["skip", "retry", "deadLetter", "halt"];
 
 /// Names of all settings.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -66,12 +65,6 @@ impl Checker<'_> {
                 None => self.unknown_setting(name),
             }
         }
-        if get(apps, "onError") == Some("deadLetter") && get(apps, "deadLetterTopic").is_none() {
-            let value = apps[0].config.iter().find(|(name, _)| name.value == "onError").map(|(_, value)| value);
-            let at = value.expect("it was found").at.clone();
-            let fault = Diagnostic::new(Code::K0407, "the dead letter topic is not named", at);
-            self.fault(fault.hint("name it: deadLetterTopic, beside onError"));
-        }
     }
 
     fn unknown_setting(&mut self, name: &Text) {
@@ -88,17 +81,15 @@ impl Checker<'_> {
         match kind {
             Kind::Text => {}
             Kind::Duration | Kind::Time => {
-                if self.whole_duration(value) == Some(0) && kind == Kind::Time {
+                if self.duration(value) == Some(0) && kind == Kind::Time {
                     let message = format!("\"{name}\" must be longer than 0");
                     self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
                 }
             }
             Kind::Timeout => {
-                if self.whole_duration(value).is_some() {
-                    self.timeout(&Some(value.clone()));
-                }
+                self.timeout(&Some(value.clone()));
             }
-            Kind::Topic => self.check_topic_name(&value.value, &value.at),
+            Kind::Topic => self.check_written_topic(&value.value, &value.at),
             Kind::Policy => self.check_policy_text(name, value),
             Kind::OneOf(known) if known.contains(&value.value.as_str()) => {}
             Kind::OneOf(known) => {
@@ -116,63 +107,26 @@ impl Checker<'_> {
         }
     }
 
-    /// A duration as settings write it: in whole numbers.
-    fn whole_duration(&mut self, value: &Text) -> Option<u64> {
-        let ms = self.duration(value)?;
-        if value.value.contains('.') || value.value.trim() != value.value {
-            let message = format!("\"{}\" is not a duration that a setting can have", value.value);
-            let fault = Diagnostic::new(Code::K0105, message, value.at.clone());
-            self.fault(fault.hint("in settings it is a whole number and one of ms, s, m, h, d: for example 1500ms"));
-            return None;
-        }
-        Some(ms)
-    }
-
-    /// An action's name, or the mapping as JSON.
+    /// An action's name, or the mapping as JSON, as kaspr-exec reads it.
     fn check_policy_text(&mut self, name: &str, value: &Text) {
-        if !value.value.trim_start().starts_with('{') {
-            self.check_action(name, value, &value.value, &ACTIONS);
-            return;
-        }
-        let policy: serde_json::Value = match serde_json::from_str(&value.value) {
+        let policy = match OnError::from_setting(&value.value) {
             Ok(policy) => policy,
-            Err(error) => {
-                let message = format!("\"{name}\" begins as JSON and is none: {error}");
-                return self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
+            Err(PolicyFault { path, needed, found, allowed }) => {
+                let is_action = allowed.contains(&"skip");
+                let path = path.strip_suffix(".action").unwrap_or(&path);
+                let message = format!("\"{name}{path}\" must be {needed}, found {found}");
+                let code = if is_action { Code::K0406 } else { Code::K0411 };
+                let fault = Diagnostic::new(code, message, value.at.clone());
+                return self.fault(fault.near(found.trim_matches('"'), allowed.iter().copied()));
             }
         };
-        let text = |field: &str| policy.get(field).and_then(serde_json::Value::as_str);
-        let Some(action) = text("action") else {
-            let message = format!("\"{name}\" names no action");
-            let fault = Diagnostic::new(Code::K0411, message, value.at.clone());
-            return self.fault(fault.hint("{\"action\": …}: skip, retry, deadLetter or halt"));
-        };
-        self.check_action(name, value, action, &ACTIONS);
-        if action == "retry" && policy.get("then").is_some() {
-            self.check_action(
-                &format!("{name}.then"),
-                value,
-                text("then").unwrap_or_default(),
-                &["skip", "deadLetter", "halt"],
-            );
-        }
-        for field in ["initial", "max"] {
-            let wait = policy.get("backoff").and_then(|backoff| backoff.get(field)).and_then(serde_json::Value::as_str);
-            if let Some(wait) = wait {
-                self.whole_duration(&Text { value: wait.to_owned(), at: value.at.clone() });
+        match policy.last_resort() {
+            OnError::DeadLetter { topic: Some(topic) } => self.check_written_topic(topic, &value.at),
+            OnError::DeadLetter { topic: None } if !self.names_dead_letters => {
+                let fault = Diagnostic::new(Code::K0407, "the dead letter topic is not named", value.at.clone());
+                self.fault(fault.hint("name it: deadLetterTopic, beside onError"));
             }
-        }
-        if policy.get("attempts").is_some_and(|attempts| attempts.as_u64().is_none_or(|attempts| attempts == 0)) {
-            let message = format!("\"{name}.attempts\" must be a whole number from 1 on");
-            self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
-        }
-    }
-
-    fn check_action(&mut self, name: &str, value: &Text, action: &str, allowed: &[&str]) {
-        if !allowed.contains(&action) {
-            let message = format!("\"{name}\" must be one of {}, found \"{action}\"", allowed.join(", "));
-            let fault = Diagnostic::new(Code::K0406, message, value.at.clone());
-            self.fault(fault.near(action, allowed.iter().copied()));
+            _ => {}
         }
     }
 

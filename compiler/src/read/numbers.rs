@@ -1,5 +1,7 @@
 //! Numbers of specs: what each may be, and what is said of one that it may not be.
 
+use kaspr_ir::plan::Backoff;
+
 use crate::diagnostics::{Code, Diagnostic};
 use crate::yaml::{Kind, Node, Style};
 
@@ -31,9 +33,9 @@ pub const TAKE: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0104);
 /// All tries of an event together.
 pub const ATTEMPTS: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0003);
 /// Factor by which each wait grows: a back-off does not shrink.
-pub const FACTOR: (f64, f64) = (1.0, 1000.0);
+pub const FACTOR: (f64, f64) = Backoff::FACTOR;
 /// The share of a wait that is left to chance.
-pub const JITTER: (f64, f64) = (0.0, 1.0);
+pub const JITTER: (f64, f64) = Backoff::JITTER;
 
 /// A plain scalar's text as Rust reads numbers.
 fn digits(node: &Node) -> Option<String> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kaspr_ir::plan::{Backoff, OnError, Plan};
+use kaspr_ir::plan::{OnError, Plan};
 
 use crate::config::{CALL_MAX, Config, From, Guarantee};
 
@@ -129,6 +129,8 @@ impl Settings {
                 .or_else(|| variable(&format!("KASPR_{}", setting.variable)))
                 .or_else(|| variable(&format!("K_{}", setting.variable)))
                 .or_else(from_app)
+                // What is set to nothing is not set.
+                .filter(|value| !value.is_empty())
                 .unwrap_or_else(|| setting.default.to_owned());
             if !value.is_empty() {
                 values.insert(setting.name, value);
@@ -162,7 +164,8 @@ impl Settings {
         };
         config.dead_letter_topic = self.get("deadLetterTopic").map(str::to_owned);
         if let Some(text) = self.get("onError") {
-            config.on_error = on_error(text).map_err(|why| error("onError", text, &why))?;
+            config.on_error =
+                OnError::from_setting(text).map_err(|fault| error("onError", text, &fault.to_string()))?;
         }
         if let Some(text) = self.get("timeout") {
             let timeout = duration(text).filter(|timeout| !timeout.is_zero() && *timeout <= CALL_MAX);
@@ -220,50 +223,6 @@ fn snake(name: &str) -> String {
     text
 }
 
-/// An action's name, or the mapping as JSON.
-fn on_error(text: &str) -> Result<OnError, String> {
-    let value: serde_json::Value = match text.trim_start().starts_with('{') {
-        true => serde_json::from_str(text).map_err(|error| error.to_string())?,
-        false => serde_json::json!({ "action": text }),
-    };
-    policy(&value, "action")
-}
-
-fn policy(value: &serde_json::Value, field: &str) -> Result<OnError, String> {
-    let topic = value.get("topic").and_then(serde_json::Value::as_str).map(str::to_owned);
-    match value.get(field).and_then(serde_json::Value::as_str) {
-        Some("skip") => Ok(OnError::Skip),
-        Some("halt") => Ok(OnError::Halt),
-        Some("deadLetter") => Ok(OnError::DeadLetter { topic }),
-        Some("retry") if field == "action" => {
-            let backoff = value.get("backoff");
-            let ms = |name: &str, default: u64| -> Result<u64, String> {
-                let Some(text) = backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_str) else {
-                    return Ok(default);
-                };
-                kaspr_ir::duration::parse(text).ok_or(format!("\"backoff.{name}\" is no duration"))
-            };
-            let number = |name: &str, default: f64| {
-                backoff.and_then(|b| b.get(name)).and_then(serde_json::Value::as_f64).unwrap_or(default)
-            };
-            let attempts = value.get("attempts").and_then(serde_json::Value::as_u64).map(|tries| tries.max(1));
-            let default = Backoff::default();
-            Ok(OnError::Retry {
-                attempts: attempts.map_or(OnError::ATTEMPTS, |tries| u32::try_from(tries).unwrap_or(u32::MAX)),
-                backoff: Backoff {
-                    initial_ms: ms("initial", default.initial_ms)?,
-                    max_ms: ms("max", default.max_ms)?,
-                    factor: number("factor", default.factor),
-                    jitter: number("jitter", default.jitter),
-                },
-                then: Box::new(if value.get("then").is_some() { policy(value, "then")? } else { OnError::Skip }),
-            })
-        }
-        Some(other) => Err(format!("\"{other}\" is none of skip, retry, deadLetter, halt")),
-        None => Err("it names no action: skip, retry, deadLetter or halt".to_owned()),
-    }
-}
-
 fn from(text: &str) -> Option<From> {
     match text {
         "earliest" => Some(From::Earliest),
@@ -275,31 +234,4 @@ fn from(text: &str) -> Option<From> {
 /// A duration as users write it.
 pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn policies_are_names_or_mappings() {
-        assert_eq!(on_error("halt"), Ok(OnError::Halt));
-        assert_eq!(
-            on_error(r#"{"action": "deadLetter", "topic": "t"}"#),
-            Ok(OnError::DeadLetter { topic: Some("t".into()) })
-        );
-        let retry = on_error(r#"{"action":"retry","attempts":5,"backoff":{"initial":"10ms"},"then":"halt"}"#);
-        let Ok(OnError::Retry { attempts: 5, backoff, then }) = retry else { panic!("{retry:?}") };
-        assert_eq!((backoff.initial_ms, *then), (10, OnError::Halt));
-        assert!(on_error("ignore").is_err() && on_error("{}").is_err());
-    }
-
-    #[test]
-    fn retry_is_what_a_spec_means_by_it() {
-        let then = Box::new(OnError::Skip);
-        let retry = OnError::Retry { attempts: OnError::ATTEMPTS, backoff: Backoff::default(), then };
-        assert_eq!(on_error("retry"), Ok(retry));
-        let longer = on_error(r#"{"action":"retry","backoff":{"max":"1.5m"}}"#);
-        let Ok(OnError::Retry { backoff: Backoff { max_ms: 90_000, .. }, .. }) = longer else { panic!("{longer:?}") };
-    }
 }

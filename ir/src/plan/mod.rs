@@ -12,6 +12,7 @@ mod place;
 mod policy;
 mod reader;
 mod seal;
+mod setting;
 mod table;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use place::{LineMap, Place};
 pub use policy::{Backoff, CALL_MS_MAX, Defaults, OnError, Policies, Policy};
 pub use reader::{Assignor, BatchScope, BatchWindow, Part, Reader, Topics, Track};
 pub use seal::PlanError;
+pub use setting::PolicyFault;
 pub use table::{RelativeTo, Table, TableParameter, TableWindow};
 
 /// The version of the plan's shape. The executor refuses every other.

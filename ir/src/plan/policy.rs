@@ -75,6 +75,13 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
+impl Backoff {
+    /// What a factor may be: a back-off does not shrink.
+    pub const FACTOR: (f64, f64) = (1.0, 1000.0);
+    /// What the share of a wait that is left to chance may be.
+    pub const JITTER: (f64, f64) = (0.0, 1.0);
+}
+
 impl Default for Backoff {
     fn default() -> Backoff {
         Backoff { initial_ms: 1000, max_ms: 60_000, factor: 2.0, jitter: 0.2 }

@@ -307,6 +307,10 @@ def place(tree, lines):
             line = getattr(node, name, None)
             if line is not None:
                 setattr(node, name, lines[min(line - 1, last)])
+        # Lines of a text in quotes may all stand in one line of the YAML, where columns go on counting from
+        # each line's own start: an end before its start is refused by the compiler.
+        if getattr(node, "end_lineno", None) is not None and node.lineno == node.end_lineno:
+            node.end_col_offset = max(node.col_offset, node.end_col_offset)
     return tree
 
 

@@ -1,0 +1,191 @@
+//! The setting `onError` as text: read here for the compiler, which checks it, and for the executor.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::{Backoff, OnError};
+use crate::duration;
+
+const ACTIONS: &[&str] = &["skip", "retry", "deadLetter", "halt"];
+const LAST_ACTIONS: &[&str] = &["skip", "deadLetter", "halt"];
+const FIELDS: &[&str] = &["action", "topic", "attempts", "backoff", "then"];
+const WAITS: &[&str] = &["initial", "max", "factor", "jitter"];
+
+/// A policy's text that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFault {
+    /// The field, as `.backoff.max`; empty: the whole.
+    pub path: String,
+    /// What the field may be.
+    pub needed: String,
+    /// What it is.
+    pub found: String,
+    /// The words that it may be, where it may be a few words.
+    pub allowed: &'static [&'static str],
+}
+
+impl fmt::Display for PolicyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.strip_prefix('.') {
+            Some(path) => write!(f, "\"{path}\" must be {}, found {}", self.needed, self.found),
+            None => write!(f, "it must be {}, found {}", self.needed, self.found),
+        }
+    }
+}
+
+impl std::error::Error for PolicyFault {}
+
+impl OnError {
+    /// Reads an action's name, or the mapping as JSON. It accepts what `onError` in a spec may be.
+    ///
+    /// # Errors
+    /// Says which field may not be so.
+    pub fn from_setting(text: &str) -> Result<OnError, PolicyFault> {
+        if !text.trim_start().starts_with('{') {
+            return of(&[("action".to_owned(), Value::from(text))].into_iter().collect(), "");
+        }
+        let fault = |found: String| fault("", "the name of an action, or a mapping as JSON", found, &[]);
+        let value: Value = serde_json::from_str(text).map_err(|error| fault(format!("no JSON: {error}")))?;
+        of(value.as_object().ok_or_else(|| fault(value.to_string()))?, ".action")
+    }
+}
+
+fn fault(path: &str, needed: &str, found: String, allowed: &'static [&'static str]) -> PolicyFault {
+    PolicyFault { path: path.to_owned(), needed: needed.to_owned(), found, allowed }
+}
+
+/// What is found, as people read it.
+fn found(value: Option<&Value>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), Value::to_string)
+}
+
+/// `at` is the path of the action.
+fn of(map: &Map<String, Value>, at: &str) -> Result<OnError, PolicyFault> {
+    only(map, FIELDS, "")?;
+    match word(map.get("action"), ACTIONS, at)? {
+        "retry" => retry(map),
+        action => last(map, action),
+    }
+}
+
+/// A policy that tries no more.
+fn last(map: &Map<String, Value>, action: &str) -> Result<OnError, PolicyFault> {
+    let topic = match map.get("topic") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(topic)) => Some(topic.clone()),
+        other => return Err(fault(".topic", "a text", found(other), &[])),
+    };
+    Ok(match action {
+        "halt" => OnError::Halt,
+        "deadLetter" => OnError::DeadLetter { topic },
+        _ => OnError::Skip,
+    })
+}
+
+fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
+    let attempts = match map.get("attempts") {
+        None => OnError::ATTEMPTS,
+        Some(value) => {
+            let attempts = value.as_u64().and_then(|attempts| u32::try_from(attempts).ok()).filter(|tries| *tries > 0);
+            let needed = format!("a whole number from 1 to {}", u32::MAX);
+            attempts.ok_or_else(|| fault(".attempts", &needed, value.to_string(), &[]))?
+        }
+    };
+    let none = Map::new();
+    let waits = match map.get("backoff") {
+        None => &none,
+        Some(value) => value.as_object().ok_or_else(|| fault(".backoff", "a mapping", value.to_string(), &[]))?,
+    };
+    only(waits, WAITS, ".backoff")?;
+    let default = Backoff::default();
+    let then = match map.get("then") {
+        None => OnError::Skip,
+        then => last(map, word(then, LAST_ACTIONS, ".then")?)?,
+    };
+    Ok(OnError::Retry {
+        attempts,
+        backoff: Backoff {
+            initial_ms: wait(waits, "initial", default.initial_ms)?,
+            max_ms: wait(waits, "max", default.max_ms)?,
+            factor: number(waits, "factor", Backoff::FACTOR, default.factor)?,
+            jitter: number(waits, "jitter", Backoff::JITTER, default.jitter)?,
+        },
+        then: Box::new(then),
+    })
+}
+
+fn only(map: &Map<String, Value>, names: &'static [&'static str], path: &str) -> Result<(), PolicyFault> {
+    match map.keys().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let needed = format!("a mapping of {}", names.join(", "));
+            Err(fault(path, &needed, format!("\"{name}\""), names))
+        }
+    }
+}
+
+fn word<'a>(value: Option<&'a Value>, words: &'static [&'static str], path: &str) -> Result<&'a str, PolicyFault> {
+    let word = value.and_then(Value::as_str).filter(|word| words.contains(word));
+    word.ok_or_else(|| fault(path, &format!("one of {}", words.join(", ")), found(value), words))
+}
+
+fn wait(waits: &Map<String, Value>, name: &str, default: u64) -> Result<u64, PolicyFault> {
+    let Some(value) = waits.get(name) else { return Ok(default) };
+    let ms = value.as_str().and_then(duration::parse);
+    ms.ok_or_else(|| fault(&format!(".backoff.{name}"), "a duration, for example 5s", value.to_string(), &[]))
+}
+
+fn number(waits: &Map<String, Value>, name: &str, (min, max): (f64, f64), default: f64) -> Result<f64, PolicyFault> {
+    let Some(value) = waits.get(name) else { return Ok(default) };
+    let number = value.as_f64().filter(|number| (min..=max).contains(number));
+    let needed = format!("a number from {min} to {max}");
+    number.ok_or_else(|| fault(&format!(".backoff.{name}"), &needed, value.to_string(), &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_names_or_mappings() {
+        assert_eq!(OnError::from_setting("halt"), Ok(OnError::Halt));
+        let letter = OnError::from_setting(r#"{"action": "deadLetter", "topic": "t"}"#);
+        assert_eq!(letter, Ok(OnError::DeadLetter { topic: Some("t".into()) }));
+        let retry = r#"{"action":"retry","attempts":5,"backoff":{"initial":"10ms","max":"1.5m"},"then":"halt"}"#;
+        let retry = OnError::from_setting(retry);
+        let Ok(OnError::Retry { attempts: 5, backoff, then }) = retry else { panic!("{retry:?}") };
+        assert_eq!((backoff.initial_ms, backoff.max_ms, *then), (10, 90_000, OnError::Halt));
+    }
+
+    #[test]
+    fn retry_is_what_a_spec_means_by_it() {
+        let then = Box::new(OnError::Skip);
+        let retry = OnError::Retry { attempts: OnError::ATTEMPTS, backoff: Backoff::default(), then };
+        assert_eq!(OnError::from_setting("retry"), Ok(retry));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let retry = |rest: &str| format!(r#"{{"action": "retry", {rest}}}"#);
+        for (text, words) in [
+            ("ignore".to_owned(), "it must be one of skip, retry, deadLetter, halt, found \"ignore\""),
+            ("{}".to_owned(), "\"action\" must be one of skip, retry, deadLetter, halt, found nothing"),
+            (retry(r#""attempts": 0"#), "\"attempts\" must be a whole number from 1 to 4294967295, found 0"),
+            (retry(r#""attempts": "3""#), "\"attempts\" must be a whole number from 1 to 4294967295, found \"3\""),
+            (retry(r#""backoff": {"max": 5}"#), "\"backoff.max\" must be a duration, for example 5s, found 5"),
+            (retry(r#""backoff": {"factor": 0.5}"#), "\"backoff.factor\" must be a number from 1 to 1000, found 0.5"),
+            (retry(r#""then": "retry""#), "\"then\" must be one of skip, deadLetter, halt, found \"retry\""),
+            (
+                retry(r#""atempts": 3"#),
+                "it must be a mapping of action, topic, attempts, backoff, then, found \"atempts\"",
+            ),
+        ] {
+            assert_eq!(
+                OnError::from_setting(&text).map_err(|fault| fault.to_string()),
+                Err(words.to_owned()),
+                "{text}"
+            );
+        }
+    }
+}
