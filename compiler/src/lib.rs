@@ -29,7 +29,7 @@ pub use check::settings::names as setting_names;
 pub use diagnostics::{Diagnostic, Severity, render};
 pub use options::{Options, Target};
 pub use source::SourceFile;
-pub use yaml::{data, rewrite};
+pub use yaml::{data, places, rewrite};
 
 use ast::Ast;
 use diagnostics::{Code, Sink, allow};

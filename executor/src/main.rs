@@ -13,7 +13,7 @@ use kaspr_exec::cli::{
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
-use kaspr_exec::run::testing::{Put, Suite};
+use kaspr_exec::run::testing::{Known, Put, Suite, SuiteFault, faults};
 use kaspr_ir::plan::Plan;
 
 fn main() {
@@ -49,9 +49,6 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     let (plan, settings) = prepare(arguments)?;
     if arguments.local {
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
-        let nearest = |name: &str, names: &[String]| {
-            kasprc::diagnostics::nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
-        };
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
     }
     needs_servers(&settings)?;
@@ -73,10 +70,10 @@ fn test(arguments: &TestArguments) -> Result<(), Stop> {
         let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
         let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
         can_run(&plan, &settings)?;
-        let suite = suite(&tests_of(&folder)?)?;
+        let suite = suite(&tests_of(&folder)?, &known(&plan, &settings)?, &folder)?;
         tested.push(Tested { folder, plan, settings, suite });
     }
-    run_tests(&tested, arguments, &save)
+    run_tests(&tested, arguments, &save, &line)
 }
 
 /// The file of a folder's tests.
@@ -87,9 +84,35 @@ fn tests_of(folder: &Path) -> Result<kasprc::SourceFile, Stop> {
     Ok(kasprc::SourceFile { name: path.display().to_string(), bytes })
 }
 
-fn suite(file: &kasprc::SourceFile) -> Result<Suite, Stop> {
+/// What tests of the plan may name.
+fn known(plan: &Plan, settings: &Settings) -> Result<Known, Stop> {
+    let config = settings.config(plan, 0).map_err(Stop::refused)?;
+    Ok(Known::of(plan, &config.policies(plan)))
+}
+
+/// The tests of a file that has no fault.
+fn suite(file: &kasprc::SourceFile, known: &Known, folder: &Path) -> Result<Suite, Stop> {
     let json = kasprc::data::to_json(file).map_err(|faults| Stop(REFUSED, faults))?;
+    let found = faults(&json, known, folder, &nearest).into_iter().map(finding).collect::<Vec<_>>();
+    if !found.is_empty() {
+        let drawn = kasprc::places::draw(file, &found, has_colours(&std::io::stderr()));
+        return Err(Stop(REFUSED, drawn));
+    }
     Suite::from_json(&json).map_err(|why| Stop::refused(format!("{}: {why}", file.name)))
+}
+
+fn finding(fault: SuiteFault) -> kasprc::places::Finding {
+    let SuiteFault { pointer, of_name, message, hints } = fault;
+    kasprc::places::Finding { pointer, of_name, message, hints }
+}
+
+/// The nearest name, where one is near enough to be meant.
+fn nearest(name: &str, names: &[String]) -> Option<String> {
+    kasprc::diagnostics::nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+fn line(app: &Tested, pointer: &str) -> Option<u32> {
+    tests_of(&app.folder).ok().map(|file| kasprc::places::line(&file, pointer))
 }
 
 fn save(app: &Tested, puts: &[Put]) -> Result<(), String> {

@@ -341,11 +341,127 @@ fn users_tests_are_played() {
             1,
             "failure 1:\n       expected {\"kind\":\"KeyError\"}\n       came     no failure\n",
         ),
-        ("{topic: {}}", 2, "unknown field `topic`"),
+        ("{topic: {}}", 2, "error: unknown field \"topic\""),
+        (
+            "{topics: {in-out: [{value: {n: 2}}, {value: null}]}}",
+            1,
+            "expected {\"value\":null}\n       came     nothing more\n     --> ",
+        ),
     ] {
         let (status, said) = test(expect);
         assert!(status == Some(code) && said.contains(part), "{expect}: {status:?}\n{said}");
     }
+}
+
+/// Gives what `kaspr-exec test` says of tests of the agent `adds`, the folder's name left out.
+fn said_of_tests(spec: &str, tests: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    std::fs::write(folder.path().join("agent.yaml"), spec).expect("a spec can be written");
+    std::fs::write(folder.path().join("tests.yaml"), tests).expect("tests can be written");
+    let path = folder.path().display().to_string();
+    let output = run("kaspr-exec", &["test", &path], "");
+    (output.status.code(), (stdout(&output) + &stderr(&output)).replace(&path, "."))
+}
+
+#[test]
+fn what_no_test_can_mean_is_a_fault_at_its_line() {
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {name: sessions}\n";
+    let spec = agent("adds", "readings", "", "def step(value):\n    return value\n") + table;
+    let of = |rest: &str| said_of_tests(&spec, &format!("tests:\n  - name: one\n{rest}"));
+    for (rest, line, words, help) in [
+        (
+            "    events: [{topic: readigns, value: 1}]\n    expect: {failures: []}\n",
+            3,
+            "no agent reads the topic \"readigns\"",
+            "did you mean \"readings\"?",
+        ),
+        (
+            "    expect:\n      topics: {reading-out: []}\n",
+            4,
+            "the app has no topic \"reading-out\"",
+            "did you mean \"readings-out\"?",
+        ),
+        (
+            "    expect:\n      tables: {sesions: {}}\n",
+            4,
+            "the app has no table \"sesions\"",
+            "did you mean \"sessions\"?",
+        ),
+        (
+            "    tables: {other-name: {}}\n    expect: {failures: []}\n",
+            3,
+            "the app has no table \"other-name\"",
+            "there are: sessions",
+        ),
+        (
+            "    expect:\n      failures:\n        - {agent: ads}\n",
+            5,
+            "the app has no agent \"ads\"",
+            "did you mean \"adds\"?",
+        ),
+        (
+            "    expect:\n      failures:\n        - {agent: adds,\n           operation: stepp}\n",
+            6,
+            "the agent \"adds\" has no operation \"stepp\" that can fail",
+            "did you mean \"step\"?",
+        ),
+        ("    expect:\n      failures: [{knd: KeyError}]\n", 4, "unknown field \"knd\"", "did you mean \"kind\"?"),
+        (
+            "    expect:\n      topics: {readings-out: [{vaule: 1}]}\n",
+            4,
+            "unknown field \"vaule\"",
+            "did you mean \"value\"?",
+        ),
+        (
+            "    events: [{topic: readings, vaule: 1}]\n    expect: {failures: []}\n",
+            3,
+            "unknown field \"vaule\"",
+            "did you mean \"value\"?",
+        ),
+        (
+            "    events: [{topic: readings, at: 5 sec}]\n    expect: {failures: []}\n",
+            3,
+            "\"at\" is \"5 sec\": a duration is a number and one of ms, s, m, h, d",
+            "",
+        ),
+        ("    events: {file: none.jsonl}\n    expect: {failures: []}\n", 3, "cannot read \"none.jsonl\"", ""),
+        (
+            "    events: [{topic: readings, value: 1}]\n",
+            2,
+            "the test expects nothing: it can never fail",
+            "name what must come",
+        ),
+        ("    expect: {topics: {}}\n", 3, "the test expects nothing: it can never fail", "name what must come"),
+        ("    expcet: {failures: []}\n", 3, "unknown field \"expcet\"", "did you mean \"expect\"?"),
+    ] {
+        let (status, said) = of(rest);
+        assert_eq!(status, Some(2), "{rest}{said}");
+        assert!(said.contains(&format!("error: {words}")) && said.contains(help), "{rest}{said}");
+        assert!(said.contains(&format!("--> ./tests.yaml:{line}:")), "{rest}{said}");
+    }
+}
+
+#[test]
+fn a_tombstone_is_not_null() {
+    let spec = agent("adds", "in", "", "def step(value):\n    return value\n")
+        .replace("{name: in-out}", "{name: in-out, valueSerializer: raw}");
+    assert!(spec.contains("raw"), "{spec}");
+    let of = |expect: &str| {
+        let events = "[{topic: in, key: k, tombstone: true}, {topic: in, value: null}, {topic: in, value: '5'}]";
+        let rest = "{key: null, tombstone: true}, {value: 5}";
+        said_of_tests(
+            &spec,
+            &format!(
+                "tests:\n  - name: one\n    events: {events}\n    expect:\n      topics: {{in-out: [{expect}, {rest}]}}\n"
+            ),
+        )
+    };
+    assert_eq!(of("{key: null, tombstone: true}").0, Some(0), "{}", of("{key: null, tombstone: true}").1);
+    let (status, said) = of("{value: null}");
+    let words = "record 1, value:\n       expected null\n       came     a tombstone, which is \"tombstone: true\"\n     --> ./tests.yaml:5\n";
+    assert!(status == Some(1) && said.contains(words), "{said}");
+    let (status, said) = of("{tombstone: false}");
+    assert!(status == Some(1) && said.contains("expected a value\n       came     a tombstone\n"), "{said}");
 }
 
 const TESTS: &str = "\

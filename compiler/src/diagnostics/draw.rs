@@ -62,6 +62,41 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
     group
 }
 
+/// Something to say of a file that is no spec: it has no code.
+#[derive(Clone, Debug)]
+pub struct Remark {
+    /// What is wrong.
+    pub message: String,
+    /// Its place.
+    pub at: At,
+    /// What to do.
+    pub hints: Vec<String>,
+}
+
+/// Remarks as text for people, drawn as faults of specs are, and a line that counts them.
+pub fn render_remarks(remarks: &[Remark], file: &SourceFile, colour: bool) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let text = String::from_utf8_lossy(&file.bytes);
+    let text = Text::new(&text);
+    let mut out = String::new();
+    for Remark { message, at, hints } in remarks {
+        let (window, line) = text.lines_around(std::iter::once(at.start));
+        let source = &text.text[window.clone()];
+        let within =
+            At { file: 0, start: at.start.saturating_sub(window.start), end: at.end.saturating_sub(window.start) };
+        let snippet = Snippet::source(source).line_start(line).path(&file.name);
+        let mark = AnnotationKind::Primary.span(span(&within, source));
+        let mut group = Group::with_title(Level::ERROR.primary_title(message)).element(snippet.annotation(mark));
+        for hint in hints {
+            group = group.element(Level::HELP.message(hint));
+        }
+        out.push_str(&renderer.render(&[group]));
+        out.push_str("\n\n");
+    }
+    out.push_str(&format!("{} error{}\n", remarks.len(), if remarks.len() == 1 { "" } else { "s" }));
+    out
+}
+
 /// The span on character boundaries, ending with its first line: a label is one line high.
 fn span(at: &At, source: &str) -> std::ops::Range<usize> {
     let floor = |mut byte: usize| {

@@ -8,7 +8,7 @@ mod json;
 mod near;
 
 pub use code::{Code, Page};
-pub use draw::render;
+pub use draw::{Remark, render, render_remarks};
 pub use explain::{code, explain};
 pub use json::{note_to_json, to_json};
 pub use near::{nearest, nearest_within};

@@ -2,6 +2,7 @@
 
 pub mod data;
 mod malformed;
+pub mod places;
 pub mod rewrite;
 
 use std::collections::HashMap;

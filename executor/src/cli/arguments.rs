@@ -64,7 +64,7 @@ tests.yaml, beside the specs that it tests:
         - {topic: orders, value: {item: pen}, at: 5s}
       advance: 10s                              # the clock, behind the last event
       expect:                                   # fields that are not written are not compared
-        topics: {bills: [{value: {item: lamp, total: 40}}]}
+        topics: {bills: [{value: {item: lamp, total: 40}}, {key: k, tombstone: true}]}
         tables: {prices: {lamp: 40}}
         failures: [{operation: price, kind: KeyError}]
 

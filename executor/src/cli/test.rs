@@ -12,7 +12,7 @@ use super::stop::{FAULT, Stop};
 use super::terminal::start_log;
 use crate::code::python::Interpreter;
 use crate::config::settings::Settings;
-use crate::run::testing::{Came, Case, Put, Suite, difference, play, puts};
+use crate::run::testing::{Came, Case, Difference, Put, Suite, difference, play, puts};
 
 /// The file that holds the tests of the specs beside it.
 pub const TESTS: &str = "tests.yaml";
@@ -63,8 +63,11 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
 /// Writes what came into the file of an app's tests; the error says why it cannot be written so.
 pub type Save<'a> = &'a dyn Fn(&Tested, &[Put]) -> Result<(), String>;
 
+/// The line of a place in the file of an app's tests.
+pub type Line<'a> = &'a dyn Fn(&Tested, &str) -> Option<u32>;
+
 /// Plays all tests; a fault where one fails and is not updated.
-pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>) -> Result<(), Stop> {
+pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>, line: Line<'_>) -> Result<(), Stop> {
     start_log(arguments.log_level);
     let interpreter = Interpreter::start(&arguments.python_path);
     let mut counts = Counts::default();
@@ -74,7 +77,11 @@ pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>) -
             let saved = if arguments.update { saved(app, &played, save) } else { Ok(()) };
             for played in &played {
                 let result = result(played, arguments.update, &saved);
-                tell(app, played.case, &result, arguments.format);
+                let at = played.difference.as_ref().and_then(|found| {
+                    let line = line(app, &format!("/tests/{}{}", played.number, found.pointer))?;
+                    Some(format!("{}:{line}", app.folder.join(TESTS).display()))
+                });
+                tell(app, (played.case, at), &result, arguments.format);
                 counts.count(&result);
             }
         }
@@ -122,7 +129,7 @@ struct Played<'a> {
     case: &'a Case,
     /// The error is why it could not be played.
     came: Result<Came, String>,
-    difference: Option<String>,
+    difference: Option<Difference>,
 }
 
 fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -> Vec<Played<'a>> {
@@ -132,7 +139,7 @@ fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -
         let came = run_case(interpreter, app, case);
         let difference = match &came {
             Ok(came) => difference(&case.expect, came),
-            Err(why) => Some(why.clone()),
+            Err(why) => Some(Difference { pointer: String::new(), words: why.clone() }),
         };
         Played { number, case, came, difference }
     });
@@ -167,13 +174,14 @@ fn result(played: &Played<'_>, updates: bool, saved: &Result<(), String>) -> Fou
         (None, _) => Found::Nothing,
         (Some(_), Ok(())) if updates && played.came.is_ok() => Found::Updated,
         (Some(found), Err(why)) if played.came.is_ok() => {
-            Found::Difference(format!("{found}\ncannot update {TESTS}: {why}"))
+            Found::Difference(format!("{}\ncannot update {TESTS}: {why}", found.words))
         }
-        (Some(found), _) => Found::Difference(found.clone()),
+        (Some(found), _) => Found::Difference(found.words.clone()),
     }
 }
 
-fn tell(app: &Tested, case: &Case, result: &Found, format: ResultFormat) {
+/// `at` is the line of what was expected.
+fn tell(app: &Tested, (case, at): (&Case, Option<String>), result: &Found, format: ResultFormat) {
     let folder = app.folder.display();
     let found = match result {
         Found::Difference(found) => Some(found),
@@ -182,7 +190,7 @@ fn tell(app: &Tested, case: &Case, result: &Found, format: ResultFormat) {
     if format == ResultFormat::Json {
         let result = json!({
             "folder": folder.to_string(), "name": case.name, "passed": found.is_none(),
-            "updated": matches!(result, Found::Updated), "difference": found,
+            "updated": matches!(result, Found::Updated), "difference": found, "at": at.filter(|_| found.is_some()),
         });
         return print_line(&result.to_string());
     }
@@ -203,6 +211,9 @@ fn tell(app: &Tested, case: &Case, result: &Found, format: ResultFormat) {
             _ => "0",
         };
         print_line(&format!("     {}", colour(code, line)));
+    }
+    if let Some(at) = at.filter(|_| found.is_some()) {
+        print_line(&format!("     --> {at}"));
     }
 }
 

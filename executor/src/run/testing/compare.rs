@@ -5,12 +5,23 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::faults::below;
 use super::play::Came;
 use super::suite::Expect;
+use super::update::VALUES;
 use crate::event::failure::FailureRecord;
 
+/// What differs from what a test expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The place within the test that expects it, as a JSON pointer.
+    pub pointer: String,
+    /// What was expected and what came.
+    pub words: String,
+}
+
 /// The first difference; `None`: all that is expected came, and nothing else where it is named.
-pub fn difference(expect: &Expect, came: &Came) -> Option<String> {
+pub fn difference(expect: &Expect, came: &Came) -> Option<Difference> {
     // Failures first: they say why records are missing.
     failures(&expect.failures, &came.failures)
         .or_else(|| expect.topics.iter().find_map(|(topic, records)| of_topic(topic, records, came)))
@@ -21,23 +32,27 @@ fn two(expected: impl std::fmt::Display, came: impl std::fmt::Display) -> String
     format!("  expected {expected}\n  came     {came}")
 }
 
-fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Came) -> Option<String> {
+fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Came) -> Option<Difference> {
     let none = Vec::new();
     let lines = came.topics.get(topic).unwrap_or(&none);
+    let pointer = below("/expect/topics", topic);
     for number in 0..expected.len().max(lines.len()) {
         let place = format!("topic \"{topic}\", record {}", number + 1);
+        let mut pointer = format!("{pointer}/{number}");
         let found = match (expected.get(number), lines.get(number)) {
-            (Some(expected), Some(line)) => {
-                of_record(expected, line).map(|(path, words)| format!("{place}{path}:\n{words}"))
-            }
+            (Some(expected), Some(line)) => of_record(expected, line).map(|(path, words)| {
+                let field = path.trim_start_matches(", ").split(['.', '[']).next().unwrap_or_default();
+                pointer = below(&pointer, field);
+                format!("{place}{path}:\n{words}")
+            }),
             (Some(expected), None) => {
                 let expected = serde_json::to_string(expected).unwrap_or_default();
                 Some(format!("{place}:\n{}", two(expected, "nothing more")))
             }
             (None, line) => Some(format!("{place}:\n{}", two("nothing more", line.map_or("", String::as_str)))),
         };
-        if found.is_some() {
-            return found;
+        if let Some(words) = found {
+            return Some(Difference { pointer, words });
         }
     }
     None
@@ -46,10 +61,20 @@ fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Ca
 /// The path and the words of the first field that differs. Only fields that are written count.
 pub(super) fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) -> Option<(String, String)> {
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
+    let is_tombstone = !VALUES.iter().any(|name| came.contains_key(*name));
     expected.iter().find_map(|(name, wanted)| {
         let got = came.get(name).map(|raw| raw.get());
-        if got == Some(wanted.get()) || (wanted.get() == "null" && got.is_none()) {
+        if got == Some(wanted.get()) {
             return None;
+        }
+        match name.as_str() {
+            "tombstone" if (wanted.get() == "true") == is_tombstone => return None,
+            "tombstone" if is_tombstone => return Some((String::new(), two("a value", "a tombstone"))),
+            "tombstone" => return Some((String::new(), two("a tombstone", line))),
+            name if is_tombstone && VALUES.contains(&name) => {
+                return Some((format!(", {name}"), two(wanted, "a tombstone, which is \"tombstone: true\"")));
+            }
+            _ => {}
         }
         let (wanted, got) = (json(wanted.get()), got.map(json));
         match got {
@@ -87,16 +112,18 @@ fn in_value(expected: &Value, came: &Value) -> Option<(String, String)> {
     }
 }
 
-fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Option<String> {
+fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Option<Difference> {
+    let pointer = below("/expect/tables", table);
     let got = pairs(table, came);
     let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     names.into_iter().find_map(|name| {
         let place = format!("table \"{table}\", key \"{name}\"");
-        match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
+        let words = match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
             (Some(wanted), Some(got)) => in_value(wanted, &got).map(|(path, words)| format!("{place}{path}:\n{words}")),
             (Some(wanted), None) => Some(format!("{place}:\n{}", two(wanted, "nothing"))),
             (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or_default()))),
-        }
+        };
+        words.map(|words| Difference { pointer: below(&pointer, name), words })
     })
 }
 
@@ -113,7 +140,7 @@ pub(super) fn pairs(table: &str, came: &Came) -> BTreeMap<String, Box<RawValue>>
     lines.filter_map(pair).collect()
 }
 
-fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Option<String> {
+fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Option<Difference> {
     for number in 0..expected.len().max(came.len()) {
         let place = format!("failure {}", number + 1);
         let found = match (expected.get(number), came.get(number).map(failure)) {
@@ -126,8 +153,8 @@ fn failures(expected: &[BTreeMap<String, Value>], came: &[FailureRecord]) -> Opt
             }
             (None, line) => Some(format!("{place}:\n{}", two("no failure", line.unwrap_or_default()))),
         };
-        if found.is_some() {
-            return found;
+        if let Some(words) = found {
+            return Some(Difference { pointer: format!("/expect/failures/{number}"), words });
         }
     }
     None

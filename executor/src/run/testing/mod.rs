@@ -1,11 +1,15 @@
 //! The user's own tests: `tests.yaml` beside a spec, without Kafka and in simulated time.
 
 mod compare;
+mod faults;
+mod known;
 mod play;
 mod suite;
 mod update;
 
-pub use compare::difference;
+pub use compare::{Difference, difference};
+pub use faults::{Nearest, SuiteFault, faults};
+pub use known::Known;
 pub use play::{Came, play};
 pub use suite::{Case, Expect, Suite};
 pub use update::{Put, puts};

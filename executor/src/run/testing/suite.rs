@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::update::VALUES;
 use crate::config::settings::duration;
 use crate::run::record::{self, Record};
 
@@ -72,7 +73,12 @@ impl Suite {
 impl Case {
     /// The events, in the order written; each no earlier than the one before it.
     pub fn events(&self, folder: &Path) -> Result<Vec<Timed>, String> {
-        let Some(raw) = &self.events else { return Ok(Vec::new()) };
+        Case::read(self.events.as_deref(), folder)
+    }
+
+    /// Reads the events that a test writes, or names a file of.
+    pub(super) fn read(events: Option<&RawValue>, folder: &Path) -> Result<Vec<Timed>, String> {
+        let Some(raw) = events else { return Ok(Vec::new()) };
         let mut events: Vec<Timed> = if raw.get().starts_with('{') {
             let file: BTreeMap<String, String> = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
             let name = file.get("file").ok_or("\"events\" is a list, or a mapping with \"file\"")?;
@@ -106,8 +112,8 @@ impl Case {
     }
 }
 
-/// A record with `at`.
-fn timed(text: &str) -> Result<Timed, String> {
+/// A record with `at`. One without a value is a tombstone, and may say so.
+pub(super) fn timed(text: &str) -> Result<Timed, String> {
     let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let at = match fields.remove("at") {
         None => Duration::ZERO,
@@ -117,6 +123,10 @@ fn timed(text: &str) -> Result<Timed, String> {
                 .ok_or_else(|| format!("\"at\" is \"{text}\": a duration is a number and one of ms, s, m, h, d"))?
         }
     };
+    let is_tombstone = fields.remove("tombstone").is_some_and(|raw| raw.get() == "true");
+    if is_tombstone && VALUES.iter().any(|name| fields.contains_key(*name)) {
+        return Err("a tombstone has no value".to_owned());
+    }
     let rest = serde_json::to_string(&fields).map_err(|error| error.to_string())?;
     let record = record::parse(rest.as_bytes()).map_err(|error| error.to_string())?;
     if record.topic.is_none() {

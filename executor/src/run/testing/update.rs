@@ -13,11 +13,12 @@ use super::suite::Expect;
 pub type Put = (String, String);
 
 /// Fields of a record, in the order in which new ones are written.
-const RECORD: [&str; 9] =
-    ["topic", "partition", "offset", "timestamp", "key", "value", "valueText", "valueBase64", "headers"];
-/// Those of them that tell a value.
-const VALUES: [&str; 3] = ["value", "valueText", "valueBase64"];
-const FAILURE: [&str; 8] = ["agent", "operation", "topic", "partition", "offset", "kind", "message", "at"];
+pub(super) const RECORD: [&str; 10] =
+    ["topic", "partition", "offset", "timestamp", "key", "value", "valueText", "valueBase64", "tombstone", "headers"];
+/// Those of them that hold a value; a record with none of them is a tombstone.
+pub(super) const VALUES: [&str; 3] = ["value", "valueText", "valueBase64"];
+/// Fields of a failure.
+pub(super) const FAILURE: [&str; 8] = ["agent", "operation", "topic", "partition", "offset", "kind", "message", "at"];
 
 /// All that a test names, and its failures, as they came.
 pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
@@ -74,7 +75,8 @@ fn aligned<'a, Old, New>(
 /// The fields of a record that the test names; key and value where it names none.
 fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
-    let names_value = old.is_none_or(|old| VALUES.iter().any(|name| old.contains_key(*name)));
+    let tells_value = |name: &&str| VALUES.contains(name) || *name == "tombstone";
+    let names_value = old.is_none_or(|old| old.keys().any(|name| tells_value(&name.as_str())));
     let is_wanted = |name: &str| match old {
         _ if VALUES.contains(&name) => names_value,
         None => name == "key" && came.get(name).is_some_and(|key| key.get() != "null"),
@@ -83,7 +85,7 @@ fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     let wanted = RECORD.iter().filter(|name| is_wanted(name));
     let mut fields: Vec<_> = wanted.filter_map(|name| came.get(*name).map(|raw| format!("\"{name}\":{raw}"))).collect();
     if names_value && !VALUES.iter().any(|name| came.contains_key(*name)) {
-        fields.push("\"value\":null".to_owned());
+        fields.push("\"tombstone\":true".to_owned());
     }
     format!("{{{}}}", fields.join(","))
 }

@@ -1,0 +1,91 @@
+//! What an app has that a test may name.
+
+use std::collections::BTreeSet;
+
+use kaspr_ir::plan::{Action, Agent, OnError, Plan, Policies, ReaderId, TopicChoice, Topics};
+use regex::Regex;
+
+use crate::stage::program::lower;
+
+/// Names of an app, for its tests.
+pub struct Known {
+    /// Topics that agents read.
+    pub read: BTreeSet<String>,
+    /// Patterns of topics that agents read.
+    patterns: Vec<Regex>,
+    /// Topics that the app names.
+    topics: BTreeSet<String>,
+    /// Functions name topics too, when they run.
+    names_at_run_time: bool,
+    /// Tables.
+    pub tables: BTreeSet<String>,
+    /// Agents.
+    pub agents: BTreeSet<String>,
+    /// Operations, and whatever else may fail, by agent.
+    sites: BTreeSet<(String, String)>,
+}
+
+impl Known {
+    /// Names of a plan, with the topics of its policies.
+    pub fn of(plan: &Plan, policies: &Policies) -> Known {
+        let mut known = Known {
+            read: BTreeSet::new(),
+            patterns: Vec::new(),
+            topics: plan.topics.iter().map(|topic| topic.name.clone()).collect(),
+            names_at_run_time: plan.agents.iter().any(has_selector)
+                || plan.blocks.iter().any(|block| block.code.contains(".send")),
+            tables: plan.tables.iter().map(|table| table.name.clone()).collect(),
+            agents: plan.agents.iter().map(|agent| agent.name.clone()).collect(),
+            sites: BTreeSet::new(),
+        };
+        for (id, reader) in (0..).map(ReaderId).zip(&plan.readers) {
+            match &reader.topics {
+                Topics::Names(names) => known.read.extend(names.iter().cloned()),
+                // A pattern that is none ends the run with its own words.
+                Topics::Pattern(pattern) => known.patterns.extend(Regex::new(&format!("^(?:{pattern})$"))),
+            }
+            for site in lower(plan, id, policies, 0).sites {
+                known.topics.extend(dead_letters(&site.on_error));
+                known.sites.insert((site.agent_name.to_string(), site.operation));
+            }
+        }
+        known.topics.extend(known.read.iter().cloned());
+        known
+    }
+
+    /// Some agent reads the topic.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.read.contains(topic) || self.patterns.iter().any(|pattern| pattern.is_match(topic))
+    }
+
+    /// The app may have a topic of this name.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        self.names_at_run_time || self.topics.contains(topic) || self.reads(topic)
+    }
+
+    /// Topics that the app names.
+    pub fn topics(&self) -> &BTreeSet<String> {
+        &self.topics
+    }
+
+    /// Operations of an agent, or of all.
+    pub fn operations(&self, agent: Option<&str>) -> BTreeSet<String> {
+        let of = self.sites.iter().filter(|(name, _)| agent.is_none_or(|agent| agent == name));
+        of.map(|(_, operation)| operation.clone()).collect()
+    }
+}
+
+fn has_selector(agent: &Agent) -> bool {
+    let sends = agent.steps.iter().filter_map(|step| match &step.action {
+        Action::TopicSend { output, .. } => Some(output.as_ref()),
+        Action::Map(_) | Action::Filter(_) => None,
+    });
+    agent.outputs.iter().chain(sends).any(|output| matches!(output.topic, TopicChoice::Selector(_)))
+}
+
+fn dead_letters(policy: &OnError) -> Option<String> {
+    match policy.last_resort() {
+        OnError::DeadLetter { topic } => topic.clone(),
+        OnError::Skip | OnError::Halt | OnError::Retry { .. } => None,
+    }
+}
