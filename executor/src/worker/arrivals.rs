@@ -1,56 +1,56 @@
-//! Partitions that came and have not started.
+//! Partitions that are assigned but have not started.
 
 use std::time::Duration;
 
 use crate::event::message::TopicPartition;
 
-/// Partitions that came and have not started, and what they wait for.
+/// Partitions that are assigned but have not started, and what they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     names: Vec<TopicPartition>,
-    /// Since when partitions that are ready wait for others, to start with them.
+    /// The time since which partitions that are ready wait for others, to start together with them.
     ready_since: Option<Duration>,
-    /// Since when their committed offsets are not known.
+    /// The time since which committed offsets of these partitions are not known.
     unknown_since: Option<Duration>,
-    /// When partitions that no broker leads are asked for again.
+    /// The time at which partitions without a leader are asked for again.
     leaders_asked_at: Duration,
 }
 
 impl Arrivals {
-    /// These came.
+    /// Adds newly assigned partitions.
     pub(super) fn come(&mut self, names: Vec<TopicPartition>) {
         self.names.extend(names);
         self.leaders_asked_at = Duration::ZERO;
     }
 
-    /// These did not start, and do not start before then: no broker leads them.
+    /// Puts back partitions that no broker leads; none starts before `until`.
     pub(super) fn wait_for_leaders(&mut self, names: Vec<TopicPartition>, until: Duration) {
         self.names.extend(names);
         self.leaders_asked_at = until;
     }
 
-    /// These did not start.
+    /// Puts back partitions that did not start.
     pub(super) fn put_back(&mut self, names: Vec<TopicPartition>) {
         self.names.extend(names);
     }
 
-    /// These are no longer ours.
+    /// Drops partitions that this worker no longer owns.
     pub(super) fn drop(&mut self, names: &[TopicPartition]) {
         self.names.retain(|name| !names.contains(name));
     }
 
-    /// Nothing waits to start.
+    /// True if no partition waits to start.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// All that wait.
+    /// All partitions that wait to start.
     pub(super) fn names(&self) -> &[TopicPartition] {
         &self.names
     }
 
-    /// Takes out those that are ready. A start costs the same for many as for one, so the first ones wait a
-    /// moment, at most `wait_max`, for the others.
+    /// Takes out the partitions that are ready. A start costs the same for many as for one, so the first ones
+    /// wait at most `wait_max` for the others.
     pub(super) fn take_ready(
         &mut self,
         now: Duration,
@@ -74,7 +74,8 @@ impl Arrivals {
         ready
     }
 
-    /// Their committed offsets are not known. True, once in so long: something should be done about it.
+    /// Notes that the committed offsets are not known. Returns true once per `limit`: then something should
+    /// be done about it.
     pub(super) fn have_waited(&mut self, now: Duration, limit: Duration) -> bool {
         let since = *self.unknown_since.get_or_insert(now);
         let is_long = now - since >= limit;
@@ -84,7 +85,7 @@ impl Arrivals {
         is_long
     }
 
-    /// Their committed offsets are known.
+    /// Notes that the committed offsets are known.
     pub(super) fn started(&mut self) {
         self.unknown_since = None;
     }

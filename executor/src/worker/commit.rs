@@ -1,4 +1,4 @@
-//! The end of a turn: what is complete is committed, or it is undone and done again.
+//! The end of a turn: what is complete is committed, or it is aborted and done again.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl<C: Code> Worker<C> {
         Ok(delivered)
     }
 
-    /// Where user code is slow, a transaction ends before more of it runs, if the broker answers in time.
+    /// Ends an open transaction before more of slow user code runs, if the broker answers in time.
     pub(super) fn end_transaction(&mut self) -> Result<bool, Stopped> {
         let clock = self.shared.clock.clone();
         let (mut committed, deadline) = (false, clock.now() + self.config.bounds.slow_code);
@@ -52,11 +52,12 @@ impl<C: Code> Worker<C> {
         Ok(committed)
     }
 
-    /// Commits everything that is complete. False: the broker took too long.
+    /// Commits everything that is complete. Returns false if the broker took too long, or this worker may not
+    /// commit.
     pub fn flush(&mut self) -> Result<bool, Stopped> {
         let deadline = self.shared.clock.now() + self.config.bounds.flush_wait_max;
         loop {
-            // What is undone comes again: then, too, nothing is left to be committed.
+            // After an abort, too, nothing is left to commit: the events run again.
             self.deliver(Urgency::Now)?;
             if self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty() {
                 return Ok(true);
@@ -68,13 +69,13 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// A worker that is no member of its group commits nothing.
+    /// True if this worker may commit: with transactions, only a member of the group may.
     fn may_commit(&self) -> bool {
         self.config.guarantee == Guarantee::AtLeastOnce || self.consumer.group().is_member()
     }
 
-    /// Lets calls that have begun come to their end, without taking events. What waits for a
-    /// retry or in a window comes again.
+    /// Lets calls that have begun end, without taking events. Events that wait for a retry or in a window
+    /// come again.
     pub fn drain(&mut self) -> Result<(), Stopped> {
         let deadline = self.shared.clock.now() + self.config.bounds.drain_wait_max;
         while self.shared.clock.now() < deadline {
@@ -85,7 +86,7 @@ impl<C: Code> Worker<C> {
             if !busy {
                 self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
             } else if self.units_of_epoch() == 0 {
-                // The next may begin when the last is committed.
+                // One by one, the next unit may begin once the last is committed.
                 self.delivery.wait();
             }
             self.run_epoch(true);
@@ -94,7 +95,7 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// Units run one by one until all that a refused transaction would have completed is committed.
+    /// Ends the one-by-one mode once all that a refused transaction would have completed is committed.
     fn leave_one_by_one(&mut self) {
         let committed: Vec<_> = match self.pace.redo.is_one_by_one() {
             true => self.assignment.committed_positions().collect(),
@@ -105,7 +106,7 @@ impl<C: Code> Worker<C> {
         });
     }
 
-    /// Failures that are committed need no sentence any more.
+    /// Forgets refused and poison events whose failures are committed.
     fn forget_condemned(&mut self) {
         let mut condemned = self.shared.condemned.borrow_mut();
         if !condemned.is_empty() {
@@ -115,12 +116,12 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Everything is done again. Where the broker refuses a record, or nothing is committed again and
-    /// again, unit by unit: so the one whose record it is stands alone, and fails.
+    /// Does everything since the last commit again. If the broker refuses a record, or nothing is committed
+    /// several times in a row, units run one by one: so the one whose record it is stands alone, and fails.
     fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> Result<(), Stopped> {
         let is_cause = self.pace.redo.undone(progress, refused);
         if refused.is_some() || self.pace.redo.is_repeated() {
-            // What the topics take now is found when their records are staged again.
+            // The limits of the topics are looked up again when the records are staged again.
             self.shared.directory.forget();
         }
         if let Some(Refused { kind, why, .. }) = refused.filter(|_| is_cause) {
@@ -132,11 +133,11 @@ impl<C: Code> Worker<C> {
         self.start_over()
     }
 
-    /// The abort move: what is staged is gone, readers that had completed something of it go back to
-    /// their committed positions with all that waits in them, and pending awaits run again.
+    /// Starts over after an abort: staged effects are dropped, readers that had completed some of them go
+    /// back to their committed positions with all that waits in them, and pending awaits run again.
     pub(super) fn start_over(&mut self) -> Result<(), Stopped> {
         self.dataflow.staged.borrow_mut().clear();
-        // What halts comes again: perhaps it met what is not so.
+        // An event that halts runs again: it may have seen state that was aborted.
         let halted: Vec<bool> =
             self.dataflow.readers.iter().map(|reader| reader.stage.borrow().halted().is_some()).collect();
         self.shared.tables.borrow_mut().abort();
@@ -154,12 +155,12 @@ impl<C: Code> Worker<C> {
         }
         self.count_queued();
         self.start_partitions()?;
-        // Readers that did not go back may hold as much as may wait: then nothing comes meanwhile, however
-        // often others start over.
+        // Readers that did not go back may already hold as many bytes as allowed: pause them now, so that no
+        // more events come, however often other readers start over.
         self.ease_pressure()
     }
 
-    /// Counts anew what waits of each partition.
+    /// Recounts the bytes that wait of each partition.
     fn count_queued(&mut self) {
         let mut queued = self.shared.queued.borrow_mut();
         let mut slots = self.shared.slots.borrow_mut();

@@ -9,12 +9,12 @@ use crate::broker::BrokerError;
 use crate::code::Code;
 use crate::event::message::TopicPartition;
 
-/// Looks until a broker is asked that knows of partitions which were handed out, and the pause between them.
+/// Looks until the broker that is asked knows the partitions just assigned, and the pause between two looks.
 const LOOKS_MAX: u32 = 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl<C: Code> Worker<C> {
-    /// Looks at all topics, when it is time.
+    /// Looks at all topics if a look is due.
     pub(super) fn look_at_topics(&mut self) -> Result<(), Stopped> {
         let now = self.shared.clock.now();
         if now < self.counts.due() {
@@ -23,12 +23,13 @@ impl<C: Code> Worker<C> {
         self.look_at_counts()?;
         self.counts.put_off(now);
         if let Err(why) = self.shared.directory.refresh() {
-            debug!(error = %why, "output topics are not looked at");
+            debug!(error = %why, "output topics could not be looked up");
         }
         Ok(())
     }
 
-    /// Stops, with what is complete committed, where the tables would not start any more.
+    /// Stops, once everything complete is committed, if the topics have changed so that a start would be
+    /// refused.
     fn look_at_counts(&mut self) -> Result<(), Stopped> {
         if self.counts.is_idle() {
             return Ok(());
@@ -41,23 +42,23 @@ impl<C: Code> Worker<C> {
                 Err(Stopped::Topics(fault))
             }
             Err(BrokerError::Retriable(why)) => {
-                debug!(error = %why, "topics are not looked at");
+                debug!(error = %why, "topics could not be looked up");
                 Ok(())
             }
             Err(other) => Err(other.into()),
         }
     }
 
-    /// Before events are given to their readers: a key that has moved tells that its topic has other
-    /// partitions.
+    /// Checks events before they are given to their readers: a key in another partition than before shows
+    /// that its topic has a new number of partitions.
     pub(super) fn look_at_keys(&mut self) -> Result<(), Stopped> {
         let counts = &mut self.counts;
-        // Each topic is asked for all events: it gives up its guess only once.
+        // No short cut with `any`: each topic must see all its events, since it gives up its guess only once.
         let misplaced = self.intake.polled().iter().filter(|event| counts.is_misplaced(event)).count();
         if misplaced > 0 { self.look_at_counts() } else { Ok(()) }
     }
 
-    /// Before partitions start: one that was not there before tells that its topic has more.
+    /// Checks partitions before they start: one that did not exist before shows that its topic has grown.
     pub(super) fn look_at_partitions(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         for _ in 0..LOOKS_MAX {
             if self.counts.is_idle() || !self.counts.have_outgrown(names) {

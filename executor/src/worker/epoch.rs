@@ -11,7 +11,7 @@ use crate::event::effects::Epoch;
 use crate::stage::shared::EpochOrder;
 
 impl<C: Code> Worker<C> {
-    /// Something in a reader can go on though nothing came.
+    /// True if a reader can go on although no event came.
     pub(super) fn wants_epoch(&self) -> bool {
         let now = self.shared.clock.now();
         self.dataflow.hand_over.get()
@@ -22,8 +22,9 @@ impl<C: Code> Worker<C> {
             })
     }
 
-    /// Runs what was given, and what waits and may go on, until the frontier has passed the epoch: then all of
-    /// it has run, and what is complete can be committed. `begins`: calls may begin, not only end.
+    /// Runs the events just given, and those that wait and may go on, until the frontier has passed the
+    /// epoch: then all of it has run, and what is complete can be committed. With `begins`, calls may begin;
+    /// without, they only end.
     pub(super) fn run_epoch(&mut self, begins: bool) {
         let began = self.shared.clock.now();
         let bounds = &self.config.bounds;
@@ -40,7 +41,7 @@ impl<C: Code> Worker<C> {
         self.note_progress(order.epoch - 1);
     }
 
-    /// Takes down how far the epoch has brought each reader.
+    /// Records how far the epoch has brought each reader.
     fn note_progress(&mut self, passed: Epoch) {
         let staged = self.dataflow.staged.borrow();
         let Some(effects) = staged.get(&passed) else { return };
@@ -54,13 +55,13 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// How many units may begin in an epoch.
+    /// The number of units that may begin in an epoch.
     pub(super) fn units_of_epoch(&self) -> usize {
         let is_quiet = self.delivery.is_idle() && self.dataflow.staged.borrow().is_empty();
         self.pace.units(self.shared.clock.now(), is_quiet, self.delivery.is_sending())
     }
 
-    /// User code has run since then.
+    /// Notes that user code has run since `began`.
     pub(super) fn note_time(&mut self, began: Duration) {
         self.pace.note(began, self.shared.clock.now());
     }

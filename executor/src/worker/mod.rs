@@ -41,19 +41,19 @@ use poll::{Intake, Sleep};
 use restarts::Restarts;
 pub use start::Parts;
 
-/// Why a worker stopped.
+/// The reason for which a worker stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// The outside world.
+    /// The broker, or the client that talks to it, failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Tables cannot be read, or not be written where no changelog could give them back.
+    /// Tables cannot be read, or cannot be written and no changelog could restore them.
     #[error("tables cannot be used: {0}")]
     Store(#[from] StoreError),
-    /// Topics have other partitions than their tables: a start would be refused.
+    /// Topics no longer have as many partitions as the tables that depend on them: a start would be refused.
     #[error("{0}")]
     Topics(String),
-    /// An event failed where the policy is `halt`. What was complete before it is committed.
+    /// An event failed in a place whose policy is `halt`. Everything complete before it is committed.
     #[error(
         "halted: agent \"{}\": operation \"{}\" failed on {}/{}@{}: {}: {}\n  --> {}",
         .0.agent, .0.operation, .0.topic, .0.partition, .0.offset, shown::name(&.0.kind),
@@ -62,12 +62,12 @@ pub enum Stopped {
     Halted(Box<FailureRecord>),
 }
 
-/// What one turn did.
+/// The outcome of one turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Events that came from the broker.
     pub polled: usize,
-    /// Something was committed.
+    /// True if something was committed.
     pub committed: bool,
 }
 
@@ -92,14 +92,14 @@ pub struct Worker<C: Code> {
 }
 
 impl<C: Code> Worker<C> {
-    /// One epoch. Waits for events at most `wait`, and less where something is due before.
+    /// Runs one epoch. Waits for events at most `wait`, and less if something is due earlier.
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
         self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
         self.sleep.is_eager = change.is_some() || polled > 0;
         if change.is_some() && polled > 0 {
-            // What was given is let into the stages, and none of it begins: partitions that go take along what
-            // waits there, and nothing else.
+            // The events just given enter their stages, but no call begins: revoked partitions take along
+            // what waits in a stage, so nothing may still be on its way to one.
             self.run_epoch(false);
         }
         self.restore_tables()?;
@@ -110,7 +110,7 @@ impl<C: Code> Worker<C> {
         if polled > 0 || self.wants_epoch() {
             self.run_epoch(true);
         }
-        // Before a failure that only a damaged store has caused counts.
+        // Before failures count: a damaged store may be the only cause of one.
         self.mend_unread()?;
         self.ease_pressure()?;
         if let Some(failure) = self.dataflow.halted() {
@@ -128,12 +128,12 @@ impl<C: Code> Worker<C> {
         Ok(Turn { polled, committed })
     }
 
-    /// What the group has committed in these partitions.
+    /// The offsets that the group has committed in these partitions.
     pub fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, Stopped> {
         Ok(self.consumer.committed(partitions)?)
     }
 
-    /// Lets open windows hand over what they hold, in an epoch of their own: the input has ended.
+    /// Lets open windows hand over what they hold, in an epoch of its own, because the input has ended.
     pub fn hand_over_windows(&mut self) -> Result<(), Stopped> {
         self.dataflow.hand_over.set(true);
         let turned = self.turn(Duration::ZERO);
@@ -141,23 +141,24 @@ impl<C: Code> Worker<C> {
         turned.map(drop)
     }
 
-    /// Everything up to the ends of the partitions is complete and committed, but for open windows.
+    /// True if everything up to the ends of the partitions is complete and committed, except for open
+    /// windows.
     pub fn is_drained(&mut self) -> Result<bool, Stopped> {
         let quiet = self.is_settled() && self.dataflow.staged.borrow().is_empty() && self.delivery.is_idle();
         Ok(quiet && self.assignment.is_polled(self.consumer.as_mut())?)
     }
 
-    /// Nothing waits in any stage, and nothing is staged.
+    /// True if nothing waits in any stage.
     pub fn is_settled(&self) -> bool {
         self.dataflow.readers.iter().all(|reader| reader.stage.borrow().is_empty())
     }
 
-    /// Some window holds events.
+    /// True if a window holds events.
     pub fn has_open_windows(&self) -> bool {
         self.dataflow.readers.iter().any(|reader| reader.window.as_ref().is_some_and(|w| !w.borrow().is_empty()))
     }
 
-    /// Commits what is complete, drops what waits (it comes again) and leaves the group.
+    /// Commits what is complete, drops events that wait (they are read again later) and leaves the group.
     pub fn close(mut self) -> Result<SharedCounters, Stopped> {
         if !self.flush()? {
             self.delivery.abandon(self.shared.clock.as_ref());
@@ -170,27 +171,27 @@ impl<C: Code> Worker<C> {
         Ok(self.shared.counters.clone())
     }
 
-    /// An await is pending somewhere.
+    /// True if an await is pending in any reader.
     pub fn awaits(&self) -> bool {
         self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits())
     }
 
-    /// Bytes of the events that wait in the partition that holds most, all readers together.
+    /// Bytes of the events that wait in the fullest partition, over all readers.
     pub fn queued_most(&self) -> usize {
         self.shared.queued.borrow().iter().copied().max().unwrap_or(0)
     }
 
-    /// A commit is under way: whether it comes to something is not known yet.
+    /// True while a commit is under way and its outcome is not known yet.
     pub fn is_committing(&self) -> bool {
         self.delivery.is_sending()
     }
 
-    /// Failures whose records are committed since the last call.
+    /// Takes the failures whose records were committed since the last call.
     pub fn take_failures(&mut self) -> Vec<FailureRecord> {
         self.delivery.take_failures()
     }
 
-    /// Where each reader is in each of its partitions.
+    /// The position of each reader in each of its partitions.
     pub fn positions(&self) -> Vec<ReaderPosition> {
         self.assignment.positions()
     }

@@ -1,5 +1,4 @@
-//! How much user code may run at once: everything there is, one unit after the other, or nothing while a
-//! transaction is open.
+//! Pace of user code: everything at once, one unit after the other, or nothing while a transaction is open.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::delivery::Urgency;
 pub(super) struct Pace {
     /// The way in which aborted work is done again.
     pub(super) redo: Redo,
-    /// Until when user code counts as slow.
+    /// The time until which user code counts as slow.
     slow_until: Duration,
     slow_code: Duration,
     slow_code_for: Duration,
@@ -20,7 +19,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Everything at once.
+    /// Starts at full speed: everything runs at once.
     pub(super) fn new(config: &Config) -> Pace {
         Pace {
             redo: Redo::default(),
@@ -31,30 +30,30 @@ impl Pace {
         }
     }
 
-    /// Notes that user code has run since then.
+    /// Notes that user code has run since `began`.
     pub(super) fn note(&mut self, began: Duration, now: Duration) {
         if now.saturating_sub(began) >= self.slow_code {
             self.slow_until = now + self.slow_code_for;
         }
     }
 
-    /// User code might outlast a transaction.
+    /// True if user code might outlast a transaction.
     pub(super) fn is_slow(&self, now: Duration) -> bool {
         self.is_exact && now < self.slow_until
     }
 
-    /// Units run and are committed one by one.
+    /// True if units run and are committed one by one.
     pub(super) fn is_one_by_one(&self) -> bool {
         self.redo.is_one_by_one()
     }
 
-    /// When commits begin: one by one, each unit waits for that of the last.
+    /// The urgency of commits: one by one, each unit waits for the commit of the last, so commits begin now.
     pub(super) fn urgency(&self) -> Urgency {
         if self.is_one_by_one() { Urgency::Now } else { Urgency::WhenDue }
     }
 
-    /// How many units may begin in an epoch: where one is run after the other, none before all is quiet, the
-    /// last being committed; where they are slow, none while a transaction is open.
+    /// The number of units that may begin in an epoch. One by one, none begins before the last is committed;
+    /// with slow user code, none begins while a transaction is open.
     pub(super) fn units(&self, now: Duration, is_quiet: bool, is_sending: bool) -> usize {
         match self.redo.is_one_by_one() {
             true => usize::from(is_quiet),

@@ -14,24 +14,24 @@ use crate::wake::Wake;
 
 /// Reasons for which a worker may not sleep, or not long.
 pub(super) struct Sleep {
-    /// Whatever comes wakes the worker, wherever it sleeps.
+    /// True if every source of news wakes the worker, wherever it sleeps.
     pub(super) is_woken: bool,
-    /// Something happened since the last look at the consumer: there may be more.
+    /// True if something happened since the last look at the consumer: there may be more.
     pub(super) is_eager: bool,
-    /// When something last did.
+    /// The time at which something last happened.
     pub(super) active: Duration,
-    /// Changelogs may have more to read right now.
+    /// True if changelogs may have more to read right now.
     pub(super) has_restored: bool,
 }
 
 impl Sleep {
-    /// Awake: nothing is known yet.
+    /// Starts awake: nothing is known yet.
     pub(super) fn new(is_woken: bool) -> Sleep {
         Sleep { is_woken, is_eager: true, active: Duration::ZERO, has_restored: false }
     }
 }
 
-/// Events between the consumer and their readers: empty but within a poll.
+/// Events between the consumer and their readers: empty except during a poll.
 pub(super) struct Intake {
     polled: Vec<Event>,
     /// Units on their way to each reader.
@@ -44,21 +44,21 @@ impl Intake {
         Intake { polled: Vec::new(), given: dataflow.readers.iter().map(|_| Vec::new()).collect() }
     }
 
-    /// Events that were polled and not given.
+    /// Events that were polled and not yet given.
     pub(super) fn polled(&self) -> &[Event] {
         &self.polled
     }
 }
 
 impl<C: Code> Worker<C> {
-    /// How long the worker may sleep: nothing at all while it is busy.
+    /// The time that the worker may sleep: zero while it is busy.
     pub(super) fn wait_until_due(&self, wait: Duration) -> Duration {
         let readers = &self.dataflow.readers;
         if self.units_of_epoch() > 0 && readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
             return Duration::ZERO;
         }
         if self.sleep.is_woken && self.sleep.is_eager {
-            // A bell may have rung for what came, and not again for what came with it.
+            // The bell may have rung for what came, and not again for what came with it.
             return Duration::ZERO;
         }
         let now = self.shared.clock.now();
@@ -82,7 +82,7 @@ impl<C: Code> Worker<C> {
         wait
     }
 
-    /// How long it may sleep though no event, window or commit is due.
+    /// The longest sleep if no event, window or commit is due.
     fn longest_sleep(&self, now: Duration) -> Duration {
         let bounds = &self.config.bounds;
         let is_idle = self.sleep.is_woken
@@ -94,14 +94,14 @@ impl<C: Code> Worker<C> {
         if !is_idle {
             return bounds.look_wait;
         }
-        // The next commit takes what moved behind the last events: offsets of markers.
+        // The next commit also takes positions that moved past the last events, over transaction markers.
         let next_commit = Some(self.delivery.next_commit()).filter(|due| *due > now);
         let due = next_commit.into_iter().chain(self.stalls.next_look(self.sleep.active));
         let due = due.chain(self.shared.flood.borrow().due());
         due.map(|due| due.saturating_sub(now)).fold(bounds.idle_wait, Duration::min)
     }
 
-    /// When the next window is handed over, the next back-off ends or the next await takes too long.
+    /// The earliest time at which a window is handed over, a back-off ends or an await takes too long.
     pub fn next_deadline(&self) -> Option<Duration> {
         let readers = self.dataflow.readers.iter();
         let deadlines = readers.flat_map(|reader| {
@@ -111,12 +111,12 @@ impl<C: Code> Worker<C> {
         deadlines.flatten().min()
     }
 
-    /// Takes events and gives them to their readers, before anything starts anew: they come from where
-    /// their partitions stood until now. Gives how many came.
+    /// Takes events and gives them to their readers, before any partition starts again: they come from where
+    /// their partitions stood until now. Returns how many came.
     ///
-    /// Events that come faster than they run stand before those of all other partitions. Where other
-    /// readers have nothing to do meanwhile, they are taken in more than one part, until their partitions
-    /// have full queues and are paused; else that would only cost the pauses.
+    /// A partition whose events come faster than they run stands before those of all other partitions. While
+    /// other readers have nothing to do, events are therefore taken in several parts, until the fast
+    /// partitions have full queues and are paused; otherwise that would only cost the pauses.
     pub(super) fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
         let readers = &self.dataflow.readers;
         let busy = readers.iter().filter(|reader| reader.stage.borrow().is_busy()).count();
@@ -138,8 +138,8 @@ impl<C: Code> Worker<C> {
         Ok((None, all))
     }
 
-    /// The one place where a worker sleeps: on its wake-up descriptor, in the event loop while coroutines
-    /// wait, or in the poll of a broker that wakes nobody.
+    /// Polls the consumer. The one place where a worker sleeps: on its wake-up descriptor, in the event loop
+    /// while coroutines wait, or in the poll of a consumer that does not wake it.
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
         let watch = self.shared.watch.clone();
         let wake = watch.wake().filter(|_| self.sleep.is_woken);
@@ -148,7 +148,7 @@ impl<C: Code> Worker<C> {
             _ if waits => {
                 let began = self.shared.clock.now();
                 self.shared.code.borrow_mut().turn(wait, wake.map(Wake::fd));
-                // The wait is no user code's time.
+                // The wait is not time of user code.
                 self.note_time(began + wait);
                 Duration::ZERO
             }
@@ -161,7 +161,7 @@ impl<C: Code> Worker<C> {
             _ => wait,
         };
         if let Some(wake) = wake {
-            // Before the looks for news, which follow.
+            // Cleared before the looks for news below: a bell that rings during them wakes the next sleep.
             wake.clear();
         }
         self.intake.polled.clear();

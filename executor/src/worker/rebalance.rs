@@ -1,4 +1,5 @@
-//! Partitions come and go: what came starts where the group has come to, and what goes takes along what waits.
+//! Partitions come and go: assigned ones start at the group's committed offsets, revoked ones take along what
+//! waits of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,8 +35,8 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Partitions go to another member. Unless everything was `committed`, nothing that is not may
-    /// be committed any more, and what stays here starts over.
+    /// Gives partitions up to another member. Unless everything was `committed`, what is not may no longer be
+    /// committed by this worker, and the partitions that stay here start over.
     fn let_go(&mut self, names: &[TopicPartition], committed: bool) -> Result<(), Stopped> {
         let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         self.give_up(names)?;
@@ -46,7 +47,7 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// Lets pending calls that hold events of these partitions come to their end, for a while.
+    /// Lets pending calls that hold events of these partitions end, for at most `revoke_wait_max`.
     fn await_calls_of(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         let asked =
             |event: &Event| names.iter().any(|name| name.partition == event.partition && name.topic == event.topic);
@@ -61,10 +62,11 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// Starts on partitions that came, as their tables are whole. A broker that does not answer is
-    /// asked again at the next turn.
+    /// Starts assigned partitions whose tables are restored. A broker that does not answer is asked again at
+    /// the next turn.
     pub(super) fn take_over(&mut self) -> Result<(), Stopped> {
-        // A transaction in doubt may hold writes to tables of a partition that comes back.
+        // A commit with an unknown outcome may hold writes to tables of a partition that comes back: restored
+        // before the outcome is known, a table would lack them.
         let now = self.shared.clock.now();
         let names = if self.delivery.is_in_doubt() { Vec::new() } else { self.take_ready(now) };
         if names.is_empty() {
@@ -81,12 +83,13 @@ impl<C: Code> Worker<C> {
                 }
             }
         }
-        // They are known now: a start that fails is tried again without asking once more.
+        // The assignment knows the partitions now: a start that fails is retried without asking for offsets
+        // again.
         self.start_partitions()
     }
 
-    /// The committed offsets of partitions that came are not known yet. After a while the cause may be an open
-    /// transaction of a member that is gone.
+    /// Puts back partitions whose committed offsets are not known yet. If that lasts, the cause may be an
+    /// open transaction of a member that is gone, so it is aborted.
     fn wait_to_start(&mut self, names: Vec<TopicPartition>, why: &str, now: Duration) {
         debug!(error = %why, "partitions wait to be started");
         if self.arrivals.have_waited(now, self.config.bounds.unblock_after) {
@@ -99,13 +102,13 @@ impl<C: Code> Worker<C> {
         self.arrivals.put_back(names);
     }
 
-    /// Takes the partitions out of those that came whose tables are whole.
+    /// Takes out the assigned partitions whose tables are restored.
     fn take_ready(&mut self, now: Duration) -> Vec<TopicPartition> {
         let restore = &self.restore;
         self.arrivals.take_ready(now, self.config.bounds.start_wait_max, |name| restore.is_ready(name))
     }
 
-    /// Takes partitions over. Gives back those that no broker leads at the moment.
+    /// Takes partitions over. Returns those that no broker leads at the moment.
     fn start_on(&mut self, names: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
         let mut counts = BTreeMap::new();
         for name in names {
@@ -122,8 +125,8 @@ impl<C: Code> Worker<C> {
         Ok(takeover.leaderless)
     }
 
-    /// Starts the consumer on partitions that stand still; a broker that does not answer is asked
-    /// again at the next turn.
+    /// Starts the consumer on partitions that stand still. A broker that does not answer is asked again at
+    /// the next turn.
     pub(super) fn start_partitions(&mut self) -> Result<(), Stopped> {
         match self.assignment.start(self.consumer.as_mut()) {
             Err(BrokerError::Retriable(why)) => {
@@ -134,7 +137,7 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Drops queues, windows and awaits of partitions that are no longer ours.
+    /// Drops queues, windows and awaits of partitions that this worker no longer owns.
     pub(super) fn give_up(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         let numbers: Vec<usize> = {
             let mut slots = self.shared.slots.borrow_mut();

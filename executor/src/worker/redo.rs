@@ -1,40 +1,41 @@
-//! Work that is undone and done again: all at once first, then one event at a time, until the event
-//! that is the cause stands alone and fails.
+//! Aborted work is done again: all at once first, then one event at a time, until the event that is the cause
+//! stands alone and fails.
 //!
-//! A redo alone says nothing of an event: brokers go away, groups rebalance. So an event fails only
-//! where the broker gave a reason of its own, and gave it while the event ran alone: at once where the
-//! reason is known to be final, else after [`REDOS_MAX`] tries.
+//! An abort alone says nothing about an event: brokers go away, groups rebalance. So an event fails only if
+//! the broker gave a reason of its own while the event ran alone: at once if that reason is final, else after
+//! [`REDOS_MAX`] tries.
 
 use crate::delivery::Refused;
 use crate::event::effects::Progress;
 
-/// Redos in a row, with nothing committed between them, after which events run one by one; and after
-/// which an event that runs alone fails.
+/// Aborts in a row, with no commit between them, after which events run one by one; and after which an event
+/// that runs alone fails.
 pub const REDOS_MAX: u32 = 3;
 
 /// The way in which aborted work is done again.
 #[derive(Debug, Default)]
 pub struct Redo {
-    /// Transactions that were undone since the last commit, or since events run one by one.
+    /// Transactions aborted since the last commit, or since events run one by one.
     in_a_row: u32,
-    /// Until these readers have come so far, units run and are committed one by one.
+    /// Units run and are committed one by one until these readers have come this far.
     until: Vec<Progress>,
-    /// No broker refused anything: the first commit shows that the cause has passed.
+    /// True if no broker refused anything: then the first commit shows that the cause has passed.
     is_on_trial: bool,
 }
 
 impl Redo {
-    /// Units run and are committed one by one.
+    /// True if units run and are committed one by one.
     pub fn is_one_by_one(&self) -> bool {
         !self.until.is_empty()
     }
 
-    /// The same was undone before: what is known of topics may not be so any more.
+    /// True if the same work was aborted before: what is known of topics may be out of date.
     pub fn is_repeated(&self) -> bool {
         self.in_a_row > 1 || self.is_one_by_one()
     }
 
-    /// A transaction that would have completed this was undone. True: its event is the cause, and fails.
+    /// Notes that a transaction was aborted that would have completed `progress`. Returns true if its event
+    /// is the cause and must fail.
     pub fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> bool {
         if progress.is_empty() {
             return false;
@@ -56,7 +57,7 @@ impl Redo {
         was_alone && refused.is_some()
     }
 
-    /// A commit is done. `is_left` says of a reader whether it has not come so far yet.
+    /// Notes a commit. `is_left` returns true for a reader that has not come so far yet.
     pub fn committed(&mut self, is_left: impl FnMut(&Progress) -> bool) {
         self.in_a_row = 0;
         match std::mem::take(&mut self.is_on_trial) {
@@ -78,7 +79,8 @@ mod tests {
         Refused { kind: "Topic", why: "no".to_owned(), is_certain }
     }
 
-    /// What each of several redos in a row says.
+    /// The results of `count` aborts in a row: whether the event fails, and whether units then run one by
+    /// one.
     fn redos(redo: &mut Redo, refused: Option<&Refused>, count: usize) -> Vec<(bool, bool)> {
         (0..count).map(|_| (redo.undone(&PROGRESS, refused), redo.is_one_by_one())).collect()
     }

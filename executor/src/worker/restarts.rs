@@ -1,5 +1,5 @@
-//! Warns where the group's offsets and its tables do not belong together: state would begin anew, or count
-//! events again, without a word.
+//! Warns if the group's offsets and its tables do not belong together: otherwise state would silently start
+//! empty, or events would silently be counted twice.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use crate::broker::BrokerError;
 use crate::code::Code;
 use crate::event::message::{TopicName, TopicPartition};
 
-/// Warnings about restarts that were given, and those that may come.
+/// Restart warnings already given, and topics that may still cause one.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
-    /// Topics, with tables, about whose offsets was warned.
+    /// Topics, with tables, whose offsets were the subject of a warning.
     warned: BTreeSet<(TopicName, Option<TableId>)>,
     /// Topics without commits when the first of their partitions started, while others of them still wait.
     uncommitted: BTreeSet<TopicName>,
 }
 
 impl<C: Code> Worker<C> {
-    /// Looks at what the group had committed in partitions that came, and at the tables beside them.
+    /// Compares what the group had committed in partitions that came with the tables that depend on them.
     pub(super) fn warn_of_restarts(&mut self, takeover: &Takeover) {
         let group = self.config.app.clone();
         for (topic, (partition, offset)) in &takeover.foreign {
@@ -35,7 +35,8 @@ impl<C: Code> Worker<C> {
         if !self.restore.has_changelogs() {
             return;
         }
-        // Partitions start as their tables are whole: by the second of them the worker itself has committed.
+        // Partitions start one by one as their tables are restored: by the time the second starts, this
+        // worker itself has committed in the topic.
         self.restarts.uncommitted.extend(takeover.without_commits.iter().cloned());
         for topic in &self.restarts.uncommitted.clone() {
             for table in self.restore.tables_of(topic) {
@@ -63,7 +64,8 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// The group has commits in another topic that feeds the table: this one was added to it.
+    /// True if the group has commits in another topic that feeds the table: then this one was merely added to
+    /// it.
     fn has_read_other_inputs(&mut self, table: TableId, topic: &TopicName) -> bool {
         for other in self.restore.inputs_of(table).into_iter().filter(|other| **other != **topic) {
             let asked = self.shared.directory.partitions(&other).and_then(|count| {
@@ -80,7 +82,7 @@ impl<C: Code> Worker<C> {
         false
     }
 
-    /// No partition of the table's changelog holds anything.
+    /// True if no partition of the table's changelog holds anything.
     fn is_empty(&mut self, table: TableId) -> bool {
         if self.restore.has_data(table) || !self.restore.has_begun_empty(table) {
             return false;

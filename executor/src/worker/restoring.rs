@@ -1,4 +1,4 @@
-//! Tables of a worker: brought back before their partitions start, and again when their store fails.
+//! Tables of a worker: restored before their partitions start, and again when their store fails.
 
 use tracing::{error, info};
 
@@ -11,7 +11,7 @@ impl<C: Code> Worker<C> {
     /// Reads a bounded part of the changelogs that are needed.
     pub(super) fn restore_tables(&mut self) -> Result<(), Stopped> {
         if self.delivery.is_in_doubt() {
-            // What is in doubt may hold older writes to a partition that came back.
+            // A commit with an unknown outcome may hold older writes to a partition that came back.
             return Ok(());
         }
         let turned = {
@@ -33,8 +33,8 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// A store that does not take what was committed is given up: the changelogs have it. Partitions
-    /// that use tables begin again with what they give back.
+    /// Gives up a store that does not take committed writes: the changelogs have them. Partitions that use
+    /// tables start again once these are restored.
     pub(super) fn mend_tables(&mut self) -> Result<(), Stopped> {
         let Some(why) = self.shared.tables.borrow().unwritten() else { return Ok(()) };
         if !self.restore.has_changelogs() {
@@ -45,8 +45,8 @@ impl<C: Code> Worker<C> {
         self.rebuild_tables(committed)
     }
 
-    /// A store that cannot be read is wiped, and the changelogs fill it again. Events may have seen what is
-    /// not so since the last commit: nothing of it counts. True: that was so.
+    /// Wipes a store that cannot be read; the changelogs fill it again. Events since the last commit may have
+    /// read wrong state, so none of their effects count. Returns true if the store was wiped.
     pub(super) fn mend_unread(&mut self) -> Result<bool, Stopped> {
         let Some(why) = self.shared.tables.borrow().unread() else { return Ok(false) };
         if !self.restore.has_changelogs() {
@@ -58,7 +58,7 @@ impl<C: Code> Worker<C> {
         Ok(true)
     }
 
-    /// Partitions that use tables stand still until these are restored.
+    /// Stops partitions that use tables until the tables are restored.
     fn rebuild_tables(&mut self, committed: bool) -> Result<(), Stopped> {
         let is_unread = self.shared.tables.borrow().unread().is_some();
         let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
@@ -66,7 +66,8 @@ impl<C: Code> Worker<C> {
             self.assignment.names().filter(|name| self.restore.concerns(&name.topic)).cloned().collect();
         self.consumer.pause(&names)?;
         self.give_up(&names)?;
-        // At-least-once, too, what is staged must go when it was made from what is not so.
+        // Even at-least-once, staged effects must go if they were computed from a store that could not be
+        // read.
         let goes_back = is_unread || self.config.guarantee == Guarantee::ExactlyOnce;
         if !committed && is_clear && goes_back {
             self.start_over()?;

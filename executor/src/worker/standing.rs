@@ -1,4 +1,4 @@
-//! Where a worker's readers are and what holds them: what the stall report and the status say.
+//! Standings of a worker's readers, and what holds them: the content of the stall report and the status.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::status::{Reading, Status};
 use crate::tables::restore::Restoring;
 
 impl<C: Code> Worker<C> {
-    /// Tells of stalls, when it is time to look.
+    /// Reports stalls if a look is due.
     pub(super) fn report_stalls(&mut self) {
         let now = self.shared.clock.now();
         if !self.stalls.is_due(now) {
@@ -42,7 +42,7 @@ impl<C: Code> Worker<C> {
         standings
     }
 
-    /// One per partition and reader, partitions that have not started too.
+    /// One reading per partition and reader, including partitions that have not started.
     fn readings(&self) -> Vec<Reading> {
         let reading = |at: ReaderPosition| {
             let high = self.consumer.known_end(&at.partition);
@@ -76,12 +76,12 @@ impl<C: Code> Worker<C> {
         run.stage.borrow().holds(number).or_else(in_window)
     }
 
-    /// Somebody asked for the status since the last call.
+    /// True if another thread asked for the status since the last call.
     pub fn is_asked(&self) -> bool {
         self.shared.watch.take_asked()
     }
 
-    /// Everything that a person asks of a running worker: counters, positions, last failures.
+    /// Everything that an operator asks of a running worker: counters, positions, recent failures.
     pub fn status(&self) -> Value {
         let counters = self.shared.counters.borrow();
         let recent = self.shared.recent.borrow();

@@ -29,23 +29,23 @@ use crate::status::stall::Stalls;
 use crate::tables::restore::Restore;
 use crate::tables::{Tables, changelog};
 
-/// What a worker is made of.
+/// The parts of a worker.
 pub struct Parts<C: Code> {
-    /// What to run.
+    /// The plan to run.
     pub plan: Rc<Plan>,
-    /// How to run it.
+    /// The settings to run it with.
     pub config: Config,
     /// User code, loaded.
     pub code: Rc<RefCell<C>>,
-    /// Where events come from.
+    /// The consumer that events come from.
     pub consumer: Box<dyn Consumer>,
-    /// Where records go to.
+    /// The producer that records go to.
     pub producer: Box<dyn Producer>,
-    /// Topics that are written; user code stages into them too.
+    /// Output topics; user code stages into them too.
     pub directory: Directory,
-    /// Where tables live. User code has the same tables in its hands.
+    /// The tables of the app. User code holds the same tables.
     pub tables: Rc<RefCell<Tables>>,
-    /// Where tables come back from. `None`: their store is all there is of them.
+    /// The changelogs that restore tables. `None`: their store holds the only copy.
     pub changelog: Option<Box<dyn Changelog>>,
     /// Tells the time.
     pub clock: Rc<dyn Clock>,
@@ -56,7 +56,7 @@ pub struct Parts<C: Code> {
 }
 
 impl<C: Code> Parts<C> {
-    /// Lets whatever comes from outside ring the worker's bell. False: the consumer does not.
+    /// Lets the clients of the broker ring the worker's bell. Returns false if the consumer cannot.
     fn hang_bells(&mut self) -> bool {
         let Some(wake) = self.guard.watch.wake() else { return false };
         let bell = wake.bell();
@@ -67,8 +67,8 @@ impl<C: Code> Parts<C> {
 }
 
 impl<C: Code> Worker<C> {
-    /// Renders the plan and joins the group. The code is loaded already: what fails there fails
-    /// before anyone is disturbed.
+    /// Renders the plan and joins the group. User code is loaded already: if that fails, the group has not
+    /// been disturbed.
     pub fn start(mut parts: Parts<C>) -> Result<Worker<C>, Stopped> {
         let is_woken = parts.hang_bells();
         let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
@@ -117,7 +117,7 @@ impl<C: Code> Worker<C> {
     }
 }
 
-/// Where tables come back from their changelogs, they follow them from the first write on.
+/// Makes tables that have changelogs follow them from the first write on.
 fn follow_changelogs(
     restore: &Restore,
     tables: &mut Tables,
@@ -139,7 +139,7 @@ fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Resu
     plan.tables.iter().map(limit).collect()
 }
 
-/// What has ended the process too often fails when it comes.
+/// Lets poison events fail when they come.
 fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
     let readers = (0..).map(ReaderId).zip(&plan.readers);
     for (id, reader) in readers {
