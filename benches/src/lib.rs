@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// What one run of one contestant took.
+/// The cost of one run of one contestant.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Seconds of CPU of the whole process between its first event and its last.

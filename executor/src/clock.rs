@@ -57,7 +57,7 @@ fn tick() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Where there is none, the time now, from the first call on.
+/// The time since the first call, on systems without such a tick.
 #[cfg(not(target_os = "linux"))]
 #[allow(clippy::disallowed_methods, reason = "the home of the clock")]
 fn tick() -> Duration {

@@ -23,9 +23,9 @@ pub struct App {
     folder: tempfile::TempDir,
     /// The app's name, which is its group's.
     pub name: String,
-    /// Where its processes connect.
+    /// The brokers to which its processes connect.
     pub servers: String,
-    /// What it reads.
+    /// The topic that it reads.
     pub input: String,
     /// Partitions of every topic.
     pub partitions: i32,
@@ -33,7 +33,7 @@ pub struct App {
     agents: Vec<(&'static str, Topics)>,
 }
 
-/// Which agents an app has.
+/// The agents of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agents {
     /// The one with the table.
@@ -103,7 +103,7 @@ impl App {
         self.with(&["--kafka", setting])
     }
 
-    /// Whose processes connect here.
+    /// Makes its processes connect here.
     pub fn at(mut self, servers: String) -> App {
         self.servers = servers;
         self
@@ -142,7 +142,7 @@ impl App {
         Member { child: Some(child) }
     }
 
-    /// What the processes of this number said.
+    /// The output of the processes of this number.
     pub fn words(&self, number: usize) -> String {
         std::fs::read_to_string(self.log(number)).unwrap_or_default()
     }

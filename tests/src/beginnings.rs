@@ -14,13 +14,13 @@ use crate::watch::Watch;
 const PARTITIONS: i32 = 12;
 /// Events a second.
 const RATE: u64 = 200;
-/// How an input forgets by itself: after so many ms, of which a segment holds a small part.
+/// Settings by which an input forgets by itself: after so many ms, of which a segment holds a small part.
 const RETENTION: [(&str, &str); 2] = [("retention.ms", "6000"), ("segment.ms", "500")];
 /// Longest time until retention has passed what it should.
 const PASSES_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Who deletes the beginning of the input.
+/// The party that deletes the beginning of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Records,
@@ -36,7 +36,7 @@ enum Up {
     BeyondCommitted,
 }
 
-/// What the starts and rebalances came to.
+/// The results of the starts and rebalances.
 #[derive(Debug, Default)]
 pub struct Beginnings {
     /// Processes started.
@@ -52,7 +52,7 @@ pub struct Beginnings {
 }
 
 impl Beginnings {
-    /// Whether no process died and no partition was left behind.
+    /// True if no process died and no partition was left behind.
     pub fn is_clean(&self) -> bool {
         self.died.is_empty() && self.stuck.is_empty()
     }

@@ -10,7 +10,7 @@ fn fields(line: &str) -> BTreeMap<String, Box<RawValue>> {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("the line is no JSON object: {error}: {line}"))
 }
 
-/// Where a line belongs: its topic and partition, its table, or the failures.
+/// The group to which a line belongs: its topic and partition, its table, or the failures.
 pub fn group(line: &str) -> String {
     let fields: BTreeMap<String, Value> =
         serde_json::from_str(line).unwrap_or_else(|error| panic!("the line is no JSON object: {error}: {line}"));

@@ -22,7 +22,7 @@ use crate::{root, wire};
 const WAIT: Duration = Duration::from_secs(30);
 /// The largest record that tests send, in bytes: as large as a broker takes at all.
 const RECORD_BYTES_MAX: &str = "104857600";
-/// How long a reader waits for the next record before it looks whether it is at the end.
+/// Time for which a reader waits for the next record before it looks whether it is at the end.
 const TURN: Duration = Duration::from_millis(50);
 
 /// A broker on loopback, or a cluster as its clients see it.
@@ -117,12 +117,12 @@ impl Broker {
         self.folder.join(name)
     }
 
-    /// Where TLS is spoken, by one that was started with it. Its certificate is for 127.0.0.1.
+    /// The address for TLS, of a broker that was started with it. Its certificate is for 127.0.0.1.
     pub fn with_tls(&self) -> String {
         format!("127.0.0.1:{}", self.port + 3)
     }
 
-    /// Where users with passwords connect over TLS.
+    /// The address for users with passwords over TLS.
     pub fn with_tls_and_passwords(&self) -> String {
         format!("127.0.0.1:{}", self.port + 4)
     }
@@ -132,8 +132,8 @@ impl Broker {
         Broker { servers, replicas, port: 0, folder: root(), settings: &[], script: None }
     }
 
-    /// Where users with passwords connect (SASL PLAIN; bob's is `bobs-secret`). Only where the test
-    /// has started the broker.
+    /// The address for users with passwords (SASL PLAIN; bob's is `bobs-secret`). Only a broker that the test
+    /// has started has it.
     pub fn with_passwords(&self) -> String {
         format!("127.0.0.1:{}", self.port + 2)
     }
@@ -229,7 +229,7 @@ impl Broker {
         }
     }
 
-    /// Whether every broker knows a topic: each hears of it in its own time.
+    /// True if every broker knows a topic: each hears of it in its own time.
     fn all_know(&self, topic: &str, partitions: i32) -> bool {
         if self.replicas == 1 {
             return self.partitions(topic) == partitions;
@@ -340,7 +340,7 @@ impl Broker {
         i64::try_from(self.read(topic).len()).expect("few")
     }
 
-    /// What a group has committed: offset and metadata per partition.
+    /// The group's commits: offset and metadata per partition.
     pub fn committed(&self, group: &str, topic: &str) -> Vec<Option<(i64, String)>> {
         let mut config = self.config();
         let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
@@ -450,8 +450,8 @@ fn is_java(process: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.trim() == "java")
 }
 
-/// Where ports of brokers begin. The system gives connections higher ones: it would give away a port whose
-/// broker is away for a moment.
+/// The range in which ports of brokers begin. The system gives connections higher ones: it would give away a
+/// port whose broker is away for a moment.
 const PORTS: std::ops::Range<u32> = 10_000..30_000;
 /// Ports of a broker: for clients, the controller, users with passwords, clients that come through a
 /// proxy, and that proxy.

@@ -1,4 +1,4 @@
-//! What the tests share: the programs as they are built, runs of them, and comparisons.
+//! Shared by the tests: the programs as they are built, runs of them, and comparisons.
 
 pub mod acl;
 pub mod app;

@@ -15,7 +15,7 @@ const BURST_EVERY: Duration = Duration::from_millis(10);
 /// Longest wait for the last acknowledgements.
 const FLUSH_MAX: Duration = Duration::from_secs(120);
 
-/// What is sent.
+/// The shape of a load: its events, and how many a second.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Events a second; 0: as fast as the broker takes them.

@@ -31,7 +31,7 @@ fn wait_for(process: u64, what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Whether SIGTERM is among the signals of this kind.
+/// True if SIGTERM is among the signals of this kind.
 fn has(process: u64, kind: &str) -> bool {
     let bits = field(process, kind).and_then(|bits| u64::from_str_radix(&bits, 16).ok());
     bits.unwrap_or(0) >> (libc::SIGTERM - 1) & 1 == 1

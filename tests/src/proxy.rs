@@ -33,7 +33,7 @@ const CHUNK_BYTES: usize = 1024;
 /// Length, api key, version and correlation id.
 const HEAD_BYTES: usize = 12;
 
-/// What happens to one chosen request.
+/// The fate of one chosen request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It waits this long, and all behind it on its connection.
@@ -48,7 +48,7 @@ pub enum Fault {
     Error(i16),
 }
 
-/// What the network is like now.
+/// The state of the network now.
 #[derive(Default)]
 struct Weather {
     /// Every frame waits this long.
@@ -59,7 +59,7 @@ struct Weather {
     faults: BTreeMap<Api, Vec<Fault>>,
     /// Faults that have happened.
     done: BTreeMap<Api, u64>,
-    /// When the link is free again: to the broker, to clients.
+    /// Times at which the link is free again: to the broker, to clients.
     free: [Option<Instant>; 2],
     /// Open connections, to be cut.
     open: HashMap<u64, [TcpStream; 2]>,
@@ -111,7 +111,7 @@ impl Proxy {
         Proxy { shared, port }
     }
 
-    /// Where clients connect.
+    /// The address to which clients connect.
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -212,7 +212,7 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// What does not arrive as it was sent on a connection.
+/// Bytes that do not arrive as they were sent on a connection.
 #[derive(Default)]
 struct Gone {
     /// Correlation ids whose answers are lost, and the connection with them.

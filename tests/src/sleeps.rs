@@ -1,4 +1,4 @@
-//! How often the threads of a process wake, which is what an idle process costs: CPU time says more of
+//! Counts how often the threads of a process wake, which is what an idle process costs: CPU time says more of
 //! the machine than of the process.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ fn is_of_client(name: &str) -> bool {
     name.starts_with("rdk:")
 }
 
-/// How often each thread has gone to sleep since it began.
+/// Counts how often each thread has gone to sleep since it began.
 fn sleeps(pid: u32) -> BTreeMap<(u32, String), u64> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let sleeps = threads.filter_map(|thread| {

@@ -16,16 +16,16 @@ use serde_json::Value;
 
 use crate::clock::{now, pause, since_1970};
 
-/// What is known of a partition.
+/// The watch's knowledge of a partition.
 #[derive(Clone, Debug)]
 pub struct Partition {
-    /// When it last gave a record.
+    /// The time at which it last gave a record.
     pub last: Instant,
     /// The longest time between two records since the watch was last reset.
     pub gap: Duration,
     /// The process that wrote the last record.
     pub writer: u64,
-    /// When the event of the last record was sent, in ms since 1970.
+    /// The time at which the event of the last record was sent, in ms since 1970.
     pub event_at: i64,
     /// Records since the watch was last reset.
     pub records: u64,
@@ -36,11 +36,11 @@ pub struct Partition {
 
 struct Seen {
     partitions: BTreeMap<i32, Partition>,
-    /// When the watch was last reset, in ms since 1970 and as an instant.
+    /// The time at which the watch was last reset, in ms since 1970 and as an instant.
     reset_at: (i64, Instant),
 }
 
-/// What the watch's own client says of itself.
+/// The report of the watch's own client on itself.
 #[derive(Clone, Default)]
 struct Client {
     said: Arc<Mutex<String>>,
@@ -104,7 +104,7 @@ impl Watch {
         }
     }
 
-    /// What is known of each partition; a gap that is open now counts.
+    /// The watch's knowledge of each partition; a gap that is open now counts.
     pub fn partitions(&self) -> BTreeMap<i32, Partition> {
         let mut partitions = lock(&self.seen).partitions.clone();
         for partition in partitions.values_mut() {
@@ -113,9 +113,9 @@ impl Watch {
         partitions
     }
 
-    /// How late commits were at most since the watch was last reset: the greatest age of a record of an
+    /// The most by which a commit was late since the watch was last reset: the greatest age of a record of an
     /// event that was sent since then, or the longest time that a partition has been silent for since then,
-    /// if that is more. What the partition owes from before does not count.
+    /// if that is more. Output that the partition owes from before does not count.
     pub fn oldest(&self) -> Duration {
         let seen = lock(&self.seen);
         let silent = |partition: &Partition| now() - partition.last.max(seen.reset_at.1);
@@ -138,8 +138,8 @@ impl Watch {
         }
     }
 
-    /// Which partitions have given no record of an event that was sent after `at`, and what the broker
-    /// says of their ends: for a test that fails.
+    /// Names the partitions that have given no record of an event that was sent after `at`, and the broker's
+    /// word on their ends: for a test that fails.
     pub fn silent_since(&self, at: i64) -> String {
         let seen = self.partitions();
         let silent = seen.iter().filter(|(_, partition)| partition.event_at <= at);

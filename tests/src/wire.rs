@@ -9,14 +9,14 @@ use std::time::Duration;
 const WAIT: Duration = Duration::from_secs(5);
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: i32 = 1 << 24;
-/// How long a broker may work on a change of the cluster, in ms.
+/// Time for which a broker may work on a change of the cluster, in ms.
 const CHANGE_MS: i32 = 10_000;
 
 const METADATA: (i16, i16) = (3, 4);
 const FIND_COORDINATOR: (i16, i16) = (10, 1);
 const ALTER_PARTITION_REASSIGNMENTS: (i16, i16) = (45, 0);
 
-/// What a coordinator is for.
+/// The things that a coordinator is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coordinates {
     /// A consumer group.
@@ -69,14 +69,14 @@ impl View {
         self.topics.iter().find(|topic| topic.name == name)
     }
 
-    /// Whether all replicas of all partitions are in sync, with a leader each.
+    /// True if all replicas of all partitions are in sync, with a leader each.
     pub fn is_whole(&self) -> bool {
         let mut partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         partitions.all(|partition| partition.leader >= 0 && partition.in_sync.len() == partition.replicas.len())
     }
 }
 
-/// How the broker at `host:port` sees the cluster.
+/// The cluster as the broker at `host:port` sees it.
 ///
 /// # Errors
 /// If it does not answer in time, or not as its protocol says.
@@ -207,7 +207,7 @@ fn compact(length: usize) -> u8 {
     length
 }
 
-/// What is left of an answer.
+/// The rest of an answer.
 pub(crate) struct Answer<'a>(pub(crate) &'a [u8]);
 
 impl Answer<'_> {

@@ -413,7 +413,7 @@ fn agents_of_a_plan_stand_behind_those_that_feed_them() {
     }
 }
 
-/// What `kasprc check` says of one file, the frames left out.
+/// The output of `kasprc check` on one file, the frames left out.
 fn said(text: &str, arguments: &[&str]) -> Vec<String> {
     let folder = folder_of(&[("agent.yaml", text)]);
     let path = folder.path().display().to_string();

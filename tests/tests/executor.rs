@@ -1,4 +1,4 @@
-//! What user code may do to the worker, and the user's own tests.
+//! The limits of user code towards its worker, and the user's own tests.
 #![allow(clippy::disallowed_methods, reason = "these tests feed and measure in real time")]
 
 use std::collections::BTreeMap;

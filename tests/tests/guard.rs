@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a value tells the function to do to its worker.
+/// A function to which each value names something to do to its worker.
 const NASTY: &str = r#"
 import asyncio, ctypes, os, time
 

@@ -564,7 +564,7 @@ fn records_too_large_are_failures_of_their_events() {
 #[test]
 fn records_as_large_as_the_topic_takes_pass() {
     const LIMIT: usize = 40 << 20;
-    /// What Kafka counts at most besides the value.
+    /// The most that Kafka counts besides the value.
     const OVERHEAD: usize = 93;
     let broker = broker();
     let (input, output) = (broker.topic_for("in", 1, LIMIT + 1000), broker.topic_for("out", 1, LIMIT));
@@ -583,7 +583,7 @@ fn records_as_large_as_the_topic_takes_pass() {
     assert!(passed.iter().all(|record| record.text() == text(record.text().len())), "they are as they were");
 }
 
-/// What a topic takes may change while it is written: then a broker refuses a record that was staged.
+/// The topic's limit may change while the topic is written: then a broker refuses a record that was staged.
 #[test]
 fn a_record_that_the_broker_refuses_fails_its_event_alone() {
     let broker = broker();

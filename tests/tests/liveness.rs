@@ -116,7 +116,8 @@ fn a_slow_reader_that_retention_passes_goes_on() {
     assert!((10..400).contains(&passed), "{passed} of 500 records were read, the last 10 at least");
 }
 
-/// How long an app takes from its start until it has started on so many partitions and passed an event on.
+/// Measures the time of an app from its start until it has started on so many partitions and passed an event
+/// on.
 #[allow(clippy::print_stdout, reason = "figures of a test")]
 fn start(broker: &Broker, partitions: i32) -> Duration {
     let (input, output) = (broker.topic("in", partitions), broker.topic("out", 1));

@@ -31,7 +31,7 @@ spec:
                 return value
 "#;
 
-/// What a local run says, one object a line.
+/// The log of a local run, one object a line.
 #[track_caller]
 fn said(spec: &str, lines: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let folder = tempfile::tempdir().expect("a folder is made");

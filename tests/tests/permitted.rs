@@ -1,4 +1,4 @@
-//! What `kasprc check` passes starts: every golden spec, and specs with one field changed, compile, load
+//! Specs that `kasprc check` passes start: every golden spec, and specs with one field changed, compile, load
 //! their Python and begin, on an input that is empty.
 //!
 //! Two things are no fault of `check`, which has neither the modules nor the variables of a pod: a module
@@ -48,7 +48,7 @@ const TEXTS: [&str; 24] = [
     "deadLetter",
 ];
 
-/// What became of a spec.
+/// The fate of a spec.
 enum Verdict {
     /// `check` refuses it, or warns that the start hangs on a setting.
     Found,

@@ -1,5 +1,5 @@
-//! What works in a Python program with a running event loop works in an agent; what cannot work raises
-//! an exception that user code can catch.
+//! Everything that works in a Python program with a running event loop works in an agent; what cannot work
+//! raises an exception that user code can catch.
 #![allow(clippy::disallowed_methods, reason = "these tests feed in real time")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use kaspr_tests::program::{command, stderr, stdout};
 use serde_json::{Value, json};
 
-/// How long a worker idles between two parts of its input.
+/// Time for which a worker idles between two parts of its input.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// An agent from `in` to `out`, and a table `t` that its functions get.

@@ -100,7 +100,7 @@ impl<'a> App<'a> {
         self.command("check", flags).output().expect("it runs")
     }
 
-    /// What `check` finds missing.
+    /// Asserts that `check` finds this permission missing, and no other.
     fn misses(&self, flags: &[&str], told: &str) {
         let checked = self.check(flags);
         let words = stderr(&checked);

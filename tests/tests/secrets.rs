@@ -61,7 +61,7 @@ impl Folder {
     }
 }
 
-/// How a secret is given.
+/// The ways to give a secret.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Flag,

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 const PARTITIONS: i32 = 2;
 const TABLE: TableId = TableId(0);
 
-/// What a version left.
+/// The files that a version left.
 struct Version(PathBuf);
 
 impl Version {
@@ -76,7 +76,7 @@ impl Version {
         copy
     }
 
-    /// What the table holds, by partition and key.
+    /// The content of the table, by partition and key.
     fn counts(&self) -> BTreeMap<i32, BTreeMap<String, Value>> {
         serde_json::from_value(self.expected()["counts"].clone()).expect("counts of partitions")
     }

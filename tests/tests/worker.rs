@@ -156,7 +156,7 @@ fn values(log: &Log, topic: &str) -> Vec<String> {
         .collect()
 }
 
-/// Where a reader is in the group's committed offset: what a successor would start from.
+/// A reader's position in the group's committed offset: a successor would start from it.
 fn committed(log: &Log, topic: &str, reader: &str) -> Option<i64> {
     let committed = log.committed("app", &TopicPartition::new(topic, 0))?;
     let metadata = Metadata::decode(&committed.metadata).expect("it is ours");

@@ -1,5 +1,5 @@
-//! How long `kasprc compile` takes, whole processes, from 10 agents to 10,000: one file an agent, two
-//! code blocks each, every agent reading what the one before it writes.
+//! Measures how long `kasprc compile` takes, whole processes, from 10 agents to 10,000: one file an agent,
+//! two code blocks each, every agent reading what the one before it writes.
 
 use std::path::Path;
 use std::process::Command;

@@ -25,10 +25,10 @@ const EVENTS: u64 = 200_000;
 const ROUNDS: usize = 7;
 /// Events that the log is given at once: it holds no more of the input than it would at a broker.
 const CHUNK: usize = 20_000;
-/// How often the events are given again to see whether memory grows.
+/// Times that the events are given again to see whether memory grows.
 const LAPS: u64 = 50;
 
-/// What is done with an event.
+/// A case of the bench: one kind of work on an event.
 struct Case {
     name: &'static str,
     /// As `by_hand.py` and the spec's file have it.

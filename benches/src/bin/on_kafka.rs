@@ -35,9 +35,9 @@ enum Contestant {
     ExactlyOnce(u32),
 }
 
-/// Whose throughput is measured, one after the other in each round.
+/// The contestants whose throughput is measured, one after the other in each round.
 const RUNNERS: [Contestant; 3] = [Contestant::ByHand, Contestant::AtLeastOnce, Contestant::ExactlyOnce(100)];
-/// Whose delay is measured.
+/// The contestants whose delay is measured.
 const PACED_RUNNERS: [Contestant; 5] = [
     Contestant::ByHand,
     Contestant::AtLeastOnce,

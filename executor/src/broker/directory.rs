@@ -1,7 +1,7 @@
-//! What is known of the topics that are written: whether they exist, their partitions and limits.
+//! The directory of the topics that are written: whether they exist, their partitions and limits.
 //!
-//! What one record can do wrong is found here, when it is staged, as its event's failure; a
-//! transaction would find it after ten seconds and fail as a whole.
+//! A record that the broker would refuse is found here, when it is staged, as its event's failure; in a
+//! transaction it would be found after ten seconds, and the transaction would fail as a whole.
 
 use std::cell::RefCell;
 use std::rc::Rc;

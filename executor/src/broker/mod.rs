@@ -1,4 +1,4 @@
-//! What the worker asks of the outside world: a log with partitions, groups and transactions.
+//! The worker's interface to the outside world: a log with partitions, groups and transactions.
 //!
 //! The same worker runs over rdkafka, over the in-memory log and over seeded faults, because it
 //! only knows these traits. All calls come from the worker's one thread. A *consumer* is a member
@@ -57,7 +57,7 @@ pub enum BrokerError {
     Refused {
         /// The kind of a failure record: `Size`, `Partition` or `Topic`.
         kind: &'static str,
-        /// What the broker says.
+        /// The broker's words.
         why: String,
     },
 }
@@ -78,14 +78,14 @@ pub enum Change {
 pub struct Committed {
     /// The next offset to read.
     pub offset: i64,
-    /// What was committed with it: see [`crate::broker::position`].
+    /// The text that was committed with it: see [`crate::broker::position`].
     pub metadata: String,
 }
 
 /// An offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetCommit {
-    /// Whose.
+    /// The partition that it is for.
     pub partition: TopicPartition,
     /// The offset with its metadata.
     pub committed: Committed,
@@ -118,7 +118,7 @@ impl Watermarks {
     }
 }
 
-/// Which topics a group reads.
+/// The topics that a group reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subscription {
     /// This topic.
@@ -191,7 +191,7 @@ pub trait Consumer {
     /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// Who this member is at this moment, for [`Producer::commit`].
+    /// The identity of this member at this moment, for [`Producer::commit`].
     fn group(&self) -> GroupMetadata;
 
     /// Rings this bell from now on whenever [`Consumer::poll`], which found nothing, may have something,
@@ -204,7 +204,7 @@ pub trait Consumer {
     fn close(&mut self) -> Result<(), BrokerError>;
 }
 
-/// Who a member is at a moment: what ties a transaction to the group's generation.
+/// The identity of a member at a moment: it ties a transaction to the group's generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMetadata {
     /// The group's name.
@@ -218,13 +218,13 @@ pub struct GroupMetadata {
 }
 
 impl GroupMetadata {
-    /// Whether it stands for a member: anything else the broker might take without looking.
+    /// True if it stands for a member: the broker might take anything else without a check.
     pub fn is_member(&self) -> bool {
         self.generation >= 1 && !self.member.is_empty()
     }
 }
 
-/// Whether a record was taken.
+/// The client's answer to a record that it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is on its way.
@@ -310,7 +310,7 @@ pub trait Changelog {
     fn position(&self, partition: &TopicPartition) -> Option<i64>;
 }
 
-/// What a topic is, as far as staging a record needs it.
+/// The properties of a topic, as far as staging a record needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicInfo {
     /// Its partitions.
@@ -341,7 +341,7 @@ pub struct NewTopic {
     pub config: Vec<(String, String)>,
 }
 
-/// What is done with a topic, or may be.
+/// The uses of a topic that are made of it, or allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// Its records are read.
@@ -389,7 +389,7 @@ pub trait Admin {
     /// A setting of a topic; `None`: nobody tells.
     fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError>;
 
-    /// What this user may do with a topic that exists; everything, where the broker does not say.
+    /// Asks what this user may do with a topic that exists; everything, where the broker does not say.
     fn access(&mut self, _topic: &str) -> Result<Access, BrokerError> {
         Ok(Access { read: true, write: true })
     }

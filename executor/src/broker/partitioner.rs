@@ -1,5 +1,5 @@
-//! Which partition a record goes to: Java's partitioner, so that keys land where other clients of
-//! the same topics put them.
+//! Java's partitioner: decides which partition a record goes to, so that keys land where other clients of the
+//! same topics put them.
 
 /// The partition of a record: murmur2 of its key, or for a null key the partition whose `turn` it is.
 pub fn partition_for(key: Option<&[u8]>, partitions: i32, turn: u32) -> i32 {

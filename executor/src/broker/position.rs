@@ -16,8 +16,8 @@ pub const METADATA_BYTES_MAX: usize = 4096;
 /// The longest `transactional.id` that metadata has room for.
 pub const TRANSACTIONAL_ID_MAX: usize = 290;
 
-/// What stands before the readers, but for the id: `1;`, `;` and a partition count of up to ten digits,
-/// `;` and eight hex digits.
+/// Bytes before the readers, without the id: `1;`, `;` and a partition count of up to ten digits, `;` and
+/// eight hex digits.
 const HEAD_BYTES_MAX: usize = 2 + 1 + 10 + 1 + 8;
 /// A reader without its digits: `;`, eight hex digits and `=+`.
 const READER_BYTES: usize = 1 + 8 + 2;
@@ -64,10 +64,10 @@ impl std::fmt::Display for NameHash {
     }
 }
 
-/// What stands in the metadata of a committed offset.
+/// The metadata of a committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Whose producer committed.
+    /// The transactional id of the producer that committed.
     pub transactional_id: String,
     /// Partitions that the topic had when the group first started on it: those below this number
     /// without a commit start at their beginning.

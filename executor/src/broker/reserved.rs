@@ -19,7 +19,7 @@ impl Reserved {
         Reserved { names: names.into_iter().collect() }
     }
 
-    /// Why nothing may be sent to a topic of this name, if so.
+    /// The reason for which no record may be sent to a topic of this name, if there is one.
     pub fn refuses(&self, name: &str) -> Option<String> {
         let shown = shown::name(name);
         if !is_topic_name(name) {

@@ -15,7 +15,7 @@ pub enum Resource {
     Cluster,
 }
 
-/// What is done with a thing.
+/// An operation on a resource of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Its records are read; a group is joined, and its offsets are committed.
@@ -45,7 +45,7 @@ impl Operation {
 pub struct Right {
     /// The thing.
     pub resource: Resource,
-    /// What is done with it.
+    /// The operation on it.
     pub operation: Operation,
 }
 

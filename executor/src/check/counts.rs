@@ -75,7 +75,7 @@ impl Counts {
         self.changelogs.is_empty()
     }
 
-    /// When the next look is due.
+    /// The time of the next look.
     pub fn due(&self) -> Duration {
         self.due
     }

@@ -24,11 +24,11 @@ pub fn reserved(plan: &Plan, app: &str) -> Reserved {
 pub struct Named {
     /// The topic.
     pub name: String,
-    /// Who names it first, in the user's words: `the input of agent "a"`.
+    /// The first place that names it, in the user's words: `the input of agent "a"`.
     pub by: String,
     /// `file:line`.
     pub at: String,
-    /// What the plan does with it.
+    /// The plan's uses of it.
     pub uses: Access,
 }
 
@@ -84,10 +84,10 @@ impl Finder<'_> {
     }
 }
 
-/// What was found of a topic.
+/// The finding about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Which.
+    /// The topic.
     pub named: Named,
     /// Its partitions, or why it cannot be used.
     pub partitions: Result<i32, String>,

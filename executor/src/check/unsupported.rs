@@ -1,11 +1,11 @@
-//! What a plan can say and this executor cannot run yet: named at the start, never silent.
+//! Names at the start what a plan can say and this executor cannot run yet: it is never dropped in silence.
 
 use kaspr_ir::plan::{Action, AgentId, Codec, OnError, Place, Plan, Policies, Topics};
 
 /// Something in a plan that cannot be run yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// What it is, in the user's words.
+    /// The thing, in the user's words.
     pub what: String,
     /// `file:line` in the spec.
     pub at: String,

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line as it was typed.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -23,15 +23,15 @@ Examples:
 
 Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.")]
 pub struct Arguments {
-    /// When to colour: auto looks at the terminal, NO_COLOR and CLICOLOR_FORCE.
+    /// Colours: auto looks at the terminal, NO_COLOR and CLICOLOR_FORCE.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto)]
     pub color: clap::ColorChoice,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run agents.
@@ -83,18 +83,18 @@ pub struct TestArguments {
     /// Write what came into tests.yaml where a test expects something else; read the diff before you keep it.
     #[arg(long)]
     pub update: bool,
-    /// How results are printed: text for people, json for programs (one object a test).
+    /// Format of the results: text for people, json for programs (one object a test).
     #[arg(long, value_enum, default_value = "text")]
     pub format: ResultFormat,
     /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
     #[arg(long, value_name = "DIR")]
     pub python_path: Vec<PathBuf>,
-    /// What is logged while tests run: error, warn, info, debug, trace.
+    /// Lowest level of lines that are logged while tests run: error, warn, info, debug, trace.
     #[arg(long, value_name = "LEVEL", default_value = "error")]
     pub log_level: tracing::Level,
 }
 
-/// How results of tests are printed.
+/// Formats of the results of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ResultFormat {
     /// For people.
@@ -173,10 +173,11 @@ pub struct RunArguments {
     /// KASPR_KAFKA_SASL_PASSWORD_FILE=PATH. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = KafkaFlag::parse)]
     pub kafka: Vec<KafkaFlag>,
-    /// What a crash may repeat on Kafka: exactly-once (nothing) or at-least-once [settings: guarantee]
+    /// Guarantee on Kafka, which says what a crash may repeat: exactly-once (nothing) or at-least-once
+    /// [settings: guarantee]
     #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
     pub guarantee: Option<String>,
-    /// Where a group without commits begins: earliest, latest, or a time as ms since 1970 [settings: from].
+    /// Beginning for a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
     #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
     pub from: Option<String>,
     /// Process up to the ends that the topics have at the start, commit and exit.
@@ -188,13 +189,13 @@ pub struct RunArguments {
     /// Longest time from SIGTERM to the end [settings: shutdownTimeout].
     #[arg(long, value_name = "DURATION", help_heading = "Kafka")]
     pub shutdown_timeout: Option<String>,
-    /// Which worker of a supervisor this process is.
+    /// The number of the supervisor's worker that this process is.
     #[arg(long, hide = true, value_name = "NUMBER:PID")]
     pub worker: Option<String>,
     /// Feed a topic with the lines of a file; - is standard input. May be given more than once.
     #[arg(long, value_name = "TOPIC=FILE")]
     pub input: Vec<Input>,
-    /// What a line is: json = a value's bytes as they stand; record = a record with key and headers.
+    /// Content of a line: json = a value's bytes as they stand; record = a record with key and headers.
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     pub input_format: InputFormat,
     /// Write every topic to DIR/{topic}.jsonl and every table to DIR/tables/ instead of standard output.
@@ -212,7 +213,7 @@ pub struct RunArguments {
     /// This instance's name [settings: instance].
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
-    /// What happens to events that fail where a spec does not say [settings: onError].
+    /// Action for events that fail, for specs that name none [settings: onError].
     #[arg(long, value_name = "ACTION")]
     pub on_error: Option<String>,
     /// The topic of deadLetter where a spec names none [settings: deadLetterTopic].
@@ -233,10 +234,10 @@ pub struct RunArguments {
     /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
     #[arg(long, value_name = "DIR")]
     pub python_path: Vec<PathBuf>,
-    /// How the log is written to standard error.
+    /// Format of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace.
+    /// Lowest level of lines that are logged: error, warn, info, debug, trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
     /// No summary and no progress bar.
@@ -244,7 +245,7 @@ pub struct RunArguments {
     pub quiet: bool,
 }
 
-/// What a line of an input is.
+/// Contents of a line of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum InputFormat {
     /// A value's bytes as they stand.
@@ -262,7 +263,7 @@ impl From<InputFormat> for Format {
     }
 }
 
-/// How the log is written.
+/// Formats of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.

@@ -1,4 +1,4 @@
-//! When to colour: `--color`, else the terminal and the variables that people set for all programs.
+//! Decides when to colour: `--color`, else the terminal and the variables that people set for all programs.
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};

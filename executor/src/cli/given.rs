@@ -47,7 +47,7 @@ pub struct Given {
     variables: Vec<(String, Secret)>,
     /// Names of secrets that stood on the command line.
     told: Vec<String>,
-    /// Why secrets are still to be seen.
+    /// The reason for which secrets can still be seen.
     unhidden: Option<String>,
 }
 

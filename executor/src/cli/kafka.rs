@@ -61,7 +61,7 @@ pub fn run_on_kafka(
     })
 }
 
-/// What is known before anything is connected.
+/// The facts of a run that are known before anything is connected.
 pub(super) struct Start {
     pub(super) plan: Rc<Plan>,
     pub(super) config: Config,
@@ -252,7 +252,7 @@ fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
     }
 }
 
-/// Where a test wants the process to end: `KASPR_FAILPOINT`.
+/// The place at which a test wants the process to end: `KASPR_FAILPOINT`.
 fn failpoint() -> Result<Failpoint, Stop> {
     let Ok(text) = std::env::var("KASPR_FAILPOINT") else { return Ok(Failpoint::default()) };
     Failpoint::parse(&text).map_err(|why| Stop::refused(format!("KASPR_FAILPOINT: {why}")))

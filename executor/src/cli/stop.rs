@@ -1,4 +1,4 @@
-//! What ends the program: exit statuses, messages and signals.
+//! The ends of the program: exit statuses, messages and signals.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,12 +27,12 @@ pub(super) const OWN_FAULT: i32 = 76;
 /// Told twice to stop, not done by the deadline, or stuck in user code.
 pub use crate::guard::FORCED;
 
-/// What a process says that is not done by its deadline: in a signal handler, which cannot form words.
+/// Last words of a process that is not done by its deadline: of a signal handler, which cannot form words.
 const LATE: &[u8] = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
 const LATE_JSON: &[u8] =
     b"{\"level\":\"ERROR\",\"message\":\"not stopped by the deadline, ending now: what was not committed comes again\"}\n";
 
-/// What ends the program before its work is done: an exit status and a message.
+/// An end of the program before its work is done: an exit status and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop(pub i32, pub String);
 
@@ -69,7 +69,7 @@ impl From<BrokerError> for Stop {
     }
 }
 
-/// Where the spec says halt, or no worker could start any more, all stop.
+/// Ends all workers where the spec says halt, or where no worker could start any more.
 impl From<Stopped> for Stop {
     fn from(stopped: Stopped) -> Stop {
         match stopped {
@@ -88,7 +88,7 @@ pub struct Signals {
     first: Arc<AtomicI32>,
     /// Seconds until the process ends by itself after the first one; 0: never.
     deadline: Arc<AtomicU32>,
-    /// What runs: it is not to blame when the process is told to end.
+    /// The watch over what runs: that is not to blame when the process is asked to end.
     watch: Arc<OnceLock<Arc<Watch>>>,
     asked: Arc<AtomicBool>,
     /// Wakes a supervisor.

@@ -1,4 +1,4 @@
-//! Where the tables of a run are kept.
+//! The place where the tables of a run are kept.
 
 use std::rc::Rc;
 

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::secret::Secret;
 use crate::wake::Wake;
 
-/// How often the supervisor looks after its workers where nothing can wake it.
+/// Time between two looks of the supervisor at its workers where nothing can wake it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// First and longest pause before a worker is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -26,7 +26,7 @@ struct Post {
     number: u32,
     child: Option<Child>,
     started: Duration,
-    /// When it is started again, if it is not running.
+    /// The time at which it is started again, if it is not running.
     due: Duration,
     pause: Duration,
     /// It ended by a fault of its own before it had run for long.

@@ -1,4 +1,4 @@
-//! What the terminal shows: the log, and a bar where a run takes its time.
+//! The terminal: the log, and a bar where a run takes its time.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;

@@ -23,7 +23,7 @@ pub struct Tested {
     pub folder: PathBuf,
     /// The app.
     pub plan: Rc<Plan>,
-    /// What it runs with.
+    /// Settings for the run.
     pub settings: Settings,
     /// The tests.
     pub suite: Suite,
@@ -115,7 +115,7 @@ impl Counts {
     }
 }
 
-/// What became of a test.
+/// The result of a test.
 enum Found {
     Nothing,
     /// It expects what came now.

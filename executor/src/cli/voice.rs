@@ -17,7 +17,7 @@ use crate::status::counters::{Counters, StepCounters};
 /// The form of a process's words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Voice {
-    /// How lines are written.
+    /// The format of lines.
     pub format: LogFormat,
     /// The number of this process, where a supervisor runs several.
     pub worker: Option<u32>,

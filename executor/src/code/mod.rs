@@ -20,7 +20,7 @@ use crate::event::message::{Header, TopicName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What a call, or a step of a generator, gave.
+/// The result of a call, or of a step of a generator.
 #[derive(Debug)]
 pub enum Called<V> {
     /// A value.
@@ -36,7 +36,7 @@ pub enum Called<V> {
     Failed(Fault),
 }
 
-/// Where a record that was encoded ends up.
+/// The place where a record that was encoded ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoded {
     /// Bytes were appended.
@@ -59,7 +59,7 @@ pub trait Code: 'static {
         self.decode(codec, bytes)
     }
 
-    /// Whether [`Code::decode`] would accept the bytes.
+    /// Checks that [`Code::decode`] would accept the bytes.
     fn validate(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault>;
 
     /// Appends a value's bytes.
@@ -71,10 +71,10 @@ pub trait Code: 'static {
     /// The value that stands for nothing.
     fn none(&self) -> Self::Value;
 
-    /// Whether it is that value.
+    /// True if it is that value.
     fn is_none(&self, value: &Self::Value) -> bool;
 
-    /// What `topicSend` with `ack` passes on.
+    /// The value that `topicSend` with `ack` passes on.
     fn sent(&mut self, topic: &str, partition: i32, timestamp_ms: i64) -> Result<Self::Value, Fault>;
 
     /// Calls a function with a value, and tables by keyword.
@@ -86,7 +86,7 @@ pub trait Code: 'static {
     /// Lets go of a generator that has further values: its clean-up runs, and what it still gives is dropped.
     fn release(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
-    /// What a ticket came to, once: `None` while it is pending.
+    /// Takes the result of a ticket, once: `None` while it is pending.
     fn take(&mut self, ticket: Ticket) -> Option<Called<Self::Value>>;
 
     /// Gives up on a ticket: whatever it still does has no effect.
@@ -95,17 +95,17 @@ pub trait Code: 'static {
     /// Truth, as an `if` sees it.
     fn truth(&mut self, value: &Self::Value) -> Result<bool, Fault>;
 
-    /// What a name selector returned, as a topic.
+    /// Reads the result of a name selector as a topic.
     fn topic(&mut self, value: &Self::Value) -> Result<TopicName, Fault>;
 
-    /// What a partition selector returned; `None`: the key decides.
+    /// Reads the result of a partition selector; `None`: the key decides.
     fn partition(&mut self, value: &Self::Value) -> Result<Option<i32>, Fault>;
 
-    /// What a headers selector returned.
+    /// Reads the result of a headers selector.
     fn headers(&mut self, value: &Self::Value) -> Result<Vec<Header>, Fault>;
 
-    /// Whether something waits inside the code for time to pass or the world to answer; if the worker
-    /// `is_busy`, whether some of it may go on now.
+    /// True if something waits inside the code for time to pass or the world to answer; if the worker
+    /// `is_busy`, true if some of it may go on now.
     fn waits(&self, is_busy: bool) -> bool;
 
     /// Lets what waits go on: until some ticket is finished, `wake` is readable or `wait` is over.
@@ -117,7 +117,7 @@ pub trait Code: 'static {
     }
 }
 
-/// What a call happens in: the event, and whose agent's code it is.
+/// The surroundings of a call: the event, and the agent whose code it is.
 pub struct With<'a, V> {
     /// The agent whose function it is.
     pub agent: AgentId,
@@ -125,7 +125,7 @@ pub struct With<'a, V> {
     pub tables: &'a [TableParameter],
     /// The event or batch, its scratch, and what `context["event"]` shows.
     pub frame: &'a Rc<Frame>,
-    /// What the channel that the value came through says of key and headers.
+    /// Key and headers as the channel gave them that the value came through.
     pub via: Option<&'a Rc<Via<V>>>,
     /// The longest time of the call.
     pub limit: Duration,
@@ -145,8 +145,8 @@ impl<V> Copy for With<'_, V> {}
 /// the place of the event's own.
 #[derive(Debug)]
 pub struct Via<V> {
-    /// What the key selector returned.
+    /// The result of the key selector.
     pub key: Option<V>,
-    /// What the headers selector returned.
+    /// The result of the headers selector.
     pub headers: Option<Vec<Header>>,
 }

@@ -22,16 +22,16 @@ pub const CLIENT_CALL_MAX: Duration = Duration::from_secs(60);
 /// Longest time without progress that is not told, where nobody says.
 pub const STALL_AFTER: Duration = Duration::from_secs(30);
 
-/// What a worker is told besides its plan.
+/// Settings of a worker, besides its plan.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The app's name, which is the group's.
     pub app: String,
     /// `transactional.id` of this worker: `{app}.{instance}.{worker}`.
     pub transactional_id: String,
-    /// What a crash may repeat.
+    /// The guarantee: what a crash may repeat.
     pub guarantee: Guarantee,
-    /// Where a group without commits for a topic begins.
+    /// The beginning for a group without commits for a topic.
     pub from: From,
     /// Longest time from an event's completion to its commit.
     pub commit_interval: Duration,
@@ -43,7 +43,7 @@ pub struct Config {
     pub timeout: Duration,
     /// Writes to tables go to changelog topics too.
     pub keeps_changelogs: bool,
-    /// Where a test ends the process.
+    /// The place where a test ends the process.
     pub failpoint: Failpoint,
     /// Longest time without progress that is not told.
     pub stall_after: Duration,
@@ -51,16 +51,16 @@ pub struct Config {
     pub bounds: Bounds,
 }
 
-/// What a crash may repeat.
+/// Guarantees: what a crash may repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
     /// Nothing: effects and positions are one transaction.
     ExactlyOnce,
-    /// What was sent since the last commit.
+    /// A crash may repeat what was sent since the last commit.
     AtLeastOnce,
 }
 
-/// Where a group without commits for a topic begins.
+/// The beginning for a group without commits for a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// At the first record that exists.
@@ -74,12 +74,12 @@ pub enum From {
 /// Bounds of a worker.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// How long stages run, all together, before the worker looks at commits, signals and rebalances.
-    /// What has not run stays queued for the next epoch.
+    /// Time for which stages run, all together, before the worker looks at commits, signals and rebalances.
+    /// Events that have not run stay queued for the next epoch.
     pub epoch_budget: Duration,
     /// Events taken from the broker at once.
     pub poll_events_max: usize,
-    /// How often events are taken in one turn, while some readers have work left and others have none.
+    /// Number of polls in one turn, while some readers have work left and others have none.
     pub polls_max: usize,
     /// Longest wait for a last commit, when partitions are given up or the worker stops.
     pub flush_wait_max: Duration,
@@ -108,14 +108,14 @@ pub struct Bounds {
     /// User code that keeps a worker for longer is slow: from then on no transaction is open while it runs,
     /// for it might not live as long.
     pub slow_code: Duration,
-    /// How long a worker remembers that.
+    /// Time for which a worker remembers that.
     pub slow_code_for: Duration,
     /// A commit or abort that took longer may have been repeated inside the client: the producer is
     /// replaced before the next transaction. 0.8 of Kafka's `retry.backoff.ms`.
     pub slow_call: Duration,
-    /// How long a worker waits for committed offsets before it ends the transactions that hide them.
+    /// Time for which a worker waits for committed offsets before it ends the transactions that hide them.
     pub unblock_after: Duration,
-    /// How long partitions that are ready wait for others whose tables are being restored.
+    /// Longest time for which partitions that are ready wait for others whose tables are being restored.
     pub start_wait_max: Duration,
     /// Records of changelogs that are taken into tables in one turn.
     pub restore_records_max: usize,
@@ -155,7 +155,7 @@ impl Default for Bounds {
 }
 
 impl Config {
-    /// What counts where in a plan, with these settings.
+    /// Resolves the policies of every place of a plan, with these settings.
     pub fn policies(&self, plan: &Plan) -> Policies {
         plan.policies(&Defaults {
             on_error: self.on_error.clone(),

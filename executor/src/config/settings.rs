@@ -1,4 +1,4 @@
-//! Where settings come from: one table, from the strongest source to the weakest.
+//! The one table of settings, from the strongest source to the weakest.
 //!
 //! Flag, then `KASPR_*`, then `K_*` (what the operator sets in pods), then the `KasprApp`'s config,
 //! then the default.
@@ -20,7 +20,7 @@ pub struct Setting {
     pub variable: &'static str,
     /// Its default, as text.
     pub default: &'static str,
-    /// What it is.
+    /// One line of help.
     pub help: &'static str,
 }
 
@@ -94,11 +94,11 @@ pub const SETTINGS: [Setting; 12] = [
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the setting \"{name}\" is \"{value}\": {why}")]
 pub struct SettingError {
-    /// Which.
+    /// Its name.
     pub name: String,
-    /// What it is set to.
+    /// The value that it is set to.
     pub value: String,
-    /// Why that does not do.
+    /// The reason for which that value is refused.
     pub why: String,
 }
 

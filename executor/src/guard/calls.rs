@@ -26,7 +26,7 @@ pub enum ClientCall {
     CommitTransaction,
     /// A transaction is aborted.
     AbortTransaction,
-    /// What a producer's broker acknowledged is taken.
+    /// Acknowledgements are taken from a producer's client.
     PollProducer,
     /// A group is joined.
     Subscribe,

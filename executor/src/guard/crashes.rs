@@ -1,4 +1,4 @@
-//! Which events have ended the process, and how often in a row: `{state-dir}/crashes.{worker}`.
+//! Remembers the events that have ended the process, and how often in a row: `{state-dir}/crashes.{worker}`.
 
 use std::path::PathBuf;
 
@@ -18,22 +18,22 @@ const REMEMBERED_MAX: usize = 256;
 pub struct Crash {
     /// The reader: its first agent's name.
     pub reader: String,
-    /// Where it came from.
+    /// Its topic.
     pub topic: String,
-    /// Where it came from.
+    /// Its partition.
     pub partition: i32,
-    /// Where it came from.
+    /// Its offset.
     pub offset: i64,
     /// 1, or the events of the batch.
     pub events: u32,
-    /// How often, in a row.
+    /// Crashes in a row.
     pub crashes: u32,
     /// Agent and operation of the call that came last, where one was made.
     pub call: Option<(String, String)>,
 }
 
 impl Crash {
-    /// Where it was when the process ended.
+    /// The place in the agent where it was when the process ended.
     pub fn place(&self) -> String {
         self.call.as_ref().map_or_else(|| "no call".to_owned(), |(agent, operation)| words(agent, operation))
     }
@@ -44,7 +44,7 @@ impl Crash {
     }
 }
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Content {
     app: String,

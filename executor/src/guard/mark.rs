@@ -29,7 +29,7 @@ pub struct Mark {
     row: AtomicU32,
 }
 
-/// What a mark says.
+/// The content of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doing {
     /// The number of the unit: it changes whenever another one begins or goes on.
@@ -40,7 +40,7 @@ pub struct Doing {
     pub reader: u32,
     /// The number of the (first) event's partition in the worker's list.
     pub partition: u32,
-    /// How many events it has.
+    /// Number of its events.
     pub events: u32,
     /// The row of the table of counters whose call came last.
     pub row: u32,
@@ -68,7 +68,7 @@ impl Mark {
         self.row.store(row, Ordering::Release);
     }
 
-    /// What runs.
+    /// Reads the mark: the event that runs.
     pub fn get(&self) -> Option<Doing> {
         loop {
             let unit = self.unit.load(Ordering::Acquire);
@@ -95,7 +95,7 @@ impl Mark {
     }
 }
 
-/// What a page of a file says.
+/// Reads a mark from a page of a file.
 pub fn read(bytes: &[u8]) -> Option<Doing> {
     let word = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
     let half = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);

@@ -30,10 +30,10 @@ pub use watchdog::{FORCED, grace, name_events_of_fatal_signals, watch_over, writ
 
 use crashes::Crashes;
 
-/// What a worker's guard is opened for.
+/// The worker and the files for which a guard is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Post<'a> {
-    /// Where its files are.
+    /// Folder of its files.
     pub state_dir: &'a Path,
     /// The worker's number, from 0.
     pub worker: u32,
@@ -49,17 +49,17 @@ pub enum GuardError {
     /// Another process is at work there.
     #[error("the state dir \"{}\" is in use by another worker {worker}: give each process its own", .state_dir.display())]
     InUse {
-        /// Where.
+        /// The folder.
         state_dir: PathBuf,
-        /// Which worker.
+        /// The number of the worker.
         worker: u32,
     },
     /// The file system refused.
     #[error("the state dir \"{}\" cannot be used: {error}", .state_dir.display())]
     File {
-        /// Where.
+        /// The folder.
         state_dir: PathBuf,
-        /// What it said.
+        /// The system's error.
         error: std::io::Error,
     },
 }
@@ -67,7 +67,7 @@ pub enum GuardError {
 /// The guard of one worker.
 #[derive(Debug)]
 pub struct Guard {
-    /// What the worker does now.
+    /// The watch over the worker: the event and the call that run now.
     pub watch: Arc<Watch>,
     crashes: Crashes,
 }

@@ -1,5 +1,5 @@
-//! What the numbers of a mark mean: readers, partitions, places of calls. In the file, behind the
-//! mark, one JSON object a line.
+//! The meaning of a mark's numbers: readers, partitions, places of calls. In the file, behind the mark, one
+//! JSON object a line.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -38,7 +38,7 @@ pub fn words(agent: &str, operation: &str) -> String {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
-    /// Whose file it is.
+    /// The owner of the file.
     Post { app: String, revision: String },
     /// The next reader.
     Reader(String),

@@ -1,4 +1,4 @@
-//! What the worker's thread does now, for threads that look from outside.
+//! Shows other threads what the worker's thread does now.
 //!
 //! Two things run there: a *unit* (an event or a batch, from its decoding to its last output) and,
 //! within it, a *call* of user code. Beginning and ending them is a few plain stores. A call is one
@@ -24,7 +24,7 @@ use crate::wake::Wake;
 /// started in the event loop runs.
 pub const NO_CALL: u32 = u32::MAX;
 
-/// Why the alarm rang.
+/// The reason for which the alarm rang.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rang {
     /// The call took longer than it may.
@@ -53,7 +53,7 @@ impl Rang {
     }
 }
 
-/// What the worker's thread does.
+/// The state of the worker's thread, for all threads that look at it.
 #[derive(Debug)]
 pub struct Watch {
     page: Page,
@@ -77,7 +77,7 @@ pub struct Watch {
     lookers: Lookers,
 }
 
-/// What ran when something else was let in between.
+/// The unit and call that ran before something else was let in between.
 #[derive(Clone, Copy, Debug)]
 pub struct Outer {
     doing: Option<Doing>,
@@ -305,7 +305,7 @@ impl Watch {
         &self.lookers
     }
 
-    /// Whether someone asked since the last call.
+    /// True if a thread has asked since the last call.
     pub fn take_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
     }
@@ -346,7 +346,7 @@ impl LookTime {
     }
 }
 
-/// What a thread that looks now and then has seen: since when the same runs.
+/// The last look of a thread that looks now and then: since when the same unit or call runs.
 #[derive(Debug, Default)]
 pub struct Sighting {
     call: (u64, Duration),
@@ -385,12 +385,12 @@ impl Sighting {
         (number != 0).then(|| (number, calls::words(number), now.saturating_sub(since)))
     }
 
-    /// How long the unit has run that runs.
+    /// Age of the unit that runs.
     pub fn unit(&self, now: Duration) -> Option<Duration> {
         (self.unit.0 != 0).then(|| now.saturating_sub(self.unit.1))
     }
 
-    /// What runs longest, the unit or, outside any, the call: its number and age.
+    /// Number and age of what runs longest: the unit or, outside any, the call.
     pub fn longest(&self, now: Duration) -> Option<(u64, Duration)> {
         match self.unit(now) {
             Some(age) => Some((self.unit.0, age)),
@@ -398,7 +398,7 @@ impl Sighting {
         }
     }
 
-    /// Why the call that runs should be interrupted.
+    /// The call that runs, and the reason for which it should be interrupted, if there is one.
     pub fn overdue(&self, now: Duration, limit: Duration) -> Option<(u64, Rang)> {
         let (call, age) = self.call(now)?;
         let why = match self.unit(now) {

@@ -19,14 +19,14 @@ pub const FORCED: i32 = 75;
 /// Bounds of the time between the alarm and the end: half of the call's own, at least and at most.
 /// With the longest call it ends before Kafka's `max.poll.interval.ms` (300 s).
 const GRACE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long the worker's thread may take to answer for the status.
+/// Longest time in which the worker's thread may answer for the status.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// How long the last words may wait for a reader of standard error.
+/// Longest wait of the last words for a reader of standard error.
 const WORDS_WAIT_MS: i32 = 1000;
 
 /// The signal on which the language of user code writes its stack; 0: on none.
 static STACK_SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// What the worker's thread does, for the handler of signals that end the process.
+/// The watch over the worker's thread, for the handler of signals that end the process.
 static DYING: AtomicPtr<Watch> = AtomicPtr::new(std::ptr::null_mut());
 /// Signals of a process that cannot go on.
 const FATAL: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
@@ -110,7 +110,7 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
     Ok(())
 }
 
-/// How long it has gone on, where it went on too long.
+/// Time for which it has gone on, if that is too long.
 fn stuck(sighting: &Sighting, now: Duration, limit: Duration) -> Option<Duration> {
     let call = sighting.call(now).map(|(_, age)| age).filter(|age| *age >= limit + grace(limit));
     call.or_else(|| sighting.unit(now).filter(|age| *age >= CALL_MAX + grace(CALL_MAX)))

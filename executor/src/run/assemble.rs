@@ -25,11 +25,11 @@ use crate::worker::{Parts, Stopped, Worker};
 
 /// The ends of a connector that a worker holds.
 pub struct Ends {
-    /// Where events come from.
+    /// The source of events.
     pub consumer: Box<dyn Consumer>,
-    /// Where records go to.
+    /// The sink of records.
     pub producer: Box<dyn Producer>,
-    /// Where tables come back from; `None`: their store is all there is of them.
+    /// The reader from which tables are restored; `None`: their store is all there is of them.
     pub changelog: Option<Box<dyn Changelog>>,
 }
 
@@ -47,15 +47,15 @@ impl Ends {
 
 /// The parts that a worker shares with its user code.
 pub struct Assembly {
-    /// What to run.
+    /// The plan to run.
     pub plan: Rc<Plan>,
-    /// How to run it.
+    /// The settings to run it with.
     pub config: Config,
     /// Tells the time.
     pub clock: Rc<dyn Clock>,
     /// Topics that are written.
     pub directory: Directory,
-    /// Where tables live.
+    /// The tables with their state.
     pub tables: Rc<RefCell<Tables>>,
     /// The table of counters.
     pub counters: SharedCounters,

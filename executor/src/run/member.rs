@@ -12,17 +12,17 @@ use crate::code::Code;
 use crate::event::message::TopicPartition;
 use crate::worker::{Stopped, Worker};
 
-/// How often a worker looks whether it has caught up, and whether brokers that are away are back.
+/// Time between two looks of a worker whether it has caught up, and whether brokers that were away are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often a run that has an end tells how much is left.
+/// Time between two log lines on how much is left, in a run that has an end.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Most questions for the end of a partition at a start, and the pause between two of them.
 const ASKED_MAX: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was told to stop; what was complete is committed.
@@ -71,11 +71,11 @@ fn answered<T>(mut ask: impl FnMut() -> Result<T, BrokerError>) -> Result<T, Bro
 pub struct Member<'a> {
     /// Tells the time.
     pub clock: &'a dyn Clock,
-    /// Whether to stop.
+    /// True when the run should stop.
     pub stop: &'a dyn Fn() -> bool,
     /// Called now and then, when nothing else asks the brokers how they are.
     pub look: &'a dyn Fn(),
-    /// Whether that must be soon: brokers may be away.
+    /// True if it must stop soon: brokers may be away.
     pub is_uneasy: &'a dyn Fn() -> bool,
     /// Takes the status, when somebody asked for it.
     pub tell: &'a dyn Fn(String),

@@ -27,13 +27,13 @@ struct Arguments {
     /// A topic that it writes for every event. May be given more than once.
     #[arg(long, value_name = "TOPIC", required = true)]
     output: Vec<String>,
-    /// Where events go that fail.
+    /// The topic of events that fail.
     #[arg(long, value_name = "TOPIC")]
     dead_letters: Option<String>,
     /// The changelog of its table.
     #[arg(long, value_name = "TOPIC")]
     changelog: Option<String>,
-    /// How it is printed.
+    /// The format of the verdict.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }

@@ -19,11 +19,11 @@ const TIMES: usize = 8;
 const KILL_ROWS: usize = 4;
 /// One coordinator in so many that are killed is that of transactions, the others those of the group.
 const TRANSACTIONS_EVERY: usize = 4;
-/// How long nothing happens between two troubles, and how much longer than a commit may be late: what is later than
-/// the quiet lasts cannot be seen.
+/// Time without events between two troubles, and the most by which a commit may be later than it should: what is
+/// later than the quiet lasts cannot be seen.
 const QUIET: Duration = Duration::from_millis(1500);
 const QUIET_BEYOND: Duration = Duration::from_millis(500);
-/// How late a commit may be when nothing is wrong, beside an open window and a back-off.
+/// Most by which a commit may be late when nothing is wrong, beside an open window and a back-off.
 const LATE_MAX: Duration = Duration::from_secs(1);
 /// The same on a machine that is slow for what it carries, as three brokers, of which two hold each record before it
 /// counts: so many times as late as commits were before the first trouble.
@@ -40,7 +40,7 @@ const PROCESSES: usize = 3;
                   process has ended by itself."
 )]
 struct Arguments {
-    /// How long trouble is made.
+    /// Minutes for which trouble is made.
     #[arg(long, value_name = "N", default_value_t = 10)]
     minutes: u64,
     /// Brokers: 1 or 3.
@@ -150,7 +150,7 @@ fn soak(arguments: &Arguments) -> Result<bool, String> {
     Ok(outcome.is_clean() && late <= late_max)
 }
 
-/// What was survived so far.
+/// The troubles that were survived so far.
 struct Record {
     began: Instant,
     rows: BTreeMap<Trouble, Row>,

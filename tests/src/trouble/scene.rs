@@ -20,22 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Longest time until a process dies at its failpoint, or a request comes.
 const COMES_MAX: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 12;
-/// How often, and how often in a row, the group must look settled: between the two halves of a
-/// rebalance it does for a moment.
+/// Time between two looks at the group, and the looks in a row in which it must be settled: between the two
+/// halves of a rebalance it looks settled for a moment.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SETTLED_LOOKS: u32 = 4;
-/// How a scene is set.
+/// The setting of a scene.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Brokers: one, or three.
     pub brokers: usize,
     /// Processes at the start; the last is a static member of the group.
     pub processes: usize,
-    /// Whether they come through networks that can break.
+    /// True if they come through networks that can break.
     pub has_networks: bool,
     /// Events a second.
     pub rate: u64,
-    /// What is random follows from it.
+    /// The seed of all that is random.
     pub seed: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Setting {
 pub struct Scene {
     /// The app.
     pub app: App,
-    /// What readers of its output see.
+    /// The output as its readers see it.
     pub watch: Watch,
     load: Option<Load>,
     members: Vec<Member>,
@@ -53,9 +53,9 @@ pub struct Scene {
     stuck: Vec<String>,
 }
 
-/// What one trouble came to.
+/// The result of one trouble.
 pub struct Survived {
-    /// How often it was done.
+    /// Times that it was done.
     pub count: usize,
     /// From its end until all partitions gave output of events that were sent after it.
     pub recovery: Duration,
@@ -63,7 +63,7 @@ pub struct Survived {
     pub standstill: Duration,
 }
 
-/// What is known at the end.
+/// The result at the end.
 pub struct Outcome {
     /// The judge's.
     pub verdict: Verdict,
@@ -74,7 +74,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is wrong.
+    /// True if nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && self.ended.is_empty() && self.stuck.is_empty()
     }

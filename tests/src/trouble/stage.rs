@@ -14,7 +14,7 @@ use crate::wire::Coordinates;
 /// The numbers of a cluster's brokers.
 const NUMBERS: std::ops::RangeInclusive<i32> = 1..=3;
 
-/// What an app stands on.
+/// The ground under an app: brokers, and the networks before them.
 pub struct Stage {
     brokers: Brokers,
     /// One before each broker.
@@ -55,12 +55,12 @@ impl Stage {
         }
     }
 
-    /// Whether there are three brokers.
+    /// True if there are three brokers.
     pub fn is_cluster(&self) -> bool {
         matches!(self.brokers, Brokers::Three(_))
     }
 
-    /// Where clients connect that come through the networks.
+    /// The addresses for clients that come through the networks.
     pub fn through_networks(&self) -> String {
         self.networks.iter().map(Proxy::servers).collect::<Vec<_>>().join(",")
     }

@@ -25,9 +25,9 @@ pub struct Event {
     pub key: String,
     /// Its place among the events of its key.
     pub sequence: u64,
-    /// Where the input holds it.
+    /// Its partition in the input.
     pub partition: i32,
-    /// Where the input holds it.
+    /// Its offset in the input.
     pub offset: i64,
 }
 
@@ -38,11 +38,11 @@ pub struct Output {
     pub event: Event,
     /// The partition of the output that holds it.
     pub partition: i32,
-    /// What the table said when it was written.
+    /// The table's count when the record was written.
     pub count: Option<u64>,
 }
 
-/// What topics hold at the end of a run. Lists are in the order of each partition.
+/// The content of the topics at the end of a run. Lists are in the order of each partition.
 #[derive(Clone, Debug, Default)]
 pub struct Left {
     /// Events up to the input's end.
@@ -55,7 +55,7 @@ pub struct Left {
     pub table: Option<BTreeMap<String, u64>>,
 }
 
-/// What can be wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
     /// An event more than once in one output, or in the dead letters.
@@ -112,7 +112,7 @@ impl Verdict {
         self.counts.is_empty()
     }
 
-    /// How often something is wrong.
+    /// Number of violations of one kind.
     pub fn count(&self, violation: Violation) -> usize {
         self.counts.get(&violation).copied().unwrap_or(0)
     }
@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    /// What is found after this was done to a run in which all is well.
+    /// Judges a run in which all is well, after this was done to it.
     fn found(harm: impl FnOnce(&mut Left)) -> Vec<(Violation, usize)> {
         let mut left = well();
         harm(&mut left);

@@ -21,13 +21,13 @@ const OPEN_MAX: Duration = Duration::from_secs(60);
 /// The topics of an agent.
 #[derive(Clone, Debug, Default)]
 pub struct Topics {
-    /// What it reads.
+    /// The topic that it reads.
     pub input: String,
-    /// What it writes for each event.
+    /// The topics that it writes for each event.
     pub outputs: Vec<String>,
-    /// Where events go that fail.
+    /// The topic of events that fail.
     pub dead_letters: Option<String>,
-    /// What its table writes.
+    /// The topic that its table writes.
     pub changelog: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! What the guarantee withstands, on a real Kafka: processes that are killed, frozen and replaced, a
-//! broker that goes away, networks that break, links that are slow. Each test ends with the judge's
-//! verdict, and prints its figure (`cargo test --test delivery -- --nocapture --test-threads 2`).
+//! Proves what the guarantee withstands, on a real Kafka: processes that are killed, frozen and replaced, a
+//! broker that goes away, networks that break, links that are slow. Each test ends with the judge's verdict,
+//! and prints its figure (`cargo test --test delivery -- --nocapture --test-threads 2`).
 
 mod fenced;
 mod orphans;

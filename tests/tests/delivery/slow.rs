@@ -1,5 +1,5 @@
-//! What is slow: a link that carries 20 kB a second, a sink that sleeps. Memory stays bounded, nothing
-//! ends, nothing times out, and all else goes on.
+//! Slowness: a link that carries 20 kB a second, a sink that sleeps. Memory stays bounded, nothing ends,
+//! nothing times out, and all else goes on.
 
 use std::time::Duration;
 

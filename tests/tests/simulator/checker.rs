@@ -16,7 +16,7 @@ use kaspr_exec::event::message::{Event, TopicPartition};
 use crate::code::Told;
 use crate::workload::{CHAIN, CHANGELOG, INPUT, Input, Kind, effects, number};
 
-/// What does not hold.
+/// An invariant that does not hold, in words.
 pub type Violation = String;
 
 /// An event's place.
@@ -25,7 +25,7 @@ type Place = (TopicPartition, i64);
 /// Effects that a commit must still show: by topic and the event's number, values in order.
 type Owed = BTreeMap<(&'static str, usize), VecDeque<(String, Place)>>;
 
-/// What is true of the input, and what has been seen.
+/// The truth about the input, and all that has been seen.
 pub struct Checker {
     kinds: Vec<Kind>,
     told: Told,
@@ -140,7 +140,7 @@ impl Checker {
         Ok(())
     }
 
-    /// What the sink was told since the last look.
+    /// Takes the values that the sink was given since the last look.
     fn hear(&mut self) {
         let told = self.told.borrow();
         self.told_numbers.extend(told[self.told_read..].iter().filter_map(|value| number(value)));
@@ -244,7 +244,7 @@ impl Checker {
         None
     }
 
-    /// What readers see in the end is what the commits showed, and nothing else.
+    /// Checks that readers see in the end what the commits showed, and nothing else.
     pub fn seen(&self, topic: &str, seen: usize, committed: usize) -> Result<(), Violation> {
         match seen == committed {
             true => Ok(()),

@@ -37,7 +37,7 @@ pub struct Stub {
     told: Told,
     drags: bool,
     tries: BTreeMap<String, u32>,
-    /// When each pending call ends, if it does, and with what.
+    /// The end of each pending call, if it has one, and its result.
     pending: BTreeMap<Ticket, (Option<Duration>, Value)>,
     tickets: u64,
 }

@@ -29,12 +29,13 @@ use crate::workload::{APP, CHANGELOG, INPUT, Input, KINDS, Kind, OUTPUTS, PARTIT
 const PLACES: usize = 3;
 /// More than any event of the workload holds.
 const EVENT_BYTES_MAX: usize = 200;
-/// How long a group keeps a member that is silent, in ms: from one that was silent before to a whole session.
+/// Times for which a group keeps a member that is silent, in ms: from one that was silent before to a whole
+/// session.
 const SESSIONS_MS: [u64; 3] = [50, 1000, 6000];
 /// Rounds that a calm world gets to come to the end of its input.
 const CALM_ROUNDS: usize = 3000;
 
-/// What a seed came to, when all held.
+/// The result of a seed, when all held.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Steps that were checked.
@@ -43,13 +44,13 @@ pub struct Outcome {
     pub commits: usize,
 }
 
-/// What user code is made from, for each worker anew.
+/// The needs of user code, which each worker makes for itself.
 pub struct Needs<'a> {
     /// Time and chance.
     pub world: &'a World,
-    /// What it shares with its worker.
+    /// The services that it shares with its worker.
     pub assembly: &'a Assembly,
-    /// What a sink hears.
+    /// The values that a sink was given.
     pub told: &'a Told,
     /// Calls take longer than a transaction may.
     pub drags: bool,
@@ -58,7 +59,7 @@ pub struct Needs<'a> {
 /// Makes user code.
 pub type Maker<'a, C> = &'a dyn Fn(Needs<'_>) -> C;
 
-/// Which events a simulation has, and for which agents.
+/// The kind of user code, which decides the events and agents of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// The stub: everything.
@@ -90,9 +91,9 @@ pub struct Simulation<'a, C: Code> {
     config: Config,
     places: [Option<Running<C>>; PLACES],
     places_used: usize,
-    /// How soon a process that has ended is started again, of 1000.
+    /// Chance, of 1000, that a process that has ended is started again in a step.
     restarts: u32,
-    /// Where tables outlive their workers; else they are built anew at every start.
+    /// Disks on which tables outlive their workers; without them tables are restored at every start.
     disks: Option<[Disk; PLACES]>,
     ghosts: Vec<Ghost>,
     checker: Checker,
@@ -458,7 +459,8 @@ impl<'a, C: Code> Simulation<'a, C> {
         Ok(())
     }
 
-    /// What of a partition may wait: what lets it be paused, and one more poll for every reader.
+    /// Most bytes of a partition that may wait: those at which it is paused, and one more poll for every
+    /// reader.
     fn queued_max(&self) -> usize {
         let bounds = &self.config.bounds;
         bounds.queued_bytes_high + bounds.poll_events_max * EVENT_BYTES_MAX * self.kinds.len()

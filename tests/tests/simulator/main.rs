@@ -24,7 +24,7 @@ const SEEDS: Range<u64> = 0..2000;
 /// Threads that share them.
 const THREADS: u64 = 2;
 
-/// What became of a seed: steps and commits, or what does not hold.
+/// Runs a seed: its steps and commits, or the invariant that does not hold.
 fn run<C: Code>(seed: u64, traces: bool, language: Language, make: Maker<'_, C>) -> Result<(usize, usize), String> {
     let simulation = Simulation::new(seed, traces, language, make);
     let world = simulation.world().clone();

@@ -16,7 +16,7 @@ pub const INPUT: &str = "in";
 pub const CHAIN: &str = "chain";
 /// The changelog of the table.
 pub const CHANGELOG: &str = "app-counts-changelog";
-/// Where dead letters go.
+/// The topic of dead letters.
 pub const DEAD: &str = "dead";
 
 /// An agent, or agents that belong together, by what it tests.
@@ -333,13 +333,13 @@ impl Input {
         Input { key: format!("k{}", seed.below(3)), value: format!("{number}|{flags}") }
     }
 
-    /// Whether it has this flag.
+    /// True if it has this flag.
     pub fn is(&self, flag: char) -> bool {
         self.value.contains(flag)
     }
 }
 
-/// Whether the broker refuses this value in this topic.
+/// True if the broker refuses this value in this topic.
 pub fn is_refused(topic: &str, value: &[u8]) -> bool {
     topic != DEAD && value.contains(&b'q')
 }
@@ -349,7 +349,7 @@ pub fn number(value: &str) -> Option<usize> {
     value.split('|').next()?.parse().ok()
 }
 
-/// What must come of an event in a reader.
+/// The effects that an event must have in a reader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Topics and values of its records, in order.
@@ -358,7 +358,7 @@ pub struct Effects {
     pub fails: bool,
 }
 
-/// What must come of an event. `counts` is the counter's table before it, and changes as it must.
+/// The effects that an event must have. `counts` is the counter's table before it, and changes as it must.
 pub fn effects(kind: Kind, input: &Input, counts: &mut std::collections::BTreeMap<String, u64>) -> Effects {
     let value = || input.value.clone();
     let sent = |topic| Effects { records: vec![(topic, value())], fails: false };

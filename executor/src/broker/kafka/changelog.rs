@@ -156,7 +156,7 @@ fn is_known(client: &Client, topic: &str) -> bool {
     answered.is_ok_and(|answered| answered.topics().iter().all(|topic| topic.error().is_none()))
 }
 
-/// What an error in the place of a record means. The client itself goes on after most of them.
+/// Decides what an error in the place of a record means. The client itself goes on after most of them.
 fn judge_read(error: &KafkaError, missing: &mut Missing) -> Result<(), BrokerError> {
     let why = format!("a changelog cannot be read: {}", words(error));
     match error.rdkafka_error_code() {

@@ -23,7 +23,7 @@ const FETCH_BYTES_MAX: &str = "262144";
 /// batches: where it is lower they become smaller.
 pub const BATCH_BYTES: usize = 1_000_000;
 
-/// How long a transaction may last: [`crate::config::Bounds::transaction_timeout`].
+/// Longest life of a transaction: [`crate::config::Bounds::transaction_timeout`].
 pub const TRANSACTION_TIMEOUT_MS: &str = "15000";
 
 /// Bytes that wait in the producer, in kB: more than the largest record. What is staged has a lower bound,
@@ -51,7 +51,7 @@ const FIXED: [(&str, &str); 17] = [
     ("transactional.id", "it follows from the app, the instance and the worker"),
 ];
 
-/// What clients are made of.
+/// Settings from which clients are made.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// `host:port,…`.
@@ -62,9 +62,9 @@ pub struct ClientSettings {
     pub instance: Option<String>,
     /// The name of the worker's producer, lasting where the instance is.
     pub transactional_id: String,
-    /// What a crash may repeat.
+    /// The guarantee: what a crash may repeat.
     pub guarantee: Guarantee,
-    /// How partitions are divided.
+    /// The strategy by which the group divides partitions.
     pub assignor: Assignor,
     /// Bytes that the producer sends to a partition at once, but for a single record that is larger.
     pub batch_bytes: usize,
@@ -117,7 +117,7 @@ impl ClientSettings {
         }
     }
 
-    /// How clients prove who they are, as librdkafka names it.
+    /// The mechanism by which clients prove their identity, as librdkafka names it.
     pub fn mechanism(&self) -> &str {
         let given = self.user.get("sasl.mechanisms").or_else(|| self.user.get("sasl.mechanism"));
         given.map_or("GSSAPI", Secret::expose)
@@ -196,7 +196,7 @@ impl ClientSettings {
         config
     }
 
-    /// Whether effects and positions are one transaction.
+    /// True if effects and positions are one transaction.
     pub fn is_exact(&self) -> bool {
         self.guarantee == Guarantee::ExactlyOnce
     }

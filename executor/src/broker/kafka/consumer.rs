@@ -115,7 +115,7 @@ impl KafkaConsumer {
         })
     }
 
-    /// What an error in the place of a message means.
+    /// Decides what an error in the place of a message means.
     fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
         if self.is_fenced() {
             return Ok(());

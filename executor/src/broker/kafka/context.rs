@@ -1,4 +1,4 @@
-//! What librdkafka tells through callbacks: changes of partitions, and how the brokers are.
+//! The callbacks of librdkafka: changes of partitions, and the state of the brokers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,11 @@ use tracing::{debug, info, warn};
 /// Questions without an answer after which brokers count as away.
 const UNANSWERED_MAX: u32 = 4;
 
-/// How the brokers are, as all clients of a worker see it. Says so once when they go and once when
-/// they come.
+/// The state of the brokers, as all clients of a worker see it. Logs once when they go away and once when
+/// they are back.
 pub struct Health {
     servers: String,
-    /// How the client proves who it is: `PLAIN`.
+    /// The mechanism by which the client proves its identity: `PLAIN`.
     mechanism: String,
     state: Mutex<State>,
 }
@@ -108,7 +108,7 @@ impl Health {
         }
     }
 
-    /// Why the brokers do not let us in.
+    /// The reason for which the brokers refuse the client.
     pub fn refused(&self) -> Option<String> {
         self.state().refused.clone()
     }
@@ -118,7 +118,7 @@ impl Health {
         self.state().denied.clone()
     }
 
-    /// What a client said before it gave up for good.
+    /// The client's last words before it gave up for good.
     pub fn fatal(&self) -> Option<String> {
         self.state().fatal.clone()
     }
@@ -134,7 +134,7 @@ impl Health {
         format!("no broker answers at {} after {} s: {why}", self.servers, after.as_secs())
     }
 
-    /// Where clients send their words.
+    /// Logs what a client says.
     pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{level:?} {facility} {message}");
     }
@@ -154,7 +154,7 @@ pub enum Rebalanced {
 
 /// The consumer's ear.
 pub struct MemberContext {
-    /// How the brokers are.
+    /// The state of the brokers.
     pub health: Arc<Health>,
     changes: Mutex<VecDeque<Rebalanced>>,
     /// The group has changed since somebody last asked.
@@ -210,10 +210,10 @@ impl ClientContext for MemberContext {
 }
 
 impl ConsumerContext for MemberContext {
-    /// What comes is acknowledged at once, since the whole group waits for it, but is assigned when its
-    /// offsets are known: at any other offset a fetch could slip out, and where retention has deleted that
-    /// offset the client would give the partition up. What goes is acknowledged by the worker, after its
-    /// last commit.
+    /// Acknowledges partitions that come at once, since the whole group waits for that, but assigns them only
+    /// when their offsets are known: at any other offset a fetch could slip out, and where retention has
+    /// deleted that offset the client would give the partition up. Partitions that go are acknowledged by the
+    /// worker, after its last commit.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.stirred.store(true, Ordering::Relaxed);
         let names: Vec<_> =

@@ -1,11 +1,11 @@
-//! What librdkafka's errors mean for a worker.
+//! Decides what librdkafka's errors mean for a worker.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::raw::TransactionError;
 use crate::broker::BrokerError;
 
-/// Whether someone must act, or the same call may succeed later.
+/// Tells an error on which a person must act from one after which the same call may succeed later.
 pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
     let code = code(error);
     let text = format!("{doing}: {}", words(error));
@@ -32,7 +32,7 @@ pub enum Step {
     Abort,
 }
 
-/// What an error of a call on a transaction means. A call whose request may still be under way leaves
+/// Decides what an error of a call on a transaction means. A call whose request may still be under way leaves
 /// the outcome open, whatever the client says of trying again.
 pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
     let TransactionError { code, text, is_fatal, requires_abort } = error;

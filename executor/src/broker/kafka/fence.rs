@@ -45,14 +45,14 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const ORDERS_MAX: usize = 16;
 /// Names that are remembered; more are forgotten, and then the broker ends what they left open.
 const KNOWN_MAX: usize = 10_000;
-/// How long a name is left alone after it was taken over because of what it hid.
+/// Time for which a name is left alone after it was taken over because of what it hid.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 /// After so long without such a takeover of a name the next one is about something else.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// Takeovers of a name for the same reason, after which they are said to be in vain.
 const TAKEOVERS_MAX: u32 = 3;
 
-/// What the fence is asked to do.
+/// An order to the fence.
 enum Order {
     /// Learn who is in the group.
     Learn,
@@ -116,11 +116,11 @@ impl Fence {
     }
 }
 
-/// Who was taken over because of what it hid: when, and how often.
+/// Names that were taken over because of what they hid: the time of the last takeover, and their number.
 #[derive(Default)]
 struct Takeovers(BTreeMap<String, (Duration, u32)>);
 
-/// What a takeover is about to be.
+/// The outlook of a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takeover {
     /// It was only just done.
@@ -132,7 +132,7 @@ enum Takeover {
 }
 
 impl Takeovers {
-    /// Whether it is time for one.
+    /// Decides whether it is time for a takeover.
     fn next(&mut self, id: &str, now: Duration) -> Takeover {
         self.0.retain(|_, (last, _)| now < *last + FORGOTTEN_AFTER);
         match self.0.get(id) {
@@ -231,7 +231,7 @@ fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Resul
     Ok(())
 }
 
-/// Who committed these partitions last, other than this worker.
+/// The producers, other than this worker's, that committed these partitions last.
 fn holders(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     consumer: &BaseConsumer,

@@ -18,7 +18,8 @@ const MISSING_MAX: Duration = Duration::from_secs(10);
 /// Pause between two questions about topics that are missing.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// When topics were created, or first named by a broker; `None` for those that were deleted since. All admins of a process share it.
+/// The times at which topics were created, or first named by a broker; `None` for those that were deleted
+/// since. All admins of a process share it.
 #[derive(Clone)]
 pub struct Fresh {
     clock: Rc<SystemClock>,

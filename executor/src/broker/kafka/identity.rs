@@ -69,7 +69,7 @@ pub struct Identity {
     instance: String,
     session: Duration,
     ids: VecDeque<String>,
-    /// When it was fenced; `None`: it is not.
+    /// The time at which the member was fenced; `None`: it is not.
     fenced_at: Option<Duration>,
     ask_at: Duration,
     was_warned: bool,

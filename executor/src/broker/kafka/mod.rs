@@ -120,7 +120,7 @@ impl Kafka {
         self.line.calls.clone()
     }
 
-    /// What runs is not to blame when a call into a client does not return.
+    /// Clears the event or call that runs of blame when a call into a client does not return.
     pub fn spare(&self, watch: Arc<Watch>) {
         self.line.callers.spare(watch);
     }
@@ -159,15 +159,15 @@ fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
     }
 }
 
-/// Whether any broker answers. It is asked for one topic, which need not exist: all topics of a cluster
-/// may be more than a slow link carries in the time.
+/// Asks whether any broker answers. The question is for one topic, which need not exist: all topics of a
+/// cluster may be more than a slow link carries in the time.
 fn ask(client: &Client, settings: &ClientSettings, wait: Duration) -> bool {
     client.client().fetch_metadata(Some(&settings.app), wait).is_ok()
 }
 
 /// Longest wait when looking whether brokers are back: the worker stands still meanwhile.
 const LOOK_WAIT_MAX: Duration = Duration::from_millis(100);
-/// How long one try to reach a broker takes.
+/// Length of one try to reach a broker.
 const CONNECT_STEP: Duration = Duration::from_millis(500);
 
 /// The version of librdkafka that is linked: `2.12.1`.

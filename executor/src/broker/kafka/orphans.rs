@@ -38,7 +38,7 @@ const LOOKS_MAX: u32 = 20;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest stay of the member that comes and goes.
 const VISIT_MAX: Duration = Duration::from_secs(15);
-/// How long it waits for the group at a time.
+/// Longest wait for the group at a time.
 const VISIT_TURN: Duration = Duration::from_millis(100);
 /// Partitions that are named.
 const NAMED_MAX: usize = 5;
@@ -124,7 +124,7 @@ fn some_part_of(time: Duration) -> Duration {
     time / 1000 * u32::try_from(random % 1000).unwrap_or(0)
 }
 
-/// What a look saw in a group that is at rest.
+/// The result of a look at a group that is at rest.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// Topics that members want.

@@ -35,7 +35,7 @@ const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the call that puts offsets into a transaction, which may not keep its own bound.
 const OFFSETS_WAIT_MAX: Duration = CALL_WAIT_MAX.saturating_add(Duration::from_secs(2));
 const _: () = assert!(2 * OFFSETS_WAIT_MAX.as_secs() <= CLIENT_CALL_MAX.as_secs(), "the watchdog is the last resort");
-/// How long, and how often, reports of purged records are waited for.
+/// Length of one wait for reports of purged records, and the number of waits.
 const PURGE_TURN: Duration = Duration::from_millis(10);
 const PURGE_TURNS_MAX: u32 = 100;
 /// Batches do not become smaller than this.
@@ -44,7 +44,7 @@ const BATCH_BYTES_MIN: usize = 1000;
 /// The producer's client, which also answers questions about topics.
 pub type Client = BaseProducer<DeliveryContext>;
 
-/// Where the producer's client is: a new one may take its place.
+/// The producer's client, in a place where a new client may replace it.
 #[derive(Clone)]
 pub struct Line {
     client: Rc<Kept<RefCell<Arc<Client>>>>,
@@ -107,7 +107,7 @@ struct Flights {
     failed: Option<(Option<Code>, String)>,
     /// Records of batches that are larger than their topics take.
     too_large: usize,
-    /// What the client said before it gave up.
+    /// The client's last words before it gave up.
     fatal: Option<String>,
     /// The client's words on the first partition that the broker did not let into the transaction.
     shut_out: Option<String>,
@@ -115,7 +115,7 @@ struct Flights {
     written: BTreeMap<(String, i32), i64>,
 }
 
-/// What a record carries to its report: its generation, and whether it is tracked.
+/// Packs what a record carries to its report: its generation, and whether it is tracked.
 fn opaque(generation: u64, tracked: bool) -> usize {
     usize::try_from(generation << 1 | u64::from(tracked)).expect("pointers have 64 bits where this runs")
 }
@@ -284,7 +284,8 @@ impl KafkaProducer {
         }
     }
 
-    /// Why the transaction failed, in the broker's words, with the partition that it is about.
+    /// The reason for which the transaction failed, in the broker's words, with the partition that it is
+    /// about.
     fn culprit(&self) -> Option<(Option<Code>, String)> {
         let ask = || raw::reason_to_abort(&self.client);
         let reason = self.line.calls.during(ClientCall::BeginTransaction, ask)?;

@@ -1,6 +1,5 @@
-//! What rdkafka's safe wrapper hides or cannot do without a panic on odd data: the calls to
-//! librdkafka itself. Questions for offsets and about topics and groups have files
-//! of their own, `offsets` and `describe`.
+//! Calls to librdkafka itself, for what rdkafka's safe wrapper hides or cannot do without a panic on odd
+//! data. Questions for offsets and about topics and groups have files of their own, `offsets` and `describe`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -253,7 +252,7 @@ impl Drop for Commits {
     }
 }
 
-/// What the client says of a call on a transaction that failed.
+/// The client's answer to a call on a transaction that failed.
 #[derive(Debug)]
 pub struct TransactionError {
     /// The code.
@@ -301,8 +300,9 @@ pub fn begin(client: &Client) -> Result<(), TransactionError> {
     unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
 }
 
-/// Why the transaction that is open can only be aborted; `None`: it may go on. No call only asks, but
-/// while a transaction is open another one cannot begin, and the answer to that names the reason.
+/// The reason for which the open transaction can only be aborted; `None`: it may go on. The client has no
+/// call that only asks this, but while a transaction is open another one cannot begin, and the answer to that
+/// attempt names the reason.
 pub fn reason_to_abort(client: &Client) -> Option<TransactionError> {
     begin(client).err().filter(|error| error.requires_abort)
 }

@@ -25,7 +25,7 @@ mod code {
     pub const ADDRESS_MISMATCH: i32 = 64;
 }
 
-/// Why the client trusts no broker, if it is a certificate.
+/// Explains why the client trusts no broker, if a certificate is the reason.
 pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
     let CertificateFault { broker, code } = certificate_fault(&settings.plain(), CERTIFICATE_WAIT_MAX)?;
     let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);

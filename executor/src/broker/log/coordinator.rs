@@ -11,7 +11,7 @@ use crate::broker::log::topic::{TransactionId, event};
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit};
 use crate::event::message::Event;
 
-/// What a transaction, or a commit of offsets outside any, made visible.
+/// The effects of a transaction, or of a commit of offsets outside any, that became visible.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Its records, by topic and partition in offset order.

@@ -15,9 +15,9 @@ use crate::event::message::{TopicName, TopicPartition};
 struct Member {
     topics: BTreeSet<TopicName>,
     patterns: Vec<Regex>,
-    /// What it should have.
+    /// The partitions that it should have.
     target: BTreeSet<TopicPartition>,
-    /// What it has been told that it has.
+    /// The partitions that the group has given it.
     owned: BTreeSet<TopicPartition>,
 }
 
@@ -37,7 +37,7 @@ pub struct Group {
     pending: BTreeMap<TransactionId, BTreeMap<TopicPartition, Committed>>,
 }
 
-/// What a member must do next.
+/// The next step of a member.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     Take(Vec<TopicPartition>),
@@ -92,7 +92,8 @@ impl Group {
         chosen.map(|(name, _)| name.clone())
     }
 
-    /// What a member must do now: give up first, then take what nobody else still has.
+    /// Gives a member its next step: first it gives partitions up, then it takes those that no other member
+    /// still has.
     pub fn step(&mut self, name: &str) -> Option<Step> {
         let member = self.members.get(name)?;
         let over: Vec<_> = member.owned.difference(&member.target).cloned().collect();
@@ -124,13 +125,13 @@ impl Group {
         self.members.contains_key(name).then_some(self.generation)
     }
 
-    /// What was committed for a partition.
+    /// The committed offset of a partition.
     pub fn committed(&self, partition: &TopicPartition) -> Option<Committed> {
         self.committed.get(partition).cloned()
     }
 
-    /// Whether someone may commit: a member of this generation. As in Kafka, who names neither member
-    /// nor generation is not looked at.
+    /// True if the caller may commit: a member of this generation. As in Kafka, a caller that names neither
+    /// member nor generation is not checked.
     pub fn admits(&self, asking: &GroupMetadata) -> bool {
         let nameless = asking.member.is_empty() && asking.generation < 1;
         nameless || self.generation(&asking.member) == Some(asking.generation)

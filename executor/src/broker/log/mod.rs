@@ -188,7 +188,7 @@ impl Log {
         self.state.borrow().topics.iter().map(|(name, topic)| (name.clone(), topic.count())).collect()
     }
 
-    /// What a group has committed for a partition.
+    /// The offset that a group has committed for a partition.
     pub fn committed(&self, group: &str, partition: &TopicPartition) -> Option<Committed> {
         self.state.borrow().groups.get(group)?.committed(partition)
     }

@@ -19,7 +19,7 @@ enum Fate {
     Marker,
 }
 
-/// What stands at an offset.
+/// The record or marker at an offset.
 #[derive(Clone, Debug)]
 pub struct Stored {
     record: NewRecord,
@@ -39,7 +39,7 @@ impl Stored {
         Stored { record, fate: transaction.map_or(Fate::Committed, Fate::Open), sent: true }
     }
 
-    /// Whether a producer sent it.
+    /// True if a producer sent it.
     pub fn is_sent(&self) -> bool {
         self.sent
     }
@@ -216,7 +216,7 @@ fn as_offset(index: usize) -> i64 {
     i64::try_from(index).expect("a log fits in memory")
 }
 
-/// What a reader sees of a record.
+/// A record as a reader sees it.
 pub fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord) -> Event {
     Event {
         topic: topic.clone(),

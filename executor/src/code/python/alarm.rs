@@ -17,14 +17,14 @@ use tracing::{info, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::guard::{LookTime, Outer, Rang, Sighting, Watch, watch_over};
 
-/// How often the threads look, as a share of the shortest timeout, and within which bounds.
+/// Looks of the threads within the shortest timeout, and the bounds of the time between two looks.
 const LOOKS_PER_TIMEOUT: u32 = 8;
 const LOOKS_MIN: Duration = Duration::from_millis(2);
 const LOOKS_MAX: Duration = Duration::from_millis(500);
 
 /// The alarm of one worker.
 pub struct Alarm {
-    /// What runs.
+    /// The watch over what runs.
     pub watch: Arc<Watch>,
     ends: Arc<AtomicBool>,
     /// The worker's thread, as CPython names it.
@@ -116,7 +116,7 @@ fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every
 /// Tells of calls that keep the worker's thread: it cannot report its stall itself.
 #[derive(Default)]
 struct Told {
-    /// What was told last, and for how long it had gone on when it was seen last.
+    /// The call that was logged last, and the time for which it had gone on when it was seen last.
     stalled: Option<(u64, Duration)>,
 }
 

@@ -59,7 +59,7 @@ pub fn decode_plain(py: Python<'_>, codec: &Codec, bytes: Option<&[u8]>) -> Resu
     decoded
 }
 
-/// Whether [`decode`] would accept the bytes.
+/// Checks that [`decode`] would accept the bytes.
 pub fn validate(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&[u8]>) -> Result<(), Fault> {
     match (codec, bytes) {
         (_, None) | (Codec::Raw, _) => Ok(()),
@@ -145,7 +145,7 @@ fn raw<'a>(value: &'a Bound<'_, PyAny>) -> Result<Option<&'a [u8]>, Fault> {
     Err(Fault::new("Encode", format!("{} is neither bytes nor str, as this serializer needs", type_name(value))))
 }
 
-/// What a headers selector returned: a dict or a list of pairs, values `bytes`, `str` or `None`.
+/// Reads the result of a headers selector: a dict or a list of pairs, values `bytes`, `str` or `None`.
 pub fn headers(_py: Python<'_>, value: &Bound<'_, PyAny>) -> Result<Vec<Header>, Fault> {
     let broken = |what: String| Fault::new("Header", what);
     if value.is_none() {

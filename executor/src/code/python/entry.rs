@@ -1,4 +1,4 @@
-//! What user code reaches through `context`: the app, the event, and what can be done with them.
+//! The objects that user code reaches through `context`: the app, the event, and what can be done with them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::event::message::{Event, Header, TopicName};
 /// Carries the event and agent that run into a context variable: of a coroutine, a task or a timer.
 #[pyclass(frozen, module = "kaspr")]
 pub struct Entry {
-    /// Whose code it is.
+    /// The agent whose code it is.
     pub agent: Option<AgentId>,
     /// The event; `None` in `init`.
     pub running: Option<Home<Running>>,
@@ -39,7 +39,7 @@ impl Entry {
 pub struct Context {
     /// Finds the event that runs.
     pub runtime: Arc<Runtime>,
-    /// How each agent's reader reads keys and values.
+    /// The codecs of keys and values of each agent's reader.
     pub codecs: Arc<Vec<(Codec, Codec)>>,
     /// `context["app"]`.
     pub app: Py<AppView>,
@@ -245,7 +245,7 @@ impl MessageView {
 pub struct AppView {
     /// Finds the event that runs.
     pub runtime: Arc<Runtime>,
-    /// Where records are staged.
+    /// The place where records are staged.
     pub outbox: Home<Outbox>,
     /// A `logging.Logger`.
     #[pyo3(get)]
@@ -258,7 +258,7 @@ pub struct AppView {
     pub tables: Py<PyDict>,
 }
 
-/// What stages the records of `send`.
+/// Stages the records of `send`.
 pub struct Outbox {
     /// Topics that may be written.
     pub directory: Directory,
@@ -310,7 +310,7 @@ fn encode(py: Python<'_>, codec: &str, value: Option<Bound<'_, PyAny>>, out: &mu
     Ok(codec::encode(py, &codec, &value, out).map_err(raise)? == Encoded::Bytes)
 }
 
-/// What `send` returns: an awaitable that is finished.
+/// The result of `send`: an awaitable that is finished.
 #[pyclass(frozen, module = "kaspr")]
 pub struct Finished {
     topic: String,

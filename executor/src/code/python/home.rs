@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 static THREADS: AtomicU64 = AtomicU64::new(0);
 /// Rooms, by thread, whose objects ended on another thread.
 static LEFT: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
-/// Whether there are any.
+/// True if there are any.
 static IS_ANY_LEFT: AtomicBool = AtomicBool::new(false);
 
 thread_local! {

@@ -106,7 +106,7 @@ pub fn version() -> String {
     text.to_string_lossy().split_whitespace().next().unwrap_or_default().to_owned()
 }
 
-/// Where its library lives.
+/// The folder in which its library lives.
 pub fn prefix(py: Python<'_>) -> String {
     let prefix = py.import("sys").and_then(|sys| sys.getattr("prefix")).and_then(|prefix| prefix.extract());
     prefix.unwrap_or_else(|_| "an unknown place".to_owned())

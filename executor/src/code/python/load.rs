@@ -18,11 +18,11 @@ use crate::code::Fault;
 /// A block that could not be loaded: the app does not start.
 #[derive(Debug)]
 pub struct LoadError {
-    /// Whose block, and what it is there.
+    /// The owner of the block, and the block's role there.
     pub block: String,
     /// `file:line` of the block.
     pub at: String,
-    /// Why.
+    /// The reason.
     pub fault: Box<Fault>,
 }
 
@@ -43,7 +43,7 @@ impl std::error::Error for LoadError {}
 pub struct Loader<'a, 'py> {
     /// The interpreter.
     pub py: Python<'py>,
-    /// Whose blocks.
+    /// The plan with the blocks.
     pub plan: &'a Plan,
     /// Loop and tracebacks.
     pub runtime: &'a Arc<Runtime>,
@@ -57,7 +57,7 @@ pub struct Loader<'a, 'py> {
 
 /// An init function that runs on when the worker ends.
 pub struct Life {
-    /// Whose it is.
+    /// The agent whose block it is.
     pub agent: Option<AgentId>,
     /// Runs the part behind its `yield`.
     pub leave: Py<PyAny>,
@@ -162,7 +162,7 @@ impl<'py> Loader<'_, 'py> {
         Ok(())
     }
 
-    /// What gives tables their defaults: what each selector returns, a factory or a value.
+    /// Loads the defaults of tables: what each selector returns, a factory or a value.
     pub fn defaults(&self, functions: &[Py<PyAny>]) -> Result<Vec<Option<Py<PyAny>>>, LoadError> {
         let default = |id: FunctionId| {
             let block = &self.plan[self.plan[id].block];

@@ -52,9 +52,9 @@ use step::Step;
 use table::TableView;
 use value::Value;
 
-/// What a worker's Python is loaded with.
+/// The inputs from which a worker's Python is loaded.
 pub struct Loading<'a> {
-    /// Whose blocks.
+    /// The plan with the blocks.
     pub plan: &'a Plan,
     /// The tables that user code sees.
     pub tables: Rc<RefCell<Tables>>,
@@ -79,10 +79,10 @@ struct Callable {
     tables: Option<Py<PyDict>>,
 }
 
-/// What a ticket waits for.
+/// The task that a ticket waits for.
 struct Waiting {
     task: Py<PyAny>,
-    /// What the function was given.
+    /// The value that the function was given.
     given: Value,
     /// It is the next value of an async generator.
     is_step: bool,
@@ -100,7 +100,7 @@ pub struct PythonCode {
     functions: Vec<Callable>,
     tables: Vec<Py<TableView>>,
     decoder: Decoder,
-    /// What each reader decodes of its values; `None`: all.
+    /// The fields that each reader decodes of its values; `None`: all.
     picks: Vec<Option<Pick>>,
     /// The rest of the last value that was decoded in part: its room is used again.
     rest: Rc<Rest>,
@@ -184,7 +184,7 @@ impl PythonCode {
         fault::fault(py, error, &self.runtime)
     }
 
-    /// What an object that a call returned means.
+    /// Decides what an object that a call returned means.
     fn judge(
         &mut self,
         py: Python<'_>,
@@ -228,7 +228,7 @@ impl PythonCode {
         }
     }
 
-    /// What a task came to, if it is done.
+    /// The result of a task, if it is done.
     fn finished(&self, py: Python<'_>, task: &Bound<'_, PyAny>, given: &Value, is_step: bool) -> Option<Called<Value>> {
         match task.call_method0("done").and_then(|done| done.is_truthy()) {
             Ok(true) => {}
@@ -281,7 +281,7 @@ impl Drop for PythonCode {
     }
 }
 
-/// What an object means where a function returned it.
+/// The meaning of an object that a function returned.
 enum Kind {
     Value,
     Values,
@@ -532,7 +532,7 @@ impl PythonCode {
         }
     }
 
-    /// What a call gave, unless it took longer than it may: then it fails, whatever it gave.
+    /// The result of a call, unless it took longer than it may: then it is a failure, whatever the call gave.
     fn in_time(&mut self, py: Python<'_>, called: Called<Value>, with: With<'_, Value>) -> Called<Value> {
         let mut fault = match self.runtime.alarm.disarm(py) {
             None => return called,

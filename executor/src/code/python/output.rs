@@ -1,4 +1,4 @@
-//! What user code prints and logs, on any thread: lines of the log that bear the agent's name.
+//! Turns what user code prints and logs, on any thread, into lines of the log that bear the agent's name.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::event::shown::{SHOWN_BYTES_MAX, cut_bytes};
 
 const SOURCE: &str = include_str!("output.py");
 
-/// What is printed at once goes to the log in pieces of so many bytes: a line of the log holds no more.
+/// Bytes of the pieces in which a long print goes to the log: a line of the log holds no more.
 const PRINTED_BYTES_MAX: usize = SHOWN_BYTES_MAX - 256;
 
 /// `print` and `logging` go to the log from here on, under the agent's name. Gives what writes lines that

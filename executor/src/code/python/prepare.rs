@@ -18,7 +18,7 @@ use super::table::{TableView, Views};
 use super::{Loading, output};
 use crate::code::Fault;
 
-/// What is there before the first block runs.
+/// The objects that exist before the first block runs.
 pub struct Prepared {
     /// Loop and tracebacks.
     pub runtime: Arc<Runtime>,
@@ -118,7 +118,7 @@ fn told(py: Python<'_>, runtime: &Runtime, what: &str, done: PyResult<Py<PyAny>>
     }
 }
 
-/// How each agent's reader reads keys and values: what `context["event"]` shows.
+/// Collects the codecs of keys and values of each agent's reader: what `context["event"]` shows.
 fn codecs(plan: &Plan) -> Vec<(Codec, Codec)> {
     let of = |agent: AgentId| {
         let reader = plan.readers.iter().find(|reader| reader.agents.contains(&agent));

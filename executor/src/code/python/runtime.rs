@@ -37,7 +37,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What runs in a call.
+    /// The event and agent of a call.
     pub fn of(with: With<'_, Value>) -> Running {
         Running { frame: with.frame.clone(), agent: with.agent, via: with.via.cloned() }
     }
@@ -46,7 +46,7 @@ impl Running {
 /// The event whose plain function runs now. Coroutines have theirs in a context variable.
 pub type Now = RefCell<Option<Running>>;
 
-/// What the code and all its objects share. Any thread may hold it.
+/// The state that the code and all its objects share. Any thread may hold it.
 pub struct Runtime {
     /// Files of the plan: frames of other files are not the user's.
     pub files: BTreeSet<String>,
@@ -64,7 +64,7 @@ pub struct Runtime {
     pub turn: Py<PyAny>,
     /// Awaits to the end.
     pub finish: Py<PyAny>,
-    /// Whether the loop has something to do.
+    /// Tells whether the loop has something to do.
     pub waits: Py<PyAny>,
     /// Ends tasks and loop.
     pub close: Py<PyAny>,
@@ -80,7 +80,7 @@ pub struct Runtime {
     entry: Py<PyAny>,
     /// The agent for which the current thread was started.
     thread_agent: Py<PyAny>,
-    /// What a call that takes too long is interrupted with.
+    /// The exception by which a call that takes too long is interrupted.
     pub timeout: Py<PyAny>,
     /// Completes the classes of context and tables.
     pub complete: Py<PyAny>,
@@ -176,7 +176,7 @@ struct Around {
 
 #[pymethods]
 impl Around {
-    /// What a context variable of the event and agent holds; `None` where no agent's code runs.
+    /// The content of the context variable of event and agent; `None` where no agent's code runs.
     fn entry(&self, py: Python<'_>) -> PyResult<Option<Entry>> {
         let agent = self.runtime.agent(py);
         let running = self.runtime.now.get().and_then(|now| now.borrow().clone());

@@ -25,19 +25,19 @@ use crate::tables::store::StoreError;
 /// A table of the app.
 #[pyclass(frozen, mapping, name = "Table", module = "kaspr")]
 pub struct TableView {
-    /// Which one.
+    /// Its number in the plan.
     pub id: TableId,
     /// Its name, for messages.
     pub name: String,
     /// Whole on every worker: one partition.
     pub global: bool,
-    /// How keys are written.
+    /// The codec of keys.
     pub key_codec: Codec,
-    /// How values are written.
+    /// The codec of values.
     pub value_codec: Codec,
     /// A factory of values of missing keys, or the value that is copied for each.
     pub default: OnceLock<Py<PyAny>>,
-    /// Where its state is.
+    /// The tables that hold its state.
     pub tables: Home<RefCell<Tables>>,
     /// Finds the event that runs.
     pub runtime: Arc<Runtime>,
@@ -171,7 +171,7 @@ impl TableView {
         calm(|| self.stored(py)?.into_iter().try_for_each(|(key, _)| self.remove(py, key)))
     }
 
-    /// What is stored, as a dict.
+    /// Copies what is stored into a dict.
     fn copy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(slf.py());
         for (key, value) in slf.get().pairs(slf.py())? {
@@ -279,7 +279,7 @@ impl TableView {
         self.find_bytes(py, key)?.map(|value| self.decode_value(py, &value)).transpose()
     }
 
-    /// What a key that is not there gives: a factory's result, a copy of a value, or `KeyError`.
+    /// The value of a key that is not there: a factory's result, a copy of a value, or `KeyError`.
     fn missing(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let Some(default) = self.default.get() else {
             return Err(PyKeyError::new_err(key.clone().unbind()));

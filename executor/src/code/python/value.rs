@@ -9,14 +9,14 @@ use super::json::Rest;
 /// An object, whole or in part. Cloning shares both.
 #[derive(Clone, Debug)]
 pub struct Value {
-    /// What user code sees.
+    /// The object that user code sees.
     pub object: Py<PyAny>,
     /// The object holds a part of what it stands for: this is the rest, for when it is encoded.
     pub rest: Option<Rc<Rest>>,
 }
 
 impl Value {
-    /// What a function returned that was given `given`: that again, or something whole.
+    /// The value that a function returned which was given `given`: that again, or something whole.
     pub fn returned(object: Bound<'_, PyAny>, given: &Value) -> Value {
         let rest = if object.is(&given.object) { given.rest.clone() } else { None };
         Value { object: object.unbind(), rest }

@@ -29,7 +29,7 @@ const CHUNKS_MAX: usize = 64;
 /// Chunks that go into the log at one poll.
 const CHUNKS_PER_PUMP: usize = 4;
 
-/// How the lines of an input are read.
+/// The formats of an input's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Each line is a value's bytes as they stand; the key is null.
@@ -41,9 +41,9 @@ pub enum Format {
 /// An input: `TOPIC=FILE`, `-` for standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Where its lines go.
+    /// The topic to which its lines go.
     pub topic: String,
-    /// Where they come from.
+    /// The file from which they come.
     pub file: PathBuf,
     /// The file as it was named.
     pub name: String,
@@ -95,14 +95,14 @@ enum Message {
     Broken(String),
 }
 
-/// What a local run knows of its inputs while they are read.
+/// The state of a local run's inputs while they are read.
 #[derive(Clone, Default)]
 pub struct Progress {
     /// Bytes read so far, all inputs together.
     pub bytes: Arc<AtomicU64>,
     /// All inputs have ended and everything is in the log.
     pub ended: Rc<Cell<bool>>,
-    /// Why an input cannot be used: the user's fault, not the log's.
+    /// The reason for which an input cannot be used: the user's fault, not the log's.
     pub refused: Rc<RefCell<Option<String>>>,
 }
 
@@ -375,8 +375,8 @@ mod tests {
         (log, result, progress)
     }
 
-    /// What is done per byte is counted, not timed: each is searched once, and copied when the room
-    /// for it is doubled.
+    /// Work per byte is counted, not timed: each byte is searched once, and copied when the room for it is
+    /// doubled.
     #[test]
     fn a_long_line_costs_linear_time() {
         const PIECES: usize = 100_000;

@@ -1,4 +1,4 @@
-//! What a local run writes: committed records of every topic that the app wrote, table contents and
+//! Writes the results of a local run: committed records of every topic that the app wrote, table contents and
 //! failures.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::run::record;
 /// Records read from the log at once.
 const RECORDS_AT_ONCE: usize = 10_000;
 
-/// Where committed records go.
+/// The target of committed records.
 pub enum Target {
     /// A stream, one record a line.
     Stream(Box<dyn Write>),
@@ -33,7 +33,7 @@ pub struct Printer {
     line: Vec<u8>,
 }
 
-/// How printing ended.
+/// The end of printing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Printed {
     /// Everything that was committed is written.
@@ -112,7 +112,7 @@ impl Printer {
         }
     }
 
-    /// How far a partition is written.
+    /// The offset up to which a partition is written.
     pub fn printed(&self, partition: &TopicPartition) -> i64 {
         self.printed.get(partition).copied().unwrap_or(0)
     }

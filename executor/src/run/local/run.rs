@@ -21,7 +21,7 @@ use crate::tables::Tables;
 use crate::tables::store::Store;
 use crate::worker::{Stopped, Worker};
 
-/// Where a local run writes. User code may change the process's folder: paths are absolute.
+/// The places where a local run writes. User code may change the process's folder: paths are absolute.
 #[derive(Debug, Default)]
 pub struct Output {
     /// A folder for records and tables; `None`: records go to `stream`.
@@ -41,17 +41,17 @@ impl Output {
     }
 }
 
-/// What a local run is made of.
+/// The parts of a local run.
 pub struct Local {
-    /// What to run.
+    /// The plan to run.
     pub plan: Rc<Plan>,
-    /// How to run it.
+    /// The settings to run it with.
     pub config: Config,
     /// Its inputs.
     pub inputs: Vec<Input>,
-    /// How their lines are read.
+    /// The format of their lines.
     pub format: Format,
-    /// Where it writes.
+    /// The places where it writes.
     pub output: Output,
     /// Partitions of topics whose spec names none.
     pub partitions: i32,
@@ -59,7 +59,7 @@ pub struct Local {
     pub clock: Rc<dyn Clock>,
 }
 
-/// Why a local run did not end well.
+/// The reason for which a local run did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// The inputs or outputs cannot be used: the user's call is wrong.
@@ -73,7 +73,7 @@ pub enum LocalError {
     Output(#[from] std::io::Error),
 }
 
-/// How a local run ended.
+/// The end of a local run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The input is used up and all is drained.
@@ -197,7 +197,7 @@ impl<C: Code> Run<'_, C> {
         Ok(printed)
     }
 
-    /// Where the slowest reader of each partition is.
+    /// The position of the slowest reader of each partition.
     fn complete(&self) -> BTreeMap<TopicPartition, i64> {
         let mut complete = BTreeMap::<TopicPartition, i64>::new();
         for at in self.worker.positions() {

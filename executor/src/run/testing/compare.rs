@@ -1,4 +1,4 @@
-//! What a test expects beside what came: the first difference, in words.
+//! Compares what a test expects with what came: the first difference, in words.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Opt
     })
 }
 
-/// What a table holds, by key: a text, or the JSON text of what is none.
+/// The content of a table, by key; a key that is no text stands as its JSON text.
 pub(super) fn pairs(table: &str, came: &Came) -> BTreeMap<String, Box<RawValue>> {
     let lines = came.tables.get(table).into_iter().flatten();
     let pair = |line: &String| {

@@ -29,7 +29,7 @@ const AWAIT_MAX: u32 = 60_000;
 /// Records read from the log at once.
 const RECORDS_MAX: usize = 1 << 20;
 
-/// What came of a test.
+/// The results of a test.
 #[derive(Debug, Default)]
 pub struct Came {
     /// Records by topic, by partition and offset, as lines.
@@ -153,7 +153,7 @@ impl Stage {
     }
 }
 
-/// What tables hold at the start. A key lies in the partition that its topic's key would have.
+/// Stores what tables hold at the start. A key lies in the partition that its topic's key would have.
 fn store(plan: &Plan, log: &Log, case: &Case) -> Result<MemoryStore, String> {
     let mut store = MemoryStore::default();
     let partitions = log.topics().iter().map(|(_, count)| *count).max().unwrap_or(1);

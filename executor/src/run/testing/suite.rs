@@ -24,23 +24,23 @@ pub struct Suite {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What it shows.
+    /// One line that says what it shows.
     pub name: String,
-    /// What tables hold at the start, by name.
+    /// The contents of tables at the start, by name.
     #[serde(default)]
     pub tables: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
     /// A list of records, each with `at`, or `{file: x.jsonl}`.
     #[serde(default)]
     events: Option<Box<RawValue>>,
-    /// How far the clock moves behind the last event.
+    /// Time by which the clock moves behind the last event.
     #[serde(default)]
     advance: Option<String>,
-    /// What comes of it.
+    /// The results that must come.
     #[serde(default)]
     pub expect: Expect,
 }
 
-/// What a test expects: what it does not name is not compared, but for failures.
+/// The expectations of a test: what it does not name is not compared, but for failures.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
@@ -59,7 +59,7 @@ pub struct Expect {
 pub struct Timed {
     /// Since the start.
     pub at: Duration,
-    /// What comes.
+    /// The record that must come.
     pub record: Record,
 }
 
@@ -102,7 +102,7 @@ impl Case {
         Ok(events)
     }
 
-    /// How far the clock moves behind the last event.
+    /// Time by which the clock moves behind the last event.
     pub fn advance(&self) -> Result<Duration, String> {
         match &self.advance {
             None => Ok(Duration::ZERO),

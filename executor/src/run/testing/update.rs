@@ -1,4 +1,4 @@
-//! What a test would have to expect: what came, in the fields that it names.
+//! Rewrites the expectations of a test: what came, in the fields that it names.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +50,8 @@ fn list<Old, New>(lines: Vec<(Option<&Old>, &New)>, text: impl Fn(Option<&Old>, 
     format!("[{}]", lines.join(","))
 }
 
-/// What came, each with what was expected in its place: of what is expected in vain or comes
-/// unexpected at the end or in the middle, all behind it still meets its own.
+/// Pairs each line that came with the one expected in its place. A line that is expected in vain, or that
+/// comes unexpected, at the end or in the middle, does not disturb the pairs behind it.
 fn aligned<'a, Old, New>(
     expected: &'a [Old],
     came: &'a [New],

@@ -90,7 +90,7 @@ impl KafkaConsumer {
         self.join()
     }
 
-    /// Whether the member is on its way back.
+    /// True if the member is on its way back.
     pub(super) fn is_coming_back(&self) -> bool {
         self.identity.as_ref().is_some_and(Identity::is_fenced)
     }

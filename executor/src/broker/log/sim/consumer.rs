@@ -13,7 +13,7 @@ use crate::event::message::{Event, TopicPartition};
 /// Longest wait for committed offsets.
 const COMMITTED_WAIT_MS: u64 = 500;
 
-/// Where a partition is read.
+/// The place from which a partition is read.
 #[derive(Debug)]
 struct Reading {
     /// `None`: it stands still since it came.
@@ -79,7 +79,7 @@ impl SimConsumer {
         Ok(())
     }
 
-    /// What the group has decided, if the client hears of it.
+    /// The group's decision, if the client hears of it.
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
         if self.world.hits(Fault::Deaf) {
             return Ok(None);

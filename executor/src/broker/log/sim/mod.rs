@@ -28,7 +28,7 @@ pub use seed::Seed;
 
 use request::Late;
 
-/// What may go wrong, each at its own rate.
+/// Faults that may strike, each at its own rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The process ends just before or after a call has had its effect.
@@ -92,9 +92,9 @@ impl Life {
 /// The log, the time and the chance that all clients of a simulation share.
 #[derive(Clone)]
 pub struct World {
-    /// What is true.
+    /// The truth: what all clients would see if nothing went wrong.
     pub log: Log,
-    /// What time it is.
+    /// The time.
     pub clock: SimulatedClock,
     inner: Rc<RefCell<Inner>>,
 }
@@ -115,7 +115,7 @@ struct Inner {
     calls: usize,
 }
 
-/// Whether the broker will never take a record of this topic with this value.
+/// Tells whether the broker will never take a record of this topic with this value.
 pub type Refuses = fn(&str, &[u8]) -> bool;
 
 /// Calls of clients within one turn of a worker: one that needs more does not end.
@@ -155,7 +155,7 @@ impl World {
         draw(&mut self.inner.borrow_mut().seed)
     }
 
-    /// Whether this fault strikes now.
+    /// Decides whether this fault strikes now.
     pub fn hits(&self, fault: Fault) -> bool {
         let mut inner = self.inner.borrow_mut();
         let rate = inner.rates[fault as usize];
@@ -241,7 +241,7 @@ impl World {
         known
     }
 
-    /// Whether someone is a member of the group.
+    /// True if this member is in the group.
     pub fn is_member(&self, group: &str, member: &str) -> bool {
         self.log.state.borrow().groups.get(group).is_some_and(|group| group.generation(member).is_some())
     }
@@ -254,7 +254,7 @@ impl World {
         }
     }
 
-    /// What was noted since the last call.
+    /// The notes since the last call.
     pub fn notes(&self) -> Vec<String> {
         self.inner.borrow_mut().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -267,7 +267,7 @@ impl World {
         member
     }
 
-    /// Whether the worker whose producer has this id is a member of the group.
+    /// True if the worker whose producer has this id is a member of the group.
     fn is_alive(&self, group: &str, id: &str) -> bool {
         let inner = self.inner.borrow();
         inner.members.iter().any(|(member, of)| of == id && self.is_member(group, member))

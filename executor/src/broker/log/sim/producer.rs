@@ -41,7 +41,7 @@ pub struct SimProducer {
     begun: bool,
     flights: VecDeque<Flight>,
     written: BTreeMap<TopicPartition, i64>,
-    /// What went wrong with a record.
+    /// The fate of a record that went wrong.
     broken: Option<Fate>,
     fenced: bool,
 }

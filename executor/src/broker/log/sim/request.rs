@@ -35,7 +35,7 @@ impl std::fmt::Display for Request {
     }
 }
 
-/// Whose request it is.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub struct Sender {
     /// The `transactional.id`.
@@ -44,7 +44,7 @@ pub struct Sender {
     pub epoch: u32,
 }
 
-/// What is under way without anyone waiting for it.
+/// A request or takeover that is under way, and for which no caller waits.
 #[derive(Debug)]
 pub struct Late {
     due: Duration,
@@ -62,8 +62,8 @@ enum Arrival {
 /// Shortest time after which librdkafka may have repeated a request: 0.8 of `retry.backoff.ms`.
 const REPEATS_AFTER_MS: u64 = 200;
 
-/// How often a process may die as it ends a transaction: more often than elsewhere, because then it
-/// leaves the most behind.
+/// Rate at which a process may die as it ends a transaction: higher than elsewhere, because then it leaves
+/// the most behind.
 const DEATHS: usize = 6;
 
 impl World {

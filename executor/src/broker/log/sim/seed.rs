@@ -1,4 +1,4 @@
-//! Where all chance of a simulation comes from.
+//! The only source of chance in a simulation.
 
 use std::time::Duration;
 

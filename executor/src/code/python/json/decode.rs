@@ -36,7 +36,7 @@ impl Decoder {
         Ok(Decoder { loads, keys: Keys::new(), unescaped: Vec::new() })
     }
 
-    /// What `json.loads` gives for the bytes read as UTF-8 (without BOM), or its exception.
+    /// Returns what `json.loads` gives for the bytes read as UTF-8 (without BOM), or its exception.
     pub fn decode<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
         let mut parser = Parser { py, bytes, at: 0, decoder: self };
         match parser.document() {
@@ -198,7 +198,7 @@ impl<'py> Parser<'_, 'py> {
         }
     }
 
-    /// What follows a value of an object, up to its end.
+    /// Reads what follows a value of an object, up to the object's end.
     fn rest(&mut self, dict: Bound<'py, PyDict>, place: Option<Place>, depth: u32) -> Option<Bound<'py, PyAny>> {
         loop {
             match self.next()? {

@@ -159,7 +159,7 @@ fn write_unusual(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Ar
     write_extension(value, out, around)
 }
 
-/// What plain `json.dumps` would refuse.
+/// Writes values that plain `json.dumps` would refuse.
 fn write_extension(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Around<'_>>) -> PyResult<()> {
     let classes = Classes::get(value.py())?;
     if classes.is_instance(value, &classes.times)? {
@@ -293,7 +293,7 @@ impl<'a, 'py> Fields<'a, 'py> {
         Fields { dict, size: dict.len(), position: 0, is_first: true }
     }
 
-    /// What stands between two fields.
+    /// Writes the separator of two fields.
     #[inline]
     fn separate(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.is_first, false) {

@@ -136,7 +136,7 @@ impl Text {
         Text { text: text.into(), word: u128::from_le_bytes(first), mask }
     }
 
-    /// Whether the text begins with it: then its length.
+    /// The length of this text, if the given text begins with it.
     #[inline(always)]
     pub fn begins(&self, text: &[u8]) -> Option<usize> {
         let length = self.text.len();
@@ -166,12 +166,12 @@ impl Shape {
         self.keys.first().is_some_and(|key| key.text.text[1..key.text.text.len() - 1] == *text)
     }
 
-    /// How many keys it has.
+    /// Number of its keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether the text goes on with key `number`: then the length of the key with its quotes.
+    /// The length of key `number` with its quotes, if the text goes on with it.
     #[inline(always)]
     pub fn follows(&self, number: usize, text: &[u8]) -> Option<usize> {
         self.keys.get(number)?.begins(text)
@@ -206,7 +206,7 @@ impl Shape {
 }
 
 impl ShapeKey {
-    /// Whether text begins with it in its quotes: then its length with them.
+    /// The key's length with its quotes, if the text begins with it in quotes.
     #[inline(always)]
     pub fn begins(&self, text: &[u8]) -> Option<usize> {
         self.text.begins(text)

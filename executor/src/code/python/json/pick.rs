@@ -22,10 +22,10 @@ const INNER_FIELDS_MAX: usize = 16;
 /// Objects in a row whose fields did not come as expected, after which theirs are expected.
 const SURPRISES_MAX: u8 = 4;
 
-/// Which part of an object is decoded.
+/// The part of an object that is decoded.
 pub struct Pick {
     fields: Vec<ShapeKey>,
-    /// How the fields of an object have come: events of a topic look alike.
+    /// The fields as the last objects had them: events of a topic look alike.
     expected: Vec<Expected>,
     surprises: u8,
     /// The text of the other fields is kept.
@@ -75,7 +75,7 @@ impl Pick {
     }
 }
 
-/// What was not decoded of an object, and where the fields that were decoded stand in it.
+/// The part of an object that was not decoded, and the places in it of the fields that were.
 #[derive(Debug, Default)]
 pub struct Rest {
     text: Vec<u8>,
@@ -97,7 +97,7 @@ pub enum Piece {
 }
 
 impl Rest {
-    /// What the object is made of, in its order.
+    /// The pieces of the object, in its order.
     pub fn pieces(&self) -> impl Iterator<Item = Piece> {
         self.pieces.iter().cloned()
     }
@@ -423,7 +423,7 @@ impl<'py> Parser<'_, 'py> {
         std::str::from_utf8(&self.bytes[start..end]).is_ok().then_some(end + 1)
     }
 
-    /// Where an escape ends whose backslash stands before `at`.
+    /// The end of the escape whose backslash stands before `at`.
     fn escape_end(&self, at: usize) -> Option<usize> {
         match self.bytes.get(at)? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 1),
@@ -461,13 +461,13 @@ impl<'py> Parser<'_, 'py> {
     }
 }
 
-/// Whether few digits behind a point are those that `repr` gives: no zero at the end but the only
-/// one, and no number so small that it is written with an exponent.
+/// True if few digits behind a point are those that `repr` gives: no zero at the end but the only one, and no
+/// number so small that it is written with an exponent.
 fn is_shortest(places: &[u8], is_small: bool) -> bool {
     (places.len() == 1 || places.last() != Some(&b'0')) && !(is_small && places.starts_with(b"0000"))
 }
 
-/// What follows a value in an object or a list; true: without more space than CPython writes.
+/// The character that follows a value in an object or a list; true: without more space than CPython writes.
 enum Mark {
     Comma(bool),
     End(bool),
