@@ -65,7 +65,7 @@ fn tick() -> Duration {
     FIRST.get_or_init(Instant::now).elapsed()
 }
 
-/// A clock that a test holds in its hand. It starts at 0 and moves when told.
+/// A clock that a test holds in its hand. It starts at 0 and moves when the test moves it.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedClock {
     now: Rc<Cell<Duration>>,

@@ -25,7 +25,7 @@ fn main() {
         speak(arguments.log_format, arguments.worker_number());
     }
     let ended = match command {
-        // A supervisor alone hears whose fault it was.
+        // Only a supervisor needs to know whether the fault is the worker's own.
         Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
         Command::Check(arguments) => check(&arguments, &given).map_err(Stop::for_others),
@@ -44,7 +44,7 @@ fn main() {
 }
 
 fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
-    // Whoever asks it to end while it compiles is heard, too.
+    // Before compiling: a signal that comes meanwhile counts, too.
     let signals = Signals::listen();
     let (plan, settings) = prepare(arguments)?;
     if arguments.local {

@@ -14,7 +14,7 @@ pub struct Wake {
     bell: Arc<Bell>,
 }
 
-/// The end of whoever has news.
+/// The end of the thread or signal handler that has news.
 #[derive(Debug)]
 pub struct Bell {
     writes: PipeWriter,
@@ -47,14 +47,14 @@ impl Wake {
     /// Sleeps until the bell is rung, `wait` at most; `None`: however long that takes. A signal may end
     /// it early. The bell stays rung until [`Wake::clear`].
     pub fn wait(&self, wait: Option<Duration>) {
-        // Rounded up: who wakes before its time has to sleep once more.
+        // Rounded up: a thread that wakes before its time has to sleep once more.
         let wait_ms = wait.map_or(-1, |wait| i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
         let mut ready = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one live structure. Whatever ends the call, the sleeper looks for news next.
         unsafe { libc::poll(&raw mut ready, 1, wait_ms) };
     }
 
-    /// Forgets what was rung. Whoever calls it looks for news afterwards.
+    /// Forgets that the bell was rung. The caller looks for news afterwards.
     pub fn clear(&self) {
         if self.bell.rung.load(Ordering::Acquire) {
             // One byte is there or on its way, and no second one.

@@ -51,7 +51,7 @@ impl On<'_> {
     }
 }
 
-/// Gives a right to a user, by a broker that lets us in; returns when the broker goes by it.
+/// Gives a right to a user, by a broker whose administrator this is; returns when the broker goes by it.
 ///
 /// # Panics
 /// If the broker does not do it.

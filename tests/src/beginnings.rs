@@ -199,7 +199,7 @@ impl<'a> Scene<'a> {
         self.found.worst = self.found.worst.max(now() - began);
     }
 
-    /// Tells a process to end; one that has ended by itself was counted.
+    /// Asks a process to end; one that has ended by itself was counted.
     fn ends(&mut self, member: &mut Member) {
         if member.id() == 0 {
             return;

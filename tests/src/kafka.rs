@@ -149,7 +149,7 @@ impl Broker {
         let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
         let script = self.script.as_ref().expect("this process has started the broker").id();
         for child in children(script).into_iter().filter(|&child| is_java(child)) {
-            // SAFETY: the process belongs to the script, which is ours and runs.
+            // SAFETY: the process belongs to the script, which this process has started, and which runs.
             unsafe { libc::kill(child, signal) };
         }
     }
@@ -309,7 +309,7 @@ impl Broker {
             let mut next = low;
             while next < high {
                 let Some(message) = consumer.poll(TURN) else {
-                    // What is left are markers of transactions, which nobody is given.
+                    // The rest are markers of transactions, which no reader is given.
                     next = next.max(position(&consumer, topic, partition));
                     continue;
                 };
@@ -393,7 +393,7 @@ impl Broker {
         assert!(committed, "the group {group} cannot be given offsets");
     }
 
-    /// Members of a group that is not rebalancing; `None`: it is, or nobody tells.
+    /// Members of a group that is not rebalancing; `None`: it is, or no broker answers.
     pub fn members(&self, group: &str) -> Option<usize> {
         let client: BaseConsumer = self.config().create().expect("a client");
         let groups = client.fetch_group_list(Some(group), WAIT).ok()?;
@@ -462,7 +462,7 @@ pub fn free_port() -> u16 {
     free_ports()
 }
 
-/// The first of a broker's ports, all free and given to nobody else: each process begins elsewhere.
+/// The first of a broker's ports, all free and used by no other test process: each process begins elsewhere.
 pub(crate) fn free_ports() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let places = PORTS.len() as u32 / PORTS_EACH;

@@ -1,4 +1,4 @@
-//! A steady load: numbered events of many keys, so many a second, until it is told to end.
+//! A steady load: numbered events of many keys, so many a second, until it is stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,8 +7,8 @@ use crate::clock::{now, pause};
 /// Longest wait for a process.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks a process to end, as Kubernetes does: once it listens to such words, and until it has heard them,
-/// for two of them would become one.
+/// Asks a process to end, as Kubernetes does: waits until it handles SIGTERM, and until it has taken the
+/// signal, for two pending signals would become one.
 ///
 /// # Panics
 /// If it does neither for a minute, or is known to have ended.
@@ -19,7 +19,7 @@ pub fn terminate(process: impl Into<u64>) {
     wait_for(process, "does not listen to SIGTERM", || has(process, "SigCgt:"));
     // SAFETY: the caller has not waited for its child, so the number is still its own.
     unsafe { libc::kill(i32::try_from(process).expect("a process number"), libc::SIGTERM) };
-    wait_for(process, "does not hear SIGTERM", || !has(process, "SigPnd:") && !has(process, "ShdPnd:"));
+    wait_for(process, "does not take SIGTERM", || !has(process, "SigPnd:") && !has(process, "ShdPnd:"));
 }
 
 #[track_caller]

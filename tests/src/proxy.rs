@@ -43,8 +43,8 @@ pub enum Fault {
     Late(Duration),
     /// The broker gets it, and the connection breaks in place of the answer.
     LoseAnswer,
-    /// The broker gets it, and the answer tells this error instead: one that begins with how long to wait and
-    /// an error, as that to a heartbeat does.
+    /// The broker gets it, and the answer carries this error instead: one that begins with how long to wait
+    /// and an error, as that to a heartbeat does.
     Error(i16),
 }
 
@@ -217,7 +217,7 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
 struct Gone {
     /// Correlation ids whose answers are lost, and the connection with them.
     answers: Mutex<Vec<[u8; 4]>>,
-    /// Correlation ids whose answers tell an error.
+    /// Correlation ids whose answers carry an error.
     errors: Mutex<Vec<([u8; 4], i16)>>,
     /// The client's side is broken; the broker's stays open for what is late.
     client: AtomicBool,

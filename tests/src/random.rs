@@ -1,4 +1,4 @@
-//! Numbers from a seed: SplitMix64, so that a run can be told by one number.
+//! Numbers from a seed: SplitMix64, so that one number names a run.
 
 /// A source of numbers.
 #[derive(Clone, Debug)]

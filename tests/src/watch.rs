@@ -1,5 +1,5 @@
-//! Watches what an output's readers see, live: when each partition last gave a committed record,
-//! how long it stood still, who wrote it and how old it was.
+//! Watches what an output's readers see, live: when each partition last gave a committed record, how long it
+//! stood still, which process wrote it and how old it was.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

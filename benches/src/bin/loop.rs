@@ -204,7 +204,7 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
                 }
             }
             if worker.turn(Duration::ZERO).expect("the worker runs").committed {
-                // Nobody reads them again; the contestants by hand drop theirs too.
+                // No reader needs them again; the contestants by hand drop theirs too.
                 log.forget_before(&read, std::mem::replace(&mut complete, completed.cast_signed()));
                 log.forget_before(&written, i64::MAX);
             }

@@ -88,7 +88,8 @@ impl Directory {
         }
     }
 
-    /// Finds out what a topic is like, or why nothing can be written to it; [`Fault::passes`]: nobody says.
+    /// Finds out what a topic is like, or why nothing can be written to it; [`Fault::passes`]: no broker
+    /// answers.
     pub fn look_up(&self, topic: &TopicName) -> Result<(), Fault> {
         self.inner.borrow_mut().known(topic).map(drop)
     }
@@ -113,7 +114,7 @@ impl Directory {
         ))
     }
 
-    /// Asks anew of every topic: one is no longer what it was.
+    /// Asks the broker again about every topic: one has changed.
     pub fn forget(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.numbers.clear();

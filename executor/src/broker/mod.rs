@@ -27,7 +27,7 @@ use crate::wake::Bell;
 /// The outside world refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// Someone must act: the worker stops. The text names the thing and the place.
+    /// A person must act: the worker stops. The text names the thing and the place.
     #[error("{0}")]
     Fatal(String),
     /// As [`BrokerError::Fatal`], and every worker of the group meets it: its topics, its permissions, its
@@ -44,11 +44,11 @@ pub enum BrokerError {
     /// repeats, a record is the cause.
     #[error("{0}")]
     Rejected(String),
-    /// Nobody knows whether the transaction was committed: the stable committed offsets tell.
+    /// The outcome of the commit is unknown: the stable committed offsets show whether it took place.
     #[error("the outcome of the transaction is not known: {0}")]
     Indefinite(String),
     /// Another producer has taken over the `transactional.id`, or the client cannot go on: only a new
-    /// producer can, and the stable committed offsets tell what became of the transaction.
+    /// producer can, and the stable committed offsets show what became of the transaction.
     #[error("the producer was replaced: {0}")]
     Fenced(String),
     /// A record will never be taken by the broker, however often it is sent; the transaction must be
@@ -111,7 +111,7 @@ impl Watermarks {
         }
         if offset > high {
             return Err(BrokerError::Group(format!(
-                "the group stands at offset {offset} of {name}, which ends at {high}: the topic was made anew, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
+                "the group stands at offset {offset} of {name}, which ends at {high}: the topic was recreated, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
             )));
         }
         Ok(offset)
@@ -159,7 +159,8 @@ pub trait Consumer {
     /// the partition at the moment.
     fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError>;
 
-    /// The end of a partition as it was last heard of, without asking anybody; `None`: nobody said.
+    /// The end of a partition as the client last heard of it, without a question to a broker; `None`: it has
+    /// not heard of one.
     fn known_end(&self, _partition: &TopicPartition) -> Option<i64> {
         None
     }
@@ -188,7 +189,7 @@ pub trait Consumer {
         false
     }
 
-    /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: the partitions are no longer ours.
+    /// Acknowledges a [`Change::Revoked`] or [`Change::Lost`]: this member gives the partitions up.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
     /// The identity of this member at this moment, for [`Producer::commit`].
@@ -250,8 +251,8 @@ pub trait Producer {
     /// not be delivered is an error.
     fn poll(&mut self, wait: Duration) -> Result<(), BrokerError>;
 
-    /// Waits at most `wait` until something was acknowledged; what is wrong is told by the next
-    /// [`Producer::poll`].
+    /// Waits at most `wait` until something was acknowledged; the next [`Producer::poll`] returns what went
+    /// wrong.
     fn wait(&mut self, wait: Duration);
 
     /// Records of the generation and of those before it that are not acknowledged.
@@ -290,7 +291,7 @@ pub trait Changelog {
     /// The end of what is decided: behind it stands an open transaction, or nothing.
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError>;
 
-    /// A name for the topic that another topic of the same name never has; empty where nobody tells.
+    /// A name for the topic that another topic of the same name never has; empty where the broker gives none.
     fn identity(&mut self, topic: &TopicName) -> Result<String, BrokerError>;
 
     /// Reads these partitions from these offsets on.
@@ -356,7 +357,8 @@ impl Access {
     /// Writing alone.
     pub const WRITE: Access = Access { read: false, write: true };
 
-    /// Rights on a topic that these uses need and this user lacks, who may only do what is `allowed`.
+    /// The rights on a topic that these uses need and this user lacks; the user may only do what is
+    /// `allowed`.
     pub fn lacks(self, allowed: Access, topic: &str) -> Vec<Right> {
         let read = (self.read && !allowed.read).then(|| Right::read_topic(topic));
         let write = (self.write && !allowed.write).then(|| Right::write_topic(topic));
@@ -386,7 +388,7 @@ pub trait Admin {
     /// Names of all topics, sorted.
     fn topics(&mut self) -> Result<Vec<String>, BrokerError>;
 
-    /// A setting of a topic; `None`: nobody tells.
+    /// A setting of a topic; `None`: the broker does not say.
     fn setting(&mut self, topic: &str, name: &str) -> Result<Option<String>, BrokerError>;
 
     /// Asks what this user may do with a topic that exists; everything, where the broker does not say.

@@ -89,7 +89,7 @@ impl Metadata {
         text
     }
 
-    /// Reads the text; `None` where it is not ours.
+    /// Reads the text; `None` where another program wrote it.
     pub fn decode(text: &str) -> Option<Metadata> {
         let mut fields = text.split(';');
         if fields.next()? != "1" {

@@ -121,7 +121,7 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
     }
     found.partitions = match partitions {
         Some(partitions) if partitions != needed => Err(format!(
-            "has {partitions} partitions and needs {needed}: its records cannot be divided anew; delete the topic and reset the group to build the table from its input again"
+            "has {partitions} partitions and needs {needed}: its records cannot be divided again; delete the topic and reset the group to build the table from its input again"
         )),
         Some(partitions) => {
             if !found.created {
@@ -150,7 +150,7 @@ fn new_topic(name: &str, table: &Table, partitions: i32) -> NewTopic {
     }
 }
 
-/// Tells where a changelog that exists is not as it would be made.
+/// Reports where a changelog that exists is not as it would be made.
 fn compare(name: &str, table: &Table, admin: &mut dyn Admin) -> Result<(), BrokerError> {
     let policy = admin.setting(name, "cleanup.policy")?;
     if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {

@@ -200,7 +200,7 @@ fn new_topic(topic: &Topic) -> NewTopic {
     }
 }
 
-/// Tells where a topic is not as it is declared.
+/// Reports where a topic is not as it is declared.
 fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin) -> Result<(), BrokerError> {
     let (name, at) = (&topic.name, &named.at);
     if let Some(declared) = topic.partitions.filter(|&declared| i64::from(declared) != i64::from(partitions)) {

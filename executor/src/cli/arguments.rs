@@ -113,7 +113,8 @@ pub enum KafkaFlag {
 }
 
 impl KafkaFlag {
-    /// Reads what was typed; nothing is refused here, since whoever refuses an argument prints it.
+    /// Reads what was typed. Nothing is refused here: clap prints an argument that it refuses, and this one
+    /// may be a secret.
     pub fn read(text: &str) -> KafkaFlag {
         let is_name =
             |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
@@ -147,7 +148,7 @@ impl KafkaFlag {
         }
     }
 
-    /// From which byte on nobody may see it: secrets, and values whose names nobody knows.
+    /// The first byte that must stay hidden: of secrets, and of values whose names are not known.
     pub fn hidden_from(&self) -> Option<usize> {
         match self {
             KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),

@@ -17,7 +17,7 @@ use crate::code::python::{self, Interpreter};
 use crate::config::settings::Settings;
 use crate::run::assemble::Assembly;
 
-/// Looks whether the plan could run, and tells what it found. Joins no group, makes nothing, and leaves the
+/// Looks whether the plan could run, and reports what it found. Joins no group, makes nothing, and leaves the
 /// producers of running workers alone.
 pub fn check_on_kafka(
     plan: &Rc<Plan>,

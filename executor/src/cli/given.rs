@@ -115,7 +115,7 @@ impl Given {
             settings.all.extend(taken_over()?);
         }
         for (_, path) in settings.all.iter_mut().filter(|(name, _)| PATHS.contains(&name.as_str())) {
-            // The client reads it again when it is made anew, wherever user code has gone by then.
+            // A new client reads it again, wherever user code has moved the process's folder by then.
             if Path::new(path.expose()).exists()
                 && let Ok(whole) = std::path::absolute(path.expose())
             {
@@ -213,7 +213,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
     Ok(Secret::new(value))
 }
 
-/// True if user code must not see this variable of ours: it holds a secret, or something unknown.
+/// True if user code must not see this variable of the executor: it holds a secret, or something unknown.
 fn is_hidden(variable: &str) -> bool {
     let Some(own) = OWN.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
     let setting = own.to_ascii_lowercase().replace('_', ".");

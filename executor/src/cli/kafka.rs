@@ -100,7 +100,7 @@ impl Start {
         Ok(Start { plan: plan.clone(), config, client, worker })
     }
 
-    /// Runs the worker until it is told to stop or has caught up.
+    /// Runs the worker until it is asked to stop or has caught up.
     fn run(
         &self,
         interpreter: &Interpreter,

@@ -1,4 +1,4 @@
-//! Writes the log: an event is one line, whatever text of others is in it.
+//! Writes the log: an event is one line, whatever text of users is in it.
 //!
 //! A log call names its *subject* in fields (`agent`, `operation`, `reader`, `topic`, `partition`, `offset`) and
 //! says the rest in a fragment. As JSON every field is a key; as text the subject stands first, then the fragment,
@@ -8,10 +8,10 @@
 //! WARN agent "orders": operation "price": orders/3@1207: failed: KeyError: 'amount'  --> shop.yaml:14
 //! ```
 //!
-//! Architecture invariant: every text that goes to the log passes here. Control characters are
-//! escaped, and a message or field is cut at [`SHOWN_BYTES_MAX`]; so whoever chooses an exception's text,
-//! a topic or a key cannot begin a line that looks like one of ours. Only the field `traceback` has lines
-//! of its own, which are indented: no other line begins with a space.
+//! Architecture invariant: every text that goes to the log passes here. Control characters are escaped, and a
+//! message or field is cut at [`SHOWN_BYTES_MAX`]; so an exception's text, a topic or a key cannot begin a
+//! line that looks like one of the executor's. Only the field `traceback` has lines of its own, which are
+//! indented: no other line begins with a space.
 
 use std::fmt::{Debug, Display, Result, Write};
 
@@ -151,7 +151,7 @@ pub fn json_line(level: Level, worker: Option<u32>, fields: Map<String, Value>) 
 
 fn begun(level: Level, worker: Option<u32>) -> Map<String, Value> {
     let mut timestamp = String::new();
-    // A clock that cannot be written leaves the time empty, and the line still tells.
+    // A clock that cannot be written leaves the time empty; the rest of the line is still worth having.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
     let mut line = Map::new();
     line.insert("timestamp".to_owned(), timestamp.into());

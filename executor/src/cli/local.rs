@@ -21,7 +21,7 @@ use crate::config::settings::Settings;
 use crate::run::local::feed::Input;
 use crate::run::local::{Ended, Local, LocalError, Output, thousands};
 
-/// Finds the name that is nearest to one that nobody reads.
+/// Finds the name that is nearest to a topic that no agent reads.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
 
 /// Runs the plan on the in-memory log until its input is used up.
@@ -101,7 +101,7 @@ fn stopped(error: &LocalError) -> Stop {
     Stop(code, format!("error: {error}"))
 }
 
-/// An input for a topic that nobody reads is a slip.
+/// An input for a topic that no agent reads is a slip.
 fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> Result<(), Stop> {
     if arguments.input.is_empty() {
         return Err(Stop::refused("nothing to read: name an input with --input TOPIC=FILE"));

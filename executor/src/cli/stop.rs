@@ -21,10 +21,10 @@ pub const REFUSED: i32 = 2;
 pub(super) const INTERRUPTED: i32 = 128 + signal_hook::consts::SIGINT;
 /// Interrupted by SIGTERM before its work was done.
 pub(super) const TERMINATED: i32 = 128 + signal_hook::consts::SIGTERM;
-/// Tells the supervisor alone that a worker was stopped by a fault that others need not have.
-/// To everybody else it is [`FAULT`].
+/// Says to the supervisor alone that a worker was stopped by a fault that other workers need not have. To all
+/// other callers it is [`FAULT`].
 pub(super) const OWN_FAULT: i32 = 76;
-/// Told twice to stop, not done by the deadline, or stuck in user code.
+/// Asked twice to stop, not done by the deadline, or stuck in user code.
 pub use crate::guard::FORCED;
 
 /// Last words of a process that is not done by its deadline: of a signal handler, which cannot form words.
@@ -52,7 +52,7 @@ impl Stop {
         Stop(OWN_FAULT, format!("error: {why}"))
     }
 
-    /// As it is told to whoever is not a supervisor.
+    /// The end as callers other than the supervisor see it.
     pub fn for_others(self) -> Stop {
         let Stop(code, why) = self;
         Stop(if code == OWN_FAULT { FAULT } else { code }, why)
@@ -109,7 +109,7 @@ impl Signals {
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
             let Signals { count, first, deadline, watch, bell, .. } = signals.clone();
             let act = move || {
-                // Whoever sees that one has come finds its number.
+                // Stored before the count: a thread that sees that a signal has come finds its number.
                 let _ = first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
                     spare(&watch);
@@ -161,7 +161,7 @@ impl Signals {
         if self.asked.swap(false, Ordering::Relaxed) {
             watch.ask();
         }
-        // Nobody watches twice.
+        // A process has one worker: a second watch would not count.
         let _ = self.watch.set(watch);
     }
 
@@ -195,7 +195,7 @@ impl Signals {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// As [`Signals::told`]; then user code is told, too.
+    /// As [`Signals::told`]; user code learns of it, too.
     pub fn told_to_python(&self) -> bool {
         let told = self.told();
         if told {
@@ -205,7 +205,7 @@ impl Signals {
     }
 }
 
-/// Wakes whoever sleeps. May be called in a signal handler.
+/// Wakes the thread that sleeps. May be called in a signal handler.
 fn wake_up(watch: &OnceLock<Arc<Watch>>, bell: &OnceLock<Arc<Bell>>) {
     if let Some(watch) = watch.get() {
         watch.wake_up();

@@ -69,7 +69,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
             (worst, told) = (FAULT, true);
         }
         if told {
-            // Whoever was waiting for its next start has nothing to stop.
+            // A worker that waits for its next start has nothing to stop.
             posts.iter_mut().filter(|post| post.child.is_none()).for_each(|post| post.done = true);
             if worst != FINE && !signals.told() {
                 posts.iter().for_each(|post| tell(post, libc::SIGTERM));
@@ -99,7 +99,7 @@ fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals:
         let Some(status) = post.ended() else { continue };
         match (status.code(), *told) {
             (Some(FINE), _) => post.done = true,
-            // It was told to end before it listened: it had begun nothing.
+            // The signal came before the worker listened: it had begun nothing.
             (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
             (Some(code @ (FAULT | REFUSED)), _) => {
                 error!(worker = post.number, code, "ended: stopping all workers");
@@ -107,13 +107,13 @@ fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals:
                 post.done = true;
                 *told = true;
             }
-            // What it says of its own signal is what a run that was told to end says of the user's.
+            // A worker that the supervisor interrupts ends as a run that the user has interrupted.
             (Some(INTERRUPTED | TERMINATED), true) if signals.told() => {
                 *worst = if *worst == FINE { signals.status() } else { *worst };
                 post.done = true;
             }
             (code, true) => {
-                // The fault for which all stop is the one that is told.
+                // The process reports the fault for which all workers stop.
                 let code = if code == Some(OWN_FAULT) { FAULT } else { code.unwrap_or(FORCED) };
                 *worst = if *worst == FINE { code } else { *worst };
                 post.done = true;
@@ -133,11 +133,11 @@ impl Post {
     fn start(&mut self, handover: &Handover, now: Duration) -> std::io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&handover.arguments).arg("--worker").arg(format!("{}:{}", self.number, std::process::id()));
-        // Ctrl-C reaches the supervisor alone, which tells its workers once.
+        // Ctrl-C reaches the supervisor alone, which signals its workers once.
         command.process_group(0).stdin(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A worker that has ended already does not read; its status tells.
+            // A worker that has ended already does not read; its status says why.
             let _ = stdin.write_all(handover.settings.expose().as_bytes());
         }
         self.child = Some(child);

@@ -1,4 +1,4 @@
-//! `kaspr-exec test`: finds the tests, plays them, tells what differs.
+//! `kaspr-exec test`: finds the tests, plays them, reports what differs.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

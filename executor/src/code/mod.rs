@@ -53,8 +53,8 @@ pub trait Code: 'static {
     /// Bytes to a value; `None` is Kafka's null. What does not decode is a fault of the kind `Decode`.
     fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault>;
 
-    /// As [`Code::decode`], for a value that goes nowhere but through this reader's program: what the
-    /// plan says that nobody there uses need not be decoded.
+    /// As [`Code::decode`], for a value that goes nowhere but through this reader's program: fields that, by
+    /// the plan, no function there uses need not be decoded.
     fn decode_for(&mut self, _reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault> {
         self.decode(codec, bytes)
     }

@@ -1,6 +1,6 @@
 //! Ends the process at a chosen step of a commit: what a crash leaves behind is tested with it.
 
-/// The steps of a commit at which a process can be told to end, in their order.
+/// The steps of a commit at which a process can be made to end, in their order.
 pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
 
 /// A step, and how often it is passed before the process ends there.

@@ -19,7 +19,7 @@ pub const CALL_MAX: Duration = Duration::from_millis(CALL_MS_MAX);
 /// longest that is meant to wait, 10 s, on a machine that is four times too slow.
 pub const CLIENT_CALL_MAX: Duration = Duration::from_secs(60);
 
-/// Longest time without progress that is not told, where nobody says.
+/// Longest time without progress that is not logged, by default.
 pub const STALL_AFTER: Duration = Duration::from_secs(30);
 
 /// Settings of a worker, besides its plan.
@@ -45,7 +45,7 @@ pub struct Config {
     pub keeps_changelogs: bool,
     /// The place where a test ends the process.
     pub failpoint: Failpoint,
-    /// Longest time without progress that is not told.
+    /// Longest time without progress that is not logged.
     pub stall_after: Duration,
     /// The bounds.
     pub bounds: Bounds,
@@ -85,10 +85,10 @@ pub struct Bounds {
     pub flush_wait_max: Duration,
     /// Longest time that a worker which stops lets calls come to their end.
     pub drain_wait_max: Duration,
-    /// Longest sleep of an idle worker. What comes wakes it; this is for looks at what nobody tells it, such
-    /// as stalls.
+    /// Longest sleep of an idle worker. Events and answers wake it; this is for looks at what does not wake
+    /// it, such as stalls.
     pub idle_wait: Duration,
-    /// Longest sleep of a worker that waits for something which wakes nobody: a question that is asked
+    /// Longest sleep of a worker that waits for something which does not wake it: a question that is asked
     /// again, or another member's transaction.
     pub look_wait: Duration,
     /// Longest sleep while an answer is on its way that wakes the worker when it comes.

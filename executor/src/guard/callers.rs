@@ -1,8 +1,8 @@
 //! The threads that call into Kafka's clients, and the thread that looks whether their calls return.
 //!
-//! It looks from the first client on, before user code is loaded, and until the last has ended. A call of the
-//! worker's thread that does not return ends the process. One of another thread keeps nobody: it is named,
-//! and given up.
+//! The thread looks from the first client on, before user code is loaded, and until the last has ended. A
+//! call of the worker's thread that does not return ends the process. A call of another thread holds nothing
+//! up: it is named, and given up.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -39,7 +39,7 @@ impl Callers {
             look_after(&watched, LOOK_EVERY, CLIENT_CALL_MAX, |watch, name, held| end_client(watch, name, held));
         };
         if let Err(error) = std::thread::Builder::new().name("kaspr-calls".to_owned()).spawn(look) {
-            debug!(%error, "nobody watches over calls into clients");
+            debug!(%error, "calls into clients are not watched");
         }
         callers
     }
@@ -49,7 +49,7 @@ impl Callers {
         self.own.clone()
     }
 
-    /// Calls of another thread, for which nobody waits.
+    /// Calls of another thread, for which the worker does not wait.
     pub fn other(&self, thread: &'static str) -> Arc<Calls> {
         let calls = Arc::<Calls>::default();
         let mut others = self.others();
@@ -61,7 +61,7 @@ impl Callers {
 
     /// Takes the mark of the event that runs away before it ends the process.
     pub fn spare(&self, watch: Arc<Watch>) {
-        // Nobody watches twice.
+        // A process has one worker: a second watch is not expected, and would not count.
         let _ = self.watch.set(watch);
     }
 
@@ -108,7 +108,7 @@ impl Callers {
                 Some((name, held)) if !calls.is_given_up() => {
                     calls.give_up();
                     let seconds = held.as_secs();
-                    warn!(call = name, thread, seconds, "Kafka's client does not return: nobody waits for it any more");
+                    warn!(call = name, thread, seconds, "Kafka's client does not return: the call is given up");
                 }
                 _ => {}
             }
@@ -138,7 +138,7 @@ mod tests {
         other.during(ClientCall::Destroy, || {
             assert_eq!(callers.look(&mut seen, 200 * SECOND, 60 * SECOND), None);
             assert!(!other.is_given_up());
-            assert_eq!(callers.look(&mut seen, 260 * SECOND, 60 * SECOND), None, "it keeps nobody");
+            assert_eq!(callers.look(&mut seen, 260 * SECOND, 60 * SECOND), None, "it holds nothing up");
             assert!(other.is_given_up());
         });
         drop(other);

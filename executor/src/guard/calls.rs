@@ -88,7 +88,7 @@ pub struct Calls {
     /// Its number and its kind; 0: none does.
     word: AtomicU64,
     count: AtomicU64,
-    /// Nobody waits any more for the call that runs.
+    /// The call that runs has been given up.
     is_given_up: AtomicBool,
 }
 
@@ -104,7 +104,7 @@ impl Calls {
         run()
     }
 
-    /// Nobody waits for the call that runs: it has taken too long.
+    /// Gives the call that runs up: it has taken too long.
     pub fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Relaxed);
     }

@@ -119,13 +119,13 @@ impl Crashes {
         self.total(crash) >= CRASHES_MAX
     }
 
-    /// Some event of this worker has crashed and is not condemned.
+    /// Some event of this worker has crashed and is not a poison event.
     pub fn has_suspects(&self) -> bool {
         self.own.crashes.iter().any(|crash| !self.is_final(crash))
     }
 
-    /// Forgets suspects that are complete. Condemned ones stay: until their failure is committed
-    /// they may come again.
+    /// Forgets suspects that are complete. Poison events stay: until their failure is committed they may come
+    /// again.
     pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) -> std::io::Result<()> {
         let is_complete = |crash: &Crash| {
             let at = (crash.reader.as_str(), crash.topic.as_str(), crash.partition);

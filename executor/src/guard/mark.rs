@@ -47,7 +47,7 @@ pub struct Doing {
 }
 
 impl Mark {
-    /// Says what runs from now on. A reader that meets the words half-written sees that none runs.
+    /// Notes what runs from now on. A reader that meets the words half-written sees that nothing runs.
     pub fn set(&self, doing: &Doing) {
         self.unit.store(0, Ordering::Relaxed);
         self.offset.store(doing.offset, Ordering::Release);
@@ -158,7 +158,7 @@ impl std::ops::Deref for Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: the memory came from this mapping, or from this box, and nobody has it any more.
+        // SAFETY: the memory came from this mapping, or from this box, and no other value uses it any more.
         unsafe {
             if self.mapped {
                 libc::munmap(self.mark.as_ptr().cast(), PAGE);

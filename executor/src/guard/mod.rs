@@ -1,9 +1,9 @@
-//! Events that end the process: recognised after three crashes in a row, and not run again.
+//! Poison events, which end the process: recognised after three crashes in a row, and not run again.
 //!
-//! The *mark* says which event runs. It lies in a mapped file, so it outlives the process; whoever
-//! starts next finds it there, counts it, and condemns an event that was found three times
-//! (delivery, rule 9). Without a state dir there is a mark all the same, in memory: the watchdog
-//! and the stall report read it.
+//! The *mark* says which event runs. It lies in a mapped file, so it outlives the process; the next process
+//! finds it there and counts it, and an event that was found three times is a poison event (delivery, rule
+//! 9). Without a state dir there is a mark all the same, in memory: the watchdog and the stall report read
+//! it.
 
 mod callers;
 mod calls;
@@ -109,8 +109,8 @@ impl Guard {
         self.crashes.condemned()
     }
 
-    /// Notes that a reader has completed everything before `done`. What crashed there before and
-    /// has not been condemned is free again.
+    /// Notes that a reader has completed everything before `done`. Events before it that crashed and are no
+    /// poison events are forgotten.
     pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) {
         if let Err(error) = self.crashes.completed(reader, (topic, partition), done) {
             warn!(%error, "crashes of events cannot be noted");

@@ -97,8 +97,8 @@ impl Names {
     }
 }
 
-/// The event that ran when the process that wrote this file ended. Another app's, or that of other
-/// code, is nobody's.
+/// The event that ran when the process that wrote this file ended. `None` for the file of another app, or of
+/// other code.
 pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
     let doing = mark::read(bytes)?;
     let mut names = Names::default();

@@ -64,9 +64,9 @@ pub struct Watch {
     call: AtomicU64,
     /// Only the worker's thread writes; the threads that look read at the same time.
     names: RwLock<Names>,
-    /// After how long a stall is told, in ms; 0: never.
+    /// The time after which a stall is logged, in ms; 0: never.
     stall_after_ms: AtomicU64,
-    /// Someone wants the status.
+    /// A user wants the status.
     asked: AtomicBool,
     /// Calls into Kafka's client, where there is one.
     client: OnceLock<Arc<Calls>>,
@@ -129,7 +129,8 @@ impl Watch {
         self.call.store(next(&self.calls) << 2, Ordering::Release);
     }
 
-    /// The call has ended. Between the two steps nobody rings: that needs what the caller holds.
+    /// The call has ended. No alarm fires between load and store: the alarm thread needs the GIL, which the
+    /// caller holds.
     pub fn disarm(&self) -> Option<Rang> {
         let word = self.call.load(Ordering::Acquire);
         self.call.store(0, Ordering::Release);
@@ -253,12 +254,12 @@ impl Watch {
         });
     }
 
-    /// After how long a stall is told.
+    /// Sets the time after which a stall is logged.
     pub fn set_stall_after(&self, after: Duration) {
         self.stall_after_ms.store(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// As above; `None`: nobody wants to know.
+    /// The time after which a stall is logged; `None`: never.
     pub fn stall_after(&self) -> Option<Duration> {
         let ms = self.stall_after_ms.load(Ordering::Relaxed);
         (ms > 0).then(|| Duration::from_millis(ms))
@@ -277,7 +278,7 @@ impl Watch {
 
     /// Watches the calls into Kafka's client too.
     pub fn watch_calls(&self, calls: Arc<Calls>) {
-        // Nobody has two clients.
+        // A worker has one producer client: a second one would not count.
         let _ = self.client.set(calls);
     }
 
@@ -310,7 +311,7 @@ impl Watch {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
     }
 
-    /// Someone asked, and nobody has answered yet.
+    /// True if the status was asked for, and not given yet.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }

@@ -186,8 +186,8 @@ fn say(watch: &Watch, words: &str) {
 /// Writes to standard error without the locks of the log, which the worker's thread may hold.
 fn write(words: &str) {
     let mut ready = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one descriptor of ours, and bytes that live through the call. What is ready takes a
-    // page without waiting; nobody can be told when it does not take it.
+    // SAFETY: standard error's descriptor, and bytes that live through the call. A descriptor that is ready
+    // takes a page without waiting; if it does not take it, there is no other place to report that.
     unsafe {
         if libc::poll(&mut ready, 1, WORDS_WAIT_MS) > 0 {
             libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len().min(super::mark::PAGE));

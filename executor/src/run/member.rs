@@ -1,5 +1,5 @@
-//! A worker as a member of its group on a broker: it runs until it is told to stop, or has caught
-//! up with the ends that the topics had at the start.
+//! A worker as a member of its group on a broker: it runs until it is asked to stop, or has caught up with
+//! the ends that the topics had at the start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,13 +25,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// The end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to stop; what was complete is committed.
+    /// It was asked to stop; what was complete is committed.
     Told,
-    /// It was told to stop before it had caught up; this many events of its partitions were left.
+    /// It was asked to stop before it had caught up; this many events of its partitions were left.
     Interrupted(u64),
     /// Everything up to the ends is committed.
     CaughtUp,
-    /// It was told to stop, and the broker did not take the last commit.
+    /// It was asked to stop, and the broker did not take the last commit.
     Uncommitted,
 }
 
@@ -56,7 +56,7 @@ pub fn ends(
     Ok(held.map(|(partition, marks)| (partition, marks.high)).collect())
 }
 
-/// Asks again for a while where nobody answers: a topic that was just created is not known to all brokers.
+/// Asks again for a while where no broker answers: a topic that was just created is not known to all brokers.
 fn answered<T>(mut ask: impl FnMut() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
     for _ in 1..ASKED_MAX {
         match ask() {
@@ -77,14 +77,14 @@ pub struct Member<'a> {
     pub look: &'a dyn Fn(),
     /// True if it must stop soon: brokers may be away.
     pub is_uneasy: &'a dyn Fn() -> bool,
-    /// Takes the status, when somebody asked for it.
+    /// Takes the status, when it was asked for.
     pub tell: &'a dyn Fn(String),
     /// Run only up to here.
     pub until: Option<BTreeMap<TopicPartition, i64>>,
 }
 
 impl Member<'_> {
-    /// Runs until told or caught up, then commits and leaves the group.
+    /// Runs until it is asked to stop or has caught up, then commits and leaves the group.
     pub fn run<C: Code>(self, mut worker: Worker<C>) -> Result<Ended, Stopped> {
         let ended = self.turns(&mut worker)?;
         worker.drain()?;

@@ -44,7 +44,7 @@ pub enum Trouble {
     Death(&'static str),
     /// A process stands still, some of the times for longer than its session.
     FrozenProcess,
-    /// A process is told to end, and is started again.
+    /// A process gets SIGTERM, and is started again.
     Terminated,
     /// One process more for a while.
     Joined,
@@ -52,7 +52,7 @@ pub enum Trouble {
     BrokerKilled(Role),
     /// A broker stands still.
     BrokerFrozen(Role),
-    /// All brokers are told to end and started again, one after the other.
+    /// All brokers are stopped and started again, one after the other.
     RollingRestart,
     /// Partitions leave the broker that leads them for the others, and come back as followers: those of
     /// the app (`Any`, `Leader`), or of the topic that makes their leader a coordinator.

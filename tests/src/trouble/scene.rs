@@ -67,7 +67,7 @@ pub struct Survived {
 pub struct Outcome {
     /// The judge's.
     pub verdict: Verdict,
-    /// Processes that ended though nothing told them to, or not as they should.
+    /// Processes that ended though nothing asked them to, or not as they should.
     pub ended: Vec<String>,
     /// Partitions that stood still for longer than [`STUCK_AFTER`].
     pub stuck: Vec<String>,

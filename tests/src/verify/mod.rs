@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Violations of one kind that are told in words; all are counted.
+/// Violations of one kind that are described in words; all are counted.
 const EXAMPLES_MAX: usize = 5;
 
 /// An event as the input holds it.
@@ -73,7 +73,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// All, in the order in which they are told.
+    /// All, in the order of the verdict.
     pub const ALL: [Violation; 6] = [
         Violation::Duplicate,
         Violation::Lost,
@@ -199,7 +199,7 @@ pub fn judge(left: &Left) -> Verdict {
     verdict
 }
 
-/// The numbers of an output; tells those that come again.
+/// The numbers of an output; reports those that come again.
 fn repeats(output: &[Output], verdict: &mut Verdict) -> HashSet<u64> {
     let mut came = HashSet::with_capacity(output.len());
     for record in output {
@@ -211,7 +211,7 @@ fn repeats(output: &[Output], verdict: &mut Verdict) -> HashSet<u64> {
     came
 }
 
-/// Everything or a dead letter: tells what is in some places only, or nowhere.
+/// Everything or a dead letter: reports effects that are in some places only, or nowhere.
 fn effects_of(event: &Event, came: &[HashSet<u64>], is_dead: bool, verdict: &mut Verdict) {
     let Event { id, partition, offset, .. } = event;
     let outputs = came.iter().filter(|output| output.contains(id)).count();
@@ -240,7 +240,7 @@ fn strangers(number: usize, output: &[Output], held: &HashMap<u64, &Event>, verd
     }
 }
 
-/// Judges the first record of each event: repeats are told elsewhere.
+/// Judges the first record of each event: repeats are reported elsewhere.
 fn order(number: usize, output: &[Output], verdict: &mut Verdict) {
     let mut seen = HashSet::with_capacity(output.len());
     let mut of_key: HashMap<&str, u64> = HashMap::new();

@@ -121,7 +121,7 @@ fn read(
         list.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(told)?;
     }
     consumer.assign(&list).map_err(told)?;
-    // Nothing was open before the ends, so the consumer tells no partition's end before it.
+    // Nothing was open before the ends, so the consumer reports no partition's end before it.
     let mut ended = BTreeSet::new();
     while ended.len() < partitions {
         match consumer.poll(WAIT) {

@@ -29,7 +29,7 @@ const FRESH_PAUSE: Duration = Duration::from_millis(50);
 /// still meanwhile, and asks again at its next look.
 const LOOKED_AT_ONCE: usize = 500;
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Kafka's default of `max.message.bytes`, where the broker does not let us ask.
+/// Kafka's default of `max.message.bytes`, where the broker does not allow the question.
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 /// Answers about topics.

@@ -36,7 +36,7 @@ impl Aside {
                 self.thread = Some(thread);
                 outcome
             }
-            // Whatever it comes back with, nobody hears it.
+            // No caller waits for the outcome any more, whatever it will be.
             None => Err(unknown(format!("the client has not returned for {} s", wait.as_secs()))),
         }
     }

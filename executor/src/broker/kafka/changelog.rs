@@ -125,7 +125,7 @@ impl Changelog for KafkaChangelog {
             }
         }
         if let Some(bell) = &self.bell {
-            // What is left in the queue rings no bell of its own.
+            // The queue rings only when it was empty: what is left in it would ring no more.
             bell.ring();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Settings of Kafka clients: ours, those that users may set, and those that delivery fixes.
+//! Settings of Kafka clients: the executor's own, those that users may set, and those that delivery fixes.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// [`crate::config::Bounds::staged_bytes_max`].
 const QUEUED_KBYTES_MAX: usize = (RECORD_BYTES_MAX >> 10) + 1024;
 
-/// Settings that delivery depends on, and why nobody may change them.
+/// Settings that delivery depends on, each with the reason why users may not change it.
 const FIXED: [(&str, &str); 17] = [
     ("acks", "a record counts as delivered when all in-sync replicas have it"),
     ("allow.auto.create.topics", "a topic that is missing is an error, or is declared in the spec"),
@@ -110,7 +110,7 @@ impl ClientSettings {
         let missing = ["sasl.username", "sasl.password"].into_iter().find(|name| !self.user.contains_key(*name));
         match missing.filter(|_| has_password) {
             Some(name) => Err(format!(
-                "the Kafka setting {name} is not set, and sasl.mechanisms is {}: the brokers let nobody in without it",
+                "the Kafka setting {name} is not set, and sasl.mechanisms is {}: the brokers admit no client without it",
                 self.mechanism()
             )),
             None => Ok(()),
@@ -151,7 +151,7 @@ impl ClientSettings {
             .set("allow.auto.create.topics", "false")
             // Of a reader it means nothing, but librdkafka wants a fetch to be no smaller.
             .set("message.max.bytes", FETCH_BYTES_MAX)
-            // Reconnects of idle connections are nobody's business.
+            // Reconnects of idle connections are not worth a line.
             .set("log.connection.close", "false")
             .set("reconnect.backoff.max.ms", "2000");
         config
@@ -162,7 +162,7 @@ impl ClientSettings {
         let mut config = self.common();
         config
             .set("group.id", &self.app)
-            // Others tell by it whether the member of a producer is gone.
+            // Other members see by it whether the member of a producer is gone.
             .set("client.id", &self.transactional_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -254,7 +254,7 @@ impl ClientSettings {
             config
                 .set("transactional.id", &self.transactional_id)
                 .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
-                // Not above the transaction's; a record that takes longer means that it is undone.
+                // Not longer than the transaction lives; a record that takes longer has been aborted with it.
                 .set("message.timeout.ms", "10000")
                 .set("linger.ms", "5");
         } else {

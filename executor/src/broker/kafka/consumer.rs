@@ -38,8 +38,8 @@ use crate::wake::Bell;
 const WOKEN_MAX: usize = 64;
 /// Longest life of such a question.
 const WAKE_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for committed offsets. Those under an open transaction are not told before it ends, and
-/// the worker's other partitions stand still meanwhile.
+/// Longest wait for committed offsets. A broker does not return those under an open transaction before it
+/// ends, and the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// A member of the app's group.
@@ -55,7 +55,7 @@ pub struct KafkaConsumer {
     /// Wakes the worker.
     bell: Option<Arc<Bell>>,
     fence: Fence,
-    /// Of partitions that nobody was given, since the member has come.
+    /// The search for partitions without an owner, since the member has come.
     search: Option<Search>,
     settings: ClientSettings,
     /// Names and patterns of topics that are read.
@@ -66,7 +66,7 @@ pub struct KafkaConsumer {
     identity: Option<Identity>,
     /// The worker takes these for its own.
     given: BTreeSet<TopicPartition>,
-    /// Given up by the group, not yet acknowledged by us.
+    /// Revoked by the group, and not yet acknowledged by the worker.
     owed: Vec<TopicPartition>,
     /// Answers questions about partitions, on connections that do not fetch.
     line: Line,
@@ -144,7 +144,7 @@ impl KafkaConsumer {
             ) => {
                 Err(BrokerError::Group(format!("the group \"{}\" cannot be read: {}", self.settings.app, words(error))))
             }
-            // The rest is told by the callback that hears of brokers.
+            // The client reports the rest to the callback that watches the brokers.
             _ => Ok(()),
         }
     }
@@ -169,8 +169,8 @@ impl KafkaConsumer {
         BrokerError::Group(format!("the group \"{}\" cannot be read: {why}", self.settings.app))
     }
 
-    /// Every topic that is read is known to the broker that is asked. Asking also lets the client look anew
-    /// for what it reads.
+    /// True if the broker that is asked knows every topic that is read. Asking also makes the client look for
+    /// these topics again.
     fn are_known(&self) -> bool {
         let ask = |name: &String| self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX);
         let is_known = |name: &String| match self.line.calls.during(ClientCall::Metadata, || ask(name)) {
@@ -188,7 +188,8 @@ impl KafkaConsumer {
             self.note_identity(is_served);
         }
         if is_served {
-            // Those who had these partitions may be gone: what they left open hides offsets and changelogs.
+            // The members that had these partitions may be gone: what they left open hides offsets and
+            // changelogs.
             self.fence.end_gone(BTreeSet::new());
         } else if is_stirred {
             self.fence.learn();
@@ -322,7 +323,7 @@ impl Consumer for KafkaConsumer {
             wait = Duration::ZERO;
         }
         if let Some(bell) = self.bell.as_ref().filter(|_| self.has_more()) {
-            // What is left in the queue rings no bell of its own.
+            // The queue rings only when it was empty: what is left in it would ring no more.
             bell.ring();
         }
         if into.is_empty() {
@@ -435,7 +436,8 @@ impl Consumer for KafkaConsumer {
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
         self.owed.clear();
         if self.commits.is_asked() {
-            // The answer is to what was asked before; whoever waits for another one shall not meet it.
+            // The answer on its way is to an earlier question: a caller that waits for another one must not
+            // take it for its own.
             self.commits = raw::Commits::new(&self.consumer);
             if let Some(bell) = &self.bell {
                 self.commits.rings(bell);
@@ -468,8 +470,8 @@ impl Consumer for KafkaConsumer {
         true
     }
 
-    /// Dynamic members leave the group; static ones stay until their session ends, so that a
-    /// restart disturbs nobody.
+    /// Dynamic members leave the group; static ones stay until their session ends, so that a restart causes
+    /// no rebalance.
     fn close(&mut self) -> Result<(), BrokerError> {
         if self.is_fenced() {
             return Ok(());

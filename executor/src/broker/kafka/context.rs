@@ -28,17 +28,17 @@ pub struct Health {
 
 #[derive(Default)]
 struct State {
-    /// Something complained of a connection since a broker last answered.
+    /// A client complained of a connection since a broker last answered.
     suspect: bool,
-    /// Questions in a row that nobody answered.
+    /// Questions in a row that no broker answered.
     unanswered: u32,
     /// No broker can be reached, and that was said.
     down: bool,
-    /// The last complaint, which tells why.
+    /// The last complaint, which names the reason.
     last: Option<String>,
-    /// The brokers do not let us in.
+    /// The brokers refuse the client, for this reason.
     refused: Option<String>,
-    /// The client's words, where it is our user that they do not know.
+    /// The client's words, if it is the user that the brokers do not know.
     denied: Option<String>,
     /// The client is beyond repair.
     fatal: Option<String>,
@@ -70,7 +70,7 @@ impl Health {
                 state.denied = (code != Code::SSL).then(|| reason.to_owned());
             }
             Some(Code::Fatal) => state.fatal = Some(reason.to_owned()),
-            // The complaint before it tells why.
+            // The complaint before it names the reason.
             Some(Code::AllBrokersDown) => {
                 state.suspect = true;
                 return;
@@ -91,13 +91,13 @@ impl Health {
         }
     }
 
-    /// Someone should ask whether any broker answers.
+    /// True if a broker should be asked whether it answers.
     pub fn is_suspect(&self) -> bool {
         let state = self.state();
         state.suspect || state.down
     }
 
-    /// Nobody answered a question. After a few in a row the brokers are away, and that is said once.
+    /// No broker answered a question. After a few in a row the brokers are away, and that is logged once.
     pub fn unanswered(&self) {
         let mut state = self.state();
         state.unanswered += 1;
@@ -113,7 +113,7 @@ impl Health {
         self.state().refused.clone()
     }
 
-    /// The client's words, where the brokers do not let our user in.
+    /// The client's words, if the brokers refuse the user.
     pub fn denied(&self) -> Option<String> {
         self.state().denied.clone()
     }
@@ -128,7 +128,7 @@ impl Health {
         &self.servers
     }
 
-    /// The error of a start that found nobody.
+    /// The error of a start that found no broker.
     pub fn unreachable(&self, after: Duration) -> String {
         let why = self.state().last.clone().unwrap_or_else(|| "no answer".to_owned());
         format!("no broker answers at {} after {} s: {why}", self.servers, after.as_secs())
@@ -157,9 +157,9 @@ pub struct MemberContext {
     /// The state of the brokers.
     pub health: Arc<Health>,
     changes: Mutex<VecDeque<Rebalanced>>,
-    /// The group has changed since somebody last asked.
+    /// The group has changed since the consumer last asked.
     stirred: AtomicBool,
-    /// The member leaves: nobody takes changes any more.
+    /// The member leaves: the worker takes changes no more.
     leaves: AtomicBool,
 }
 
@@ -174,7 +174,7 @@ impl MemberContext {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The oldest change that nobody has taken.
+    /// Takes the oldest change.
     pub fn next_change(&self) -> Option<Rebalanced> {
         self.changes().pop_front()
     }
@@ -189,7 +189,7 @@ impl MemberContext {
         self.leaves.store(true, Ordering::Relaxed);
     }
 
-    /// There is a change that nobody has taken.
+    /// True if there is a change that the worker has not taken.
     pub fn has_change(&self) -> bool {
         !self.changes().is_empty()
     }
@@ -200,7 +200,7 @@ impl ClientContext for MemberContext {
         Health::log(level, facility, message);
     }
 
-    /// An error that the client does not survive is told by the poll too, and judged there.
+    /// The poll returns an error that the client does not survive too, and it is judged there.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if !matches!(code, Some(Code::Fatal | Code::FencedInstanceId)) {

@@ -29,7 +29,7 @@ pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
     };
     match describe_topics(client, &[topic], wait, read)?.pop()? {
         Ok(access) => access,
-        // Not even that it exists is told.
+        // The broker does not even say that it exists.
         Err(Code::TopicAuthorizationFailed) => Some(Access::default()),
         Err(_) => None,
     }
@@ -127,7 +127,7 @@ struct Answer(*mut native::rd_kafka_event_t);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // SAFETY: the event is ours.
+        // SAFETY: the event belongs to this value.
         unsafe { native::rd_kafka_event_destroy(self.0) };
     }
 }
@@ -158,7 +158,7 @@ fn ask(
     }
 }
 
-/// Asks about topics; `read` sees each that exists, and of the others the error is told. `None`: no answer.
+/// Asks about topics; `read` sees each that exists, and the others give the error. `None`: no answer.
 fn describe_topics<T>(
     client: &Client,
     topics: &[&str],

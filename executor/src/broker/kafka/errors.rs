@@ -100,14 +100,14 @@ pub fn passes(code: Code) -> bool {
             | Code::RebalanceInProgress
             // What the client says of a partition that has no leader, as when its broker has just started.
             | Code::UnknownPartition
-            // A broker that does not know a topic yet which was just created. Whoever reads a topic finds
-            // out whether it was deleted.
+            // A broker does not know a topic yet that was just created. A reader of the topic finds out
+            // whether it was deleted.
             | Code::UnknownTopic
             | Code::UnknownTopicOrPartition
     )
 }
 
-/// Every member of the group meets it: someone must change permissions or the group.
+/// True if every member of the group meets the error: a person must change permissions or the group.
 pub fn is_the_groups(code: Code) -> bool {
     matches!(
         code,

@@ -1,4 +1,4 @@
-//! Messages of the client as events of ours.
+//! Turns messages of the client into events.
 
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Message};

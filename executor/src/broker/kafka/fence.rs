@@ -1,18 +1,18 @@
-//! Ends transactions that a dead member left open: until then nobody learns the offsets under them,
-//! and records behind them stay hidden in every topic that it wrote.
+//! Ends transactions that a dead member left open: until then brokers keep the offsets under them back, and
+//! records behind them stay hidden in every topic that it wrote.
 //!
-//! Whoever committed last stands in the offset's metadata. A producer that begins under that name
-//! makes the broker end what the earlier one left open, in half a second instead of the transaction's
-//! timeout. Whether a member is gone the group tells: a consumer's `client.id` is the name of its
-//! producer. One that is only slow finds its producer replaced and does its work again.
+//! The offset's metadata names the producer that committed last. A new producer under that name makes the
+//! broker end what the earlier one left open, in half a second instead of the transaction's timeout. The
+//! group shows whether a member is gone: a consumer's `client.id` is the name of its producer. A member that
+//! is only slow finds its producer replaced and does its work again.
 //!
-//! A member that dies inside its first transaction stands in no metadata: so the fence learns who is in
-//! the group whenever that changes, and remembers it until somebody asks who is gone.
+//! A member that dies inside its first transaction stands in no metadata: so the fence reads the list of
+//! members whenever the group changes, and remembers it until it must know which of them are gone.
 //!
-//! Whoever waits asks every second. A name is not taken over as often: its owner may live, and work on
-//! other partitions. What is still hidden then, no takeover brings to light, only somebody with Kafka's
-//! tool for hanging transactions (a broker that is killed while it ends a transaction can lose the rest
-//! of it: KAFKA-20734).
+//! A worker that waits asks every second. A name is not taken over as often: its owner may live, and work on
+//! other partitions. What is still hidden then, no takeover brings to light, only an operator with Kafka's
+//! tool for hanging transactions (a broker that is killed while it ends a transaction can lose the rest of
+//! it: KAFKA-20734).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::guard::{Callers, Calls, ClientCall};
 const THREAD: &str = "kaspr-fence";
 /// Longest wait for each answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Orders that may wait; what is more is ordered again by whoever still waits.
+/// Orders that may wait; a worker that still waits gives the others again.
 const ORDERS_MAX: usize = 16;
 /// Names that are remembered; more are forgotten, and then the broker ends what they left open.
 const KNOWN_MAX: usize = 10_000;
@@ -54,11 +54,11 @@ const TAKEOVERS_MAX: u32 = 3;
 
 /// An order to the fence.
 enum Order {
-    /// Learn who is in the group.
+    /// Read the list of members.
     Learn,
-    /// End what those who committed these partitions last left open, whoever they are.
+    /// End the open transactions of the producers that committed these partitions last, alive or not.
     Over(Vec<(String, i32)>),
-    /// Remember these producers too, and end what all who are gone left open.
+    /// Remember these producers too, and end the open transactions of all that are gone.
     Gone(BTreeSet<String>),
 }
 
@@ -76,12 +76,12 @@ impl Fence {
         Fence { settings: settings.clone(), callers: callers.clone(), orders: None }
     }
 
-    /// Learns who is in the group, which has just changed. Does not wait.
+    /// Reads the list of members of the group, which has just changed. Does not wait.
     pub fn learn(&mut self) {
         self.order(Order::Learn);
     }
 
-    /// Ends the transactions of those who committed these partitions last, and of members that are
+    /// Ends the transactions of the producers that committed these partitions last, and of members that are
     /// gone. Does not wait.
     pub fn end_over(&mut self, partitions: &[TopicPartition]) {
         let named = |partition: &TopicPartition| (partition.topic.to_string(), partition.partition);
@@ -110,7 +110,7 @@ impl Fence {
             }
         }
         if let Some((orders, _)) = &self.orders {
-            // A full queue: it is ordered again while someone waits.
+            // A full queue: a worker that still waits gives the order again.
             let _ = orders.try_send(order);
         }
     }
@@ -186,14 +186,14 @@ fn follow(
         Order::Gone(producers) => known.extend(producers),
     }
     let alive = members((settings, calls), consumer.client())?;
-    // Who is no member is told nothing of the others, or wrongly.
+    // Only members get a reliable member list.
     if !alive.contains(&settings.transactional_id) {
         return Ok(());
     }
     if !learns {
         let gone: Vec<String> = known.difference(&alive).cloned().collect();
         for id in gone {
-            // A takeover takes its time: who was gone before it may be back.
+            // A takeover takes its time: a member that was gone before it may be back.
             if !members((settings, calls), consumer.client())?.contains(&id) {
                 succeed((settings, calls), &id)?;
             }
@@ -248,7 +248,7 @@ fn holders(
     Ok(metadata.map(|metadata| metadata.transactional_id).filter(is_other).collect())
 }
 
-/// The producers whose consumers are members of the group. Whoever else reads in it has none.
+/// The producers whose consumers are members of the group. Other readers in the group have none.
 pub(super) fn members<C: ClientContext>(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     client: &Client<C>,

@@ -85,12 +85,12 @@ impl Missing {
         self.doubt.get_or_insert(Doubt { since: now, asked: now, why });
     }
 
-    /// There is a doubt: [`Missing::settle`] is to be called soon.
+    /// True if a topic may be missing: [`Missing::settle`] is to be called soon.
     pub fn is_open(&self) -> bool {
         self.doubt.is_some()
     }
 
-    /// Asks now and then, while there is a doubt, whether all topics are known; an error when one has
+    /// Asks now and then, while a topic may be missing, whether all topics are known; an error when one has
     /// been unknown for too long.
     pub fn settle(&mut self, are_known: impl FnOnce() -> bool) -> Result<(), BrokerError> {
         let Some(doubt) = &mut self.doubt else { return Ok(()) };

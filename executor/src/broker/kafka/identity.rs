@@ -1,11 +1,11 @@
 //! A static member that its group takes for fenced: has another process its instance id, or has a
 //! coordinator only forgotten the member's latest id?
 //!
-//! A static member that joins anew gets a new member id. Its coordinator writes that id down when the group
-//! has shared out its partitions, not before. Where it dies or hands the group over in between, the next
-//! coordinator reads the id before, and tells the member that another one with its instance id has taken its
-//! place, though there is none. The client is beyond repair then, but a new one that joins under the instance
-//! id takes the place back.
+//! A static member that joins again gets a new member id. Its coordinator writes that id down when the group
+//! has shared out its partitions, not before. If the coordinator dies or hands the group over in between, the
+//! next one reads the id before, and answers that another member with its instance id has taken its place,
+//! though there is none. The client is beyond repair then, but a new one that joins under the instance id
+//! takes the place back.
 //!
 //! Only the group can tell the two apart: it names the member id that it holds for the instance. One that
 //! this process has had itself is no other's. Any other belongs to another process, or to one that this
@@ -121,7 +121,7 @@ impl Identity {
         self.fenced_at.is_some()
     }
 
-    /// The member is fenced now, under this id. True: it is time to ask who holds its instance id.
+    /// The member is fenced now, under this id. True: it is time to ask which member holds its instance id.
     pub fn fenced(&mut self, id: String, now: Duration) -> bool {
         self.note(id);
         if self.fenced_at.is_none() {

@@ -1,11 +1,11 @@
-//! A fault of librdkafka, mended from outside: confluentinc/librdkafka#5280, not mended in 2.12.1.
+//! Repairs a fault of librdkafka from outside: confluentinc/librdkafka#5280, not fixed in 2.12.1.
 //!
 //! A broker that has just started, or has no leader for a partition, says so in the answer to a fetch.
 //! librdkafka counts such partitions but leaves their places in its list as the memory was: it then
 //! believes in leaders and epochs that never were. A partition stands still for ever, or the process dies.
 //!
-//! The linker puts the function below in the place of the one that makes the list (`--wrap`, see
-//! `build.rs`). What nobody fills in afterwards is a partition that no topic has, which librdkafka skips.
+//! The linker puts the function below in the place of the one that makes the list (`--wrap`, see `build.rs`).
+//! A place that is not filled in afterwards is a partition that no topic has, which librdkafka skips.
 
 use std::ffi::{c_char, c_int, c_void};
 

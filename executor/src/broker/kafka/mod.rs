@@ -1,8 +1,8 @@
 //! Kafka, through rdkafka: the only part of the executor that names it.
 //!
-//! A worker has one consumer (a member of the app's group), one producer, and an admin that shares
-//! the producer's connection. All calls come from the worker's thread, but for one that may not return
-//! ([`aside`]); librdkafka's own threads fetch and send, and what they have to tell arrives through the callbacks of [`context`].
+//! A worker has one consumer (a member of the app's group), one producer, and an admin that shares the producer's
+//! connection. All calls come from the worker's thread, but for one that may not return ([`aside`]); librdkafka's own
+//! threads fetch and send, and report through the callbacks of [`context`].
 
 pub mod admin;
 mod aside;

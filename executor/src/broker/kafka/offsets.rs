@@ -1,9 +1,9 @@
 //! The first and last offsets of partitions, or those of a time: one question for many, asked of each
 //! leader once (KIP-396's ListOffsets).
 //!
-//! On a connection that fetches, an answer waits for the fetch under way, half a second in a quiet
-//! partition: so who waits for answers asks over a client that does not fetch. On a client that fetches
-//! the question has another use: it wakes the threads that fetch, and nobody waits for the answer.
+//! On a connection that fetches, an answer waits for the fetch under way, half a second in a quiet partition:
+//! so a caller that waits for answers asks over a client that does not fetch. On a client that fetches the
+//! question has another use: it wakes the threads that fetch, and no caller waits for the answer.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -93,7 +93,7 @@ impl Questions {
         }
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: client, list and queue live through the calls, which copy what they keep; the elements are
-        // the list's. The options are ours and given back; an error of theirs is, too.
+        // the list's. The options are made and destroyed here, and so is an error of theirs.
         unsafe {
             let raw = list.ptr();
             let count = usize::try_from((*raw).cnt).unwrap_or(0);
@@ -123,7 +123,7 @@ impl Questions {
     /// not answer for now is not among its offsets.
     pub fn answer(&mut self, wait: Duration) -> Option<(usize, Result<Offsets, KafkaError>)> {
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is ours; the event is ours and given back after its last use.
+        // SAFETY: queue and event belong to this side; the event is destroyed after its last use.
         unsafe {
             let event = native::rd_kafka_queue_poll(self.queue, wait);
             if event.is_null() {
@@ -138,7 +138,7 @@ impl Questions {
 
 impl Drop for Questions {
     fn drop(&mut self) {
-        // SAFETY: the queue is ours, and what still comes to it is dropped with it.
+        // SAFETY: the queue belongs to this value, and what still comes to it is dropped with it.
         unsafe { native::rd_kafka_queue_destroy(self.queue) };
     }
 }

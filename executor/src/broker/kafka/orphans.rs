@@ -1,10 +1,10 @@
-//! Partitions that nobody was given.
+//! Finds partitions that the group has assigned to no member.
 //!
-//! A static member that comes back is handed what it was assigned last, and the others hear nothing of it.
-//! One that died after it was told to give a partition up, but before it joined again without it, is
-//! handed the rest: nobody is told to take that partition, and it has no owner until the group changes for
-//! another reason. So a static member that has come looks for such partitions for a while. Where some
-//! stay, a member without a name comes and goes: the group shares out what it has.
+//! A static member that comes back gets its last assignment again, and the other members learn nothing of it.
+//! One that died after a partition was revoked from it, but before it joined again without that partition,
+//! gets the rest: no member is assigned that partition, and it has no owner until the group changes for
+//! another reason. So a static member that has come looks for such partitions for a while. If some stay, a
+//! member without a name comes and goes: the group shares out what it has.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -90,7 +90,7 @@ fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -
         alike = if !seen.orphans.is_empty() && seen == before { alike + 1 } else { 1 };
         before = seen;
         if !before.orphans.is_empty() && alike == LOOKS_ALIKE {
-            // Others who came at the same time see the same: one of them is enough.
+            // Other members that came at the same time see the same: one of them is enough.
             if ended.recv_timeout(some_part_of(LOOK_EVERY)) != Err(RecvTimeoutError::Timeout) {
                 break;
             }
@@ -168,7 +168,7 @@ fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String
     calls.during(ClientCall::Subscribe, || visitor.subscribe(&topics))?;
     let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();
     for _ in 0..turns {
-        // What comes is nobody's: nothing of it is committed.
+        // Events that come are dropped: nothing of them is committed.
         drop(calls.during(ClientCall::PollConsumer, || visitor.poll(VISIT_TURN)));
         if visitor.context().was_let_in.load(Ordering::Relaxed) {
             return Ok(());
@@ -201,8 +201,8 @@ fn wants(metadata: &[u8]) -> Option<Vec<String>> {
     (0..count).map(|_| bytes.text()).collect()
 }
 
-/// Partitions in what a member is told that it has: version, then names with their partitions. A member
-/// that has nothing may be told nothing at all.
+/// Reads the partitions of a member's assignment: version, then names with their partitions. The assignment
+/// of a member that has nothing may be empty.
 fn has(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
     if assignment.is_empty() {
         return Some(Vec::new());

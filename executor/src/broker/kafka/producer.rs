@@ -71,7 +71,7 @@ impl Line {
     fn replace(&self, client: Arc<Client>) {
         const THREAD: &str = "kaspr-old-producer";
         let old = std::mem::replace(&mut *self.client.borrow_mut(), client);
-        // Its end waits for threads and connections of its own: nobody here needs to.
+        // Its end waits for threads and connections of its own: the worker does not wait for that.
         let calls = self.callers.other(THREAD);
         let ends = move || calls.during(ClientCall::Destroy, || drop(old));
         if std::thread::Builder::new().name(THREAD.to_owned()).spawn(ends).is_err() {

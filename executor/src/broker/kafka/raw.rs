@@ -82,11 +82,11 @@ pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &Top
     unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
 }
 
-/// The end of a partition as the last fetch told it; `None` before the first.
+/// The end of a partition as of the last fetch; `None` before the first.
 pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartition) -> Option<i64> {
     let topic = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (0, 0);
-    // SAFETY: client and name live through the call, which writes the two numbers and asks nobody.
+    // SAFETY: client and name live through the call, which writes the two numbers and asks no broker.
     let code = unsafe {
         let client = consumer.client().native_ptr();
         native::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition.partition, &mut low, &mut high)
@@ -96,7 +96,7 @@ pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartit
 
 /// The member's generation and name; 0 and empty outside a group.
 pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
-    // SAFETY: the client lives through the calls; the metadata is ours and given back.
+    // SAFETY: the client lives through the calls; the metadata is destroyed here.
     unsafe {
         let metadata = native::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
         if metadata.is_null() {
@@ -112,7 +112,7 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
 
 /// Something waits in the member's queue.
 pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
-    // SAFETY: the client lives through the calls; the queue's handle is ours and given back.
+    // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
     unsafe {
         let queue = native::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
         if queue.is_null() {
@@ -131,7 +131,7 @@ pub struct Hung(Arc<Bell>);
 impl Hung {
     /// Rings `bell` when the client has reports of records. The client must end before this is dropped.
     pub fn on_reports(client: &Client, bell: &Arc<Bell>) -> Hung {
-        // SAFETY: the client lives through the calls; the queue's handle is ours and given back.
+        // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
         unsafe {
             let queue = native::rd_kafka_queue_get_main(client.client().native_ptr());
             let hung = Hung::on(queue, bell);
@@ -157,8 +157,8 @@ unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, bell: *mut c_void) {
     unsafe { &*bell.cast::<Bell>() }.ring();
 }
 
-/// Commits of offsets whose answers come to a queue of their own, so that nobody waits for them
-/// and no message is met on the way.
+/// Commits of offsets whose answers come to a queue of their own, so that no call waits for them and no
+/// message is met on the way.
 pub struct Commits {
     queue: *mut native::rd_kafka_queue_t,
     asked: bool,
@@ -175,7 +175,7 @@ impl Commits {
 
     /// Rings this bell from now on when there is an answer.
     pub fn rings(&mut self, bell: &Arc<Bell>) {
-        // SAFETY: the queue is ours, and `drop` takes the bell away from it first.
+        // SAFETY: the queue belongs to this value, and `drop` takes the bell away from it first.
         self.bell = Some(unsafe { Hung::on(self.queue, bell) });
     }
 
@@ -204,7 +204,7 @@ impl Commits {
             self.asked = true;
             return Ok(false);
         }
-        // SAFETY: the queue is ours; the event is ours and given back.
+        // SAFETY: the queue belongs to this value; the event is destroyed here.
         let code = unsafe {
             let event = native::rd_kafka_queue_poll(self.queue, 0);
             if event.is_null() {
@@ -242,7 +242,7 @@ unsafe fn worst(event: *mut native::rd_kafka_event_t) -> RDKafkaRespErr {
 
 impl Drop for Commits {
     fn drop(&mut self) {
-        // SAFETY: the queue is ours, and its client outlives it: see the order of the fields of
+        // SAFETY: the queue belongs to this value, and its client outlives it: see the order of the fields of
         // the consumer that owns both.
         unsafe {
             // An answer may still be on its way.
@@ -317,8 +317,8 @@ pub fn send_offsets(
     let text = |text: &str| CString::new(text).unwrap_or_default();
     let (name, member) = (text(&group.group), text(&group.member));
     let instance = group.instance.as_deref().map(text);
-    // SAFETY: client, list and texts live through the calls, which copy what they keep; the metadata
-    // is ours and given back.
+    // SAFETY: client, list and texts live through the calls, which copy what they keep; the metadata is made
+    // and destroyed here.
     unsafe {
         let instance = instance.as_ref().map_or(ptr::null(), |instance| instance.as_ptr());
         let metadata = native::rd_kafka_consumer_group_metadata_new_with_genid(
@@ -369,8 +369,8 @@ type SeenFault = Mutex<Option<CertificateFault>>;
 /// Longest try of a client that looks at certificates.
 const CERTIFICATE_STEP: Duration = Duration::from_millis(100);
 
-/// Connects with a client of its own, whose verification of certificates tells what it finds; the
-/// client of a worker says only that it failed. `None`: no certificate is refused.
+/// Connects with a client of its own, whose verification of certificates reports what it finds; the client of
+/// a worker says only that it failed. `None`: no certificate is refused.
 pub fn certificate_fault(config: &ClientConfig, wait: Duration) -> Option<CertificateFault> {
     let seen = SeenFault::default();
     let config = config.create_native_config().ok()?;

@@ -1,10 +1,10 @@
 //! Asks whether this user may do what workers do, without doing it.
 //!
-//! A broker tells what is allowed in a group, but of a transactional id only whoever begins as its producer
+//! A broker says what is allowed in a group, but of a transactional id only a producer that begins under it
 //! learns whether it may be used, and that ends the producer that is there. So the question is one that the
-//! broker refuses for another reason: transactions that may last longer than brokers let any. It looks at the
-//! permission first, then at the time, and changes nothing. A broker that has no such limit would let us
-//! begin; so it is asked about an id first that no worker has.
+//! broker refuses for another reason: transactions that may last longer than brokers allow. It checks the
+//! permission first, then the time, and changes nothing. A broker that has no such limit would let the
+//! producer begin; so it is asked first about an id that no worker has.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::broker::BrokerError;
 use crate::broker::rights::Right;
 use crate::guard::ClientCall;
 
-/// Longer than a transaction may last anywhere: 24 days; brokers allow 15 minutes if nobody says otherwise.
+/// Longer than a transaction may last anywhere: 24 days; brokers allow 15 minutes by default.
 const TOO_LONG_MS: &str = "2147483647";
 /// Most questions about a group, and the pause between two of them.
 const ASKED_MAX: u32 = 40;
@@ -101,7 +101,7 @@ fn on_transactions(line: &Line, settings: &ClientSettings, ids: &Ids, group: &Ve
         Tried::Begun => return Ok(Verdict::Granted),
         Tried::Refused => ids.lasting.iter().collect(),
         Tried::Denied if ids.lasting.is_empty() => return Ok(Verdict::Missing),
-        // Single ids may be allowed. Whoever runs under one may use it, and is left alone.
+        // Single ids may be allowed. A worker that runs under one may use it, and is left alone.
         Tried::Denied if *group == Verdict::Granted => {
             let running = running(line, settings)?;
             ids.lasting.iter().filter(|id| !running.contains(*id)).collect()
@@ -155,7 +155,7 @@ pub fn lacking(client: &Client, settings: &ClientSettings, code: Option<Code>, r
     }
 }
 
-/// Hears that it is refused, which it expects.
+/// Takes the refusal, which is expected, without a warning.
 struct Quiet;
 
 impl ClientContext for Quiet {

@@ -1,5 +1,5 @@
-//! Finds out why a broker does not let the client in where users prove who they are: the client's own words
-//! name neither the setting nor, where it has no user at all, that one is asked for.
+//! Finds out why a broker refuses the client where users prove their identity: the client's own words name
+//! neither the setting nor, where it has no user at all, that one is asked for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn mechanisms(reason: &str) -> Option<&str> {
     Some(known.trim_end_matches(','))
 }
 
-/// Knocks as a user that no broker has; gives the client's words on the refusal. `None`: there was none.
+/// Connects as a user that no broker has; gives the client's words on the refusal. `None`: there was none.
 fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
     let mut config = settings.plain();
     config.remove("sasl.mechanism");
@@ -100,7 +100,7 @@ fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
     None
 }
 
-/// Hears of refused users.
+/// Collects refusals of users.
 #[derive(Clone, Default)]
 struct Ear(Arc<Mutex<Option<String>>>);
 

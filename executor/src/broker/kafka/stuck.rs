@@ -1,5 +1,5 @@
-//! Partitions that get nothing though they go on: the client sits at a broker that does not lead them any
-//! more, or has forgotten to fetch them (confluentinc/librdkafka#5430, #5593, neither mended in 2.12.1).
+//! Finds partitions that get nothing though they go on: the client sits at a broker that does not lead them
+//! any more, or has forgotten to fetch them (confluentinc/librdkafka#5430, #5593, neither fixed in 2.12.1).
 //!
 //! The client's own idea of where a partition ends comes from its fetches, and a partition that is not
 //! fetched has none. So now and then the ends are asked for over the producer's client, without waiting.

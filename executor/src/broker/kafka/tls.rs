@@ -1,5 +1,5 @@
-//! Finds out why no connection comes about where TLS is in play: the client itself tells neither what is
-//! wrong with a certificate nor, for sure, whether a broker speaks TLS at all.
+//! Finds out why no connection comes about where TLS is in play: the client itself says neither what is wrong
+//! with a certificate nor, for sure, whether a broker speaks TLS at all.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -117,7 +117,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let server = listener.local_addr().expect("it has one").to_string();
         std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("somebody connects");
+            let (mut stream, _) = listener.accept().expect("a client connects");
             let _ = stream.read(&mut [0; 256]);
             let _ = stream.write_all(answer);
         });
@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(speaks_tls(&listener(&[21, 3, 3])), Some(true), "an alert");
         assert_eq!(speaks_tls(&listener(&[0, 0, 0, 9])), Some(false), "something else");
         assert_eq!(speaks_tls(&listener(&[])), Some(false), "it closes");
-        assert_eq!(speaks_tls("127.0.0.1:1"), None, "nobody");
+        assert_eq!(speaks_tls("127.0.0.1:1"), None, "no listener");
     }
 }

@@ -1,4 +1,5 @@
-//! The broker's side of transactions: who may write under a `transactional.id`, and what is open.
+//! The broker's side of transactions: the producers that may write under a `transactional.id`, and the
+//! transactions that are open.
 //!
 //! As Kafka's transaction coordinator with protocol V1: a request carries the id and the producer's
 //! epoch, never the transaction that it was meant for. One that arrives late hits what is open then.
@@ -83,7 +84,7 @@ impl State {
         Ok(())
     }
 
-    /// Puts a group's offsets into what is open under an id. The group looks at who asks.
+    /// Puts a group's offsets into what is open under an id. The group checks the member that asks.
     pub fn add_offsets(
         &mut self,
         (id, epoch): (&str, u32),

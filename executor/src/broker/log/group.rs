@@ -1,7 +1,7 @@
-//! A consumer group: members, who has which partition, committed offsets.
+//! A consumer group: members, their partitions, committed offsets.
 //!
-//! Assignment is cooperative: a partition stays with its member while that gives everyone a fair
-//! share; one that moves is first given up by its owner.
+//! Assignment is cooperative: a partition stays with its member while that gives every member a fair share;
+//! one that moves is first given up by its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ impl Group {
         self.members.remove(name);
     }
 
-    /// Divides the partitions of `topics` anew.
+    /// Divides the partitions of `topics` again.
     pub fn rebalance(&mut self, topics: &[(TopicName, i32)]) {
         self.generation += 1;
         let partitions = topics
@@ -84,7 +84,7 @@ impl Group {
         }
     }
 
-    /// Its owner, while that has no more than its share; else whoever has least.
+    /// Chooses its owner, while that has no more than its share; else the reader with the fewest partitions.
     fn choose(&self, partition: &TopicPartition, share: usize) -> Option<String> {
         let reading = || self.members.iter().filter(|(_, member)| member.reads(&partition.topic));
         let owner = reading().find(|(_, member)| member.owned.contains(partition) && member.target.len() < share);
@@ -115,7 +115,7 @@ impl Group {
             for partition in partitions {
                 member.owned.remove(partition);
             }
-            // Whoever gets them joins once more.
+            // The members that get them join once more.
             self.generation += 1;
         }
     }

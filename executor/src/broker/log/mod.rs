@@ -74,7 +74,7 @@ struct State {
     topics: BTreeMap<TopicName, Topic>,
     groups: BTreeMap<String, Group>,
     coordinator: Coordinator,
-    /// Every commit since the last look, where someone looks.
+    /// Every commit since the last look, where a test looks.
     journal: Option<Vec<Commit>>,
     default_partitions: i32,
     auto_create: bool,

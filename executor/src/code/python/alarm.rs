@@ -73,8 +73,8 @@ impl Alarm {
 
     fn clear(&self, _py: Python<'_>, rang: Option<Rang>) -> Option<Rang> {
         if rang.is_some() {
-            // It may have ended before the exception arrived: then nobody else shall meet it.
-            // SAFETY: we are attached (`_py`); a null exception takes a pending one back.
+            // The call may have ended before the exception arrived: then no later code may meet it.
+            // SAFETY: this thread is attached (`_py`); a null exception takes a pending one back.
             unsafe { ffi::PyThreadState_SetAsyncExc(self.thread, std::ptr::null_mut()) };
         }
         rang
@@ -86,7 +86,7 @@ fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every
     let mut time = LookTime::start(clock.now(), every);
     let (mut sighting, mut told, mut told_client) = (Sighting::default(), Told::default(), Told::default());
     while !ends.load(Ordering::Relaxed) {
-        // The end of a stall is told at once, so as long as one goes on it looks.
+        // The end of a stall is logged at once, so as long as a stall goes on the thread keeps looking.
         watch.lookers().pause(every, told.stalled.is_none() && told_client.stalled.is_none());
         let now = time.look(clock.now());
         sighting.look(watch, now);
@@ -103,9 +103,9 @@ fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every
         });
         if let Some((call, why)) = sighting.overdue(now, watch.limit()) {
             Python::attach(|_| {
-                // The call cannot end while we are attached: its end needs the interpreter too.
+                // The call cannot end while this thread is attached: its end needs the interpreter too.
                 if watch.ring(call, why) {
-                    // SAFETY: we are attached, and the class lives as long as the thread's handle on it.
+                    // SAFETY: this thread is attached, and the class lives as long as its handle here.
                     unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception.as_ptr()) };
                 }
             });
@@ -113,7 +113,7 @@ fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every
     }
 }
 
-/// Tells of calls that keep the worker's thread: it cannot report its stall itself.
+/// Logs calls that keep the worker's thread: that thread cannot report its stall itself.
 #[derive(Default)]
 struct Told {
     /// The call that was logged last, and the time for which it had gone on when it was seen last.

@@ -11,7 +11,7 @@ use super::output;
 use super::runtime::Runtime;
 use crate::code::{Fault, Trace};
 
-/// An exception kept until someone wants to read its traceback.
+/// An exception, kept until its traceback is read.
 struct Raised {
     error: Py<PyAny>,
     runtime: Arc<Runtime>,

@@ -25,9 +25,9 @@ impl Interpreter {
         // SAFETY: mallopt only tunes the allocator, before any other thread runs.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         unsafe {
-            // Freed memory stays in the process: giving it back for every batch costs more. The
-            // buffers of a batch come from there too: without a threshold of its own, each would be
-            // mapped and unmapped anew.
+            // Freed memory stays in the process: giving it back for every batch costs more. The buffers of a
+            // batch come from there too: without a threshold of its own, each would be mapped and unmapped
+            // again.
             libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 20);
             libc::mallopt(libc::M_TOP_PAD, 16 << 20);
             libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
@@ -115,7 +115,7 @@ pub fn prefix(py: Python<'_>) -> String {
 /// Ends the process. CPython is not finalised: extension modules do not survive it reliably.
 pub fn exit(code: i32) -> ! {
     use std::io::Write;
-    // Whoever read it may be gone.
+    // The reader of standard output may be gone.
     let _ = std::io::stdout().flush();
     // SAFETY: nothing is left to be done: streams are flushed, the loop is closed.
     unsafe { libc::_exit(code) }

@@ -66,7 +66,7 @@ pub struct Loading<'a> {
     pub settings: BTreeMap<String, String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
-    /// Says what runs, to whoever looks from outside.
+    /// Shows other threads what runs.
     pub watch: Arc<Watch>,
 }
 
@@ -290,8 +290,8 @@ enum Kind {
 
 fn kind(object: &Bound<'_, PyAny>) -> Kind {
     let class = object.get_type_ptr();
-    // SAFETY: the object is alive and we are attached; its type outlives it. The generator types
-    // are static; `tp_as_async` is null or points to a table that lives as long as the type.
+    // SAFETY: the object is alive and this thread is attached; its type outlives it. The generator types are
+    // static; `tp_as_async` is null or points to a table that lives as long as the type.
     unsafe {
         if class == &raw mut ffi::PyGen_Type || class == &raw mut ffi::PyAsyncGen_Type {
             return Kind::Values;
@@ -316,7 +316,7 @@ impl Code for PythonCode {
             return self.decode(codec, bytes);
         };
         if pick.keeps_text && Rc::get_mut(&mut self.rest).is_none() {
-            // Somebody still has a value of which it is the rest.
+            // Some value still holds it as its rest.
             self.rest = Rc::default();
         }
         Python::attach(|py| {

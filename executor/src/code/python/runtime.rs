@@ -168,7 +168,7 @@ impl Runtime {
     }
 }
 
-/// Tells `runtime.py` what runs now: tasks, timers and threads that plain functions start carry it along.
+/// Shows `runtime.py` what runs now: tasks, timers and threads that plain functions start carry it along.
 #[pyclass(frozen, module = "kaspr")]
 struct Around {
     runtime: Arc<Runtime>,

@@ -1,7 +1,7 @@
 //! Steps of an event's awaitable: each is marked and timed as a call of its event.
 //!
-//! The event loop runs coroutines of several events in turn. Whoever reads the mark or rings the
-//! alarm must find the one that runs now, so every step says whose it is.
+//! The event loop runs coroutines of several events in turn. The next process, which reads the mark, and the
+//! alarm thread must find the one that runs now, so every step notes its event.
 
 use std::sync::Arc;
 use std::time::Duration;

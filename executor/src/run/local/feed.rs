@@ -198,7 +198,7 @@ impl LineFeed {
         })
     }
 
-    /// The line may be anybody's: what is quoted of it stays on the line that tells of it.
+    /// The line may come from anywhere: what is quoted of it must not break out of the log line.
     fn refuse(&self, why: String) -> BrokerError {
         let why = Shown(&why, SHOWN_BYTES_MAX).to_string();
         *self.progress.refused.borrow_mut() = Some(why.clone());
@@ -286,7 +286,7 @@ impl Reader {
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // The worker is gone where nobody takes it.
+                    // If the send fails, the worker is gone.
                     let _ = self.sender.send(Message::Broken(format!("an input broke off: {error}")));
                     break;
                 }
@@ -299,7 +299,7 @@ impl Reader {
         wake(&self.bell);
     }
 
-    /// False: nobody listens any more.
+    /// Sends lines to the worker. False: the worker is gone.
     fn send_lines(&mut self, lines: Vec<u8>) -> bool {
         let first = self.lines + 1;
         self.lines += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;

@@ -38,7 +38,7 @@ pub struct Printer {
 pub enum Printed {
     /// Everything that was committed is written.
     All,
-    /// Nobody reads any more.
+    /// The reader of the output is gone.
     Closed,
 }
 

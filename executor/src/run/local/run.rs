@@ -78,9 +78,9 @@ pub enum LocalError {
 pub enum Ended {
     /// The input is used up and all is drained.
     Drained,
-    /// It was told to stop; this many events were complete, and are committed.
+    /// It was asked to stop; this many events were complete, and are committed.
     Told(u64),
-    /// Nobody reads its output any more.
+    /// The reader of its output is gone.
     Closed,
 }
 

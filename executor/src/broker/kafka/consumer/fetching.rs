@@ -51,7 +51,7 @@ impl KafkaConsumer {
         Ok(at.into_iter().filter(is_refused).collect())
     }
 
-    /// Assigns partitions at these offsets, anew where they are assigned already.
+    /// Assigns partitions at these offsets, also those that are assigned already.
     fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
         if at.is_empty() {
             return Ok(());
@@ -115,7 +115,7 @@ impl KafkaConsumer {
         }
         let seconds = stuck::STUCK_AFTER.as_secs();
         for (partition, position) in &stuck {
-            warn!(%partition, position, "more can be read and nothing has come for {seconds} s: it is assigned anew");
+            warn!(%partition, position, "more can be read and nothing has come for {seconds} s: it is assigned again");
         }
         self.assign(&stuck)?;
         let names: Vec<_> = stuck.iter().map(|(partition, _)| partition.clone()).collect();

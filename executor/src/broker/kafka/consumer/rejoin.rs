@@ -15,7 +15,8 @@ use crate::broker::{BrokerError, Change};
 use crate::clock::Clock as _;
 use crate::guard::ClientCall;
 
-/// Longest wait for the group's word on who holds the instance id. The worker has no partitions meanwhile.
+/// Longest wait for the group's word on which member holds the instance id. The worker has no partitions
+/// meanwhile.
 const HOLDER_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaConsumer {

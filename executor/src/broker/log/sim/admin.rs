@@ -25,7 +25,7 @@ impl Admin for SimAdmin {
     fn partitions(&mut self, name: &str) -> Result<Option<i32>, BrokerError> {
         if self.world.hits(Fault::Unanswered) {
             self.world.takes(1, 5000);
-            return Err(BrokerError::Retriable("the partitions are not told".to_owned()));
+            return Err(BrokerError::Retriable("the broker does not name the partitions".to_owned()));
         }
         self.log.partitions(name)
     }

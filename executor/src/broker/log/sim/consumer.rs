@@ -1,4 +1,4 @@
-//! A member of a group that hears late, is asked in vain and may be expelled without knowing it.
+//! A member of a group that gets news late, asks in vain, and may be expelled without knowing it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,9 +32,9 @@ pub struct SimConsumer {
     member: String,
     /// The newest generation that the client has heard of.
     generation: i32,
-    /// Its session is over, and the worker hears of it then: until then it goes on.
+    /// The time at which the worker learns that its session is over: until then it goes on.
     hears_at: Option<Duration>,
-    /// The client itself knows already, and names nobody.
+    /// The client itself knows already, and gives no member id.
     is_nameless: bool,
     readings: BTreeMap<TopicPartition, Reading>,
     turn: usize,
@@ -109,7 +109,7 @@ impl SimConsumer {
         Ok(None)
     }
 
-    /// Some hear late that their session is over.
+    /// Learns, late for some members, that the session is over.
     fn hears_of_its_end(&mut self) -> bool {
         let now = self.world.clock.now();
         let (world, is_nameless) = (&self.world, &mut self.is_nameless);
@@ -264,7 +264,7 @@ impl Consumer for SimConsumer {
         Ok(true)
     }
 
-    /// Those who committed last are fenced, but never this worker itself.
+    /// The producers that committed last are fenced, but never this worker's own.
     fn unblock(&mut self, partitions: &[TopicPartition]) {
         let state = self.world.log.state.borrow();
         let committed = |partition: &TopicPartition| state.groups.get(&self.group)?.committed(partition);

@@ -39,7 +39,7 @@ pub enum Fault {
     Repeated,
     /// A call on a transaction is answered with an error that demands its abort.
     Aborted,
-    /// Nobody knows what became of a call: its request was lost, applied, or is late.
+    /// The outcome of a call is unknown: its request was lost, applied, or is late.
     Doubt,
     /// A record is not acknowledged in time.
     Undelivered,
@@ -49,7 +49,7 @@ pub enum Fault {
     Slow,
     /// The client does not know its member id or generation.
     Nameless,
-    /// The client hears late of what happens in its group.
+    /// The client learns late of changes in its group.
     Deaf,
 }
 
@@ -246,7 +246,7 @@ impl World {
         self.log.state.borrow().groups.get(group).is_some_and(|group| group.generation(member).is_some())
     }
 
-    /// Notes what happens, where someone reads it.
+    /// Notes what happens, if notes are kept.
     pub fn note(&self, what: impl FnOnce() -> String) {
         let now = self.clock.now();
         if let Some(trace) = &mut self.inner.borrow_mut().trace {
@@ -259,7 +259,7 @@ impl World {
         self.inner.borrow_mut().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// A member id that nobody had before, for a worker whose producer has this id.
+    /// A member id that no member had before, for a worker whose producer has this id.
     fn member(&self, life: &Life, id: &str) -> String {
         let mut inner = self.inner.borrow_mut();
         let member = format!("{}-{}", life.name, inner.members.len() + 1);

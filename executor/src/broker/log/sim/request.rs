@@ -101,7 +101,7 @@ impl World {
     /// Some worker ends what is open under an id, in its own time.
     pub(super) fn succeed(&self, id: &str) {
         if self.draw(|seed| seed.hits(250)) {
-            self.note(|| format!("{id}: nobody is heard who would end it"));
+            self.note(|| format!("{id}: no producer comes that would end it"));
             return;
         }
         let due = self.clock.now() + self.draw(|seed| seed.millis(1, 700));
@@ -124,7 +124,7 @@ impl World {
         self.inner.borrow_mut().late.push(Late { due, what: Arrival::Copy(sender.clone(), request.clone()) });
     }
 
-    /// A call of a client: what the caller hears, and what becomes of the request, are two things.
+    /// A call of a client. The outcome that the caller sees and the fate of the request are two things.
     pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         if (0..DEATHS).any(|_| self.hits(Fault::Crash)) {
             self.note(|| format!("{}: its process is killed", sender.id));
@@ -175,7 +175,7 @@ impl World {
 
     fn is_in_doubt(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         let fate = self.draw(|seed| seed.below(4));
-        // Whether the broker refuses it, nobody hears.
+        // The broker may refuse it: the caller does not learn of that.
         if matches!(fate, 1 | 3) {
             drop(self.apply(sender, request));
         }

@@ -426,8 +426,8 @@ pub(super) fn set(dict: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>, value: &Boun
 #[inline]
 pub fn ascii<'py>(py: Python<'py>, text: &[u8]) -> Option<Bound<'py, PyAny>> {
     let length = ffi::Py_ssize_t::try_from(text.len()).ok()?;
-    // SAFETY: a new string of this length and kind has room for exactly these bytes, and nobody
-    // else sees it yet. An empty string is shared and holds nothing to be written.
+    // SAFETY: a new string of this length and kind has room for exactly these bytes, and no other code sees
+    // it yet. An empty string is shared and holds nothing to be written.
     unsafe {
         let object = ffi::PyUnicode_New(length, 127);
         if !object.is_null() && length > 0 {

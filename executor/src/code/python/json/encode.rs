@@ -73,8 +73,8 @@ fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Around<'_>
     write_branch(value, out, around)
 }
 
-/// Writes a value of the plain types that hold no others. No user code runs meanwhile, so nobody
-/// needs to own the value.
+/// Writes a value of the plain types that hold no others. No user code runs meanwhile, so the value needs no
+/// owned reference.
 #[inline]
 fn write_leaf(value: Borrowed<'_, '_, PyAny>, out: &mut Vec<u8>) -> bool {
     let class = value.get_type_ptr();
@@ -472,8 +472,8 @@ fn write_integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
 fn write_string(value: Borrowed<'_, '_, PyAny>, out: &mut Vec<u8>) {
     let pointer = value.as_ptr();
     out.push(b'"');
-    // SAFETY: the value is a str or of a subclass, in its final form; `DATA` points to `LENGTH`
-    // characters of the width that `KIND` tells, and strings do not change.
+    // SAFETY: the value is a str or of a subclass, in its final form; `DATA` points to `LENGTH` characters of
+    // the width that `KIND` gives, and strings do not change.
     unsafe {
         let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(pointer)).expect("a length is not negative");
         let data = ffi::PyUnicode_DATA(pointer);

@@ -14,7 +14,7 @@ use super::decode::{DEPTH_MAX, DIGITS_EXACT, Parser, ascii, set};
 use super::keys::{KEY_BYTES_MAX, ShapeKey, Text};
 use super::scan;
 
-/// Longest integer that is passed over; CPython refuses those longer than it is told (4300 digits).
+/// Longest integer that is passed over; CPython refuses those longer than its setting allows (4300 digits).
 const DIGITS_MAX: usize = 600;
 /// Most fields of an object that is decoded in part, and most of an object whose text is kept.
 const FIELDS_MAX: usize = 32;
