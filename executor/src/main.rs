@@ -84,7 +84,7 @@ fn tests_of(folder: &Path) -> Result<kasprc::SourceFile, Stop> {
     Ok(kasprc::SourceFile { name: path.display().to_string(), bytes })
 }
 
-/// What tests of the plan may name.
+/// The names that tests of the plan may use.
 fn known(plan: &Plan, settings: &Settings) -> Result<Known, Stop> {
     let config = settings.config(plan, 0).map_err(Stop::refused)?;
     Ok(Known::of(plan, &config.policies(plan)))

@@ -174,11 +174,10 @@ pub struct RunArguments {
     /// KASPR_KAFKA_SASL_PASSWORD_FILE=PATH. May be given more than once.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = KafkaFlag::parse)]
     pub kafka: Vec<KafkaFlag>,
-    /// Guarantee on Kafka, which says what a crash may repeat: exactly-once (nothing) or at-least-once
-    /// [settings: guarantee]
+    /// Guarantee on Kafka: exactly-once (a crash repeats nothing) or at-least-once [settings: guarantee].
     #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
     pub guarantee: Option<String>,
-    /// Beginning for a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
+    /// Start of a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
     #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
     pub from: Option<String>,
     /// Process up to the ends that the topics have at the start, commit and exit.
@@ -196,7 +195,7 @@ pub struct RunArguments {
     /// Feed a topic with the lines of a file; - is standard input. May be given more than once.
     #[arg(long, value_name = "TOPIC=FILE")]
     pub input: Vec<Input>,
-    /// Content of a line: json = a value's bytes as they stand; record = a record with key and headers.
+    /// Content of a line: json = the bytes of a value; record = a record with key and headers.
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     pub input_format: InputFormat,
     /// Write every topic to DIR/{topic}.jsonl and every table to DIR/tables/ instead of standard output.

@@ -1,4 +1,4 @@
-//! `kaspr-exec check` on a Kafka cluster: whether a run could begin, without any effect on the app.
+//! `kaspr-exec check` on a Kafka cluster: finds out whether a run could begin, without any effect on the app.
 
 use std::rc::Rc;
 
@@ -58,7 +58,7 @@ fn load(interpreter: &Interpreter, start: &Start, kafka: &Kafka, settings: &Sett
     })
 }
 
-/// Says what was found of topics, and the faults.
+/// Describes the topics that were found, and collects the faults.
 fn of_topics(found: &[Found]) -> (String, Vec<String>) {
     let mut text = String::new();
     for Found { named, partitions, .. } in found {
@@ -80,7 +80,7 @@ fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
     Ids { unused: transactional_id(app, &random(), 0), lasting: settings.get("instance").map_or_else(Vec::new, of) }
 }
 
-/// Says what this user may do besides topics, and what it lacks.
+/// Describes the rights of this user besides those on topics, and collects those that it lacks.
 fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
     let (mut text, mut faults) = (String::new(), Vec::new());
     for (right, verdict) in kafka.rights(ids)? {

@@ -17,9 +17,9 @@ use super::stop::Stop;
 use crate::broker::kafka::config::{is_known, setting_of};
 use crate::config::secret::{Secret, is_secret};
 
-/// Starts of variables that set Kafka clients, the weaker first.
+/// Prefixes of variables that set Kafka clients, the weaker first.
 const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
-/// Starts of variables that are the program's own.
+/// Prefixes of the program's own variables.
 const OWN: [&str; 2] = ["K_", "KASPR_"];
 /// The flag that sets Kafka clients.
 const FLAG: &str = "--kafka";
@@ -32,7 +32,7 @@ const PATHS: [&str; 6] = [
     "ssl.keystore.location",
     "sasl.kerberos.keytab",
 ];
-/// The end of a variable that names the file of a value.
+/// The end of a variable's name that says that its value is the name of a file.
 const FILE: &str = ".file";
 /// Bytes of such a file: a certificate chain is smaller.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -146,7 +146,7 @@ impl Given {
         Ok(())
     }
 
-    /// Says what could not be hidden, or only late.
+    /// Warns of secrets that could not be hidden, or only late.
     pub fn warn(&self) {
         for name in &self.told {
             let variable = name.to_ascii_uppercase().replace('.', "_");

@@ -143,7 +143,7 @@ impl Start {
         }
     }
 
-    /// Opens what is kept on disk, and has the guard look at calls into the client, too.
+    /// Opens the stores on disk, and has the guard watch over calls into the client, too.
     fn assemble(&self, kafka: &Kafka, settings: &Settings, clock: &Rc<dyn Clock>) -> Result<Assembly, Stop> {
         let assembly = Assembly::new(&self.plan, self.config.clone(), clock.clone(), Box::new(kafka.admin()))
             .with_store(store(&self.plan, settings, self.worker, clock)?)
@@ -215,7 +215,7 @@ fn read_topics(plan: &Plan, admin: &mut dyn Admin) -> Result<Vec<String>, Stop> 
     Ok(names.into_iter().collect())
 }
 
-/// Names of producers, changelogs and positions are made from these.
+/// Checks a name of which names of producers, changelogs and positions are made.
 fn check_name(what: &str, name: &str) -> Result<(), Stop> {
     let is_fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
     if !name.is_empty() && name.chars().all(is_fine) {
@@ -230,7 +230,7 @@ pub(super) fn transactional_id(app: &str, instance: &str, worker: u32) -> String
     format!("{app}.{instance}.{worker}")
 }
 
-/// It stands in the metadata of every offset, which Kafka bounds.
+/// Checks that the id fits: it stands in the metadata of every offset, which Kafka bounds.
 fn check_id(transactional_id: &str) -> Result<(), Stop> {
     let length = transactional_id.len();
     if length <= TRANSACTIONAL_ID_MAX {

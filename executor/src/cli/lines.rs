@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    /// The log's words on what is done.
+    /// Returns what the log holds after this is done.
     fn logged(is_json: bool, does: impl FnOnce()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();

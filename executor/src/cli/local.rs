@@ -44,7 +44,7 @@ pub fn run_locally(
         format: arguments.input_format.into(),
         output: Output {
             folder: arguments.output_dir.as_deref().map(absolute),
-            // Where it is closed, nothing can be written in any case.
+            // A run without standard output can write nothing in any case.
             stream: take_stdout().ok(),
             failures: arguments.failures.as_deref().map(absolute),
         },
@@ -91,7 +91,7 @@ fn progress_words(done: u64, inputs: &[Input]) -> String {
     }
 }
 
-/// A path that stays what it is when user code changes the folder.
+/// Makes a path absolute, so that it stays the same when user code changes the folder.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

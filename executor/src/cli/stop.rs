@@ -80,7 +80,7 @@ impl From<Stopped> for Stop {
     }
 }
 
-/// SIGTERM and SIGINT, counted; SIGUSR1, noted.
+/// Signals: SIGTERM and SIGINT are counted, SIGUSR1 is noted.
 #[derive(Clone)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
@@ -149,14 +149,14 @@ impl Signals {
         signals
     }
 
-    /// The process ends with 75 when it has not stopped this long after the first signal.
+    /// Sets the time from the first signal after which the process ends with 75.
     pub fn end_after(&self, deadline: Duration) {
         let seconds = u32::try_from(deadline.as_secs().max(1)).unwrap_or(u32::MAX);
         self.deadline.store(seconds, Ordering::SeqCst);
     }
 
-    /// From now on what runs is not to blame when the process must end, and it is asked for its
-    /// status on SIGUSR1.
+    /// Spares what runs the blame when the process must end, and asks it for its status on SIGUSR1, from now
+    /// on.
     pub fn watch(&self, watch: Arc<Watch>) {
         if self.asked.swap(false, Ordering::Relaxed) {
             watch.ask();
@@ -171,7 +171,7 @@ impl Signals {
         // SAFETY: the action only touches an atomic and writes.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGCHLD, move || children.ring()) }
             .expect("SIGCHLD can be handled");
-        // What came before is found by the first look.
+        // Signals that came before are found by the first look.
         let _ = self.bell.set(bell);
     }
 

@@ -31,7 +31,7 @@ pub struct Config {
     pub transactional_id: String,
     /// The guarantee: what a crash may repeat.
     pub guarantee: Guarantee,
-    /// The beginning for a group without commits for a topic.
+    /// The place from which the group reads a topic for which it has no commits.
     pub from: From,
     /// Longest time from an event's completion to its commit.
     pub commit_interval: Duration,
@@ -60,7 +60,7 @@ pub enum Guarantee {
     AtLeastOnce,
 }
 
-/// The beginning for a group without commits for a topic.
+/// The place from which a group reads a topic for which it has no commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// At the first record that exists.

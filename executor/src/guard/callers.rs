@@ -59,7 +59,8 @@ impl Callers {
         calls
     }
 
-    /// Takes the mark of the event that runs away before it ends the process.
+    /// Gives the watch whose mark is cleared before this ends the process: the event that runs is not to
+    /// blame.
     pub fn spare(&self, watch: Arc<Watch>) {
         // A process has one worker: a second watch is not expected, and would not count.
         let _ = self.watch.set(watch);

@@ -85,7 +85,7 @@ const KIND_BITS: u32 = 8;
 /// The call that runs in a thread.
 #[derive(Debug, Default)]
 pub struct Calls {
-    /// Its number and its kind; 0: none does.
+    /// The number and kind of the call; 0: none runs.
     word: AtomicU64,
     count: AtomicU64,
     /// The call that runs has been given up.
@@ -93,7 +93,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Runs a call, and says so while it runs. One call may run within another, which goes on after it.
+    /// Runs a call, and notes it while it runs. One call may run within another, which goes on after it.
     pub fn during<T>(&self, call: ClientCall, run: impl FnOnce() -> T) -> T {
         let outer = self.running();
         // Only the thread itself counts.
@@ -109,12 +109,12 @@ impl Calls {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// The thread's call has taken too long: another thread should do its work.
+    /// True if the thread's call has taken too long: another thread should do its work.
     pub fn is_given_up(&self) -> bool {
         self.is_given_up.load(Ordering::Relaxed)
     }
 
-    /// The call that runs, as a number that no other call has; 0: none does.
+    /// The call that runs, as a number that no other call has; 0: none runs.
     pub fn running(&self) -> u64 {
         self.word.load(Ordering::Acquire)
     }

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::Post;
 use super::names::words;
 
-/// So many crashes in a row without completing, and the event is not run again.
+/// Crashes in a row without completing after which an event is not run again.
 pub const CRASHES_MAX: u32 = 3;
 /// Events that are remembered; the oldest go first.
 const REMEMBERED_MAX: usize = 256;
@@ -62,7 +62,7 @@ pub struct Crashes {
 }
 
 impl Crashes {
-    /// Those of this worker, and what others on the same state dir have counted.
+    /// Reads this worker's crashes, and those that other workers on the same state dir have counted.
     pub fn read(post: Post<'_>) -> std::io::Result<Crashes> {
         let path = post.state_dir.join(format!("crashes.{}", post.worker));
         let own = Content { app: post.app.to_owned(), revision: post.revision.to_owned(), crashes: Vec::new() };
@@ -139,7 +139,7 @@ impl Crashes {
         self.write()
     }
 
-    /// In one step, so that a crash meanwhile leaves the old file or the new one.
+    /// Writes the file in one step, so that a crash meanwhile leaves the old file or the new one.
     fn write(&self) -> std::io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let mut next = path.clone().into_os_string();

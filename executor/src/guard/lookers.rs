@@ -1,8 +1,8 @@
 //! Threads that look at what the worker's thread does, and sleep for as long as that one sleeps.
 //!
-//! The worker's thread says when it *rests*: it waits for something to come and runs nothing. A thread
-//! that looks parks then, until the worker goes on. Both sides write their own word before they read
-//! the other's, in one order for all, so that one of them always sees that the other has moved.
+//! The worker's thread notes when it *rests*: it waits for something to come and runs nothing. A thread that
+//! looks parks then, until the worker goes on. Both sides write their own word before they read the other's,
+//! in one order for all, so that one of them always sees that the other has moved.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -39,7 +39,7 @@ impl Lookers {
         }
     }
 
-    /// Wakes all threads that look, because there is something new for them.
+    /// Wakes all threads that look: there is something new for them.
     pub fn rouse(&self) {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Thread::unpark);
     }

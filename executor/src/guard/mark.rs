@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of the page; what follows in the file is text.
 pub const PAGE: usize = 4096;
-/// Says whose page it is, and which version of it.
+/// Marks a page as ours, and gives the version of its layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
 
 /// The words of a mark.
@@ -19,7 +19,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
 #[derive(Debug, Default)]
 pub struct Mark {
     magic: AtomicU64,
-    /// The number of the unit that runs; 0: none does.
+    /// The number of the unit that runs; 0: none runs.
     unit: AtomicU64,
     offset: AtomicI64,
     reader: AtomicU32,

@@ -43,7 +43,7 @@ pub struct Post<'a> {
     pub revision: &'a str,
 }
 
-/// The guard cannot be had.
+/// The reason for which the guard cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// Another process is at work there.
@@ -73,7 +73,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// No guard: the mark is gone with the process.
+    /// A guard without a file: the mark is gone with the process.
     pub fn none() -> Guard {
         Guard { watch: Arc::new(Watch::in_memory()), crashes: Crashes::default() }
     }

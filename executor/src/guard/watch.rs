@@ -60,7 +60,7 @@ pub struct Watch {
     /// Units and calls so far; only the worker's thread counts.
     units: AtomicU64,
     calls: AtomicU64,
-    /// The call that runs: its number and `RANG_BITS`; 0: none does.
+    /// The call that runs: its number and `RANG_BITS`; 0: none runs.
     call: AtomicU64,
     /// Only the worker's thread writes; the threads that look read at the same time.
     names: RwLock<Names>,
@@ -118,7 +118,7 @@ impl Watch {
         self.page.set(&Doing { unit: next(&self.units), offset, reader, partition, events, row: NO_CALL });
     }
 
-    /// The unit has ended, or waits.
+    /// The unit has ended, or waits for time or the world.
     pub fn end(&self) {
         self.page.clear();
     }
@@ -168,12 +168,13 @@ impl Watch {
         self.page.get()
     }
 
-    /// The number of the call that runs; 0: none does.
+    /// The number of the call that runs; 0: none runs.
     fn call(&self) -> u64 {
         self.call.load(Ordering::Acquire) >> 2
     }
 
-    /// The process ends for reasons that are not the event's: its mark shall not count.
+    /// Clears the mark: the process ends for reasons that are not the event's, so it must not count as a
+    /// crash of it.
     pub fn spare(&self) {
         self.page.clear();
     }
@@ -235,7 +236,7 @@ impl Watch {
         self.peek(|names| names.partitions.get(at).map(|(topic, number)| (format!("{topic}/{number}"), doing.offset)))
     }
 
-    /// Says in which call and on which event the worker's thread is, in pieces. May be called in a signal
+    /// Writes in which call and on which event the worker's thread is, in pieces. May be called in a signal
     /// handler: it allocates nothing and waits for nothing.
     pub(super) fn say_where(&self, say: &mut dyn FnMut(&[u8])) {
         let Some(doing) = self.doing() else { return say(b" while no event runs") };
@@ -265,7 +266,7 @@ impl Watch {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
-    /// Gives the watchdog's words the form that `form` gives them.
+    /// Sets the form in which the watchdog writes.
     pub fn speak_through(&self, form: fn(&str) -> String) {
         // A process speaks in one form to its end.
         let _ = self.form.set(form);
@@ -317,7 +318,7 @@ impl Watch {
     }
 }
 
-/// Counts: only one thread does.
+/// Counts up: only one thread does.
 fn next(counter: &AtomicU64) -> u64 {
     let number = counter.load(Ordering::Relaxed) + 1;
     counter.store(number, Ordering::Relaxed);

@@ -1,10 +1,10 @@
 //! Ends the process when user code neither ends nor can be interrupted.
 //!
-//! The alarm raises in a call that takes too long; a call that blocks in C, or swallows what is
-//! raised, goes on all the same. Kafka would take the worker for dead and it would hold its
-//! partitions for ever. So a thread that takes no lock which the worker's thread could hold, the
-//! interpreter's least of all, ends the process after a second deadline, with the cause. Nothing is
-//! lost: what was not committed comes again, and the crash guard counts the event.
+//! The alarm raises an exception in a call that takes too long; a call that blocks in C, or swallows the
+//! exception, goes on all the same. Kafka would take the worker for dead, and the worker would believe that
+//! it has its partitions. So a thread that takes no lock which the worker's thread could hold, least of all
+//! the interpreter's, ends the process after a second deadline, and logs the cause. Nothing is lost: what was
+//! not committed comes again, and the crash guard counts the event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
@@ -31,13 +31,13 @@ static DYING: AtomicPtr<Watch> = AtomicPtr::new(std::ptr::null_mut());
 /// Signals of a process that cannot go on.
 const FATAL: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT];
 
-/// From now on the stack of user code is written on this signal, also while that code blocks.
+/// Has the stack of user code written on this signal from now on, also while that code blocks.
 pub fn write_stack_on(signal: libc::c_int) {
     STACK_SIGNAL.store(signal, Ordering::Relaxed);
 }
 
-/// From now on a signal that ends the process names the event that ran. A handler that is set later and
-/// passes such signals on comes first.
+/// Has every signal that ends the process name the event that ran, from now on. A handler that is set later
+/// and passes such signals on comes first.
 pub fn name_events_of_fatal_signals() {
     let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
     for signal in FATAL {
@@ -51,10 +51,10 @@ pub fn name_events_of_fatal_signals() {
     }
 }
 
-/// Says what ran, then lets the signal end the process. Nothing is allocated here: the allocator may be
-/// what is broken.
+/// Names the event that ran, then lets the signal end the process. Nothing is allocated here: the allocator
+/// may be what is broken.
 extern "C" fn die(signal: libc::c_int) {
-    // SAFETY: the watch is never given back.
+    // SAFETY: the watch is never freed.
     if let Some(watch) = unsafe { DYING.load(Ordering::Acquire).as_ref() } {
         let mut number = itoa::Buffer::new();
         write_raw(b"error: the process ends with signal ");

@@ -137,7 +137,7 @@ fn behind<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &Worker<C>) -> 
     least.iter().map(left).map(|left| u64::try_from(left).unwrap_or(0)).sum()
 }
 
-/// Everything up to the ends is committed, by this member or another one of the group.
+/// True if everything up to the ends is committed, by this member or another one of the group.
 fn caught_up<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &mut Worker<C>) -> Result<bool, Stopped> {
     let mut taken_all = true;
     for at in worker.positions() {

@@ -120,7 +120,7 @@ impl Kafka {
         self.line.calls.clone()
     }
 
-    /// Clears the event or call that runs of blame when a call into a client does not return.
+    /// Spares the event that runs the blame when a call into a client does not return.
     pub fn spare(&self, watch: Arc<Watch>) {
         self.line.callers.spare(watch);
     }

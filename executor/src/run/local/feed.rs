@@ -216,7 +216,7 @@ impl LineFeed {
 impl Feed for LineFeed {
     fn pump(&mut self, log: &Log, wait: Duration) -> Result<usize, BrokerError> {
         if self.progress.ended.get() {
-            // Nothing will come: this is still the place to wait for what is due.
+            // Nothing will come, so this is the place to wait for what is due.
             if !wait.is_zero() {
                 std::thread::park_timeout(wait);
             }

@@ -88,7 +88,7 @@ impl Printer {
             Target::Stream(stream) => quiet_when_closed(stream.write_all(&self.line)),
             Target::Folder(folder) => {
                 if !self.files.contains_key(topic) {
-                    // The log holds no others; a path made of one could lead out of the folder.
+                    // The log holds no other names; a path made of one could lead out of the folder.
                     if !is_topic_name(topic) {
                         return Err(std::io::Error::other(format!("\"{}\" is no topic", shown::name(topic))));
                     }

@@ -121,7 +121,7 @@ impl Local {
         let worker = assembly.start(code, ends)?;
         let mut run = Run { local: &self, log, worker, printer, failures, progress };
         let ended = run.until_ended(stop, watch);
-        // What was committed before a fault is written all the same.
+        // Records that were committed before a fault are written all the same.
         let told = run.tell()?;
         let ended = run.judge(ended)?;
         run.worker.close()?;
@@ -168,7 +168,7 @@ impl<C: Code> Run<'_, C> {
         }
     }
 
-    /// The input has ended: commits what is complete, hands over windows. True: nothing is left.
+    /// Commits what is complete and hands over windows, after the input has ended. True: nothing is left.
     fn drain(&mut self) -> Result<bool, LocalError> {
         if !self.worker.is_settled() {
             return Ok(false);
@@ -207,7 +207,7 @@ impl<C: Code> Run<'_, C> {
         complete
     }
 
-    /// A refused input is the user's fault, whatever the worker made of it.
+    /// Turns the worker's error into the input's, if one was refused: that is the user's fault.
     fn judge(&self, ended: Result<Ended, LocalError>) -> Result<Ended, LocalError> {
         match (ended, self.progress.refused.borrow_mut().take()) {
             (Err(_), Some(why)) => Err(LocalError::Refused(why)),

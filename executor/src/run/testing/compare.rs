@@ -11,12 +11,12 @@ use super::suite::Expect;
 use super::update::VALUES;
 use crate::event::failure::FailureRecord;
 
-/// What differs from what a test expects.
+/// A difference from the expectations of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The place within the test that expects it, as a JSON pointer.
     pub pointer: String,
-    /// What was expected and what came.
+    /// The expected and the actual, in words.
     pub words: String,
 }
 

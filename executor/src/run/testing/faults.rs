@@ -22,9 +22,9 @@ pub struct SuiteFault {
     pub pointer: String,
     /// The name at that place is meant, not what it names.
     pub of_name: bool,
-    /// What is wrong.
+    /// The fault in words.
     pub message: String,
-    /// What to do.
+    /// Advice.
     pub hints: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What an app has that a test may name.
+//! The parts of an app that a test may name.
 
 use std::collections::BTreeSet;
 

@@ -50,7 +50,7 @@ pub fn play(
 ) -> Result<Came, String> {
     let clock = SimulatedClock::default();
     let log = Log::new(1);
-    // What one agent writes another reads at the same moment.
+    // Another agent reads what one agent writes at the same moment of the clock.
     let config = &Config { commit_interval: Duration::ZERO, ..config.clone() };
     for topic in &plan.topics {
         log.create(&topic.name, topic.partitions.and_then(|count| i32::try_from(count).ok()).unwrap_or(1));

@@ -59,7 +59,7 @@ pub struct Expect {
 pub struct Timed {
     /// Since the start.
     pub at: Duration,
-    /// The record that must come.
+    /// The record that comes in.
     pub record: Record,
 }
 
