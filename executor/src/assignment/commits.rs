@@ -1,4 +1,5 @@
-//! Positions on their way to the group: what a commit takes, what it says, and what it has made so.
+//! Positions on their way to the group: those that a commit takes, their metadata, and those that are
+//! committed.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,15 @@ use crate::event::effects::Progress;
 use crate::event::message::TopicPartition;
 
 impl Assignment {
-    /// Notes what a commit takes.
+    /// Notes that a commit takes this progress.
     pub fn commit_takes(&mut self, progress: &Progress) {
         if let Some(reading) = self.reading(progress) {
             reading.ledger.begin_commit(progress.done);
         }
     }
 
-    /// Passes over markers and compacted offsets where nothing waits, so that no lag of 1 stays. Where a
-    /// partition must still go back, the consumer's position is not the readers'.
+    /// Moves readers past markers and compacted offsets when nothing waits, so that no lag of 1 stays. Only
+    /// in started partitions: in others the consumer's position is not that of the readers.
     pub fn pass_markers(&mut self, consumer: &dyn Consumer) {
         for assigned in self.partitions.values_mut().filter(|assigned| assigned.started) {
             let Some(position) = consumer.position(&assigned.name).filter(|&next| !assigned.is_too_far(next - 1))
@@ -30,10 +31,10 @@ impl Assignment {
         }
     }
 
-    /// What to commit now: partitions whose readers have come further than the group knows.
+    /// Returns the offsets to commit now: partitions whose readers have come further than the group knows.
     ///
-    /// Metadata that Kafka would refuse is never sent: it cannot come about but where a commit of an earlier
-    /// plan had fewer readers, further ahead than this plan lets them come.
+    /// Metadata that Kafka would refuse is never sent. It only comes about after a commit of an earlier plan
+    /// with fewer readers, further ahead than this plan lets them come.
     pub fn offsets(&self) -> Result<Vec<OffsetCommit>, BrokerError> {
         let mut offsets = Vec::new();
         for assigned in self.partitions.values() {

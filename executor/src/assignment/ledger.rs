@@ -1,12 +1,12 @@
-//! How far a reader is in a partition.
+//! Ledger: how far a reader is in a partition.
 //!
 //! A *ledger* holds four marks, each the next offset of its kind, and each at or before the one above it:
 //!
-//! - `taken`: to be accepted. Between it and `done` lies what waits: queued, in an open window, in back-off,
-//!   in a pending await.
+//! - `taken`: to be accepted. Between it and `done` lie the events that wait: queued, in an open window, in
+//!   back-off, in a pending await.
 //! - `done`: not complete. Events of a partition complete in order, so there are no gaps.
-//! - `committing`: in no commit. Behind it lie effects that are staged.
-//! - `committed`: where a successor would begin, and this worker too when work is undone.
+//! - `committing`: in no commit. Between it and `done` lie events whose effects are staged.
+//! - `committed`: for a successor to begin at, and for this worker after an abort.
 
 /// Positions of one reader in one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,18 +18,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that starts at an offset: the group has come so far.
+    /// Makes a ledger that starts at an offset: the group has come so far.
     pub fn at(offset: i64) -> Ledger {
         Ledger { taken: offset, done: offset, committing: offset, committed: offset }
     }
 
-    /// Takes an event, unless it was taken before.
+    /// Takes an event. Returns false if it was taken before.
     pub fn take(&mut self, offset: i64) -> bool {
         if offset < self.taken {
             return false;
         }
         if self.is_idle() {
-            // Markers and compacted offsets before the event are nobody's work.
+            // Markers and compacted offsets before the event are no work for this reader.
             self.done = offset;
         }
         self.taken = offset + 1;
@@ -58,8 +58,8 @@ impl Ledger {
         self.check();
     }
 
-    /// With nothing waiting and nothing staged, passes over offsets that hold no record: the next commit
-    /// takes them.
+    /// Passes over offsets that hold no record, if nothing waits and nothing is staged: the next commit takes
+    /// them.
     pub fn pass(&mut self, position: i64) {
         if self.is_idle() && self.committing == self.done && position > self.done {
             (self.taken, self.done, self.committing) = (position, position, position);
@@ -67,18 +67,18 @@ impl Ledger {
         }
     }
 
-    /// Forgets all that is not committed: it comes again.
+    /// Forgets everything that is not committed: the consumer reads it again.
     pub fn go_back(&mut self) {
         *self = Ledger::at(self.committed);
     }
 
-    /// Nothing of the partition waits in this reader.
+    /// True if no event of the partition waits in this reader.
     pub fn is_idle(&self) -> bool {
         // A gap (compacted offsets) may lie between the last event done and the next taken.
         self.taken == self.done
     }
 
-    /// Something is complete that is not committed.
+    /// True if something is complete that is not committed.
     pub fn is_ahead(&self) -> bool {
         self.done != self.committed
     }

@@ -1,7 +1,7 @@
-//! The worker's partitions: which readers read them, and how far each has come.
+//! Assignment of a worker: its partitions, the readers of each, and how far each reader has come.
 //!
-//! Start, abort and takeover are one move: the consumer starts at the committed offset, and each
-//! reader accepts only offsets at or past its own position, which stands in the offset's metadata.
+//! Start, abort and takeover are one move: the consumer starts at the committed offset, and each reader
+//! accepts only offsets at or past its own position, which is written in the offset's metadata.
 
 mod commits;
 pub mod ledger;
@@ -22,23 +22,23 @@ use crate::event::effects::Progress;
 use crate::event::message::TopicPartition;
 pub use takeover::Takeover;
 
-/// A reader, as far as positions need it.
+/// The part of a reader that positions need.
 struct Reader {
     name: String,
     hash: NameHash,
     topics: Reads,
 }
 
-/// Which topics a reader reads.
+/// The topics that a reader reads.
 pub enum Reads {
-    /// These.
+    /// Topics with these names.
     Names(Vec<String>),
-    /// Those whose whole name matches.
+    /// Topics whose whole name matches.
     Pattern(Regex),
 }
 
 impl Reads {
-    /// What a plan says of it.
+    /// The topics that a plan names, or their pattern.
     pub fn of(topics: &Topics) -> Reads {
         match topics {
             Topics::Names(names) => Reads::Names(names.clone()),
@@ -46,7 +46,7 @@ impl Reads {
         }
     }
 
-    /// Whether it reads this one.
+    /// True if the reader reads this topic.
     pub fn reads(&self, topic: &str) -> bool {
         match self {
             Reads::Names(names) => names.iter().any(|name| name == topic),
@@ -61,17 +61,17 @@ impl Reader {
     }
 }
 
-/// A partition that is this worker's.
+/// A partition that this worker owns.
 struct Assigned {
     name: TopicPartition,
-    /// One per reader of the topic.
+    /// One entry per reader of the topic.
     readers: Vec<Reading>,
     partitions_at_start: i32,
     set: NameHash,
-    /// What stands in the group now, as far as this worker knows.
+    /// The group's commit, as far as this worker knows.
     committed: Option<Committed>,
     paused: bool,
-    /// The consumer gives its events from the right offset on. Until then none is accepted.
+    /// True if the consumer delivers its events from the right offset on. Until then no reader accepts any.
     started: bool,
     /// The farthest that its readers may be ahead of the slowest.
     lead_max: i64,
@@ -80,8 +80,9 @@ struct Assigned {
 }
 
 impl Assigned {
-    /// True if readers that complete the event at this offset would be too far ahead of the slowest. A
-    /// commit that takes their progress takes all that the slowest had done when the event was taken.
+    /// True if readers that complete the event at this offset would be too far ahead of the slowest. It is
+    /// enough to ask when the event is taken: a commit of their progress also has everything that the slowest
+    /// had done then.
     fn is_too_far(&self, offset: i64) -> bool {
         let done = self.readers.iter().map(|reading| reading.ledger.done()).min();
         self.lead_max < i64::MAX && done.is_some_and(|done| offset - done >= self.lead_max)
@@ -94,7 +95,7 @@ struct Reading {
     ledger: Ledger,
 }
 
-/// Where a reader is in a partition.
+/// The position of a reader in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderPosition {
     /// The partition.
@@ -118,7 +119,7 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// No partitions yet.
+    /// Makes an assignment without partitions.
     pub fn new(plan: &Plan, config: &Config) -> Assignment {
         let readers = plan.readers.iter().map(|reader| {
             let name = plan[reader.agents[0]].name.clone();
@@ -132,7 +133,7 @@ impl Assignment {
         }
     }
 
-    /// Lets the consumer begin where the readers of a partition are, wherever that has not been done.
+    /// Starts the consumer at the positions of the readers, for each partition that stands still.
     pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
         let is_due = |assigned: &Assigned| {
             !assigned.started && !assigned.waiting.is_some_and(|offset| assigned.is_too_far(offset))
@@ -151,13 +152,14 @@ impl Assignment {
         Ok(())
     }
 
-    /// Some partition stands still until [`Assignment::start`] succeeds.
+    /// True if a partition stands still until [`Assignment::start`] succeeds.
     pub fn is_waiting(&self) -> bool {
         self.partitions.values().any(|assigned| !assigned.started)
     }
 
-    /// Readers that completed something which is not committed go back to their committed positions
-    /// in all their partitions, and so do the readers in `also`; true for each that does. The partitions must be started again.
+    /// Takes readers back to their committed positions in all their partitions: those that completed
+    /// something not committed, and those in `also`. Returns true for each that goes back. The partitions
+    /// must be started again.
     pub fn go_back(&mut self, also: &[bool]) -> Vec<bool> {
         let mut back = also.to_vec();
         for reading in self.partitions.values().flat_map(|assigned| &assigned.readers) {
@@ -179,7 +181,7 @@ impl Assignment {
         }
     }
 
-    /// Readers that accept the event at this offset; each accepts it once.
+    /// Gives the event at this offset to the readers that accept it; each accepts it once.
     pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
         let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
             return;
@@ -208,7 +210,7 @@ impl Assignment {
         assigned.readers.iter_mut().find(|reading| reading.reader == progress.reader.index())
     }
 
-    /// Everything up to the ends of the partitions has been polled.
+    /// True if everything up to the ends of the partitions has been polled.
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
         if self.partitions.values().any(|assigned| assigned.waiting.is_some()) {
             return Ok(false);
@@ -222,8 +224,8 @@ impl Assignment {
         Ok(names.iter().zip(ends).all(is_polled))
     }
 
-    /// Partitions to pause (their queue passed `high`, or nothing may come at all) and to resume
-    /// (it fell below `low`).
+    /// Returns the partitions to pause (their queue passed `high`, or everything is `full`) and those to
+    /// resume (their queue fell to `low`).
     pub fn back_pressure(
         &mut self,
         queued: &[usize],
@@ -249,7 +251,7 @@ impl Assignment {
         self.partitions.values().map(|assigned| &assigned.name)
     }
 
-    /// Readers with the numbers of their partitions and the positions that are committed.
+    /// The committed positions, with reader and number of the partition.
     pub fn committed_positions(&self) -> impl Iterator<Item = (ReaderId, usize, i64)> {
         let of = |(&number, assigned): (&usize, &Assigned)| {
             let position = move |reading: &Reading| {
@@ -261,7 +263,7 @@ impl Assignment {
         self.partitions.iter().flat_map(of)
     }
 
-    /// Where each reader is in each of its partitions.
+    /// The position of each reader in each of its partitions.
     pub fn positions(&self) -> Vec<ReaderPosition> {
         let of = |assigned: &Assigned, reading: &Reading| ReaderPosition {
             partition: assigned.name.clone(),
@@ -275,7 +277,7 @@ impl Assignment {
     }
 }
 
-/// A pattern that must match the whole of a topic's name. The compiler has judged it.
+/// Makes a pattern that must match the whole of a topic's name. The compiler has checked it.
 fn whole(pattern: &str) -> Regex {
     Regex::new(&format!("^(?:{pattern})$")).unwrap_or_else(|_| Regex::new("^$").expect("it is well-formed"))
 }

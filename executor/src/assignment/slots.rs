@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::Watch;
 
-/// The worker's partitions by number: small integers where names would be hashed for every event.
+/// The worker's partitions by number: small integers, so that no name is hashed for every event.
 #[derive(Debug, Default)]
 pub struct Slots {
     names: Vec<TopicPartition>,
@@ -17,12 +17,12 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Numbers whose meaning the watch is told, for whoever reads its mark.
+    /// Makes slots that tell the watch what each number means, for the thread that reads its mark.
     pub fn watched(watch: Arc<Watch>) -> Slots {
         Slots { watch: Some(watch), ..Slots::default() }
     }
 
-    /// The number of a partition; it is kept for the worker's life.
+    /// The number of a partition; it stays the same for the worker's life.
     pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
         if let Some(name) = self.names.get(self.last)
             && name.partition == partition

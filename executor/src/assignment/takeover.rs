@@ -1,4 +1,4 @@
-//! Partitions that come: where the group has come to in them, and where each reader goes on.
+//! Takeover of partitions: the group's committed offset in each, and the offset at which each reader goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use crate::event::message::{TopicName, TopicPartition};
 /// The group's commits in partitions that came, as far as warnings and later tries need them.
 #[derive(Debug, Default)]
 pub struct Takeover {
-    /// Topics of which it has read something.
+    /// Topics in which the group has read something.
     pub read: BTreeSet<TopicName>,
-    /// Topics without any commit of it.
+    /// Topics in which the group has no commit at all.
     pub without_commits: BTreeSet<TopicName>,
-    /// Topics with a commit that this product has not made, and one such partition and offset.
+    /// Topics with a commit of another program, and one such partition and offset.
     pub foreign: BTreeMap<TopicName, (i32, i64)>,
     /// Partitions that no broker leads at the moment: they have not been taken over.
     pub leaderless: Vec<TopicPartition>,
@@ -39,8 +39,8 @@ impl Takeover {
 }
 
 impl Assignment {
-    /// Takes partitions over: their readers are where the group has come to. They must be started then.
-    /// Those that no broker leads at the moment are left out, and the answer names them.
+    /// Takes partitions over: their readers stand at the group's positions, and the partitions must be
+    /// started next. Partitions that no broker leads at the moment are left out; the answer names them.
     pub fn add(
         &mut self,
         names: &[TopicPartition],
@@ -65,7 +65,8 @@ impl Assignment {
                     takeover.note(name, committed, metadata.is_some(), ends);
                     ends.within(name, committed.offset)?
                 }
-                // It came after the group had begun on its topic: nothing of it may be passed over.
+                // The partition was added after the group had begun on its topic: none of its events may be
+                // skipped.
                 None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => ends.low,
                 None => first,
             };
@@ -79,14 +80,14 @@ impl Assignment {
             info!(topic = %name.topic, partition = name.partition, offset, "started");
             came.push((slots.number(&name.topic, name.partition), assigned));
         }
-        // What is asked for again must not have begun.
+        // Added last: if a question above fails, all of them are asked for again, so none may have begun.
         self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
         consumer.end_gone(producers);
         Ok(takeover)
     }
 
-    /// Topics of which some partition has no commit and another has one: how many partitions they
+    /// Returns, for topics with commits in some of their partitions but not in all, how many partitions they
     /// had when the group began on them.
     fn counts_at_start(
         &self,
@@ -115,7 +116,8 @@ impl Assignment {
         Ok(found)
     }
 
-    /// The offset at which a group begins that has committed nothing in a partition; `None`: no broker leads it.
+    /// Returns the offset at which a group without a commit in a partition begins; `None` if no broker leads
+    /// it.
     fn first_offsets(
         &self,
         names: &[TopicPartition],
@@ -150,8 +152,8 @@ impl Assignment {
         let ahead = |reader: &Reader| {
             metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
         };
-        // Readers stand where they stood before the commit, but not before `offset`: retention may have
-        // passed the slowest of them since, and the others not.
+        // Readers go on where they stood at the commit, but not before `offset`: retention may since have
+        // passed the slowest of them, and not the others.
         let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
         let readers = reads().map(|(number, reader)| {
             let position = offset.max(stood + ahead(reader));
@@ -172,7 +174,7 @@ impl Assignment {
     }
 }
 
-/// More readers than one topic may have.
+/// The error for a topic with more readers than one topic may have.
 fn too_many(name: &TopicPartition, readers: usize) -> BrokerError {
     BrokerError::Fatal(format!(
         "the topic \"{}\" has {readers} readers, and at most {TOPIC_READERS_MAX} agents can read one topic: let one read it for others, which read its channel",

@@ -1,10 +1,10 @@
 //! Plan to timely: one straight walk over the readers.
 //!
-//! Every reader becomes `source → [batch window] → stage`; the effects of all stages meet in one
-//! place, where they are staged by epoch, and a probe tells how far the frontier has come. An
-//! operator keeps one capability of its own that follows its input frontier, so that what waits
-//! inside can be sent when its wait is over and no epoch stays open meanwhile. Every epoch moves
-//! the frontier, so every operator gets its turn in every epoch without being woken.
+//! Every reader becomes `source → [batch window] → stage`; the effects of all stages meet in one place, where
+//! they are staged by epoch, and a probe shows how far the frontier has come. An operator keeps one
+//! capability of its own that follows its input frontier, so that what waits inside can be sent when its wait
+//! is over and no epoch stays open meanwhile. Every epoch moves the frontier, so every operator gets its turn
+//! in every epoch without being woken.
 
 pub mod window;
 
@@ -33,15 +33,15 @@ use crate::stage::shared::Shared;
 
 /// A reader as it runs.
 pub struct ReaderRun<C: Code> {
-    /// Which reader.
+    /// The reader in the plan.
     pub id: ReaderId,
     /// Its agent's name.
     pub name: String,
-    /// Where its events enter.
+    /// The dataflow input that its events enter through.
     pub input: InputHandleVec<Epoch, Unit>,
-    /// Events came for it since the last epoch.
+    /// True if events came for it since the last epoch.
     pub was_given: bool,
-    /// Its windows, where it has `take`.
+    /// Its windows, if it has `take`.
     pub window: Option<Rc<RefCell<Window<C>>>>,
     /// Its stage.
     pub stage: Rc<RefCell<Stage<C>>>,
@@ -53,10 +53,10 @@ pub struct Dataflow<C: Code> {
     pub readers: Vec<ReaderRun<C>>,
     /// Effects that have been staged.
     pub staged: StagedEpochs,
-    /// Set for one epoch: windows hand over what they hold.
+    /// True for one epoch: windows hand over what they hold.
     pub hand_over: Rc<Cell<bool>>,
     timely: Worker,
-    /// How far the frontier has come.
+    /// The probe behind all stages: it shows how far the frontier has come.
     probe: ProbeHandle<Epoch>,
     /// The epoch that runs, or ran last.
     epoch: Epoch,
@@ -89,20 +89,20 @@ impl<C: Code> Dataflow<C> {
         Dataflow { readers, staged, hand_over, timely, probe, epoch: 0 }
     }
 
-    /// Opens the next epoch: what was given belongs to the one before.
+    /// Opens the next epoch: events given until now belong to the one before.
     pub fn next_epoch(&mut self) -> Epoch {
         self.epoch += 1;
         self.epoch
     }
 
-    /// How many readers have something to run. What was given is counted once.
+    /// Counts the readers that have something to run. Events given are counted once.
     pub fn count_busy(&mut self) -> u32 {
         let has_work =
             |reader: &mut ReaderRun<C>| std::mem::take(&mut reader.was_given) || reader.stage.borrow().is_busy();
         self.readers.iter_mut().map(|reader| u32::from(has_work(reader))).sum()
     }
 
-    /// Steps until the frontier has passed all before the epoch: what was handed over has run.
+    /// Steps until the frontier has passed all epochs before this one: everything handed over has run.
     pub fn run(&mut self) {
         for reader in &mut self.readers {
             reader.input.advance_to(self.epoch);
@@ -112,7 +112,7 @@ impl<C: Code> Dataflow<C> {
         }
     }
 
-    /// The failure before which a reader has halted.
+    /// The failure for which a reader has halted.
     pub fn halted(&self) -> Option<FailureRecord> {
         self.readers.iter().find_map(|reader| reader.stage.borrow().halted().cloned())
     }
@@ -146,7 +146,8 @@ fn reader<'scope, C: Code>(
     (ReaderRun { id, name, input, was_given: false, window, stage }, effects)
 }
 
-/// What the plan leaves to the app's settings: with `retry`, batches are per partition.
+/// Decides the batch scope that the plan leaves to the app's settings: with `retry`, batches are per
+/// partition.
 fn batch_scope(scope: BatchScope, program: &Program, policies: &Policies) -> BatchScope {
     let retries = |policy: &OnError| matches!(policy, OnError::Retry { .. });
     match scope {
@@ -175,8 +176,8 @@ fn count<C: Code>(program: &Program, shared: &Shared<C>) {
     }));
 }
 
-/// An operator with one input, one output and a capability that follows its input frontier.
-/// `logic` takes the containers that came and gives what to send now.
+/// Makes an operator with one input, one output and a capability that follows its input frontier. `logic`
+/// takes the containers that came and returns what to send now.
 fn following_operator<'scope, I, O>(
     stream: StreamVec<'scope, Epoch, I>,
     name: String,
@@ -209,6 +210,7 @@ fn follow(own: &mut Option<Capability<Epoch>>, frontiers: &[MutableAntichain<Epo
     match frontiers[0].frontier().first() {
         Some(time) => {
             if let Some(own) = own {
+                // An older capability would keep the frontier from passing, and the worker from committing.
                 own.downgrade(time);
             }
         }
@@ -227,7 +229,7 @@ fn window_operator<'scope, C: Code>(
         let mut batches = Vec::new();
         for unit in came.drain(..) {
             for event in unit.events() {
-                // What was due before this event came is handed over without it.
+                // A batch that was due before this event came is handed over without it.
                 batches.extend(window.accept(event.clone()));
             }
         }

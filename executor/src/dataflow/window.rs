@@ -1,7 +1,7 @@
-//! The batch window of a reader (`take`): events that wait for company.
+//! The batch window of a reader (`take`): it collects events until there are enough or the time is over.
 //!
-//! An open window holds its events' position and never a capability of the dataflow, so that
-//! nothing else waits for it. `within` counts from a window's first event (semantics, section 5).
+//! An open window holds its events' position and never a capability of the dataflow, so that nothing else
+//! waits for it. `within` counts from a window's first event (semantics, section 5).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,10 +16,10 @@ use crate::event::message::Event;
 use crate::stage::shared::Shared;
 use crate::status::stall::Cause;
 
-/// Events of one batch to be.
+/// The events of a batch that is not handed over yet.
 #[derive(Debug)]
 struct Open {
-    /// In arrival order, and whether each decodes: only those that do count towards `max`.
+    /// Events in arrival order, and whether each decodes: only those that do count towards `max`.
     events: Vec<(Rc<Event>, bool)>,
     count: u32,
     bytes: usize,
@@ -39,8 +39,8 @@ pub struct Window<C: Code> {
 }
 
 impl<C: Code> Window<C> {
-    /// Closed windows. `scope` is decided by the plan and the app's settings; `bytes_max` bounds
-    /// what one window holds.
+    /// Makes a reader's windows, all closed. `scope` is decided by the plan and the app's settings;
+    /// `bytes_max` bounds what one window holds.
     pub fn new(
         plan: &BatchWindow,
         scope: BatchScope,
@@ -52,7 +52,7 @@ impl<C: Code> Window<C> {
         Window { max: plan.max, within, scope, codec, bytes_max, shared, open: BTreeMap::new(), told_early: false }
     }
 
-    /// Takes an event; gives a batch when that fills one.
+    /// Takes an event. Returns the batch if the event fills it.
     pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
         let key = match self.scope {
             BatchScope::Mixed => 0,
@@ -60,7 +60,7 @@ impl<C: Code> Window<C> {
         };
         let decodes = self.shared.code.borrow_mut().validate(&self.codec, event.value.as_deref()).is_ok();
         if !decodes && !self.open.contains_key(&key) {
-            // It fails at once, alone: there is no batch before it.
+            // It fails at once, alone: no open batch comes before it.
             return Some(Unit::Batch(Rc::new([event])));
         }
         let due = self.shared.clock.now() + self.within;
@@ -76,14 +76,14 @@ impl<C: Code> Window<C> {
         if open.count >= self.max || early { self.close(key) } else { None }
     }
 
-    /// Batches whose time is over.
+    /// Takes the batches whose time is over.
     pub fn take_due(&mut self) -> Vec<Unit> {
         let now = self.shared.clock.now();
         let due: Vec<_> = self.open.iter().filter(|(_, open)| open.due <= now).map(|(key, _)| *key).collect();
         due.into_iter().filter_map(|key| self.close(key)).collect()
     }
 
-    /// All batches: the input has ended.
+    /// Takes all batches, because the input has ended.
     pub fn take_all(&mut self) -> Vec<Unit> {
         let keys: Vec<_> = self.open.keys().copied().collect();
         keys.into_iter().filter_map(|key| self.close(key)).collect()
@@ -94,7 +94,7 @@ impl<C: Code> Window<C> {
         Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
     }
 
-    /// What holds a partition here: the window that has an event of it.
+    /// The cause that holds a partition here: the window with an event of it.
     pub fn holds(&self, partition: usize) -> Option<Cause> {
         let is_of = |event: &Rc<Event>| self.shared.slots.borrow_mut().of(event) == partition;
         let open = self.open.values().find(|open| open.events.iter().any(|(event, _)| is_of(event)))?;
@@ -102,22 +102,22 @@ impl<C: Code> Window<C> {
         Some(Cause::Window { events: open.events.len(), due_in })
     }
 
-    /// When the next window is due.
+    /// The earliest time at which a window is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.open.values().map(|open| open.due).min()
     }
 
-    /// Every event that waits here.
+    /// All events that wait here.
     pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
         self.open.values().flat_map(|open| &open.events).map(|(event, _)| event)
     }
 
-    /// Forgets what it holds: it comes again.
+    /// Forgets all events: the consumer reads them again.
     pub fn clear(&mut self) {
         self.open.clear();
     }
 
-    /// No window is open.
+    /// True if no window is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }

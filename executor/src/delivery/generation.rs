@@ -1,4 +1,4 @@
-//! A generation: what one commit takes, and how far it has got on its way to the broker.
+//! A generation: the content of one commit, and how far it has got on its way to the broker.
 
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
@@ -8,28 +8,28 @@ use crate::event::effects::{Effects, TableWrite};
 use crate::event::message::TopicName;
 use crate::tables::store::ChangelogPosition;
 
-/// What a commit takes: whole epochs, oldest first.
+/// The content of a commit: whole epochs, oldest first.
 #[derive(Debug, Default)]
 pub struct Generation {
-    /// Counts the commits of a worker.
+    /// The number of the commit, counted per worker.
     pub number: u64,
     /// Effects of the epochs.
     pub effects: Vec<Effects>,
     /// The last write of each key, to be sent to the changelogs: gathered when the commit begins.
     changes: Vec<TableWrite>,
-    /// Fixed when the commit begins.
+    /// Offsets to commit, fixed when the commit begins.
     pub offsets: Vec<OffsetCommit>,
     /// Bytes that the effects hold.
     pub bytes: usize,
     /// Records among the effects.
     pub records: usize,
-    /// Effects, and records of the next of them, that the producer has taken.
+    /// The number of effects that the producer has taken whole, and of records of the next one.
     sent: (usize, usize),
-    /// Changes that the producer has taken.
+    /// The number of changes that the producer has taken.
     changes_sent: usize,
-    /// How far the changelogs are with it.
+    /// The positions of the changelogs once it is committed.
     pub positions: Vec<ChangelogPosition>,
-    /// The producer has all of it.
+    /// True if the producer has taken all of it.
     pub is_sent: bool,
 }
 
@@ -46,7 +46,7 @@ impl Generation {
         self.effects.push(effects);
     }
 
-    /// Gathers what the changelogs must hear: of a key that was written often only the last write.
+    /// Gathers the changes for the changelogs: of a key that was written several times, only the last write.
     pub fn gather_changes(&mut self) {
         let mut places: FxHashMap<(TableId, i32, &[u8]), usize> = FxHashMap::default();
         let mut changes: Vec<&TableWrite> = Vec::new();
@@ -62,8 +62,8 @@ impl Generation {
         self.changes = changes.into_iter().cloned().collect();
     }
 
-    /// Hands records to the producer while it takes them, then the changes to the topics of
-    /// `changelogs`. True: it has all.
+    /// Hands records to the producer while it takes them, then the changes to the topics of `changelogs`.
+    /// Returns true once the producer has taken all.
     pub fn send(
         &mut self,
         producer: &mut dyn Producer,

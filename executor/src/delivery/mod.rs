@@ -1,12 +1,12 @@
-//! From staged effects to the world: what was complete is committed, all of it or nothing.
+//! From staged effects to the broker: complete epochs are committed, all of their effects or none.
 //!
 //! A commit takes whole epochs, oldest first. Exactly-once: their records, changelogs, offsets and
 //! positions are one transaction. At-least-once: records leave as soon as their epoch is complete,
 //! and changelogs and offsets follow. The next epochs run while records are in flight.
 //!
-//! A transaction that cannot be committed is *undone*: whatever is staged goes with it, and the
-//! worker starts over from the committed positions. One whose outcome nobody knows is in *doubt*:
-//! a new producer fences the old one's late requests, then the stable committed offsets tell.
+//! A transaction that cannot be committed is *aborted*: everything staged goes with it, and the worker starts
+//! over from the committed positions. If the outcome of a commit is *unknown*, a new producer first fences
+//! the old one's late requests; then the stable committed offsets show whether it took place.
 
 mod generation;
 mod room;
@@ -31,37 +31,37 @@ use crate::tables::{Tables, changelog};
 use generation::Generation;
 use room::Room;
 
-/// Producers with our `transactional.id` that may take over in a row before a worker gives way.
+/// The most takeovers in a row by other producers with this worker's `transactional.id` before it gives way.
 const FENCED_MAX: u32 = 2;
 
-/// How often a start asks for its producer's coordinator, each time as long as the client waits.
+/// Tries of a start to reach its producer's coordinator, each as long as the client waits.
 const INIT_TRIES: u32 = 3;
 
-/// When a commit begins.
+/// The urgency of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// When it is due: an interval after the last, or as soon as enough is staged.
+    /// It begins when it is due: an interval after the last, or as soon as enough is staged.
     WhenDue,
-    /// Now, if no other is under way: what is complete must not wait.
+    /// It begins now, if no other is under way: what is complete must not wait.
     Now,
 }
 
-/// What a turn of the delivery came to.
+/// The outcome of a turn of the delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// Nothing that the worker must know of.
+    /// Nothing that the worker must act on.
     Nothing,
     /// A commit is done.
     Committed,
-    /// Nothing that was staged is committed, and nothing of it is left: the worker starts over from
-    /// the committed positions.
+    /// The transaction was aborted and everything staged is dropped: the worker starts over from the
+    /// committed positions.
     Undone {
-        /// Why.
+        /// The reason.
         why: String,
-        /// What the transaction would have completed; nothing where the next try is another one, by a
-        /// producer that makes smaller batches.
+        /// The progress that the transaction would have committed. Empty if the next try differs anyway,
+        /// because a producer takes over that makes smaller batches.
         progress: Vec<Progress>,
-        /// The broker refuses a record: one of the events that are undone must fail.
+        /// The record that the broker refuses: one of the aborted events must fail.
         refused: Option<Refused>,
     },
 }
@@ -71,17 +71,17 @@ pub enum Delivered {
 pub struct Refused {
     /// The kind of the failure.
     pub kind: &'static str,
-    /// What the broker says.
+    /// The broker's reason.
     pub why: String,
-    /// It will never be taken, however often it is sent.
+    /// True if the broker will never take it, however often it is sent.
     pub is_certain: bool,
 }
 
-/// The kind of failure of an event whose record the broker did not take again and again, for a reason
-/// that is not known to be about records.
+/// The kind of failure of an event whose record the broker rejected several times, for a reason that is not
+/// known to concern records.
 const REJECTED_KIND: &str = "Topic";
 
-/// How far the question is what became of a transaction.
+/// The next step to learn the outcome of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     /// A new producer must take over first.
@@ -96,34 +96,34 @@ pub struct Delivery {
     guarantee: Guarantee,
     interval: Duration,
     bounds: Bounds,
-    /// Topics of the tables' changelogs, by table; empty: none are kept.
+    /// Topics of the tables' changelogs, by table; empty if none are kept.
     changelogs: Vec<TopicName>,
     room: Room,
     last_commit: Duration,
-    /// At-least-once: what is being sent and has no offsets yet.
+    /// The next commit. At-least-once, its records are sent already, before its offsets are known.
     open: Generation,
-    /// The commit under way, and since when.
+    /// The commit under way, and the time at which it began.
     closing: Option<(Generation, Duration)>,
     doubt: Option<Doubt>,
-    /// Partitions were given up while a transaction was in doubt: what is staged behind it must go,
-    /// whatever became of it.
+    /// True if partitions were given up while an outcome was unknown: everything staged after that
+    /// transaction must go, whatever its outcome.
     abandoned: bool,
-    /// The producer may have requests under way that arrive late: a new one takes its place before
-    /// the next transaction.
+    /// True if requests of the producer may still arrive late: a new producer takes its place before the next
+    /// transaction.
     stale: bool,
-    /// Other producers that took over since the last commit.
+    /// The number of times that another producer took over since the last commit.
     fenced: u32,
     failpoint: Failpoint,
     failures: Vec<FailureRecord>,
 }
 
-/// What a delivery works with at a turn.
+/// The parts of a worker that a delivery needs at a turn.
 pub struct Around<'a> {
     /// Effects of complete epochs.
     pub staged: &'a StagedEpochs,
     /// Positions.
     pub assignment: &'a mut Assignment,
-    /// Whose offsets are committed.
+    /// The consumer, for the member whose offsets are committed.
     pub consumer: &'a mut dyn Consumer,
     /// Tables that take the writes of a commit.
     pub tables: &'a RefCell<Tables>,
@@ -134,7 +134,7 @@ pub struct Around<'a> {
 }
 
 impl Delivery {
-    /// A delivery with nothing on its way.
+    /// Starts a delivery with nothing on its way.
     pub fn start(mut producer: Box<dyn Producer>, plan: &Plan, config: &Config) -> Result<Delivery, BrokerError> {
         if config.guarantee == Guarantee::ExactlyOnce {
             init(producer.as_mut())?;
@@ -159,7 +159,7 @@ impl Delivery {
         })
     }
 
-    /// Moves what is on its way; begins a commit when it is time.
+    /// Moves what is on its way; begins a commit when it is due.
     pub fn turn(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
         let turned = match self.doubt {
             Some(doubt) => self.settle(doubt, around),
@@ -182,7 +182,7 @@ impl Delivery {
         self.finish(around)
     }
 
-    /// At-least-once: records leave in order, those of the commit under way first.
+    /// Sends records in order, those of the commit under way first (at-least-once).
     fn send_at_once(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
         self.take_epochs(around);
         let now_ms = around.clock.wall_ms();
@@ -205,7 +205,7 @@ impl Delivery {
             || self.open.records + records >= self.bounds.staged_records_max
     }
 
-    /// Takes complete epochs, oldest first; into a transaction no more than it has room for.
+    /// Takes complete epochs, oldest first; for a transaction no more than it has room for.
     fn take_epochs(&mut self, around: &mut Around<'_>) {
         let mut staged = around.staged.borrow_mut();
         while let Some(epoch) = staged.first_entry() {
@@ -238,7 +238,8 @@ impl Delivery {
         }
         let offsets = around.assignment.offsets()?;
         if self.open.effects.is_empty() && offsets.is_empty() {
-            // The first event after a quiet time does not wait for an interval.
+            // `last_commit` stays as it is, so the first event after a quiet time does not wait for an
+            // interval.
             return Ok(());
         }
         let next = Generation::new(self.open.number + 1);
@@ -253,7 +254,7 @@ impl Delivery {
         if is_exact { self.producer.begin() } else { Ok(()) }
     }
 
-    /// Commits when everything of the commit under way is acknowledged.
+    /// Commits once everything of the commit under way is acknowledged.
     fn finish(&mut self, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
         let Some((closing, began)) = &mut self.closing else {
             return Ok(Delivered::Nothing);
@@ -268,7 +269,7 @@ impl Delivery {
             return Ok(Delivered::Nothing);
         }
         self.failpoint.pass("delivered");
-        // Now: where the outcome is in doubt another producer comes, which does not know.
+        // Asked now: if the outcome is unknown, another producer takes over, and it knows no positions.
         closing.positions.append(&mut changelog_positions(self.producer.as_mut(), &self.changelogs));
         if closing.records > 0 && self.guarantee == Guarantee::ExactlyOnce {
             self.room.delivered(closing.bytes, around.clock.now() - *began);
@@ -284,13 +285,14 @@ impl Delivery {
         let (closing, _) = self.closing.as_ref().expect("a commit is under way");
         let group = around.consumer.group();
         if !closing.offsets.is_empty() && !group.is_member() {
-            // The broker would take the offsets of a nameless client without looking.
+            // Without a member id, the broker would take the offsets unchecked, even if another member now
+            // owns the partitions.
             return Ok(false);
         }
         let before = around.clock.now();
         let committed = self.end_transaction(&group);
-        // A call that was slow was perhaps repeated inside the client, whatever came of it, and its
-        // first copy may arrive when the next transaction is open.
+        // The client may have repeated a slow call, whatever came of it, and the first copy may arrive when
+        // the next transaction is open. A new producer fences that copy.
         self.stale |= around.clock.now() - before >= self.bounds.slow_call;
         committed.map(|()| true)
     }
@@ -300,6 +302,7 @@ impl Delivery {
         self.producer.send_offsets(&closing.offsets, group)?;
         self.failpoint.pass("offsets");
         self.producer.commit()?;
+        // Durable from here: records, positions, and table writes as records of their changelogs.
         self.failpoint.pass("committed");
         Ok(())
     }
@@ -323,7 +326,7 @@ impl Delivery {
         }
     }
 
-    /// What was committed is true from here on: for positions, tables, counters and failure records.
+    /// Applies a commit that has taken place to positions, tables, counters and failure records.
     fn apply(&mut self, around: &mut Around<'_>) -> Delivered {
         let (closing, _) = self.closing.take().expect("a commit was under way");
         self.fenced = 0;
@@ -340,7 +343,7 @@ impl Delivery {
         Delivered::Committed
     }
 
-    /// What an error means for a transaction.
+    /// Decides what an error means for the transaction.
     fn recover(&mut self, error: BrokerError, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
         match error {
             BrokerError::Abort(why) => {
@@ -376,7 +379,7 @@ impl Delivery {
         }
     }
 
-    /// Learns what became of a transaction whose outcome nobody knows.
+    /// Learns the outcome of a transaction for which it is unknown.
     fn settle(&mut self, doubt: Doubt, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
         if doubt == Doubt::Replace {
             self.producer.init_transactions()?;
@@ -392,7 +395,7 @@ impl Delivery {
         };
         let found = around.consumer.committed(std::slice::from_ref(&sent.partition))?;
         self.doubt = None;
-        // A window may hold the offset still while the metadata moves: both are compared.
+        // A window may keep the offset where it is while the metadata changes: so both are compared.
         if found.first().and_then(Option::as_ref) == Some(&sent.committed) {
             info!("the transaction was committed");
             let abandoned = std::mem::take(&mut self.abandoned);
@@ -402,7 +405,7 @@ impl Delivery {
         Ok(self.forget("it was not committed".to_owned(), None))
     }
 
-    /// Aborts the transaction under way and forgets everything that is staged in it or behind it.
+    /// Aborts the transaction under way and forgets everything staged in it or after it.
     fn undo(&mut self, why: String, refused: Option<Refused>, clock: &dyn Clock) -> Delivered {
         if self.closing.is_some() {
             let before = clock.now();
@@ -421,14 +424,14 @@ impl Delivery {
         let progress = progress.filter(|_| !self.producer.is_outdated()).collect();
         self.abandoned = false;
         self.open = Generation::new(self.open.number + 1);
-        // What was written belongs to nothing.
+        // Changelog positions of aborted records belong to no commit.
         drop(self.producer.written());
         Delivered::Undone { why, progress, refused }
     }
 
-    /// Exactly-once: what is not committed will not be, for the partitions change hands. A transaction
-    /// that is in doubt stays so: then false, and the worker hears that all is undone when it is known
-    /// from where to start over.
+    /// Gives up everything not committed, because partitions change hands (exactly-once). If the outcome of a
+    /// transaction is unknown, returns false: the worker starts over later, when the outcome shows from
+    /// where.
     pub fn abandon(&mut self, clock: &dyn Clock) -> bool {
         if self.guarantee == Guarantee::AtLeastOnce {
             return true;
@@ -441,24 +444,24 @@ impl Delivery {
         true
     }
 
-    /// What became of the last transaction is not known.
+    /// True if the outcome of the last transaction is unknown.
     pub fn is_in_doubt(&self) -> bool {
         self.doubt.is_some()
     }
 
-    /// Waits a moment for acknowledgements.
+    /// Waits a millisecond for acknowledgements.
     pub fn wait(&mut self) {
         self.producer.wait(Duration::from_millis(1));
     }
 
-    /// Offsets of these partitions are not ours to commit any more.
+    /// Gives up the offsets of partitions that this worker no longer owns.
     pub fn give_up(&mut self, names: &[TopicPartition]) {
         if let Some((closing, _)) = &mut self.closing {
             closing.offsets.retain(|offset| !names.contains(&offset.partition));
         }
     }
 
-    /// What waits to be acknowledged is as much as may wait: nothing new should come.
+    /// True if as much as may wait for acknowledgement waits already: no more events should come.
     pub fn is_full(&self, staged_epochs: &StagedEpochs) -> bool {
         let closing = self.closing.as_ref().map_or((0, 0), |(closing, _)| (closing.bytes, closing.records));
         let (bytes, records) = staged(staged_epochs);
@@ -466,7 +469,7 @@ impl Delivery {
             || self.open.records + closing.1 + records >= 2 * self.bounds.staged_records_max
     }
 
-    /// Bytes of effects that one epoch may bring, so that it fits into a transaction.
+    /// Bytes of effects that one epoch may add, so that it fits into a transaction.
     pub fn epoch_bytes_max(&self) -> usize {
         match self.guarantee {
             Guarantee::ExactlyOnce => self.room.bytes(),
@@ -474,28 +477,28 @@ impl Delivery {
         }
     }
 
-    /// Nothing is on its way.
+    /// True if nothing is on its way.
     pub fn is_idle(&self) -> bool {
         self.closing.is_none() && self.open.effects.is_empty() && self.doubt.is_none()
     }
 
-    /// When the next commit is due.
+    /// The time at which the next commit is due.
     pub fn next_commit(&self) -> Duration {
         self.last_commit + self.interval
     }
 
-    /// A commit waits for acknowledgements.
+    /// True while a commit is under way.
     pub fn is_sending(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// Failures whose records are committed since the last call.
+    /// Takes the failures whose records were committed since the last call.
     pub fn take_failures(&mut self) -> Vec<FailureRecord> {
         std::mem::take(&mut self.failures)
     }
 }
 
-/// How far changelogs are, where they have taken records since the last call.
+/// Takes the positions of the changelogs that have taken records since the last call.
 fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) -> Vec<ChangelogPosition> {
     let position = |(at, offset): (TopicPartition, i64)| {
         let table = changelogs.iter().position(|topic| *topic == at.topic)?;
@@ -505,7 +508,8 @@ fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) ->
     producer.written().into_iter().filter_map(position).collect()
 }
 
-/// The first takeover may have to wait for the end of another one.
+/// Makes the producer ready for transactions. The coordinator may first have to end the transaction of an
+/// earlier producer.
 fn init(producer: &mut dyn Producer) -> Result<(), BrokerError> {
     for _ in 1..INIT_TRIES {
         match producer.init_transactions() {

@@ -1,13 +1,13 @@
-//! How much one transaction may hold: no more than the broker lately took in half the time that a
-//! transaction may last, or a slow broker would mean to abort and begin again for ever.
+//! The bound on a transaction: no more bytes than the broker lately took in half the time that a transaction
+//! may last. Otherwise a slow broker would make the worker abort and begin again for ever.
 
 use std::time::Duration;
 
-/// The least room, in bytes: below it an event alone may need more.
+/// The least room, in bytes: below it, a single event may need more.
 const ROOM_MIN: usize = 16 << 10;
-/// Where it begins: a broker that nobody knows yet may be slow.
+/// The first room: a broker that is not known yet may be slow.
 const ROOM_FIRST: usize = 256 << 10;
-/// How much it may grow from one transaction to the next.
+/// The factor by which it may grow from one transaction to the next.
 const GROWTH: usize = 2;
 
 /// The bound on the bytes of a transaction.
@@ -20,7 +20,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// A room that grows to `max` bytes where transactions are delivered in half of `timeout`.
+    /// Makes a room that grows to `max` bytes if transactions are delivered in half of `timeout`.
     pub fn new(max: usize, timeout: Duration) -> Room {
         Room { bytes: ROOM_FIRST.min(max), max, within: timeout / 2 }
     }
@@ -30,17 +30,17 @@ impl Room {
         self.bytes
     }
 
-    /// A transaction of so many bytes was delivered in this time.
+    /// Notes that a transaction of so many bytes was delivered in this time.
     pub fn delivered(&mut self, bytes: usize, took: Duration) {
         let took = took.max(Duration::from_millis(1));
         let rate = bytes as f64 / took.as_secs_f64();
         let takes = (rate * self.within.as_secs_f64()) as usize;
-        // One that was small tells little of how much the broker could have taken.
+        // A small transaction shows little of how much the broker could have taken.
         let grown = if bytes * GROWTH >= self.bytes || takes < self.bytes { takes } else { self.bytes };
         self.bytes = grown.min(self.bytes.saturating_mul(GROWTH)).clamp(ROOM_MIN.min(self.max), self.max);
     }
 
-    /// A transaction was not delivered in time.
+    /// Notes that a transaction was not delivered in time.
     pub fn timed_out(&mut self) {
         self.bytes = (self.bytes / 2).max(ROOM_MIN.min(self.max));
     }

@@ -1,8 +1,8 @@
-//! Events that must not run (again), and why: they fail at their turn, without any of their code
-//! being called.
+//! Events that must not run (again), and the reason: they fail at their turn, without any of their code being
+//! called.
 //!
-//! It is filled by whoever learns from outside the stage that an event cannot succeed: the crash
-//! guard, of events that ended the process; delivery, of events whose records are refused.
+//! Two parts learn from outside the stage that an event cannot succeed: the crash guard, of poison events;
+//! delivery, of events whose records a broker refuses.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::assignment::slots::Slots;
 use crate::code::Fault;
 use crate::event::frame::Unit;
 
-/// Why an event fails, and where.
+/// The reason for which an event fails, and the place whose policy applies.
 #[derive(Clone, Debug)]
 pub struct Sentence {
-    /// Why.
+    /// The reason.
     pub fault: Fault,
-    /// Agent and operation whose policy applies, as failure records name them. `None`, or one that
-    /// the reader does not have: where events are decoded, under the first agent's policy.
+    /// Agent and operation whose policy applies, as failure records name them. `None`, or one that the reader
+    /// does not have: decoding, under the first agent's policy.
     pub site: Option<(String, String)>,
 }
 
@@ -29,18 +29,18 @@ pub struct Condemned {
 }
 
 impl Condemned {
-    /// Nothing is: what almost every worker sees at almost every event.
+    /// True if it holds no event, as for almost every worker: so the usual event costs no look-up.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// The event fails when it comes, without further tries. A batch that holds it fails as one unit.
+    /// Lets the event fail when it comes, without further tries. A batch that holds it fails as one unit.
     pub fn condemn(&mut self, reader: ReaderId, partition: usize, offset: i64, sentence: Sentence) {
         self.events.insert((reader, partition, offset), sentence);
     }
 
-    /// A broker refuses what the event sends: it fails, and where even its dead letter was refused, it is
-    /// recorded only.
+    /// Notes that a broker refuses a record of the event: it fails. If even its dead letter is refused, the
+    /// failure is only recorded.
     pub fn refuse(&mut self, reader: ReaderId, partition: usize, offset: i64, fault: Fault) {
         let key = (reader, partition, offset);
         match self.events.get_mut(&key) {
@@ -49,12 +49,12 @@ impl Condemned {
         }
     }
 
-    /// Why a unit must not run.
+    /// The reason for which a unit must not run, if there is one.
     pub fn sentence(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> Option<&Sentence> {
         unit.events().iter().find_map(|event| self.events.get(&(reader, slots.of(event), event.offset)))
     }
 
-    /// Forgets what lies before an offset: its failures are committed.
+    /// Forgets events before an offset: their failures are committed.
     pub fn passed(&mut self, reader: ReaderId, partition: usize, offset: i64) {
         self.events.retain(|&(of, at, event), _| (of, at) != (reader, partition) || event >= offset);
     }

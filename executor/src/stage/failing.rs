@@ -1,7 +1,7 @@
-//! What happens to a unit that fails: the policy of the place where it failed.
+//! Policies applied: what happens to a unit that fails, by the policy of the place where it failed.
 //!
-//! Every failed event leaves exactly one trace: a failure record, and where the policy says so a
-//! dead letter. Or it waits and runs again; or the worker stops before it.
+//! Every failed event leaves exactly one trace: a failure record, and a dead letter if the policy says so. Or
+//! it waits and runs again; or the worker stops before it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,16 +25,16 @@ use crate::stage::program::{Site, SiteId};
 const LETTER_MESSAGE_MAX: usize = 1024;
 /// Longest `kaspr.dlq.traceback`, in bytes.
 const LETTER_TRACEBACK_MAX: usize = 8 * 1024;
-/// How long an event waits for the outside world before it runs again.
+/// The wait of an event before it runs again, if the outside world is the cause.
 const PASSING_WAIT: Duration = Duration::from_secs(1);
 
-/// A unit that failed: where, and why.
+/// A unit that failed, with the place and the reason.
 pub(super) struct Failing<'a> {
-    /// All of it: with a batch, its events fail together.
+    /// The whole unit: the events of a batch fail together.
     pub unit: Unit,
     /// Events of it that do not decode: failures of their own, whatever becomes of the others.
     pub undecodable: &'a [(Rc<Event>, Fault)],
-    /// The place whose policy counts.
+    /// The place whose policy applies.
     pub site: SiteId,
     /// The reason.
     pub fault: Fault,
@@ -47,12 +47,12 @@ impl Failing<'_> {
     }
 }
 
-/// What becomes of a unit that failed:
+/// The way of a unit that failed:
 ///
-/// 1. [`Stage::fail`]: what the outside world is to blame for waits, and no policy is asked. A policy that has
-///    tries left lets the unit wait ([`Stage::retry`]).
+/// 1. [`Stage::fail`]: if the outside world is to blame, the unit waits and no policy is asked. If the policy
+///    has tries left, it waits for the next one ([`Stage::retry`]).
 /// 2. [`Stage::fail_at_last`]: no further try helps. The worker halts before the unit ([`Stage::halt`]), or
-///    goes on without it ([`Stage::give_up`]): each of its events leaves a record, and a dead letter where the
+///    goes on without it ([`Stage::give_up`]): each of its events leaves a record, and a dead letter if the
 ///    policy says so.
 impl<C: Code> Stage<C> {
     /// Applies the policy of the site to a unit that failed there.
@@ -70,7 +70,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Lets the unit wait at the front of its lane, and counts the try.
+    /// Puts the unit back to the front of its lane until its back-off ends, and counts the try.
     fn retry(&mut self, id: LaneId, failing: Failing<'_>, backoff: &Backoff) {
         let Failing { unit, site, fault, .. } = failing;
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
@@ -82,8 +82,8 @@ impl<C: Code> Stage<C> {
         self.log(events, site, &fault, format!("failed, tried again in {} ms", wait.as_millis()));
     }
 
-    /// As [`Stage::fail`], where no further try can help. The unit waits, and nothing of it is recorded, while
-    /// nobody can say whether a dead letter of it can be written.
+    /// As [`Stage::fail`], when no further try can help. While it is not known whether a dead letter can be
+    /// written, the unit waits and nothing of it is recorded.
     pub(super) fn fail_at_last(&mut self, id: LaneId, failing: Failing<'_>) {
         let waits = self.letter_waits(failing.site, &failing.fault).or_else(|| self.letters_wait(failing.undecodable));
         if let Some(why) = waits {
@@ -96,15 +96,15 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Stops before the unit: it stays at the front of its lane, and the worker ends when all before it is
-    /// committed.
+    /// Stops before the unit: it stays at the front of its lane, and the worker ends once everything before
+    /// it is committed.
     fn halt(&mut self, id: LaneId, failing: Failing<'_>) {
         self.halted = Some(self.record(failing.first(), failing.site, &failing.fault));
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(failing.unit);
     }
 
-    /// Goes on without the unit: here its events are dropped.
+    /// Goes on without the unit: its events are dropped here.
     fn give_up(&mut self, id: LaneId, failing: &Failing<'_>) {
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         for event in failing.unit.events() {
@@ -126,7 +126,7 @@ impl<C: Code> Stage<C> {
         refused.iter().find_map(|(_, fault)| self.letter_waits(self.program.decoding, fault))
     }
 
-    /// The reason for which a dead letter must wait: the broker does not say what its topic is like.
+    /// The reason for which a dead letter must wait: no broker answers what its topic is like.
     fn letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
         let OnError::DeadLetter { topic: Some(topic) } = self.site(site).on_error.last_resort() else { return None };
         if fault.without_letter {
@@ -174,6 +174,7 @@ impl<C: Code> Stage<C> {
         let mut headers = event.headers.clone();
         headers.extend(self.letter_headers(event, site, fault, tries));
         let letter = self.stage_letter(&topic, event, headers.clone()).or_else(|_| {
+            // The traceback may have made the record too large for its topic.
             headers.retain(|(name, _)| name != "kaspr.dlq.traceback");
             self.stage_letter(&topic, event, headers)
         });
@@ -190,7 +191,7 @@ impl<C: Code> Stage<C> {
         let (key, value) = (event.key.as_deref(), event.value.as_deref());
         let partition = self.shared.directory.place(topic, None, key)?;
         self.shared.directory.check_size(topic, key, value, &headers)?;
-        // It leaves though the effects of its event are dropped.
+        // A scratch of its own: the dead letter is sent although the effects of its event are dropped.
         let mut letter = Scratch::default();
         letter.send(topic, partition, self.shared.clock.wall_ms(), (key, value), headers);
         self.effects.keep(&mut letter);
@@ -251,7 +252,7 @@ fn place(site: &Site, fault: &Fault) -> String {
     fault.at.clone().unwrap_or_else(|| site.at.clone())
 }
 
-/// A traceback without the message at its end, which stands before it already and may be long.
+/// The traceback without the message at its end: the log has it already, and it may be long.
 fn without_message(mut trace: String, fault: &Fault) -> String {
     trace.truncate(trace.trim_end().len());
     if let Some(rest) = trace.strip_suffix(fault.message.trim_end()) {
@@ -260,8 +261,8 @@ fn without_message(mut trace: String, fault: &Fault) -> String {
     trace
 }
 
-/// The wait after a failed try. The jitter comes from the event's offset, so that a run can be
-/// repeated, and events that failed together do not come back together.
+/// The wait after a failed try. The jitter comes from the event's offset, so that a run can be repeated, and
+/// events that failed together do not come back together.
 fn wait(backoff: &Backoff, tries: u32, offset: i64) -> Duration {
     let grown = backoff.initial_ms as f64 * backoff.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX) - 1);
     let spread = (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 40) as f64 / f64::from(1 << 23);

@@ -13,9 +13,9 @@ use crate::event::frame::Unit;
 use crate::event::message::{Event, TopicName};
 use crate::event::shown::cut;
 
-/// After a failure was logged in full, those like it are counted for so long before a line tells of them.
+/// The time for which failures like one that was logged in full are only counted, before a line reports them.
 const EVERY: Duration = Duration::from_secs(10);
-/// Places and kinds that are told apart. Kinds are names that user code makes up.
+/// The most places and kinds that are counted apart: kinds are names that user code makes up.
 const PLACES_MAX: usize = 256;
 
 /// A failure, as the log names it.
@@ -31,9 +31,9 @@ pub struct Failed {
     pub at: String,
     /// The exception's text.
     pub message: String,
-    /// Where the failed events stand.
+    /// The offsets of the failed events.
     pub events: Span,
-    /// What becomes of them, in words.
+    /// The consequence for them, in words.
     pub verdict: String,
 }
 
@@ -43,7 +43,7 @@ pub struct Span {
     topic: TopicName,
     partition: i32,
     first: i64,
-    /// The last offset, where all from the first on belong to it.
+    /// The last offset, if every offset from the first on belongs to it.
     last: Option<i64>,
     count: usize,
 }
@@ -65,13 +65,13 @@ impl Span {
         Span { last, count, ..Span::of(first) }
     }
 
-    /// The number of events, where the offsets do not say it.
+    /// The number of events, if the offsets do not show it.
     fn events(&self) -> Option<usize> {
         (self.count > 1 && self.last.is_none()).then_some(self.count)
     }
 }
 
-/// What is told apart: the place in the code, and the kind.
+/// The key of a flow: agent, operation, kind and place in the spec.
 type Place = (String, String, String, String);
 
 /// Failures like one that was logged.
@@ -89,19 +89,19 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Logs a failure in full, or counts it. `traceback` is only asked for where it is logged.
+    /// Logs a failure in full, or counts it. `traceback` is only called if the failure is logged.
     pub fn log(&mut self, now: Duration, failed: Failed, traceback: impl FnOnce() -> Option<String>) {
         if let Some(first) = self.note(now, failed) {
             first.log(traceback());
         }
     }
 
-    /// The failure, where it is the first of its kind.
+    /// Returns the failure if it is the first of its kind, and counts it if not.
     fn note(&mut self, now: Duration, failed: Failed) -> Option<Failed> {
         self.tell(now);
         let mut place = (failed.agent.clone(), failed.operation.clone(), failed.kind.clone(), failed.at.clone());
         if self.flows.len() >= PLACES_MAX && !self.flows.contains_key(&place) {
-            // All further kinds of the operation are one.
+            // All further kinds of the operation share one flow.
             (place.2, place.3) = (String::new(), String::new());
         }
         match self.flows.get_mut(&place) {
@@ -117,8 +117,8 @@ impl Flood {
         }
     }
 
-    /// Writes the lines that are due. A place that has not failed for an interval is forgotten: its next failure
-    /// is told in full.
+    /// Writes the lines that are due. A place that has not failed for an interval is forgotten: its next
+    /// failure is logged in full.
     pub fn tell(&mut self, now: Duration) {
         self.flows.retain(|_, flow| {
             if now < flow.due {
@@ -131,20 +131,20 @@ impl Flood {
         });
     }
 
-    /// Writes what has been counted so far: the worker ends.
+    /// Writes what has been counted so far, because the worker ends.
     pub fn tell_all(&mut self) {
         self.flows.values().for_each(Flow::tell);
         self.flows.clear();
     }
 
-    /// When the next line is due.
+    /// The time at which the next line is due.
     pub fn due(&self) -> Option<Duration> {
         self.flows.values().filter(|flow| flow.count > 0).map(|flow| flow.due).min()
     }
 }
 
 impl Drop for Flood {
-    /// Whatever ends the worker, what was counted is told.
+    /// Writes what was counted, whatever ended the worker.
     fn drop(&mut self) {
         self.tell_all();
     }

@@ -1,4 +1,4 @@
-//! What holds a partition in a stage, for the stall report and the status.
+//! Causes that hold a partition in a stage, for the stall report and the status.
 
 use super::Stage;
 use super::lane::LaneId;
@@ -7,7 +7,8 @@ use crate::event::frame::Unit;
 use crate::status::stall::Cause;
 
 impl<C: Code> Stage<C> {
-    /// Why the partition's next event is not complete; `None`: nothing of it is here.
+    /// The cause for which the partition's next event is not complete. `None`: the stage holds none of its
+    /// events.
     pub fn holds(&self, partition: usize) -> Option<Cause> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;

@@ -1,4 +1,4 @@
-//! A lane: the units of one partition (or of all, where batches mix them), in order.
+//! A lane: the units of one partition (or of all, if batches mix partitions), in order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,11 +23,11 @@ pub struct Lane<V> {
     pub queue: VecDeque<Unit>,
     /// The unit whose await is pending.
     pub running: Option<(Ticket, Walk<V>)>,
-    /// When the pending await takes too long.
+    /// The time at which the pending await takes too long.
     pub await_ends: Option<Duration>,
     /// The track that the pending await occupies.
     pub track: Option<(u32, Option<i32>)>,
-    /// The first unit of the queue is in back-off until then.
+    /// The time until which the first unit of the queue is in back-off.
     pub held_until: Option<Duration>,
     /// Failed tries of the first unit.
     pub tries: u32,
@@ -40,12 +40,12 @@ impl<V> Default for Lane<V> {
 }
 
 impl<V> Lane<V> {
-    /// Nothing is in it.
+    /// True if the lane holds no unit.
     pub fn is_quiet(&self) -> bool {
         self.queue.is_empty() && self.running.is_none()
     }
 
-    /// Its first unit could run now.
+    /// True if its first unit could run now.
     pub fn is_ready(&self) -> bool {
         !self.queue.is_empty() && self.running.is_none() && self.held_until.is_none()
     }

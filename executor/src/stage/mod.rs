@@ -1,8 +1,8 @@
 //! A stage: all agents of a reader as one operator, one event at a time per track.
 //!
-//! Units (events or batches) queue in *lanes*, one per partition. What waits in a lane (queued, in
-//! back-off, in a pending await) holds its position and has no effects yet; so an epoch never
-//! stays open for it, and other lanes go on.
+//! Units (events or batches) queue in *lanes*, one per partition. A unit that waits in a lane (queued, in
+//! back-off, in a pending await) holds its position and has no effects yet; so no epoch stays open for it,
+//! and other lanes go on.
 
 pub mod condemned;
 mod failing;
@@ -38,14 +38,15 @@ pub struct Stage<C: Code> {
     reader: ReaderId,
     program: Rc<Program>,
     track: Track,
-    /// Batches of this reader mix partitions: they share one lane.
+    /// True if batches of this reader mix partitions: then they share one lane.
     mixed: bool,
     shared: Rc<Shared<C>>,
     lanes: BTreeMap<LaneId, Lane<C::Value>>,
     /// Lanes that have a unit to run now.
     ready: VecDeque<LaneId>,
     effects: Effects,
-    /// The epoch that it was last run in, when its time in it is over, and the bytes that it may bring.
+    /// The epoch in which the stage last ran, the time at which its turn in it ends, and the bytes of effects
+    /// that it may add.
     epoch: (Epoch, Duration, usize),
     spare: Option<Walk<C::Value>>,
     buffer: Vec<u8>,
@@ -54,8 +55,7 @@ pub struct Stage<C: Code> {
 }
 
 impl<C: Code> Stage<C> {
-    /// A stage with nothing in it. `scope` is the reader's batch scope, decided by the plan and the
-    /// app's settings.
+    /// Makes an empty stage. `scope` is the reader's batch scope, decided by the plan and the app's settings.
     pub fn new(
         plan: &Plan,
         reader: ReaderId,
@@ -90,8 +90,8 @@ impl<C: Code> Stage<C> {
         lane.queue.push_back(unit);
     }
 
-    /// Runs what may run until its time in the epoch is over. The effects of what completed can be
-    /// taken with [`Stage::take_effects`].
+    /// Runs what may run until its time in the epoch is over. [`Stage::take_effects`] then takes the effects
+    /// of the units that completed.
     pub fn run(&mut self) {
         let EpochOrder { epoch, time, bytes_max, begins, .. } = self.shared.order.get();
         if self.epoch.0 != epoch {
@@ -117,7 +117,8 @@ impl<C: Code> Stage<C> {
         self.ready.append(&mut blocked);
     }
 
-    /// Runs a lane's units until it is empty, waits or the epoch ends. False: it is still ready.
+    /// Runs a lane's units until it is empty, waits, or the epoch ends. Returns false if the lane is still
+    /// ready.
     fn run_lane(&mut self, id: LaneId) -> bool {
         loop {
             if self.track_is_busy(id) || self.shared.units_left() == 0 {
@@ -140,19 +141,19 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Time, room in the next transaction or units that may run are used up.
+    /// True if time, room in the next transaction, or units that may begin are used up.
     fn epoch_is_over(&self) -> bool {
         self.effects.held() >= self.epoch.2 || self.shared.units_left() == 0 || self.shared.clock.tick() >= self.epoch.1
     }
 
-    /// Says to whoever looks from outside, or comes after this process, what runs now.
+    /// Notes what runs now, for the threads that watch this one and for the next process.
     fn mark(&self, id: LaneId, unit: &Unit) {
         let events = unit.events();
         let partition = if id == LaneId::MIXED { self.shared.slots.borrow_mut().of(&events[0]) } else { id.0 };
         self.shared.watch.begin(self.reader, partition, events[0].offset, events.len());
     }
 
-    /// Where and why the unit fails without running, if it must not run.
+    /// The place and reason for which the unit fails without running, if it must not run.
     fn condemned(&self, unit: &Unit) -> Option<(SiteId, Fault)> {
         let condemned = self.shared.condemned.borrow();
         if condemned.is_empty() {
@@ -196,7 +197,7 @@ impl<C: Code> Stage<C> {
         self.settle(id, walk, outcome);
     }
 
-    /// The unit's frame and value; no value where nothing of a batch decodes.
+    /// Returns the unit's frame and value; no value if no event of a batch decodes.
     #[allow(clippy::type_complexity, reason = "the unit comes back when it fails")]
     fn decode(&mut self, unit: Unit) -> Result<(Rc<Frame>, Option<C::Value>), (Unit, Fault)> {
         match unit {
@@ -246,7 +247,7 @@ impl<C: Code> Stage<C> {
         Ok(code.none())
     }
 
-    /// A frame for a unit: that of the last one, unless somebody holds it still.
+    /// Makes a frame for a unit: reuses the last one unless something still refers to it.
     fn frame(&mut self, unit: Unit, refused: Option<Refused>) -> Rc<Frame> {
         let partition = match refused.as_ref().map_or(&unit, |refused| &refused.whole) {
             Unit::Event(event) => Some(event.partition),
@@ -275,7 +276,7 @@ impl<C: Code> Stage<C> {
         with(&mut machine)
     }
 
-    /// Takes up awaits that are finished.
+    /// Resumes walks whose awaits are finished, and fails those whose awaits take too long.
     fn finish_awaits(&mut self) {
         let waiting: Vec<_> =
             self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
@@ -311,7 +312,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// The event of a walk whose await takes too long fails where it waits.
+    /// The place and reason for which an event fails when its await takes too long.
     fn too_late(&self, walk: &Walk<C::Value>) -> (SiteId, Fault) {
         let site = walk.pending_site(&self.program).unwrap_or(self.program.decoding);
         (site, Fault::timeout(self.site(site).limit))
@@ -359,7 +360,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Holds a batch back, with all its effects, while the dead letters of those that do not decode must wait.
+    /// Holds a batch back, with all its effects, while dead letters of its undecodable events must wait.
     fn waits_for_letters(&mut self, id: LaneId, frame: &Frame) -> bool {
         let why = frame.refused.as_ref().and_then(|refused| self.letters_wait(&refused.events));
         let waits = why.is_some();
@@ -369,7 +370,7 @@ impl<C: Code> Stage<C> {
         waits
     }
 
-    /// A frame whose events succeeded is accounted for, those that do not decode as failures.
+    /// Accounts for a frame whose events succeeded; those that do not decode become failures.
     fn complete(&mut self, id: LaneId, frame: &Frame) {
         if let Some(refused) = &frame.refused {
             for (event, fault) in &refused.events {
@@ -379,7 +380,7 @@ impl<C: Code> Stage<C> {
         self.account(id, frame.whole());
     }
 
-    /// The unit is accounted for: its positions move on.
+    /// Accounts for a unit: its positions move on.
     fn account(&mut self, id: LaneId, unit: &Unit) {
         let mut queued = self.shared.queued.borrow_mut();
         let mut slots = self.shared.slots.borrow_mut();
@@ -424,7 +425,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// What completed since the last call.
+    /// Takes the effects of the units that completed since the last call.
     pub fn take_effects(&mut self) -> Effects {
         let next = self.effects.like();
         std::mem::replace(&mut self.effects, next)
@@ -435,8 +436,8 @@ impl<C: Code> Stage<C> {
         self.halted.as_ref()
     }
 
-    /// Something could run if the stage were given a turn now. Lanes whose track is busy with
-    /// another's await are counted too: they run when it ends.
+    /// True if the stage could use a turn now. Lanes whose track is busy with another's await count too: they
+    /// run when it ends.
     pub fn wants_turn(&self) -> bool {
         let now = self.shared.clock.now();
         !self.ready.is_empty()
@@ -446,28 +447,28 @@ impl<C: Code> Stage<C> {
                 .any(|lane| lane.running.is_some() || lane.held_until.is_some_and(|until| until <= now))
     }
 
-    /// Something could run at once, without time passing or an await ending.
+    /// True if a unit could run at once, without time passing or an await ending.
     pub fn is_busy(&self) -> bool {
         self.halted.is_none() && self.ready.iter().any(|id| !self.track_is_busy(*id))
     }
 
-    /// When the next back-off ends, or the next await takes too long.
+    /// The earliest time at which a back-off ends or an await takes too long.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.lanes.values().flat_map(|lane| [lane.held_until, lane.await_ends]).flatten().min()
     }
 
-    /// A call is not finished.
+    /// True if an await is pending.
     pub fn awaits(&self) -> bool {
         self.lanes.values().any(|lane| lane.running.is_some())
     }
 
-    /// Nothing waits in the stage.
+    /// True if no unit waits in the stage.
     pub fn is_empty(&self) -> bool {
         self.lanes.values().all(|lane| lane.queue.is_empty() && lane.running.is_none() && lane.held_until.is_none())
     }
 
-    /// Drops everything of the partitions for which `gone` holds, pending awaits included. Events
-    /// of other partitions in a mixed batch that ran go back to the front of the queue.
+    /// Drops everything of the partitions for which `gone` holds, pending awaits included. If a mixed batch
+    /// has a pending await, its events of other partitions go back to the front of the queue.
     pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
         let ids: Vec<_> = self.lanes.keys().copied().collect();
         for id in ids {
@@ -492,13 +493,13 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Forgets everything that waits: it comes again.
+    /// Forgets everything that waits: the consumer reads it again.
     pub fn clear(&mut self) {
         self.drop_partitions(&|_| true);
         self.halted = None;
     }
 
-    /// Gives up pending awaits: whatever they still return is dropped, and their units run again.
+    /// Gives up pending awaits: their results are dropped, and their units run again.
     pub fn cancel_awaits(&mut self) {
         let waiting: Vec<_> = self.lanes.iter().filter(|(_, lane)| lane.running.is_some()).map(|(id, _)| *id).collect();
         for id in waiting {
@@ -507,13 +508,13 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Whether an await is pending that holds an event of a partition for which `asked` holds.
+    /// True if a pending await holds an event for which `asked` holds.
     pub fn awaits_for(&self, asked: &dyn Fn(&Event) -> bool) -> bool {
         let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
         running.flat_map(|(_, walk)| walk.frame.whole().events()).any(|event| asked(event))
     }
 
-    /// Every event that waits here.
+    /// All events that wait here.
     pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
         let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
         let queued = self.lanes.values().flat_map(|lane| &lane.queue);
@@ -532,13 +533,13 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// The site's name for logs and failure records.
+    /// The site with this number.
     fn site(&self, site: SiteId) -> &crate::stage::program::Site {
         &self.program.sites[site.0]
     }
 }
 
-/// The unit without the events that are gone; `None` when none is left.
+/// The unit without the events that are gone; `None` if none is left.
 fn without(unit: Unit, gone: &mut dyn FnMut(&Event) -> bool) -> Option<Unit> {
     match unit {
         Unit::Event(event) => (!gone(&event)).then_some(Unit::Event(event)),

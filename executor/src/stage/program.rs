@@ -1,9 +1,9 @@
 //! A reader's plan as instructions: what a stage walks through for every value.
 //!
-//! Lowering is the first half of rendering. Each agent of the reader becomes a straight run of
-//! instructions: its pipeline, its topic outputs, its channels, its sinks. Whatever would be asked
-//! of every event (which policy, which function, where to go when a predicate says no) is decided
-//! here once, so that the walk only follows.
+//! Lowering is the first half of rendering. Each agent of the reader becomes a straight run of instructions:
+//! its pipeline, its topic outputs, its channels, its sinks. Every question that would be asked of each event
+//! (which policy, which function, where to go if a predicate says no) is answered here once, so that the walk
+//! only follows.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,18 +22,18 @@ pub type Address = usize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SiteId(pub usize);
 
-/// What is known of a site.
+/// The facts about a site.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The agent.
     pub agent: AgentId,
     /// Its name.
     pub agent_name: Rc<str>,
-    /// As failure records name it.
+    /// The operation's name, as failure records have it.
     pub operation: String,
     /// `file:line` in the spec.
     pub at: String,
-    /// What happens to an event that fails here.
+    /// The policy for an event that fails here.
     pub on_error: OnError,
     /// Its row in the table of counters.
     pub counter: usize,
@@ -41,26 +41,26 @@ pub struct Site {
     pub limit: Duration,
 }
 
-/// What to do with the result of a call.
+/// The use of a call's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It is the value from now on; a generator's values go on one by one.
+    /// The result replaces the value; a generator's values go on one by one.
     Replace,
-    /// Truth lets the value go on.
+    /// A truthy result lets the value go on.
     Keep,
-    /// A lie leads past the output.
+    /// A falsy result jumps to this address, past the output.
     Unless(Address),
-    /// It is the output's topic.
+    /// The result is the output's topic.
     Topic,
-    /// It is the output's key.
+    /// The result is the output's key.
     Key,
-    /// It is what the output sends.
+    /// The result is the value that the output sends.
     Value,
-    /// It is the output's partition.
+    /// The result is the output's partition.
     Partition,
-    /// It is the output's headers.
+    /// The result is the output's headers.
     Headers,
-    /// It is of no use.
+    /// The result is dropped.
     Discard,
 }
 
@@ -71,56 +71,55 @@ pub enum Instruction {
     Enter(SiteId),
     /// Calls a function of the user.
     Call {
-        /// Whose call it is.
+        /// The site of the call.
         site: SiteId,
-        /// The agent whose function it is.
+        /// The agent that the function belongs to.
         agent: AgentId,
         /// The function.
         function: FunctionId,
         /// Tables by keyword.
         tables: Rc<[TableParameter]>,
-        /// What to do with the result.
+        /// The use of the result.
         then: Then,
-        /// The function sees what the output sends instead of the value (a sink behind a
-        /// value selector).
+        /// The function gets the output's value instead of the walk's (a sink behind a value selector).
         of_draft: bool,
     },
     /// Encodes and stages the output that the calls before it have drafted.
     Send {
-        /// Whose output it is.
+        /// The site of the output.
         site: SiteId,
-        /// Where and how.
+        /// The topic and the codecs.
         target: Rc<Target>,
     },
-    /// The value is what `topicSend` with `ack` passes on: the metadata of the record just staged.
+    /// Replaces the value by the metadata of the record just staged: `topicSend` with `ack` passes that on.
     Metadata(SiteId),
-    /// The value is nothing from now on.
+    /// Replaces the value by nothing.
     Nothing,
-    /// Goes on elsewhere.
+    /// Goes on at another address.
     Jump(Address),
     /// Gives the value to every agent behind a channel before it goes on here.
     Fork {
-        /// Whose output it is.
+        /// The site of the output.
         site: SiteId,
-        /// Where those agents begin, in agent-name order.
+        /// The first instruction of each of those agents, in agent-name order.
         entries: Rc<[Address]>,
     },
-    /// What follows is done when all else of the event is encoded.
+    /// Puts off what follows until everything else of the event is encoded.
     Defer,
-    /// The value has arrived.
+    /// Ends the value's way.
     End,
 }
 
-/// Where an output sends to, and how.
+/// The destination of an output: topic and codecs.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// `None`: the name selector's result.
+    /// The topic; `None`: the name selector's result.
     pub topic: Option<TopicName>,
-    /// How keys are written.
+    /// The codec that writes keys.
     pub key_codec: Codec,
-    /// How values are written.
+    /// The codec that writes values.
     pub value_codec: Codec,
-    /// The event's own bytes leave.
+    /// True if the event's own bytes are sent, unchanged.
     pub forwards: bool,
 }
 
@@ -129,15 +128,15 @@ pub struct Target {
 pub struct Program {
     /// All agents' runs; the first agent's begins at 0.
     pub instructions: Vec<Instruction>,
-    /// Where failures and counters belong.
+    /// The places that failures and counters belong to.
     pub sites: Vec<Site>,
     /// The site of decoding, under the first agent's policy.
     pub decoding: SiteId,
-    /// Some instruction looks at the value: it must be decoded, not only validated.
+    /// True if some instruction looks at the value: then it must be decoded, not only validated.
     pub needs_value: bool,
-    /// How keys are read.
+    /// The codec that reads keys.
     pub key_codec: Codec,
-    /// How values are read.
+    /// The codec that reads values.
     pub value_codec: Codec,
 }
 
@@ -173,7 +172,7 @@ struct Lowering<'a> {
     policies: &'a Policies,
     first_counter: usize,
     program: Program,
-    /// Where each agent begins, and the channel that it reads.
+    /// The first instruction of each agent.
     entries: Vec<(AgentId, Address)>,
 }
 
@@ -207,8 +206,8 @@ impl Lowering<'_> {
         self.emit(Instruction::End);
     }
 
-    /// Predicate, selectors and the send, in the order of the semantics page, section 6. Gives the
-    /// call whose lie leads past the output.
+    /// Emits predicate, selectors and the send, in the order of the semantics page, section 6. Returns the
+    /// address of the predicate's call, which must still learn where the output ends.
     fn output(&mut self, site: SiteId, output: &TopicOutput) -> Option<Address> {
         let veto = self.predicate(site, output.predicate);
         if let TopicChoice::Selector(function) = output.topic {
@@ -273,7 +272,7 @@ impl Lowering<'_> {
                     self.call(site, function, &[], then);
                 }
             }
-            // The entries are known when all agents are lowered.
+            // A placeholder: the entries are known once all agents are lowered ([`Lowering::link_channels`]).
             let entries = Rc::new([output.channel.index()]);
             self.emit(Instruction::Fork { site, entries });
             self.land(veto);
@@ -311,7 +310,7 @@ impl Lowering<'_> {
         self.emit(Instruction::Call { site, agent, function, tables: tables.into(), then, of_draft });
     }
 
-    /// Lets a veto lead to the instruction that comes next.
+    /// Makes a falsy result of the predicate jump to the instruction that comes next.
     fn land(&mut self, veto: Option<Address>) {
         let here = self.here();
         if let Some(Instruction::Call { then, .. }) = veto.map(|at| &mut self.program.instructions[at]) {
@@ -332,7 +331,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// A site outside the steps: the agent's policy counts.
+    /// A site outside the steps: the agent's policy applies.
     fn site(&mut self, agent: AgentId, operation: String, place: Place) -> SiteId {
         self.site_with(agent, operation, place, self.policies.of_agent(agent))
     }

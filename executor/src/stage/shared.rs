@@ -1,4 +1,4 @@
-//! What all parts of one worker hold in common. A worker is one thread: sharing is `Rc`.
+//! State that all parts of one worker share. A worker is one thread, so sharing is `Rc`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,19 +23,21 @@ use crate::tables::Tables;
 /// where the plan says so.
 pub type BusyTracks = FxHashSet<(u32, Option<i32>)>;
 
-/// What a worker orders for an epoch: how much of what is there may run in it.
+/// The order of a worker for an epoch: how much of what waits may run in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EpochOrder {
     /// The epoch.
     pub epoch: Epoch,
-    /// How long each stage may run, from when its turn comes; what has not run by then is left to the next
-    /// epoch. Stages that have work share the epoch's time, so that a slow one takes none of the others'.
+    /// The time that each stage may run, from the start of its turn; what has not run by then is left to the
+    /// next epoch. Stages that have work share the epoch's time, so that a slow one takes none of the
+    /// others'.
     pub time: Duration,
     /// Bytes of effects after which a stage leaves what has not run to the next epoch.
     pub bytes_max: usize,
-    /// How many units may still begin, of all stages together.
+    /// The number of units that may still begin, over all stages.
     pub units: usize,
-    /// Calls may begin. Else pending awaits may end, and that is all: partitions change hands.
+    /// True if calls may begin. If not, pending awaits may still end, and that is all: partitions change
+    /// hands.
     pub begins: bool,
 }
 
@@ -43,7 +45,7 @@ pub struct EpochOrder {
 pub struct Shared<C: Code> {
     /// The user's code.
     pub code: Rc<RefCell<C>>,
-    /// Topics that are written.
+    /// Output topics.
     pub directory: Directory,
     /// The table of counters.
     pub counters: SharedCounters,
@@ -53,31 +55,31 @@ pub struct Shared<C: Code> {
     pub tables: Rc<RefCell<Tables>>,
     /// Numbers of partitions.
     pub slots: RefCell<Slots>,
-    /// What runs one event at a time, and is running one.
+    /// Tracks with an event in flight.
     pub tracks: RefCell<BusyTracks>,
-    /// Bytes of events taken and not complete, by partition number, all readers together.
+    /// Bytes of events taken and not complete, by partition number, over all readers.
     pub queued: RefCell<Vec<usize>>,
-    /// What the worker has ordered for this epoch.
+    /// The worker's order for this epoch.
     pub order: Cell<EpochOrder>,
     /// The plan's revision, for dead letters.
     pub revision: Rc<str>,
-    /// What runs now, for threads that look from outside and for the next process.
+    /// The unit that runs now, for the threads that watch this one and for the next process.
     pub watch: Arc<Watch>,
-    /// Events that must not run.
+    /// Events that must not run: poison events, and those whose records a broker refuses.
     pub condemned: RefCell<Condemned>,
-    /// The last failures.
+    /// The most recent failures.
     pub recent: RefCell<Recent>,
     /// Failures on their way to the log.
     pub flood: RefCell<Flood>,
 }
 
 impl<C: Code> Shared<C> {
-    /// How many units may still begin in this epoch.
+    /// The number of units that may still begin in this epoch.
     pub fn units_left(&self) -> usize {
         self.order.get().units
     }
 
-    /// One unit begins.
+    /// Counts a unit that begins.
     pub fn begin_unit(&self) {
         self.order.update(|order| EpochOrder { units: order.units.saturating_sub(1), ..order });
     }

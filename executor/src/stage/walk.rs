@@ -1,7 +1,7 @@
 //! One event's way through its reader's program, depth first, with a place to wait at every call.
 //!
-//! The walk keeps its own stack, so that an event whose function awaits something can be put aside
-//! and taken up again where it was. Everything it does to the world goes to its frame's scratch.
+//! The walk keeps its own stack, so that an event whose function awaits something can be put aside and
+//! resumed where it was. All its effects go to its frame's scratch.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,32 +19,32 @@ use crate::event::message::{Header, TopicName};
 use crate::stage::program::{Address, Instruction, Program, SiteId, Target, Then};
 use crate::status::counters::{Counters, StepCounters};
 
-/// What a walk works with: the same for all events of a stage.
+/// The tools of a walk: the same for all events of a stage.
 pub struct Machine<'a, C: Code> {
     /// The reader's instructions.
     pub program: &'a Program,
     /// The user's code.
     pub code: &'a mut C,
-    /// The topics that are written.
+    /// Output topics.
     pub directory: &'a Directory,
     /// The table of counters.
     pub counters: &'a mut Counters,
     /// Tells the time.
     pub clock: &'a dyn Clock,
-    /// How many events the time of this one stands for; 0: it is not measured.
+    /// The number of events that the measured time of this one stands for; 0: it is not measured.
     pub sample: u32,
-    /// Room to encode in.
+    /// A buffer to encode in.
     pub buffer: &'a mut Vec<u8>,
 }
 
-/// How a walk came to rest.
+/// The ways in which a walk can rest.
 #[derive(Debug)]
 pub enum Outcome {
     /// All values arrived.
     Done,
     /// A call is not finished.
     Pending(Ticket),
-    /// The event fails here.
+    /// The event fails at this site.
     Failed(SiteId, Fault),
 }
 
@@ -59,13 +59,13 @@ enum Point<V> {
     Values(Steps<V>),
 }
 
-/// What the last channel on a value's way said of it.
+/// The key and headers that the last channel on a value's way gave it, if it gave any.
 type Passed<V> = Option<Rc<Via<V>>>;
 
 /// A generator that has further values.
 #[derive(Debug)]
 struct Steps<V> {
-    /// Where each value goes on.
+    /// The instruction at which each value goes on.
     at: Address,
     agent: AgentId,
     site: SiteId,
@@ -89,7 +89,7 @@ impl<V> Default for Draft<V> {
     }
 }
 
-/// What a pending ticket will give its result to.
+/// The receiver of a pending ticket's result.
 #[derive(Debug)]
 enum Waiting<V> {
     Call {
@@ -118,13 +118,13 @@ pub struct Walk<V> {
 }
 
 impl<V: Clone + std::fmt::Debug> Walk<V> {
-    /// A walk from the first instruction, with the decoded value.
+    /// Makes a walk that starts at the first instruction, with the decoded value.
     pub fn new(frame: Rc<Frame>, value: V) -> Walk<V> {
         let stack = vec![Point::Value { at: 0, value, via: None }];
         Walk { frame, stack, deferred: VecDeque::new(), draft: Draft::default(), waiting: None }
     }
 
-    /// Makes a finished walk ready for another event, keeping its room.
+    /// Makes a finished walk ready for another event, keeping its allocations.
     pub fn restart(&mut self, frame: Rc<Frame>, value: V) {
         self.frame = frame;
         self.stack.clear();
@@ -134,7 +134,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         self.stack.push(Point::Value { at: 0, value, via: None });
     }
 
-    /// Goes on until all values arrived, something is pending or something failed.
+    /// Goes on until all values have arrived, a call is pending or the event has failed.
     pub fn run<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>) -> Outcome {
         match self.go_on(machine) {
             Outcome::Failed(site, fault) => self.fail(machine, site, fault),
@@ -142,8 +142,8 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         }
     }
 
-    /// The event fails: generators that have further values are let go of, the innermost first, before
-    /// another event begins.
+    /// Fails the event: generators that have further values are closed, the innermost first, before another
+    /// event begins.
     fn fail<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, site: SiteId, fault: Fault) -> Outcome {
         self.deferred.clear();
         while let Some(point) = self.stack.pop() {
@@ -161,7 +161,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         Outcome::Failed(site, fault)
     }
 
-    /// Gives up what is pending: the event fails there, if it has not failed already.
+    /// Gives up the pending call: the event fails there, if it has not failed already.
     pub fn give_up<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, site: SiteId, fault: Fault) -> Outcome {
         match self.waiting.take() {
             Some(Waiting::Release { site, fault, .. }) => self.fail(machine, site, fault),
@@ -194,7 +194,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         }
     }
 
-    /// The site of the call that is pending, if one is.
+    /// The site of the pending call, if there is one.
     pub fn pending_site(&self, program: &Program) -> Option<SiteId> {
         match self.waiting.as_ref()? {
             Waiting::Values(steps) => Some(steps.site),
@@ -206,7 +206,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         }
     }
 
-    /// Goes on with what the pending ticket came to.
+    /// Goes on with the result of the pending call.
     pub fn resume<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, called: Called<V>) -> Outcome {
         let stopped = match self.waiting.take().expect("a walk is resumed when its ticket is finished") {
             Waiting::Call { at, value, via } => match self.settle(machine, at, value, &via, called) {
@@ -296,6 +296,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     let behind = (key.is_some() || headers.is_some()).then(|| Rc::new(Via { key, headers }));
                     step(machine, *site).given += 1;
                     self.stack.push(Point::Value { at: at + 1, value, via });
+                    // Pushed in reverse: the stack gives the first agent its value first.
                     for &entry in entries.iter().rev() {
                         self.stack.push(Point::Value { at: entry, value: passed.clone(), via: behind.clone() });
                     }
@@ -311,7 +312,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         }
     }
 
-    /// Does with the result of a call what its instruction says: where the value goes on, if it does.
+    /// Uses the result of a call as its instruction says. Returns where the value goes on, if it does.
     fn settle<C: Code<Value = V>>(
         &mut self,
         machine: &mut Machine<'_, C>,
@@ -376,9 +377,9 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         value: &V,
     ) -> Result<(), Fault> {
         let topic = draft.topic.as_ref().or(target.topic.as_ref()).expect("an output has a name or a name selector");
-        // Encoding may run user code, which may send: so the scratch is not held meanwhile.
+        // Encoding may run user code, and that may send: so the scratch is not borrowed until it is done.
         machine.buffer.clear();
-        // A key that is nothing is Kafka's null, whatever the serializer would make of it.
+        // A key that is `None` is Kafka's null, whatever the serializer would make of it.
         let key = draft.key.as_ref().filter(|key| !machine.code.is_none(key));
         let key_length = match key {
             Some(key) => match machine.code.encode(&target.key_codec, key, machine.buffer)? {
@@ -420,7 +421,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     }
 }
 
-/// The clean-up of a generator has ended: its event fails in any case.
+/// Logs a generator that failed while it was closed: its event fails in any case.
 fn released<V>(program: &Program, of: SiteId, called: &Called<V>) {
     if let Called::Failed(Fault { kind, message, .. }) = called {
         let site = &program.sites[of.0];

@@ -49,8 +49,8 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Checks events before they are given to their readers: a key in another partition than before shows
-    /// that its topic has a new number of partitions.
+    /// Checks events before they are given to their readers: a key that lies where it would not
+    /// with the known number of partitions shows that its topic has another number by now.
     pub(super) fn look_at_keys(&mut self) -> Result<(), Stopped> {
         let counts = &mut self.counts;
         // No short cut with `any`: each topic must see all its events, since it gives up its guess only once.

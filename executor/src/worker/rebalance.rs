@@ -27,7 +27,9 @@ impl<C: Code> Worker<C> {
                 self.await_calls_of(&names)?;
                 let committed = self.flush()?;
                 if !committed {
-                    warn!("partitions are revoked before everything of them was committed: it comes again");
+                    warn!(
+                        "partitions are revoked before all their events were committed: their next owner runs those again"
+                    );
                 }
                 self.let_go(&names, committed)
             }

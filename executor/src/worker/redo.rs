@@ -43,6 +43,7 @@ impl Redo {
         let was_alone = self.is_one_by_one();
         self.in_a_row += 1;
         let is_certain = refused.is_some_and(|refused| refused.is_certain);
+        // A final reason need not be repeated. Still, only an event that ran alone is known to be the cause.
         let goes_on = self.in_a_row < REDOS_MAX && !is_certain;
         if goes_on && !was_alone {
             return false;
