@@ -1,8 +1,8 @@
-//! What an event does to the world, held back until it may be seen.
+//! Effects of an event, held back until they may be seen.
 //!
-//! *Scratch* holds the effects of the event that runs: kept when it succeeds, dropped when it
-//! fails. *Effects* are those of complete events, on their way through the dataflow to be staged.
-//! Bytes lie end to end in one buffer, so that a record costs no allocation of its own.
+//! *Scratch* holds the effects of the event that runs: kept if it succeeds, dropped if it fails. *Effects*
+//! are those of complete events, on their way through the dataflow to be staged. Bytes lie end to end in one
+//! buffer, so that a record costs no allocation of its own.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct Outgoing {
     pub topic: TopicName,
     /// The partition, which exists.
     pub partition: i32,
-    /// When it was staged, in ms since 1970.
+    /// The time at which it was staged, in ms since 1970.
     pub timestamp_ms: i64,
     /// `None`: a null key.
     pub key: Option<Span>,
@@ -58,7 +58,7 @@ pub struct Outgoing {
 pub struct TableWrite {
     /// The table.
     pub table: TableId,
-    /// The partition of the state; 0 where the table is global.
+    /// The partition of the state; 0 if the table is global.
     pub partition: i32,
     /// The encoded key.
     pub key: Bytes,
@@ -77,19 +77,19 @@ impl TableWrite {
 pub struct Scratch {
     /// Keys and values of `outgoing`.
     pub bytes: Vec<u8>,
-    /// In the order sent.
+    /// Records in the order sent.
     pub outgoing: Vec<Outgoing>,
-    /// In the order written; one per key, the last.
+    /// Writes in the order of their keys' first write; one per key, the last.
     pub writes: Vec<TableWrite>,
-    /// Where a key's write stands in `writes`, once there are more than a glance finds.
+    /// The place of a key's write in `writes`, once there are more than [`WRITES_WITHOUT_INDEX`].
     index: FxHashMap<(TableId, i32, Bytes), usize>,
 }
 
-/// Up to so many writes are found by looking at each: most events write one or two.
+/// The most writes that are searched one by one: most events write one or two.
 const WRITES_WITHOUT_INDEX: usize = 8;
 
 impl Scratch {
-    /// Forgets everything and keeps the room.
+    /// Forgets everything and keeps the allocations.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.outgoing.clear();
@@ -97,7 +97,7 @@ impl Scratch {
         self.index.clear();
     }
 
-    /// Notes a write; it takes the place of an earlier one of the same key.
+    /// Notes a write; it replaces an earlier one of the same key.
     pub fn write(&mut self, write: TableWrite) {
         if let Some(at) = self.find(write.table, write.partition, &write.key) {
             self.writes[at] = write;
@@ -121,12 +121,12 @@ impl Scratch {
         self.index.get(&(table, partition, Bytes::copy_from_slice(key))).copied()
     }
 
-    /// What the event wrote to a key, if it did: `Some(None)` is a deletion.
+    /// The event's write to a key, if there is one: `Some(None)` is a deletion.
     pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Bytes>> {
         self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
     }
 
-    /// Puts a record, which has a place already, behind those that the event has sent.
+    /// Puts a record, whose partition is known, after those that the event has sent.
     pub fn send(
         &mut self,
         topic: &TopicName,
@@ -139,8 +139,8 @@ impl Scratch {
         self.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
     }
 
-    /// Takes over the bytes of a buffer, and gives the stretches before and behind `split`. The first
-    /// record of an event costs no copy: the buffers change places.
+    /// Takes over the bytes of a buffer, and returns the stretches before and after `split`. The first record
+    /// of an event costs no copy: the buffers are swapped.
     pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
         let start = self.bytes.len();
         if start == 0 {
@@ -162,7 +162,7 @@ impl Scratch {
     }
 }
 
-/// How far a reader is in a partition: all before `done` is complete.
+/// The position of a reader in a partition: everything before `done` is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The reader.
@@ -178,11 +178,11 @@ pub struct Progress {
 pub struct Effects {
     bytes: Vec<u8>,
     outgoing: Vec<Outgoing>,
-    /// In the order written.
+    /// Writes in the order written.
     pub writes: Vec<TableWrite>,
     /// Bytes of the writes.
     written: usize,
-    /// How far they bring their readers.
+    /// The positions that the effects bring their readers to.
     pub progress: Vec<Progress>,
     /// Events that failed and were recorded.
     pub failures: Vec<FailureRecord>,
@@ -191,12 +191,12 @@ pub struct Effects {
 /// One turn of a worker.
 pub type Epoch = u64;
 
-/// Effects of complete events by the epoch in which they ran. Complete epochs are those that the
-/// frontier has passed.
+/// Effects of complete events by the epoch in which they ran. An epoch is complete once the frontier has
+/// passed it.
 pub type StagedEpochs = Rc<RefCell<BTreeMap<Epoch, Vec<Effects>>>>;
 
 impl Effects {
-    /// Empty ones with as much room: what an epoch brings is like what the last one brought.
+    /// Makes empty effects with as much room: an epoch is usually like the last one.
     pub fn like(&self) -> Effects {
         Effects {
             bytes: Vec::with_capacity(self.bytes.len()),
@@ -206,22 +206,22 @@ impl Effects {
         }
     }
 
-    /// Nothing to stage.
+    /// True if there is nothing to stage.
     pub fn is_empty(&self) -> bool {
         self.outgoing.is_empty() && self.writes.is_empty() && self.progress.is_empty() && self.failures.is_empty()
     }
 
-    /// Bytes that it holds, for the bound on what is staged: told without counting.
+    /// Bytes that it holds, for the bound on what is staged; known without counting.
     pub fn size(&self) -> usize {
         self.held() + self.written
     }
 
-    /// Bytes that its records hold: told without counting.
+    /// Bytes that its records hold; known without counting.
     pub fn held(&self) -> usize {
         self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>()
     }
 
-    /// Takes over what a complete event did.
+    /// Takes over the effects of a complete event.
     pub fn keep(&mut self, scratch: &mut Scratch) {
         let shift = self.bytes.len();
         self.bytes.extend_from_slice(&scratch.bytes);
@@ -246,7 +246,7 @@ impl Effects {
         }
     }
 
-    /// How many records are to be sent.
+    /// The number of records to be sent.
     pub fn outgoing_count(&self) -> usize {
         self.outgoing.len()
     }

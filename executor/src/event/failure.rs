@@ -1,4 +1,4 @@
-//! Events that could not be processed: what is recorded of them.
+//! Failures: the records of events that could not be processed.
 
 use serde::Serialize;
 
@@ -9,15 +9,15 @@ pub struct FailureRecord {
     pub agent: String,
     /// The operation, or `output:{topic}`, `channel:{name}`, `sink:{name}`.
     pub operation: String,
-    /// Where the event came from.
+    /// The topic of the event.
     pub topic: String,
-    /// Where the event came from.
+    /// The partition of the event.
     pub partition: i32,
-    /// Where the event came from.
+    /// The offset of the event.
     pub offset: i64,
     /// The exception's class, or one of the kinds of the formats page.
     pub kind: String,
-    /// What the exception says, cut to [`MESSAGE_CHARACTERS_MAX`].
+    /// The exception's message, cut to [`MESSAGE_CHARACTERS_MAX`].
     pub message: String,
     /// `file:line` in the spec.
     pub at: String,

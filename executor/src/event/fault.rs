@@ -1,23 +1,24 @@
-//! Faults: why an event could not be processed, before a policy decides what becomes of it.
+//! Faults: the reasons for which an event could not be processed, before a policy decides what happens to it.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Why user code or a codec could not do its part of an event. It becomes a failure, never a panic.
+/// The reason for which user code or a codec could not do its part of an event. It becomes a failure, never a
+/// panic.
 #[derive(Clone)]
 pub struct Fault {
     /// The exception's class, or one of the kinds of the failure record.
     pub kind: String,
-    /// What the exception says.
+    /// The exception's message.
     pub message: String,
     /// `file:line` of the innermost line of the user's code.
     pub at: Option<String>,
-    /// The whole traceback, made when someone wants to read it.
+    /// The whole traceback, written only if it is read.
     pub trace: Option<Rc<dyn Trace>>,
-    /// Nobody's fault: the outside world did not answer. The event waits and runs again, however
-    /// often, and no policy is asked.
+    /// True if the outside world did not answer: the event waits and runs again, however often, and no policy
+    /// is asked.
     pub passes: bool,
-    /// A dead letter that told of it was refused: it is only recorded.
+    /// True if the broker refused the event's dead letter: then the failure is only recorded.
     pub without_letter: bool,
 }
 
@@ -28,7 +29,7 @@ impl Fault {
         Fault { kind, message, at: None, trace: None, passes: false, without_letter: false }
     }
 
-    /// What stands in the way of an event and will pass.
+    /// A reason that stands in the way of an event and will pass.
     pub fn passing(message: impl Into<String>) -> Fault {
         Fault { passes: true, ..Fault::new("Wait", message) }
     }

@@ -1,4 +1,4 @@
-//! What the event that runs carries with it: where it came from and the scratch of its effects.
+//! Frame of the event that runs: its origin and the scratch of its effects.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use crate::event::effects::Scratch;
 use crate::event::fault::Fault;
 use crate::event::message::Event;
 
-/// What goes through a stage at once: an event, or a batch of them.
+/// A unit goes through a stage at once: an event, or a batch of events.
 #[derive(Clone, Debug)]
 pub enum Unit {
     /// One event.
@@ -17,7 +17,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Its events, in arrival order: never empty.
+    /// The unit's events, in arrival order: never empty.
     pub fn events(&self) -> &[Rc<Event>] {
         match self {
             Unit::Event(event) => std::slice::from_ref(event),
@@ -26,28 +26,28 @@ impl Unit {
     }
 }
 
-/// The event or batch that runs. User code reaches it through `context`, and may keep it longer
-/// than it lives: then it is `closed`, and writing to it is refused.
+/// The event or batch that runs. User code reaches it through `context`, and may keep it longer than it
+/// lives: then it is `closed`, and writing to it is refused.
 #[derive(Debug)]
 pub struct Frame {
-    /// What runs.
+    /// The events that run.
     pub unit: Unit,
     /// The partition that table accesses go to; `None` in a batch that mixes partitions.
     pub partition: Option<i32>,
     /// Its effects so far.
     pub scratch: RefCell<Scratch>,
-    /// It has been completed, failed or cancelled: nothing more may have an effect.
+    /// True once the unit is completed, failed or cancelled: nothing more may have an effect.
     pub closed: Cell<bool>,
-    /// The batch as it was handed over, where some of its events do not decode.
+    /// The batch as it was handed over, if some of its events do not decode.
     pub refused: Option<Refused>,
 }
 
-/// A batch some of whose events do not decode. They fail alone, when the batch's turn comes.
+/// A batch with events that do not decode. They fail one by one, when the batch's turn comes.
 #[derive(Debug)]
 pub struct Refused {
     /// All events of the batch.
     pub whole: Unit,
-    /// Those that do not decode, and why.
+    /// The events that do not decode, with the reasons.
     pub events: Vec<(Rc<Event>, Fault)>,
 }
 
@@ -57,14 +57,14 @@ impl Frame {
         Frame { unit, partition, scratch: RefCell::default(), closed: Cell::new(false), refused }
     }
 
-    /// Makes the frame of a unit that is done into that of another, keeping its room.
+    /// Makes the frame of a finished unit the frame of another, keeping its allocations.
     pub fn restart(&mut self, unit: Unit, partition: Option<i32>, refused: Option<Refused>) {
         (self.unit, self.partition, self.refused) = (unit, partition, refused);
         self.scratch.get_mut().clear();
         self.closed.set(false);
     }
 
-    /// What was handed over, events that do not decode included.
+    /// The unit as it was handed over, events that do not decode included.
     pub fn whole(&self) -> &Unit {
         self.refused.as_ref().map_or(&self.unit, |refused| &refused.whole)
     }

@@ -50,12 +50,12 @@ pub struct Event {
     pub key: Option<Bytes>,
     /// `None`: a tombstone.
     pub value: Option<Bytes>,
-    /// In the order in which they were written; a name may repeat.
+    /// Headers in the order in which they were written; a name may repeat.
     pub headers: Vec<Header>,
 }
 
 impl Event {
-    /// Where it was read from.
+    /// The partition that the event was read from.
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: self.topic.clone(), partition: self.partition }
     }

@@ -1,4 +1,4 @@
-//! Ground words of the executor: events and records, and what becomes of them.
+//! Ground words of the executor: events, records, and the ways in which they succeed or fail.
 
 pub mod effects;
 pub mod failure;

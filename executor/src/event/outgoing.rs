@@ -2,7 +2,7 @@
 
 use crate::event::message::{Header, TopicName};
 
-/// A record to be sent, borrowed from where it was staged.
+/// A record to be sent, borrowed from the effects in which it is staged.
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingRecord<'a> {
     /// The topic, which exists.
@@ -15,8 +15,8 @@ pub struct OutgoingRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// `None`: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In order; a name may repeat.
+    /// Headers in order; a name may repeat.
     pub headers: &'a [Header],
-    /// Where it ends up is told by `Producer::written`: a record of a changelog.
+    /// True for a record of a changelog: `Producer::written` returns the offset that it gets.
     pub tracked: bool,
 }

@@ -1,7 +1,7 @@
 //! Text from payloads and from the outside world as it may be shown in logs and errors.
 //!
-//! A log line is one line: whoever writes a topic, an exception's text or a key must not be able to
-//! begin another one, to move the cursor of a terminal, or to fill the disk.
+//! A log line is one line: the producer of a topic, an exception's text or a key must not be able to begin
+//! another line, to move the cursor of a terminal, or to fill the disk.
 
 use std::fmt::{Display, Formatter, Result, Write};
 
@@ -45,7 +45,7 @@ impl<'a> Bounded<'a> {
         Bounded { out, left: max, given: 0, written: 0 }
     }
 
-    /// Says how much there was, if something was cut.
+    /// Writes how much there was, if something was cut.
     pub fn finish(self) -> Result {
         match self.written == self.given {
             true => Ok(()),
@@ -59,7 +59,7 @@ impl Write for Bounded<'_> {
         let shown = cut_bytes(text, self.left);
         self.given += text.len();
         self.written += shown.len();
-        // What comes behind a cut is cut too.
+        // Text after a cut is cut too.
         self.left = if shown.len() == text.len() { self.left - shown.len() } else { 0 };
         shown.chars().try_for_each(|character| match breaks_line(character) {
             true => write!(self.out, "{}", character.escape_default()),

@@ -28,7 +28,7 @@ pub struct StepCounters {
 /// All counters of a worker.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// One per site of the plan, in the plan's order.
+    /// One row per site of the plan, in the plan's order.
     pub steps: Vec<StepCounters>,
     /// Events taken from topics, by readers.
     pub events: u64,

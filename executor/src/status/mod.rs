@@ -1,4 +1,4 @@
-//! The status of a worker as JSON: what SIGUSR1 prints (formats, "Names and settings").
+//! The status of a worker as JSON: SIGUSR1 prints it (formats, "Names and settings").
 
 pub mod counters;
 pub mod stall;
@@ -13,17 +13,17 @@ use crate::event::message::TopicPartition;
 use crate::status::counters::{Counters, StepCounters};
 use crate::status::stall::{Cause, Standing, Subject};
 
-/// The failures that the status shows.
+/// The number of failures that the status shows.
 pub const RECENT_MAX: usize = 20;
 
-/// The last failures, oldest first.
+/// The most recent failures, oldest first.
 #[derive(Debug, Default)]
 pub struct Recent {
     failures: VecDeque<FailureRecord>,
 }
 
 impl Recent {
-    /// Notes a failure. One that is done again after an abort stands there once.
+    /// Notes a failure. One that happens again after an abort is listed once.
     pub fn note(&mut self, failure: &FailureRecord) {
         self.failures.retain(|known| known != failure);
         if self.failures.len() == RECENT_MAX {
@@ -48,7 +48,7 @@ pub struct Reading {
     pub committed: i64,
     /// The partition's end, as far as it is known.
     pub high: Option<i64>,
-    /// What holds it; `None` where nothing waits.
+    /// The cause that holds it; `None` if nothing waits.
     pub cause: Option<Cause>,
 }
 
@@ -59,29 +59,29 @@ impl Reading {
         u64::try_from(end - self.done).unwrap_or(0)
     }
 
-    /// As the stall report looks at it.
+    /// Makes the standing that the stall report looks at.
     pub fn into_standing(self) -> Standing {
         let lag = self.lag();
         Standing { subject: Subject::Reader(self.partition, self.reader), position: self.done, lag, cause: self.cause }
     }
 }
 
-/// What a status is made of.
+/// The parts of a status.
 pub struct Status<'a> {
-    /// Whose.
+    /// The settings of the worker that it describes.
     pub config: &'a Config,
-    /// When, in ms since 1970.
+    /// The time of the status, in ms since 1970.
     pub now_ms: i64,
     /// The table of counters.
     pub counters: &'a Counters,
-    /// Where the readers are.
+    /// The positions of the readers.
     pub readings: Vec<Reading>,
-    /// The last failures.
+    /// The most recent failures.
     pub recent: &'a Recent,
 }
 
 impl Status<'_> {
-    /// One object. Nothing of an event's payload is in it.
+    /// Makes one JSON object. It holds nothing of an event's payload.
     pub fn to_json(self) -> Value {
         let counters = self.counters;
         let mut partitions: BTreeMap<TopicPartition, Vec<Reading>> = BTreeMap::new();
@@ -105,7 +105,7 @@ impl Status<'_> {
     }
 }
 
-/// A partition is committed, and lags, as its slowest reader.
+/// Describes a partition: it is committed, and lags, as its slowest reader.
 fn partition((partition, readings): (&TopicPartition, &Vec<Reading>)) -> Value {
     json!({
         "topic": &*partition.topic,

@@ -1,8 +1,8 @@
-//! Stalls: partitions that have something to do and make no progress, told with their cause.
+//! Stalls: partitions that have something to do and make no progress, reported with their cause.
 //!
-//! One line when a stall has lasted for a while, one when it is over. What is judged is a small
-//! view that the worker gives now and then; a call that keeps the worker's thread is told by the
-//! thread of the alarm, since the worker cannot look meanwhile.
+//! One line when a stall has lasted for a while, and one when it is over. The worker looks at a small summary
+//! of its readers now and then. If a call keeps the worker's thread, the worker cannot look, so the alarm
+//! thread reports that call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use tracing::{info, warn};
 
 use crate::event::message::TopicPartition;
 
-/// How often the worker looks: as a share of the time after which a stall is told, and at most.
+/// The looks of a worker: a share of the time after which a stall is reported, and the longest pause between
+/// two.
 const LOOKS_PER_STALL: u32 = 4;
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
-/// What holds a reader in a partition. Times count from the moment of the look.
+/// The cause that holds a reader in a partition. Times count from the moment of the look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A call has not ended.
@@ -25,7 +26,7 @@ pub enum Cause {
         agent: String,
         /// The operation.
         operation: String,
-        /// How long it has gone on.
+        /// The time since it began.
         held: Duration,
     },
     /// An await is pending.
@@ -34,30 +35,30 @@ pub enum Cause {
         agent: String,
         /// The operation.
         operation: String,
-        /// How long it has been.
+        /// The time since it began.
         held: Duration,
     },
-    /// An event failed and is tried again.
+    /// An event failed and is retried.
     Retry {
         /// The event's offset.
         offset: i64,
         /// Failed tries.
         tries: u32,
-        /// When it is tried.
+        /// The time until the next try.
         due_in: Duration,
     },
     /// An open batch window holds events.
     Window {
-        /// How many.
+        /// The number of events.
         events: usize,
-        /// When it is handed over.
+        /// The time until the window is handed over.
         due_in: Duration,
     },
     /// An event waits while another of its track is in flight.
     Track,
     /// Events have their turn behind others of the same worker.
     Turn {
-        /// How many wait.
+        /// The number of events that wait.
         events: usize,
     },
     /// The partition is paused: the queue of another reader is full.
@@ -65,16 +66,16 @@ pub enum Cause {
         /// That reader.
         reader: String,
     },
-    /// A table is read back.
+    /// A table is being restored.
     Restoring {
         /// The table.
         table: String,
-        /// How much of it there is.
+        /// The percentage that is restored.
         percent: u8,
     },
-    /// Somebody's transaction is open in the partition.
+    /// A transaction is open in the partition.
     Transaction {
-        /// Whose, where it is known.
+        /// The transactional id, if it is known.
         id: Option<String>,
     },
     /// Records and offsets wait for the broker's acknowledgement.
@@ -113,7 +114,7 @@ impl std::fmt::Display for Cause {
     }
 }
 
-/// A duration as people read it in a log.
+/// A duration as a log line shows it.
 struct Seconds(Duration);
 
 impl std::fmt::Display for Seconds {
@@ -122,19 +123,19 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-/// What may stall.
+/// A thing that may stall.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// A reader in a partition.
     Reader(TopicPartition, String),
-    /// A partition that came and has not started.
+    /// A partition that is assigned and has not started.
     Start(TopicPartition),
     /// The commits of the worker.
     Commits,
 }
 
 impl Subject {
-    /// What a stall of it is called.
+    /// The words for a stall of it.
     fn verb(&self) -> &'static str {
         match self {
             Subject::Reader(..) => "stands still",
@@ -156,37 +157,37 @@ impl Subject {
 /// One look at a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Of what.
+    /// The subject that was looked at.
     pub subject: Subject,
-    /// Where it is: any change is progress.
+    /// The position: any change is progress.
     pub position: i64,
-    /// How much it has to do; 0: nothing.
+    /// The number of offsets or commits that wait; 0 if none.
     pub lag: u64,
-    /// What holds it, where something does.
+    /// The cause that holds it, if one is known.
     pub cause: Option<Cause>,
 }
 
-/// What is to be told.
+/// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A stall has lasted for a while.
     Stalled {
-        /// As it is now.
+        /// The subject's standing now.
         standing: Standing,
-        /// How long.
+        /// The time that the stall has lasted.
         held: Duration,
     },
-    /// It is over.
+    /// A stall is over.
     Over {
-        /// What had stalled.
+        /// The subject that had stalled.
         subject: Subject,
-        /// How long.
+        /// The time that the stall lasted.
         held: Duration,
     },
 }
 
 impl Notice {
-    /// Writes it to the log. What was asked for (a window, a back-off) is no warning.
+    /// Writes it to the log. A wait that the spec asks for (a window, a back-off) is no warning.
     pub fn log(&self) {
         match self {
             Notice::Stalled { standing, held } => standing.log(Seconds(*held)),
@@ -222,7 +223,7 @@ struct Seen {
     told: bool,
 }
 
-/// What was seen of all subjects.
+/// The subjects that had something to do at the last look.
 #[derive(Debug)]
 pub struct Stalls {
     after: Duration,
@@ -231,25 +232,25 @@ pub struct Stalls {
 }
 
 impl Stalls {
-    /// Stalls are told after this time.
+    /// Makes a report that mentions stalls after this time.
     pub fn new(after: Duration) -> Stalls {
         Stalls { after, seen: BTreeMap::new(), looked: None }
     }
 
-    /// It is time for a look.
+    /// True if a look is due.
     pub fn is_due(&self, now: Duration) -> bool {
         self.looked.is_none_or(|looked| now >= looked + self.every())
     }
 
-    /// When a worker that has done nothing since `active` must look next: what has moved since the last
-    /// look is over, and what has not is told when it has stood still for long enough. `None`: nothing
-    /// stood still at the last look.
+    /// The time at which a worker that has done nothing since `active` must look next: a subject that has
+    /// moved since the last look has ended its stall, and one that has not is reported once it has stood
+    /// still for long enough. `None`: nothing stood still at the last look.
     pub fn next_look(&self, active: Duration) -> Option<Duration> {
         let looked = self.looked.filter(|_| !self.seen.is_empty())?;
         if looked <= active {
             return Some(looked + self.every());
         }
-        // In time to be no look of one that was away.
+        // Early enough that the look does not count the worker as away.
         let again = looked + self.after / LOOKS_PER_STALL * (LOOKS_PER_STALL - 1);
         let is_due = |seen: &Seen| (!seen.told).then_some(again.min(seen.since + self.after));
         self.seen.values().filter_map(is_due).min()
@@ -259,9 +260,11 @@ impl Stalls {
         (self.after / LOOKS_PER_STALL).min(LOOK_EVERY_MAX)
     }
 
-    /// Judges what is. What is not named any more has ended.
+    /// Compares with the last look, and returns the lines to log. A subject no longer listed has ended its
+    /// stall.
     pub fn look(&mut self, now: Duration, standings: Vec<Standing>) -> Vec<Notice> {
-        // While the worker's thread is kept by a call, nobody else could make progress.
+        // A call kept the worker's thread, so nothing else could make progress: no time of that counts as a
+        // stall.
         let was_away = self.looked.is_some_and(|looked| now >= looked + self.after);
         self.looked = Some(now);
         let (mut notices, mut still) = (Vec::new(), BTreeMap::new());
@@ -313,7 +316,7 @@ mod tests {
         Standing { subject: subject(partition), position, lag, cause: Some(Cause::Broker) }
     }
 
-    /// Looks every second; gives what was told, and when.
+    /// Looks every second; returns each notice with its time.
     fn watch(stalls: &mut Stalls, seconds: std::ops::Range<u64>, standings: &[Standing]) -> Vec<(u64, Notice)> {
         let look = |second| stalls.look(at(second), standings.to_vec()).into_iter().map(move |notice| (second, notice));
         seconds.flat_map(look).collect()

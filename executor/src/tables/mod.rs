@@ -1,9 +1,9 @@
 //! Tables as an event sees them: its own writes over staged ones over committed ones.
 //!
-//! The *overlay* holds the writes of complete events that are not committed yet. A commit moves
-//! its writes to the store; an abort drops the overlay whole, since what comes after it goes too.
-//! The store of a global table is *fed* by its changelog alone, where the writes of all workers stand
-//! in one order: this worker's committed writes lie over it until they come back from there.
+//! The *overlay* holds the writes of complete events that are not committed yet. A commit moves its writes to
+//! the store; an abort drops the overlay whole, since everything after the aborted writes goes too. The store
+//! of a global table is *fed* by its changelog alone, where the writes of all workers stand in one order:
+//! this worker's committed writes lie over the store until they come back from there.
 
 pub mod restore;
 pub mod store;
@@ -25,7 +25,7 @@ pub fn changelog(app: &str, table: &str) -> String {
     format!("{app}-{table}-changelog")
 }
 
-/// The newest write of a key in a layer, and how many of its writes are there.
+/// The newest write of a key in a layer, and the number of writes of that key in it.
 #[derive(Debug)]
 struct Laid {
     value: Option<Bytes>,
@@ -66,7 +66,7 @@ impl Layer {
 /// Committed writes of a global table that have not come back from its changelog.
 struct Returning {
     table: TableId,
-    /// They have, when the store has followed the changelog up to here.
+    /// The changelog position up to which the store must follow before they have come back.
     until: i64,
     writes: Vec<TableWrite>,
 }
@@ -78,23 +78,23 @@ pub struct Tables {
     /// Global tables whose store is fed by their changelogs.
     fed: FxHashSet<TableId>,
     returning: VecDeque<Returning>,
-    /// The writes of `returning`.
+    /// The writes of `returning`, as a layer.
     own: Layer,
-    /// Partitions whose state is whole: others take no writes. `None`: there is nothing to restore.
+    /// Partitions whose state is whole; the others take no writes. `None`: there is nothing to restore.
     held: Option<FxHashSet<(TableId, i32)>>,
-    /// Offsets behind a commit's last record in a changelog that hold nothing: the transaction's marker.
+    /// Offsets after a commit's last record in a changelog that hold no record: the transaction's marker.
     marker: i64,
-    /// The largest record that each table's changelog takes, in bytes; empty: no changelogs.
+    /// The largest record that each table's changelog takes, in bytes; empty if there are no changelogs.
     limits: Vec<usize>,
-    /// Why the store is not to be used any more.
+    /// The reason for which the store takes no more writes.
     unwritten: Option<StoreError>,
     unread: RefCell<Option<StoreError>>,
-    /// The store was wiped because it was damaged, and is being filled again.
+    /// True if the store was wiped because it was damaged, and is being filled again.
     renewed: bool,
 }
 
 impl Tables {
-    /// Tables over a store that is the only place where they are kept.
+    /// Makes tables over a store that holds their only copy.
     pub fn over(store: Box<dyn Store>) -> Tables {
         Tables {
             store,
@@ -111,22 +111,25 @@ impl Tables {
         }
     }
 
-    /// From here on changelogs are the truth, and the store a copy: partitions take writes once they
-    /// are restored, and `fed` tables take them from their changelogs alone. Where commits are
-    /// transactions, a marker stands behind each: nobody else's committed record can stand there, as a
-    /// partition has one writer, so the store counts it as followed, written or not yet.
+    /// Makes changelogs the truth, and the store a copy of them: partitions take writes once they are restored,
+    /// and `fed` tables take them from their changelogs alone.
+    ///
+    /// With transactions, a marker stands after each commit. A partition has one writer, so no other worker's
+    /// record can take that offset, and the store counts the marker as followed even before it is written.
     pub fn follow_changelogs(&mut self, fed: impl IntoIterator<Item = TableId>, transactions: bool) {
         self.marker = i64::from(transactions);
         self.held = Some(FxHashSet::default());
         self.fed = fed.into_iter().collect();
     }
 
-    /// From here on a write that its changelog would not take is refused where it is made.
+    /// Sets the largest records: a write that its changelog would not take is then refused at once, where
+    /// user code makes it.
     pub fn limit(&mut self, limits: Vec<usize>) {
         self.limits = limits;
     }
 
-    /// Whether the table's changelog takes a write: its bytes, and those that it takes, where it does not.
+    /// Checks that the table's changelog takes a write. The error has the write's bytes, and the most that it
+    /// takes.
     pub fn check_size(&self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), (usize, usize)> {
         let size = record_size(Some(key), value, &[]);
         match self.limits.get(table.index()) {
@@ -168,7 +171,7 @@ impl Tables {
         Ok(pairs.into_iter().collect())
     }
 
-    /// Notes that the store cannot be read: nothing that runs now may be committed.
+    /// Notes a failed read of the store: nothing computed from it may be committed.
     fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
         read.inspect_err(|error| *self.unread.borrow_mut() = Some(error.clone()))
     }
@@ -178,9 +181,9 @@ impl Tables {
         writes.iter().for_each(|write| self.overlay.lay(write));
     }
 
-    /// Moves the writes of a commit, which were staged before, to the store, with the positions of
-    /// their changelogs. A store that does not take them is not asked again: they stay laid over it
-    /// until the worker has rebuilt its tables (see [`Tables::unwritten`]).
+    /// Moves the writes of a commit, which were staged before, to the store, with the positions of their
+    /// changelogs. A store that does not take them is not asked again: they stay in the overlay until the
+    /// worker has rebuilt its tables (see [`Tables::unwritten`]).
     pub fn commit(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
         let passes = |table, partition| {
             !self.fed.contains(&table) && self.held.as_ref().is_none_or(|held| held.contains(&(table, partition)))
@@ -217,12 +220,12 @@ impl Tables {
         }
     }
 
-    /// Forgets what is not committed.
+    /// Forgets everything not committed.
     pub fn abort(&mut self) {
         self.overlay = Layer::default();
     }
 
-    /// Takes records of a changelog: they are committed, and the store follows up to the position.
+    /// Takes records of a changelog: they are committed, and the store follows up to the positions.
     pub fn restore(&mut self, writes: &[TableWrite], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
         self.store.apply(&[writes], positions)?;
         for position in positions.iter().filter(|position| self.fed.contains(&position.table)) {
@@ -238,14 +241,14 @@ impl Tables {
         Ok(())
     }
 
-    /// The state of a partition is whole: it takes writes from here on.
+    /// Marks the state of a partition as whole: it takes writes from here on.
     pub fn hold(&mut self, table: TableId, partition: i32) {
         if let Some(held) = &mut self.held {
             held.insert((table, partition));
         }
     }
 
-    /// The partition is another worker's.
+    /// Gives up a partition that another worker now owns.
     pub fn release(&mut self, table: TableId, partition: i32) {
         if let Some(held) = &mut self.held {
             held.remove(&(table, partition));
@@ -254,23 +257,24 @@ impl Tables {
         self.store.release(table, partition);
     }
 
-    /// The store has failed: see [`Tables::unwritten`].
+    /// Notes that the store has failed: see [`Tables::unwritten`].
     pub fn fail(&mut self, why: StoreError) {
         self.unwritten = Some(why);
     }
 
-    /// Why the store does not take the writes of commits any more; [`Tables::rebuild`] helps.
+    /// The reason for which the store takes no more committed writes; [`Tables::rebuild`] is the way out.
     pub fn unwritten(&self) -> Option<StoreError> {
         self.unwritten.clone()
     }
 
-    /// Why the store cannot be read, if an event met that: what it came to is not to be trusted.
+    /// The reason for which the store cannot be read, if a read has failed: effects of that event must not be
+    /// committed.
     pub fn unread(&self) -> Option<StoreError> {
         self.unread.borrow().clone()
     }
 
-    /// Gives the store up for an empty one, which changelogs fill again: on the disk where it was only
-    /// damaged, and in memory where it takes no writes, or is damaged once more.
+    /// Replaces the store by an empty one, which changelogs fill again: on the disk if it was only damaged,
+    /// and in memory if it takes no writes or is damaged a second time.
     pub fn rebuild(&mut self) {
         let is_damaged = self.unread.take().is_some() && self.unwritten.is_none();
         if is_damaged && !self.renewed && self.renew() {
@@ -298,12 +302,12 @@ impl Tables {
         renewed.is_ok()
     }
 
-    /// Nothing in the store may be trusted: the next start builds it anew.
+    /// Wipes the store, since nothing in it may be trusted: the next start rebuilds it.
     pub fn condemn(&mut self) {
         self.store.condemn();
     }
 
-    /// The store itself, for those who restore it.
+    /// The store itself, for the code that restores it.
     pub fn store(&mut self) -> &mut dyn Store {
         self.store.as_mut()
     }

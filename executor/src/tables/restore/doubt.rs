@@ -1,4 +1,4 @@
-//! Whether what a store holds of a table may be trusted.
+//! Doubts about a store's copy of a table: reasons not to trust it.
 
 use kaspr_ir::plan::Plan;
 
@@ -7,35 +7,37 @@ use crate::event::message::TopicName;
 use crate::tables::changelog;
 use crate::tables::store::Followed;
 
-/// Kafka's default of `delete.retention.ms`: so long a deleted key is told of in a compacted topic.
+/// Kafka's default of `delete.retention.ms`: for so long a compacted topic keeps the record that deletes a
+/// key.
 const DELETIONS_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// A table, as far as restoring needs it.
+/// The part of a table that restoring needs.
 pub struct Kept {
     /// Its name.
     pub name: String,
     /// The topic of its changelog.
     pub topic: TopicName,
-    /// Whole on every worker.
+    /// True if the table is whole on every worker.
     pub is_global: bool,
-    /// How long its changelog tells of a deleted key.
+    /// The time for which its changelog keeps the record that deletes a key.
     pub deletions_kept_ms: i64,
 }
 
-/// Why what a store holds is not to be trusted, if anything is against it.
+/// The reason not to trust the store's copy of a partition, if there is one.
 pub fn doubt(followed: &Followed, ends: Watermarks, topic: &str, now_ms: i64, kept: &Kept) -> Option<String> {
     let Followed { offset, seen_ms, topic: known } = followed;
     let Watermarks { low, high } = ends;
     if known != topic {
-        return Some("its changelog was made anew".to_owned());
+        return Some("its changelog was recreated".to_owned());
     }
-    // The marker of its last transaction may not have reached the log yet.
+    // One past the end is fine: the marker of its last transaction may not have reached the log yet.
     if *offset > high + 1 {
         return Some(format!("it stands at offset {offset} of its changelog, which ends at {high}"));
     }
     if *offset < low {
         return Some(format!("it stands at offset {offset} of its changelog, which begins at {low}"));
     }
+    // Compaction may have removed a deletion that an old copy has not seen: its key would live on.
     let is_old = now_ms.saturating_sub(*seen_ms) > kept.deletions_kept_ms / 2;
     (is_old && *offset < high).then(|| "it is so old that deletions may be missing from its changelog".to_owned())
 }

@@ -1,10 +1,10 @@
-//! Brings tables back from their changelogs, a bounded part at every turn of the worker, so that
-//! other partitions go on meanwhile.
+//! Restores tables from their changelogs, a bounded part at every turn of the worker, so that other
+//! partitions go on meanwhile.
 //!
-//! A partition of a table is *whole* when its store holds everything that was committed below the
-//! changelog's end at the moment of asking, open transactions counted. What the store holds already is
-//! trusted as far as its position says, and wiped where anything about it is in doubt. Global tables
-//! are read on for ever: see [`crate::tables`].
+//! A partition of a table is *whole* once its store holds everything that was committed below the changelog's
+//! end at the moment of asking, including transactions that were open then. The copy in the store is trusted
+//! up to its position, and wiped if anything speaks against it. The changelogs of global tables are read on
+//! for ever: see [`crate::tables`].
 
 mod doubt;
 mod session;
@@ -26,14 +26,14 @@ use crate::tables::store::{ChangelogPosition, StoreError};
 use doubt::{Kept, doubt, kept};
 use session::{Session, percent};
 
-/// How often a store notes that it is up to date, so that it is not taken for an old one.
+/// The time between two notes of a store that it is up to date, so that it is not taken for an old one.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 /// Pause after a question that the broker did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Partitions whose ends are asked for in one turn.
 const BEGUN_AT_ONCE: usize = 128;
 
-/// A table cannot be restored.
+/// The error for a table that cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Its changelog cannot be read.
@@ -47,7 +47,7 @@ pub enum RestoreError {
 /// A partition of a table on its way to be whole.
 #[derive(Debug)]
 enum Part {
-    /// Nothing is known of it.
+    /// It is asked for, and nothing is known of it.
     Wanted,
     /// Its changelog is being read.
     Reading(Reading),
@@ -69,18 +69,18 @@ pub struct Restoring {
     pub table: String,
     /// The partition.
     pub partition: i32,
-    /// How much of what is to be read was read.
+    /// The share of the offsets to read that was read.
     pub percent: u8,
     /// The next offset of the changelog that is to be read.
     pub at: i64,
 }
 
-/// What a turn came to.
+/// The outcome of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turned {
-    /// Something was read.
+    /// True if something was read.
     pub has_read: bool,
-    /// An open transaction has hidden what is needed for longer than it may.
+    /// True if an open transaction has hidden needed records for longer than `blocked_after`.
     pub is_blocked: bool,
 }
 
@@ -89,18 +89,18 @@ pub struct Restore {
     changelog: Option<Box<dyn Changelog>>,
     tables: Vec<Kept>,
     by_topic: BTreeMap<TopicName, TableId>,
-    /// Which tables the events of a topic may touch.
+    /// The tables that events of a topic may touch, by reader.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
     parts: BTreeMap<(TableId, i32), Part>,
-    /// Tables of which something was found, in a copy or in a changelog.
+    /// Tables with data, in the store's copy or in a changelog.
     filled: BTreeSet<TableId>,
-    /// Tables of which some partition's changelog was empty when it was begun.
+    /// Tables with a partition whose changelog was empty when its restoration began.
     begun_empty: BTreeSet<TableId>,
     session: Option<Session>,
     touched: Duration,
-    /// Until then nothing is begun: the broker did not answer.
+    /// The time until which no restoration begins, because the broker did not answer.
     not_before: Duration,
-    /// When something was last read, or asked about what hides it.
+    /// The time at which something was last read, or the open transaction in the way was last asked about.
     came: Duration,
     events: Vec<Event>,
     records_max: usize,
@@ -108,7 +108,8 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Restores tables of a plan. Without a changelog the store is all there is: nothing is restored.
+    /// Prepares to restore the tables of a plan. Without a changelog the store holds the only copy, and
+    /// nothing is restored.
     pub fn new(plan: &Plan, config: &Config, changelog: Option<Box<dyn Changelog>>) -> Restore {
         let Bounds { restore_records_max, unblock_after, .. } = config.bounds;
         let tables: Vec<Kept> = kept(plan, &config.app);
@@ -134,13 +135,13 @@ impl Restore {
         restore
     }
 
-    /// Tables whose store their changelog alone feeds.
+    /// Tables whose store is fed by their changelog alone.
     pub fn fed(&self) -> Vec<TableId> {
         let used: BTreeSet<TableId> = self.readers.iter().flat_map(|(_, tables)| tables).copied().collect();
         used.into_iter().filter(|table| self.tables[table.index()].is_global).collect()
     }
 
-    /// Changelogs are the truth, and stores copies that they can fill again.
+    /// True if changelogs are the truth, and stores are copies that they can fill again.
     pub fn has_changelogs(&self) -> bool {
         self.changelog.is_some()
     }
@@ -151,7 +152,7 @@ impl Restore {
         reading.flat_map(|(_, tables)| tables).copied().collect()
     }
 
-    /// Topics that are named as inputs of a table.
+    /// Topics that are named as inputs of a table; patterns are not resolved.
     pub fn inputs_of(&self, table: TableId) -> BTreeSet<String> {
         let names = self.readers.iter().filter_map(|(reads, tables)| match reads {
             Reads::Names(names) if tables.contains(&table) => Some(names),
@@ -166,17 +167,17 @@ impl Restore {
         (kept.name.clone(), kept.topic.clone())
     }
 
-    /// Something of the table was found so far.
+    /// True if data of the table was found so far.
     pub fn has_data(&self, table: TableId) -> bool {
         self.filled.contains(&table)
     }
 
-    /// Some partition of the table had nothing in its changelog when it came.
+    /// True if a partition of the table had an empty changelog when its restoration began.
     pub fn has_begun_empty(&self, table: TableId) -> bool {
         self.begun_empty.contains(&table)
     }
 
-    /// Asks whether all of these partitions of a table's changelog are empty.
+    /// True if all of these partitions of a table's changelog are empty. Asks the broker.
     pub fn is_empty(&mut self, table: TableId, partitions: i32) -> Result<bool, BrokerError> {
         let all: Vec<_> = (0..partitions).map(|partition| self.at(table, partition)).collect();
         let ends = self.read()?.ends(&all)?;
@@ -204,7 +205,7 @@ impl Restore {
         tables.filter(|table| !self.tables[table.index()].is_global).collect()
     }
 
-    /// Whether events of this topic may touch any table.
+    /// True if events of this topic may touch a table.
     pub fn concerns(&self, topic: &str) -> bool {
         self.readers.iter().any(|(reads, tables)| !tables.is_empty() && reads.reads(topic))
     }
@@ -218,7 +219,7 @@ impl Restore {
         }
     }
 
-    /// All tables that events of this partition may touch are whole.
+    /// True if all tables that events of this partition may touch are whole.
     pub fn is_ready(&self, name: &TopicPartition) -> bool {
         let is_whole = |at: &(TableId, i32)| matches!(self.parts.get(at), Some(Part::Whole));
         !self.has_changelogs()
@@ -226,17 +227,17 @@ impl Restore {
                 && self.beside(&name.topic).iter().all(|&table| is_whole(&(table, name.partition))))
     }
 
-    /// Something is not whole yet.
+    /// True if some partition of a table is not whole yet.
     pub fn is_restoring(&self) -> bool {
         self.parts.values().any(|part| !matches!(part, Part::Whole))
     }
 
-    /// What is not whole, and how far it is.
+    /// The partitions of tables that are not whole, and how far each is.
     pub fn progress(&self) -> Vec<Restoring> {
         self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
     }
 
-    /// What this partition of an input waits for.
+    /// The first table that this partition of an input waits for.
     pub fn holds(&self, name: &TopicPartition) -> Option<Restoring> {
         let beside = self.beside(&name.topic).into_iter().map(|table| (table, name.partition));
         let global = self.fed().into_iter().map(|table| (table, 0));
@@ -277,7 +278,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Begins anew: the store is empty.
+    /// Begins again with an empty store.
     pub fn begin_again(&mut self) -> Result<(), BrokerError> {
         for (table, partition) in std::mem::take(&mut self.parts).into_keys() {
             let at = self.at(table, partition);
@@ -325,7 +326,8 @@ impl Restore {
         }
     }
 
-    /// Begins with those whose ends the brokers tell: one question for all, and one for each topic.
+    /// Begins with the partitions whose ends the broker knows: one question for all of them, and one per
+    /// topic.
     fn begin_all(
         &mut self,
         wanted: Vec<(TableId, i32)>,
@@ -357,7 +359,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Finds out from where to where a changelog is to be read.
+    /// Decides from which offset to which a changelog must be read.
     fn begin(
         &mut self,
         (table, partition): (TableId, i32),
@@ -395,12 +397,12 @@ impl Restore {
         Ok((Part::Reading(Reading { from, to: ends.high, at: from }), from))
     }
 
-    /// Takes records that have come, all in one write. True: there were some.
+    /// Takes records that have come, all in one write. Returns true if there were some.
     fn read_some(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
         let max = self.records_max;
         let mut events = std::mem::take(&mut self.events);
         match self.read()?.poll(max, &mut events) {
-            Err(BrokerError::Retriable(why)) => debug!(error = %why, "changelogs are not read"),
+            Err(BrokerError::Retriable(why)) => debug!(error = %why, "changelogs could not be read"),
             polled => polled?,
         }
         let mut writes = Vec::with_capacity(events.len());
@@ -415,7 +417,7 @@ impl Restore {
                 Some(Part::Wanted) | None => continue,
             }
             positions.insert((table, partition), event.offset + 1);
-            // A record without a key is nobody's.
+            // A record without a key belongs to no entry of the table.
             if let Some(key) = event.key {
                 if !matches!(self.parts.get(&(table, partition)), Some(Part::Whole)) {
                     self.filled.insert(table);
@@ -439,7 +441,8 @@ impl Restore {
         Ok(count > 0)
     }
 
-    /// Looks what has become whole. True: something is hidden by an open transaction for too long.
+    /// Marks the partitions that have become whole. Returns true if an open transaction has hidden records
+    /// for too long.
     fn advance(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
         let reading = self.parts.iter().filter(|(_, part)| matches!(part, Part::Reading(_)));
         let reading: Vec<_> = reading.map(|(at, _)| *at).collect();
@@ -461,7 +464,7 @@ impl Restore {
         self.is_blocked(now)
     }
 
-    /// Nothing has come for a while, and an open transaction is why.
+    /// True if nothing has come for `blocked_after`, and an open transaction is the reason.
     fn is_blocked(&mut self, now: Duration) -> Result<bool, RestoreError> {
         let reading = self.parts.iter().find_map(|(at, part)| match part {
             Part::Reading(reading) => Some((*at, reading.at, reading.to)),
@@ -483,7 +486,7 @@ impl Restore {
         }
     }
 
-    /// Tells of long restorations, and of every end.
+    /// Reports long restorations while they last, and the end of every restoration.
     fn tell(&mut self, now: Duration) {
         let Some(session) = &mut self.session else { return };
         let left = self.parts.values().filter_map(|part| match part {
@@ -497,7 +500,7 @@ impl Restore {
         }
     }
 
-    /// Notes in the store that what it holds is as new as its changelog.
+    /// Notes in the store that its copies are as new as their changelogs.
     fn touch(&mut self, tables: &mut Tables) -> Result<(), StoreError> {
         let whole = self.parts.iter().filter(|(_, part)| matches!(part, Part::Whole));
         for (table, partition) in whole.map(|(at, _)| *at) {
@@ -516,7 +519,7 @@ impl Restore {
     }
 }
 
-/// Tables that steps of these agents are given.
+/// Tables that steps of these agents use.
 pub fn used(plan: &Plan, agents: &[kaspr_ir::plan::AgentId]) -> BTreeSet<TableId> {
     let steps = agents.iter().flat_map(|agent| &plan[*agent].steps);
     steps.flat_map(|step| &step.tables).map(|parameter| parameter.table).collect()

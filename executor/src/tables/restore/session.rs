@@ -1,13 +1,13 @@
-//! What is told of a restoration, from its beginning to its end.
+//! Log lines about a restoration, from its beginning to its end.
 
 use std::time::Duration;
 
 use tracing::info;
 
-/// How often a restoration tells how far it is.
+/// The time between two reports of a restoration's progress.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// What was restored since nothing was.
+/// The restoration under way, from the first partition that begins until none is left.
 #[derive(Debug, Default)]
 pub struct Session {
     began: Duration,
@@ -18,23 +18,23 @@ pub struct Session {
 }
 
 impl Session {
-    /// A restoration that begins now.
+    /// Begins a restoration.
     pub fn begin(now: Duration) -> Session {
         Session { began: now, told: now, ..Session::default() }
     }
 
-    /// A partition of a table is part of it, with so many offsets to read.
+    /// Adds a partition of a table, with so many offsets to read.
     pub fn add(&mut self, offsets: i64) {
         self.parts += 1;
         self.offsets += offsets.max(0);
     }
 
-    /// So many records were read.
+    /// Counts records that were read.
     pub fn read(&mut self, records: usize) {
         self.records += records as u64;
     }
 
-    /// Tells how far it is, now and then, while `parts` and `offsets` are left. True: it is over.
+    /// Reports progress now and then, while `parts` and `offsets` are left. Returns true once none is left.
     pub fn tell(&mut self, now: Duration, parts: usize, offsets: i64) -> bool {
         if parts == 0 {
             let ms = (now - self.began).as_millis();
@@ -50,7 +50,7 @@ impl Session {
     }
 }
 
-/// A part of a whole that may be nothing.
+/// The percentage of a part; 100 if the whole is nothing.
 pub fn percent(part: i64, whole: i64) -> u8 {
     if whole <= 0 {
         return 100;

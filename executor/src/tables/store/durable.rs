@@ -1,9 +1,9 @@
 //! A store on disk, in an LSM tree: the only place that names fjall.
 //!
-//! A commit is one batch with its positions, written to the journal and handed to the operating
-//! system without an fsync. A process that is killed loses nothing of it. A machine that goes down
-//! may lose the last commits, whole ones and their positions with them, and the changelog gives
-//! them back. All tables share one key space, so that a batch is one write:
+//! A commit is one batch with its positions, written to the journal and handed to the operating system
+//! without an fsync. A process that is killed loses nothing of it. A machine that goes down may lose the last
+//! commits, whole ones and their positions with them, and the changelog restores them. All tables share one
+//! key space, so that a batch is one write:
 //!
 //! | key | value |
 //! |---|---|
@@ -40,10 +40,10 @@ const NAME: u8 = 0;
 const POSITION: u8 = 1;
 const PAIR: u8 = 2;
 
-/// A store on disk cannot be opened.
+/// The error for a store on disk that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process holds it.
     #[error("the state in {0} is another worker's: give every process on a machine a --state-dir of its own")]
     Taken(String),
     /// The folder cannot be used.
@@ -54,7 +54,7 @@ pub enum OpenError {
 /// A store on disk.
 pub struct DurableStore {
     folder: PathBuf,
-    /// Held as long as the store lives: another process is refused.
+    /// The lock that refuses other processes, held as long as the store lives.
     _lock: File,
     database: Option<Open>,
     /// Names of tables, in the plan's order.
@@ -72,8 +72,8 @@ struct Open {
 }
 
 impl DurableStore {
-    /// Opens the store in `{folder}/tables.{worker}`, or makes it. One that cannot be read is wiped, and
-    /// that is said in the log. `tables` are the plan's names.
+    /// Opens the store in `{folder}/tables.{worker}`, or makes it. A store that cannot be read is wiped, and
+    /// the log says so. `tables` are the plan's names.
     pub fn open(folder: &Path, worker: u32, tables: &[&str], clock: Rc<dyn Clock>) -> Result<DurableStore, OpenError> {
         let shown = folder.display().to_string();
         let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable(shown.clone(), error.to_string());
@@ -205,7 +205,7 @@ impl Store for DurableStore {
     }
 
     fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
-        // Without its position nothing of it is trusted, however far this comes.
+        // The position goes first: without it the partition is not trusted, however far the wipe gets.
         let Open { database, pairs } = self.opened()?;
         pairs.remove(self.place(POSITION, table, partition, 0)).map_err(told)?;
         let place = self.place(PAIR, table, partition, 0);
@@ -242,12 +242,12 @@ impl Store for DurableStore {
     }
 }
 
-/// Reads what may be damaged: a panic over it is one more error.
+/// Reads data that may be damaged: a panic of fjall over it becomes an error.
 fn undamaged<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(StoreError("it is damaged".to_owned())))
 }
 
-/// Opens the database and finds the numbers of the tables. What is on the disk may be anything.
+/// Opens the database and finds the numbers of the tables. The files on the disk may hold anything.
 fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> {
     undamaged(|| {
         let database = Database::builder(folder)
@@ -263,7 +263,7 @@ fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> 
     })
 }
 
-/// Numbers of tables: a name keeps its own, whatever else the plan names.
+/// Returns the numbers of tables: a name keeps its own, whatever else the plan names.
 fn numbers(pairs: &Keyspace, tables: &[&str]) -> Result<Vec<u32>, StoreError> {
     let mut known: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
     for pair in pairs.prefix([NAME]) {

@@ -49,7 +49,7 @@ impl Store for MemoryStore {
         }
         for position in positions {
             let held = self.tables.entry((position.table, position.partition)).or_default();
-            // Nothing of it grows old: it ends with the process that feeds it.
+            // This copy never grows old: it ends with the process that feeds it.
             held.followed = Some(Followed { offset: position.offset, seen_ms: i64::MAX, topic: held.topic.clone() });
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! Where the committed state of tables lives, per table and partition.
+//! Stores: they hold the committed state of tables, per table and partition.
 //!
-//! A store is a copy of what the changelogs say, and nothing but a copy: whatever is in doubt is
-//! wiped and built anew from them. So it needs no fsync, only that a write is taken whole or not at
-//! all, and that it knows its own *position*: the next offset of the changelog that it does not hold.
+//! A store is a copy of the changelogs, and nothing but a copy: what cannot be trusted is wiped and restored
+//! from them. So it needs no fsync, only that a write is taken whole or not at all, and that it knows its own
+//! *position*: the next offset of the changelog that it does not hold.
 
 mod durable;
 mod memory;
@@ -15,7 +15,7 @@ use crate::event::effects::TableWrite;
 pub use durable::{DurableStore, OpenError};
 pub use memory::MemoryStore;
 
-/// How far a store has followed a table's changelog.
+/// The position up to which a store has followed a table's changelog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangelogPosition {
     /// The table.
@@ -26,15 +26,15 @@ pub struct ChangelogPosition {
     pub offset: i64,
 }
 
-/// What a store knows of itself in one partition of a table.
+/// The state of a store's copy of one partition of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
     /// The next offset of the changelog that it does not hold.
     pub offset: i64,
-    /// When it last held everything up to the changelog's end, in ms since 1970.
+    /// The time at which it last held everything up to the changelog's end, in ms since 1970.
     pub seen_ms: i64,
-    /// Which topic the changelog was: one that is made anew under its name is another. Empty where
-    /// nobody tells.
+    /// The id of the changelog's topic: a topic that was recreated with the same name has another. Empty if
+    /// the broker does not report one.
     pub topic: String,
 }
 
@@ -58,25 +58,25 @@ pub trait Store {
     /// one write: all of it or nothing survives a crash.
     fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError>;
 
-    /// What it knows of itself; `None`: nothing that could be trusted.
+    /// The state of its copy; `None` if it has none that could be trusted.
     fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError>;
 
-    /// From here on positions of this partition are those of this topic.
+    /// Sets the id of the topic that positions of this partition belong to from here on.
     fn follow(&mut self, table: TableId, partition: i32, topic: &str);
 
-    /// Notes that it holds everything up to the changelog's end, which it does at every write.
+    /// Notes that it holds everything up to the changelog's end; every write notes that too.
     fn touch(&mut self, table: TableId, partition: i32) -> Result<(), StoreError>;
 
-    /// Wipes a partition: its changelog builds it anew.
+    /// Wipes a partition: it is restored from its changelog.
     fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError>;
 
-    /// The partition is another worker's: memory lets go of it, a disk keeps it for its return.
+    /// Gives up a partition that another worker now owns: memory drops it, a disk keeps it for its return.
     fn release(&mut self, table: TableId, partition: i32);
 
-    /// Nothing of it may be trusted ever again.
+    /// Wipes everything for good: nothing of it may be trusted.
     fn condemn(&mut self);
 
-    /// Wipes all of it and begins again where it was; an error where that cannot be.
+    /// Wipes everything and opens an empty store in the same place; an error if that cannot be done.
     fn renew(&mut self) -> Result<(), StoreError> {
         self.condemn();
         Err(StoreError("it was given up".to_owned()))

@@ -120,8 +120,8 @@ fn what_is_condemned_is_gone() {
     assert_eq!(durable(folder.path()).followed(TABLE, 0), Ok(None));
 }
 
-/// Whatever a disk does to a file, the store opens: with all that was committed, with the commits
-/// up to some moment, or empty.
+/// The store opens whatever a disk does to its files: with everything committed, with the commits up to some
+/// moment, or empty.
 #[test]
 fn a_damaged_store_holds_commits_up_to_a_moment_or_nothing() {
     let whole = tempfile::tempdir().expect("a folder");
@@ -144,7 +144,7 @@ fn a_damaged_store_holds_commits_up_to_a_moment_or_nothing() {
             }
             harm(&copy.path().join(file.strip_prefix(whole.path()).expect("it is inside")), damage);
             let store = durable(copy.path());
-            // A store whose blocks are damaged says so when it is read.
+            // A store with damaged blocks reports that when it is read.
             let (Ok(followed), Ok(pairs)) = (store.followed(TABLE, 0), store.pairs(TABLE, 0)) else { continue };
             let offset = followed.map_or(-1, |followed| followed.offset);
             let n = store.get(TABLE, 0, b"n").expect("it reads").map(|n| String::from_utf8_lossy(&n).into_owned());
