@@ -9,9 +9,9 @@ use crate::wire::{Answer, ask, text};
 const DESCRIBE_ACLS: (i16, i16) = (29, 1);
 const CREATE_ACLS: (i16, i16) = (30, 1);
 const DELETE_ACLS: (i16, i16) = (31, 1);
-/// Kafka's number of what a list allows.
+/// Kafka's number for a right that is allowed.
 const ALLOW: u8 = 3;
-/// Longest wait until a broker has heard of a change.
+/// Longest wait until a broker has learnt of a change.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A thing that rights are about; names of `Ids` are the beginnings of transactional ids.
@@ -38,7 +38,7 @@ pub enum To {
 }
 
 impl On<'_> {
-    /// Kind, name, and whether the name is literal or a beginning.
+    /// Gives kind, name, and whether the name is literal or a beginning.
     fn parts(&self) -> (u8, &str, u8) {
         const LITERAL: u8 = 3;
         const PREFIXED: u8 = 4;
@@ -86,7 +86,7 @@ fn change(server: &str, api: (i16, i16), user: &str, to: To, on: On<'_>) {
     });
     let error = changed.and_then(|answer| {
         let mut answer = Answer(&answer);
-        // Time that was waited, and the number of answers.
+        // The time of throttling, and the number of answers.
         answer.skip(8)?;
         answer.i16()
     });

@@ -13,7 +13,7 @@ use crate::program::command;
 use crate::verify::read::{Topics, left};
 use crate::verify::{Verdict, judge};
 
-/// The agents. `counts` keeps a table, `gathers` a window, `waits` what is to be retried.
+/// The agents. `counts` keeps a table, `gathers` a window, `waits` events that are to be retried.
 const SPEC: &str = include_str!("app.yaml");
 /// Longest time for the last run, which processes what is left.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
@@ -92,13 +92,13 @@ impl App {
         App { folder, name, servers, input, partitions, flags: Vec::new(), agents }
     }
 
-    /// With these flags too.
+    /// Adds these flags.
     pub fn with(mut self, flags: &[&str]) -> App {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
     }
 
-    /// With a setting of the Kafka clients.
+    /// Adds a setting of the Kafka clients.
     pub fn with_kafka(self, setting: &str) -> App {
         self.with(&["--kafka", setting])
     }
@@ -178,7 +178,7 @@ impl App {
         Ok(sum)
     }
 
-    /// The last lines that each of these processes said, those about marked events left out.
+    /// The last lines in the logs of these processes, without those about marked events.
     pub fn last_words(&self, numbers: impl IntoIterator<Item = usize>, lines: usize) -> String {
         let last = |number: usize| {
             let words = self.words(number);
@@ -193,7 +193,7 @@ impl App {
     }
 }
 
-/// The documents of the agents that there are, with the names of their topics.
+/// The documents of these agents, with the names of their topics.
 fn spec(agents: &[(&'static str, Topics)]) -> String {
     let documents = SPEC.split("---\n");
     let is_there = |document: &&str| {

@@ -27,7 +27,7 @@ enum By {
     Retention,
 }
 
-/// Up to where.
+/// The offset up to which it is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Up {
     /// The group has committed more.
@@ -71,12 +71,12 @@ impl fmt::Display for Beginnings {
     }
 }
 
-/// Does so many of each.
+/// Runs so many starts and so many rebalances.
 pub fn survive(broker: &Broker, starts: usize, rebalances: usize) -> Beginnings {
     let mut found = Beginnings::default();
     let ways = [By::Records, By::Retention];
     for (place, by) in ways.into_iter().enumerate() {
-        // What does not divide by two goes to the first.
+        // The first ways take the rest of the division.
         let share = |all: usize| (all + 1 - place) / ways.len();
         let mut scene = Scene::start(broker, by, &mut found);
         scene.starts(share(starts));
@@ -129,7 +129,7 @@ impl<'a> Scene<'a> {
         self.has_output(&mut [&mut first, &mut second]);
         let mut third: Option<Member> = None;
         for _ in 0..count {
-            // Of those that run, the next events cannot be gone for long: they read on meanwhile.
+            // Processes that run read on meanwhile, so their next events cannot be gone for long.
             if self.by == By::Records {
                 self.delete(Up::ToCommitted);
             }
@@ -146,7 +146,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Lets the beginning of the input be gone.
+    /// Deletes the beginning of the input.
     fn delete(&self, up: Up) {
         let committed: Vec<i64> = self.committed();
         let target = |(partition, ends): (usize, (i64, i64))| match up {

@@ -1,5 +1,6 @@
-//! Three brokers on loopback for the tests, with every topic on all three, of which two must be in sync: each
-//! can be killed, stopped, frozen and started again. They end with the test process whatever ends that.
+//! Three brokers on loopback for the tests, with every topic on all three, of which two must be in sync. Each
+//! broker can be killed, stopped, frozen and started again. They end with the test process, however that
+//! ends.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
@@ -17,7 +18,7 @@ use crate::wire::{self, Coordinates, Topic, View};
 pub const BROKERS: usize = 3;
 /// Longest time until brokers that were started answer and hold everything again.
 const START_MAX: Duration = Duration::from_secs(120);
-/// Longest time until a broker that has just lost another knows who coordinates or leads instead.
+/// Longest time until a broker that has just lost another knows the new coordinator or leader.
 const ELECTION_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -175,7 +176,7 @@ impl Cluster {
         });
     }
 
-    /// The last lines that each broker said.
+    /// The last lines of each broker's log.
     pub fn last_words(&self) -> String {
         const LINES: usize = 20;
         let last = |number: usize| {
@@ -234,7 +235,7 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // It ends the brokers when its standard input closes.
+        // The script ends the brokers when its standard input closes.
         drop(self.orders.take());
         let _ = self.child.wait();
     }

@@ -25,7 +25,7 @@ impl App {
         App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
     }
 
-    /// Workers are started with these flags, too.
+    /// Adds flags with which workers are started.
     pub fn with(mut self, flags: &[&str]) -> App {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
@@ -62,7 +62,7 @@ impl App {
         command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
     }
 
-    /// A worker that dies at a step of a commit: not of the first, which only says where it starts.
+    /// Starts a worker that dies at a step of a commit: not of the first, which only says where it starts.
     pub fn start_at(&self, number: usize, step: &str) -> Child {
         let log = std::fs::File::create(self.log(number)).expect("a log");
         let mut command = self.command(&["--until-caught-up"]);
@@ -75,12 +75,12 @@ impl App {
         self.folder.path().join(format!("log-{number}"))
     }
 
-    /// All that the worker with this number has said.
+    /// All that the worker with this number has logged.
     pub fn words(&self, number: usize) -> String {
         std::fs::read_to_string(self.log(number)).unwrap_or_default()
     }
 
-    /// Processes what there is; gives what it said.
+    /// Runs a worker to the end of the input; gives its log.
     #[track_caller]
     pub fn catch_up(&self) -> String {
         let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
@@ -88,7 +88,7 @@ impl App {
         self.words(0)
     }
 
-    /// Refuses to start; gives what it said.
+    /// Runs a worker that must refuse to start; gives its log.
     #[track_caller]
     pub fn refused(&self) -> String {
         let status = self.start(0, &["--until-caught-up"]).wait().expect("it ends");
@@ -98,7 +98,7 @@ impl App {
 }
 
 impl Drop for App {
-    /// A test that fails shows what its workers said.
+    /// Shows what the workers logged when a test fails.
     #[allow(clippy::print_stderr, reason = "only when a test fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {

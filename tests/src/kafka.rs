@@ -1,5 +1,5 @@
-//! A real Apache Kafka for the tests: started by the first that asks, on loopback, and ended with
-//! the test process whatever ends that. `KASPR_TEST_BOOTSTRAP=host:port` uses another one instead.
+//! A real Apache Kafka for the tests: started by the first test that asks, on loopback, and ended with the
+//! test process, however that ends. `KASPR_TEST_BOOTSTRAP=host:port` uses another one instead.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -229,7 +229,7 @@ impl Broker {
         }
     }
 
-    /// True if every broker knows a topic: each hears of it in its own time.
+    /// True if every broker knows a topic: each learns of it in its own time.
     fn all_know(&self, topic: &str, partitions: i32) -> bool {
         if self.replicas == 1 {
             return self.partitions(topic) == partitions;
@@ -255,7 +255,7 @@ impl Broker {
         (0..self.partitions(topic)).map(ends).collect()
     }
 
-    /// Deletes what each partition holds before an offset.
+    /// Deletes the records of each partition before an offset.
     pub fn delete_before(&self, topic: &str, offsets: &[i64]) {
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("an admin client");
         let mut list = TopicPartitionList::new();
@@ -294,7 +294,7 @@ impl Broker {
         producer.flush(WAIT).expect("all is acknowledged");
     }
 
-    /// Everything that a topic holds, partition by partition.
+    /// Reads everything that a topic holds, partition by partition.
     pub fn read(&self, topic: &str) -> Vec<Record> {
         let mut config = self.config();
         config.set("group.id", unique("reader")).set("enable.auto.commit", "false");
@@ -346,7 +346,7 @@ impl Broker {
         let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, self.partitions(topic) - 1);
-        // A coordinator that has just been made is not known to all at once.
+        // A coordinator that has just been made is not known to all brokers at once.
         let answers = (0..20).map(|_| {
             let answer = consumer.committed_offsets(list.clone(), WAIT);
             if answer.is_err() {
@@ -382,7 +382,7 @@ impl Broker {
     fn commit_list(&self, group: &str, list: &TopicPartitionList) {
         let mut config = self.config();
         let consumer: BaseConsumer = config.set("group.id", group).create().expect("a consumer");
-        // A coordinator that has just been made is not known to all at once.
+        // A coordinator that has just been made is not known to all brokers at once.
         let committed = (0..20).any(|_| {
             let committed = consumer.commit(list, CommitMode::Sync).is_ok();
             if !committed {

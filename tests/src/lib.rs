@@ -21,7 +21,7 @@ pub mod wire;
 
 use std::path::{Path, PathBuf};
 
-// Linked for its mending of librdkafka.
+// Linked for its repair of librdkafka.
 use kaspr_exec as _;
 
 /// The root of the project.

@@ -69,7 +69,7 @@ impl Load {
         let (ends, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", servers).set("partitioner", "murmur2_random").set("log_level", "0");
-        // A broker that goes away is waited for, and no event is there twice.
+        // The client waits for a broker that is away, and no event is written twice.
         config.set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
         // Batches as most producers make them: a reader gets whole ones.
         config.set("batch.size", "65536");

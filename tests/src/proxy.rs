@@ -55,7 +55,7 @@ struct Weather {
     delay: Duration,
     /// Bytes a second in each direction, all connections together; 0: no limit.
     rate: u64,
-    /// The next requests of a kind that something happens to.
+    /// The faults that strike the next requests of a kind.
     faults: BTreeMap<Api, Vec<Fault>>,
     /// Faults that have happened.
     done: BTreeMap<Api, u64>,
@@ -131,17 +131,17 @@ impl Proxy {
         }
     }
 
-    /// From now on every frame waits this long, in each direction.
+    /// Delays every frame by this much from now on, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.shared.weather().delay = delay;
     }
 
-    /// From now on the link carries this many bytes a second in each direction; 0: as many as come.
+    /// Limits the link to this many bytes a second from now on, in each direction; 0: no limit.
     pub fn throttle(&self, rate: u64) {
         self.shared.weather().rate = rate;
     }
 
-    /// This happens to the next request of that kind, after the faults that were asked for before.
+    /// Has this fault strike the next request of that kind, after the faults that were asked for before.
     pub fn fault(&self, api: Api, fault: Fault) {
         self.shared.weather().faults.entry(api).or_default().insert(0, fault);
     }
@@ -170,7 +170,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::SeqCst);
         self.refuse(true);
-        // Wakes the thread that accepts.
+        // Wakes the thread that accepts connections.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
     }
 }
@@ -183,7 +183,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.refuses.load(Ordering::SeqCst) {
             continue;
         }
-        // Without a broker behind it the client's connection ends, as it would without a proxy.
+        // Without a broker behind the proxy, the client's connection ends, as it would without a proxy.
         if let Ok(client) = client {
             let _ = connect(client, shared);
         }

@@ -12,7 +12,7 @@ pub const IDLE_MAX: f64 = 2.0;
 /// Wake-ups of a process in a while.
 #[derive(Debug)]
 pub struct Wakes {
-    /// By thread, a second: its number and name.
+    /// Wake-ups a second by thread: its number and name.
     pub by_thread: BTreeMap<(u32, String), f64>,
 }
 
@@ -30,18 +30,18 @@ impl Wakes {
         Wakes { by_thread: after.into_iter().map(woken).collect() }
     }
 
-    /// A second, of all threads but those of librdkafka, which has timers of its own.
+    /// Wake-ups a second of all threads but those of librdkafka, which has timers of its own.
     pub fn own(&self) -> f64 {
         self.by_thread.iter().filter(|((_, name), _)| !is_of_client(name)).map(|(_, wakes)| wakes).sum()
     }
 
-    /// A second, of the threads of librdkafka.
+    /// Wake-ups a second of the threads of librdkafka.
     pub fn of_clients(&self) -> f64 {
         self.by_thread.iter().filter(|((_, name), _)| is_of_client(name)).map(|(_, wakes)| wakes).sum()
     }
 }
 
-/// librdkafka names its threads.
+/// True for threads of librdkafka, which names them.
 fn is_of_client(name: &str) -> bool {
     name.starts_with("rdk:")
 }
@@ -51,7 +51,7 @@ fn sleeps(pid: u32) -> BTreeMap<(u32, String), u64> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let sleeps = threads.filter_map(|thread| {
         let path = thread.ok()?.path();
-        // A thread that has just ended sleeps no more.
+        // A thread that has just ended has no status any more.
         let status = std::fs::read_to_string(path.join("status")).ok()?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let id = path.file_name()?.to_str()?.parse().ok()?;

@@ -1,5 +1,5 @@
-//! Questions to one broker in Kafka's own protocol: how *this* broker sees the cluster, and what clients have
-//! no call for. A client of the library asks whichever broker it likes.
+//! Questions to one broker in Kafka's own protocol: how *this* broker sees the cluster, and requests for
+//! which clients have no call. A client of the library asks whichever broker it likes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -81,7 +81,7 @@ impl View {
 /// # Errors
 /// If it does not answer in time, or not as its protocol says.
 pub fn view(server: &str) -> io::Result<View> {
-    // No list means all topics; none is to be made.
+    // A list without a value means all topics; none is to be created.
     let answer = ask(server, METADATA, |body| body.extend([0xff, 0xff, 0xff, 0xff, 0]))?;
     let mut answer = Answer(&answer);
     answer.i32()?;
@@ -99,7 +99,7 @@ pub fn view(server: &str) -> io::Result<View> {
     let topics = answer.list(|topic| {
         topic.i16()?;
         let name = topic.text()?;
-        // Whether it is internal.
+        // A flag: the topic is internal.
         topic.skip(1)?;
         let mut partitions = topic.list(|partition| {
             partition.i16()?;

@@ -14,7 +14,7 @@ fn figure(text: &str) {
     eprintln!("figure: {text}");
 }
 
-/// Three brokers are enough for a machine.
+/// Waits for its turn: one cluster is enough for a machine.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -53,7 +53,7 @@ fn records_outlive_the_brokers_that_lead_them() {
     assert_eq!(cluster.brokers().count(&topic), 9);
 }
 
-/// Two processes, which come to the brokers directly: nothing else than the brokers gets in their way.
+/// Two processes, which connect to the brokers directly: nothing but the brokers gets in their way.
 const SETTING: Setting = Setting { brokers: 3, processes: 2, has_networks: false, rate: 300, seed: 3 };
 
 #[test]
@@ -71,8 +71,8 @@ fn an_app_outlives_its_brokers_and_their_moves() {
     ]);
 }
 
-/// No process ends, no partition stands still for long, and nothing is lost or doubled. `make soak CLUSTER=3` does
-/// more of it.
+/// Asserts that no process ends, no partition stands still for long, and nothing is lost or duplicated. `make
+/// soak CLUSTER=3` does more of it.
 #[track_caller]
 fn outlives(troubles: &[Trouble]) {
     let _alone = alone();

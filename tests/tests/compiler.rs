@@ -187,8 +187,8 @@ fn shells_and_editors_are_served() {
     }
 }
 
-/// Runs `kasprc check` on a file; gives its exit status, what it said, its largest memory in MB and
-/// its seconds.
+/// Runs `kasprc check` on a file; gives its exit status, its output, its largest memory in MB and its
+/// seconds.
 fn measured(path: &Path) -> (i64, String, f64, f64) {
     const MEASURE: &str = "
 import json, resource, subprocess, sys, time

@@ -165,7 +165,7 @@ def deep_too(depth, value):
 
 #[test]
 fn what_is_too_large_is_cut_or_fails() {
-    // The letter of the last fits without its traceback only.
+    // The dead letter of the last fits without its traceback only.
     let large = "x".repeat((1 << 20) - 2000);
     let lines = format!("\"message\"\n\"record\"\n\"{large}\"\n");
     let ran = play(&agent("large", "in", "  onError: {action: deadLetter, topic: dead}\n", LARGE), &lines);
@@ -177,8 +177,8 @@ fn what_is_too_large_is_cut_or_fails() {
         pairs.map(|header| pair(header).expect("texts")).collect()
     };
     let letters: Vec<_> = ran.records.iter().map(headers).collect();
-    assert_eq!(letters.len(), 3, "each has its letter");
-    assert_eq!(letters[0]["kaspr.dlq.message"], 1024, "a letter's message is up to a kilobyte");
+    assert_eq!(letters.len(), 3, "each has its dead letter");
+    assert_eq!(letters[0]["kaspr.dlq.message"], 1024, "a dead letter's message is up to a kilobyte");
     assert!(letters[0]["kaspr.dlq.traceback"] > 0);
     assert!(!letters[2].contains_key("kaspr.dlq.traceback") && letters[2].contains_key("kaspr.dlq.kind"));
 }
@@ -219,11 +219,11 @@ fn failing_events_do_not_stall() {
     let lines: String = (0..10_000).map(|number| format!("{number}\n")).collect();
     let ran = play(&agent("fails", "in", "", "def step(value):\n    raise ValueError(value)\n"), &lines);
     assert_eq!((ran.failures.len(), ran.values.len()), (10_000, 0));
-    // Each costs its line of log; none costs a wait, of which ten thousand would be minutes.
+    // Each costs its line of log; none costs a wait, and ten thousand waits would be minutes.
     assert!(ran.seconds < 60.0, "{} s", ran.seconds);
 }
 
-/// Runs a spec whose input stays open: what is typed, and what comes out as it comes.
+/// Runs a spec whose input stays open: the lines that are typed, and the records as they come.
 fn typing(spec: &str, more: &[&str]) -> (tempfile::TempDir, Child, ChildStdin, impl Iterator<Item = Value> + use<>) {
     let folder = tempfile::tempdir().expect("a folder is made");
     let path = folder.path().join("agents.yaml");
@@ -548,7 +548,7 @@ fn users_tests_are_updated_where_they_differ() {
     assert!(status == Some(0) && said.ends_with("4 passed, 0 updated, 0 failed\n"), "{said}");
     assert_eq!(text, UPDATED);
 
-    // What cannot be changed by spans is told, and nothing is written.
+    // A value that spans cannot change is reported, and nothing is written.
     let aliased = "tests:\n  - name: aliased\n    events: [&x {topic: in, value: {id: a}}]\n    expect: {topics: {in-out: [*x]}}\n";
     std::fs::write(&tests, aliased).expect("tests can be written");
     let (status, said, text, _) = update();

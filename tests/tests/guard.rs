@@ -1,4 +1,4 @@
-//! Calls that do not end, events that end the process, and what a worker says when it stands still.
+//! Calls that do not end, events that end the process, and what a worker logs when it stands still.
 
 use std::io::Write;
 use std::path::Path;
@@ -167,7 +167,8 @@ impl Waiting {
         wait_until_or(words, &|| self.words(), || self.words().lines().any(says));
     }
 
-    /// Asks for the status, until the worker itself says it: another one answers for one that takes long.
+    /// Asks for the status until the worker itself gives it: a thread that looks answers for a worker that
+    /// takes long.
     fn status(&self) -> Value {
         loop {
             let status = self.any_status();
@@ -177,7 +178,7 @@ impl Waiting {
         }
     }
 
-    /// Asks for the status, whoever answers.
+    /// Asks for the status, from the worker's thread or the watchdog.
     fn any_status(&self) -> Value {
         let before = self.words().matches("{\"status\":").count();
         signal(&self.child, libc::SIGUSR1);
@@ -221,7 +222,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_until_or(what, &String::new, &mut is_so);
 }
 
-/// As above; a test that waits in vain shows what was said.
+/// As above; a test that waits in vain shows what was logged.
 #[track_caller]
 fn wait_until_or(what: &str, said: &dyn Fn() -> String, mut is_so: impl FnMut() -> bool) {
     let began = now();
@@ -335,7 +336,7 @@ fn poison(value: &str) {
     let instance = unique("pod");
     let mut command = command("kaspr-exec", &["run", &spec, "--bootstrap-servers", &broker.servers]);
     command.args(["--app", &format!("app-{value}-{instance}"), "--instance", &instance, "--state-dir", &state]);
-    // The supervisor starts again whoever ends.
+    // The supervisor starts again every worker that ends.
     command.args(["--workers", "2"]);
     let mut supervisor = start(command.stdout(Stdio::null()).stderr(log));
     let said = || std::fs::read_to_string(&words).unwrap_or_default();
@@ -383,7 +384,7 @@ fn on_kafka_quiet_partitions_are_no_stall() {
     broker.produce(&input, (0..10).map(|n| Record::new(format!("{n}"), format!("{n}"))));
     let said = || std::fs::read_to_string(&words).unwrap_or_default();
     wait_until_or("the records", &said, || broker.read(&output).len() == 10);
-    // What a slow start held up is no matter.
+    // A pause by a slow start does not matter.
     std::thread::park_timeout(Duration::from_secs(1));
     let from = said().len();
     std::thread::park_timeout(Duration::from_secs(4));

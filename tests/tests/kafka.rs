@@ -62,7 +62,7 @@ impl Run {
         std::fs::read_to_string(self.log(number)).unwrap_or_default()
     }
 
-    /// Runs to its own end; gives its exit status and its words.
+    /// Runs to its own end; gives its exit status and its log.
     fn to_end(&self) -> (Option<i32>, String) {
         let status = self.start(0).wait().expect("it ends");
         (status.code(), self.words(0))
@@ -70,7 +70,7 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// A test that fails shows what its members said.
+    /// Shows what the members logged when a test fails.
     #[allow(clippy::print_stderr, reason = "only when a test fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -375,12 +375,12 @@ fn idle_members_hardly_wake() {
     let mut member = run.start(0);
     broker.produce(&input, numbered(24, 24));
     wait_until("the records", || broker.count(&output) == 24);
-    // Past what follows the last commit.
+    // A pause for all that follows the last commit.
     pause(Duration::from_secs(3));
     let wakes = Wakes::count(member.id(), Duration::from_secs(11));
     figure(&format!("an idle member wakes {:.1} times a second, its clients {:.1}", wakes.own(), wakes.of_clients()));
     assert!(wakes.own() <= IDLE_MAX, "{:.1} wake-ups a second: {wakes:?}", wakes.own());
-    // Asleep as it is, it hears of events and signals at once.
+    // The sleeping worker reacts to events and signals at once.
     broker.produce(&input, numbered(24, 24));
     wait_until("the other records", || broker.count(&output) >= 48);
     assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
@@ -414,9 +414,9 @@ fn a_broker_that_comes_back_is_waited_for() {
     broker.produce(&input, numbered(100, 10));
     wait_until("the first records", || broker.count(&output) == 100);
     broker.stop();
-    wait_until("the loss to be told", || run.words(0).contains("can be reached, waiting"));
+    wait_until("the loss to be logged", || run.words(0).contains("can be reached, waiting"));
     broker.start_again(true);
-    wait_until("the return to be told", || run.words(0).contains("are back"));
+    wait_until("the return to be logged", || run.words(0).contains("are back"));
     broker.produce(&input, numbered(200, 10).skip(100));
     wait_until("the other records", || broker.count(&output) >= 200);
     assert_eq!(terminate(&mut member), Some(0), "{}", run.words(0));
@@ -528,7 +528,7 @@ fn wrong_passwords_and_missing_permissions_are_told() {
         let arguments = ["--add", "--force", "--allow-principal", &user, "--operation", operation];
         broker.tool("org.apache.kafka.tools.AclCommand", &[&arguments[..], &resource].concat(), "");
     };
-    // Where somebody else has a permission, bob has none.
+    // Another user's permission does not count for bob.
     allow("alice", "Write", ["--topic", &output]);
     allow("bob", "Describe", ["--topic", &output]);
     let (status, words) = with_password("bobs-secret").to_end();
@@ -605,7 +605,7 @@ fn a_record_that_the_broker_refuses_fails_its_event_alone() {
     assert_eq!(run.words(0).matches("operation \"output:").count(), 1, "{}", run.words(0));
 }
 
-/// A topic's limit is for what arrives at once, and clients gather records.
+/// A topic's limit is for a whole batch, and clients gather records.
 #[test]
 fn many_small_records_pass_a_low_limit() {
     const RECORDS: usize = 400;
@@ -620,8 +620,8 @@ fn many_small_records_pass_a_low_limit() {
     assert!(words.contains("batches of records are larger") && !words.contains("operation \"output:"), "{words}");
 }
 
-/// A compacted topic takes no record without a key: those that came with it are innocent, and where its
-/// dead letter meets the same fate the event is recorded only.
+/// A compacted topic takes no record without a key. Records of the same transaction are innocent, and an
+/// event whose dead letter is refused too is recorded only.
 #[test]
 fn records_without_keys_fail_alone_where_a_topic_is_compacted() {
     let broker = broker();

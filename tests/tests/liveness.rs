@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An agent that gives on what it takes, after `seconds`.
+/// An agent that passes on every event, after `seconds`.
 fn passes_on(input: &str, output: &str, seconds: f64) -> String {
     format!(
         "apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata:\n  name: passes-on\nspec:\n  input:\n    topic: {{name: {input}, \
@@ -100,7 +100,7 @@ fn a_slow_reader_that_retention_passes_goes_on() {
     const EACH: usize = 100_000;
     let broker = broker();
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
-    // More than waits in the worker and its client.
+    // More than the worker and its client hold.
     let large = || Record { partition: Some(0), ..Record::new("", vec![b'x'; EACH]) };
     broker.produce(&input, (0..500).map(|_| large()));
     let app = app(broker, &input, &output, 0.02);

@@ -113,7 +113,7 @@ fn one_failing_place_floods_nobody() {
         log.lines().filter(|line| line.contains(": failed: ") || line.contains(": more failed")).collect();
     assert!(failed[0].contains("in/0@0: failed: KeyError: 'amount'"), "{log}");
     assert_eq!(log.matches("Traceback").count(), 1, "{log}");
-    // On a machine that takes longer than an interval there are more lines, and no failure is told twice.
+    // On a machine that takes longer than an interval there are more lines, and no failure is logged twice.
     let told: u64 =
         failed.iter().filter_map(|line| line.rsplit_once(" count=")?.1.split(' ').next()?.parse::<u64>().ok()).sum();
     assert_eq!(told, 301, "{log}");

@@ -1,5 +1,5 @@
-//! Random specs and events: what kaspr-exec makes of them beside their plainest meaning, which
-//! `tests/oracle/oracle.py` says.
+//! Random specs and events: the records of kaspr-exec beside the plainest meaning of the spec, which
+//! `tests/oracle/oracle.py` computes.
 
 use kaspr_tests::program::program;
 use kaspr_tests::root;

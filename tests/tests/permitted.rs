@@ -160,7 +160,7 @@ fn walk(kind: &str, path: &[String], schema: &Value, code: &Value, fields: &mut 
         false => (schema, Vec::new()),
     };
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
-        // What user code does is its own affair.
+        // `python` holds user code, which no schema judges.
         if name != "python" {
             let path = [path, &more, std::slice::from_ref(name)].concat();
             walk(kind, &path, field, code, fields);
@@ -204,9 +204,9 @@ fn try_fields(trial: &mut Trial, goldens: &[Golden]) {
         for (turn, value) in values(&field.schema).iter().enumerate() {
             let Some((golden, at)) = hosts.get((number * 7 + turn) % hosts.len().max(1)) else { continue };
             let mut document = golden.documents[*at].clone();
-            // Partitions take memory where all is local.
+            // Each partition takes memory in a local run.
             let is_large = field.path.ends_with(&["partitions".to_owned()]) && value.as_i64() > Some(1000);
-            // Which names a block defines is not known where it calls `globals()`.
+            // A block that calls `globals()` may define names that cannot be known.
             let is_opaque =
                 field.path.ends_with(&["entrypoint".to_owned()]) && document.to_string().contains("globals()");
             if !is_large && !is_opaque && set(&mut document, &field.path, value) {

@@ -202,14 +202,14 @@ impl<'a> Run<'a> {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Takes bob's WRITE on a topic away.
+    /// Takes bob's right to write a topic away.
     fn revoke_write(&self, topic: &str) {
         let allow =
             ["--add", "--force", "--allow-principal", "User:bob", "--operation", "Describe", "--operation", "Read"];
         self.broker.tool("org.apache.kafka.tools.AclCommand", &[&allow[..], &["--topic", topic]].concat(), "");
     }
 
-    /// Lines of the log that tell of failures, and how many they tell of.
+    /// Lines of the log that report failures, and the number of these.
     fn failed(&self) -> (Vec<String>, u64) {
         let words = self.words();
         let count = |line: &str| {

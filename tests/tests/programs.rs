@@ -265,7 +265,7 @@ fn the_executor_has_completions_and_man_pages() {
     assert!(folder.path().join("kaspr-exec-run.1").exists());
 }
 
-/// Told in a failure: which thread woke how often.
+/// Asserts that an idle process wakes rarely; a failure names the threads that woke, and how often.
 fn wakes_little(wakes: &Wakes) {
     assert!(wakes.own() <= IDLE_MAX, "{:.1} wake-ups a second: {wakes:?}", wakes.own());
 }
@@ -285,7 +285,7 @@ fn an_idle_process_costs_nothing() {
         pause(Duration::from_secs(2));
         wakes_little(&Wakes::count(child.id(), Duration::from_secs(11)));
     }
-    // Asleep as it is, it hears of a signal, and gives up what it awaits.
+    // The sleeping worker reacts to a signal, and gives up what it awaits.
     let pid = i32::try_from(child.id()).expect("a process id fits");
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };

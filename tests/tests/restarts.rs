@@ -1,4 +1,5 @@
-//! Apps whose topics, offsets, disks or workers are not what they were: what is said, what stops, what goes on.
+//! Apps whose topics, offsets, disks or workers are not what they were: what is logged, what stops, what goes
+//! on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -45,7 +46,7 @@ fn echo(input: &str, output: &str, on_error: &str) -> String {
     )
 }
 
-/// Waits until an app stops by itself; gives what it said.
+/// Waits until an app stops by itself; gives its log.
 #[track_caller]
 fn stops(app: &App, mut worker: Child) -> String {
     wait_until("the app to stop", || worker.try_wait().expect("it can be asked").is_some());
@@ -167,7 +168,7 @@ fn an_app_without_tables_takes_new_partitions_on() {
     grow(broker, &output, 4);
     let again = |partition| events(20, 1).map(move |record| Record { partition: Some(partition), ..record });
     let mut expected = 20;
-    // Keys go where the new number of partitions has them, once it is known here.
+    // Keys go where the new number of partitions has them, once the worker knows it.
     wait_until("keys in their new partitions", || {
         let before: BTreeMap<i32, i64> = ends(&broker.read(&output));
         (0..3).for_each(|partition| broker.produce(&input, again(partition)));
@@ -209,7 +210,7 @@ fn state_does_not_restart_without_a_word() {
     let line = names(&app.catch_up(), "is empty: the table starts empty");
     assert!(line.contains(&app.changelog()) && line.contains("reset the group's offsets"), "{line}");
 
-    // A stranger in the group.
+    // A member in the group that belongs to another program.
     let stranger = group_client(broker, &app.name);
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(&input, 0, Offset::Offset(1)).expect("an offset");
@@ -264,7 +265,7 @@ fn a_damaged_copy_is_built_again_while_the_app_runs() {
     let found = counts(&broker.read(&output));
     assert!(found.len() as u64 == KEYS && found.values().all(|n| *n == 2), "{found:?}");
     terminate(worker);
-    // What was built again is on the disk.
+    // The table that was rebuilt is on the disk.
     broker.produce(&input, events(KEYS, 1));
     app.catch_up();
     assert!(counts(&broker.read(&output)).values().all(|n| *n == 3));
@@ -285,7 +286,7 @@ fn one_worker_that_cannot_start_stops_no_other() {
     wait_until("two workers", || broker.members(&app.name) == Some(2));
     terminate(supervisor);
     assert_eq!(counts(&broker.read(&output)).len(), 50);
-    // None at all: that is no fault of one.
+    // No worker can start: that is not the fault of a single one.
     let mut nowhere = App::new(broker, &echo(&input, &output, ""));
     nowhere.servers = "127.0.0.1:9".to_owned();
     let words = stops(&nowhere, nowhere.start(0, &workers));

@@ -294,7 +294,7 @@ fn a_turn_restores_a_bounded_part() {
     assert_eq!(get(&tables, "99").as_deref(), Some("198"));
 }
 
-/// Changelogs that count the questions for their ends; of the partition `silent` no broker tells them.
+/// Changelogs that count the questions for their ends; for the partition `silent` no broker answers.
 struct Counted<C> {
     log: C,
     asked: Rc<Cell<usize>>,
@@ -381,7 +381,7 @@ fn partitions_without_tables_go_on_while_others_wait_for_theirs() {
     assert_eq!(house.values("out"), ["a=42"]);
 }
 
-/// Keeps what is logged.
+/// Collects the lines of the log.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<u8>>>);
 
@@ -443,7 +443,7 @@ fn what_an_open_transaction_hides_is_waited_for() {
             house.clock.advance(Duration::from_millis(100));
         }
         assert!(!restore.is_ready(&input(0)));
-        assert_eq!(blocked, 2, "told once a second");
+        assert_eq!(blocked, 2, "logged once a second");
         if commits {
             dead.commit().expect("it commits");
         } else {

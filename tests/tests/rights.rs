@@ -149,20 +149,20 @@ fn check_names_each_right_that_is_missing_and_a_run_with_all_starts() {
     app.needs().iter().for_each(|(_, to, on)| app.allow(*to, on.on()));
     app.passes(&[]);
     for (told, to, on) in app.needs() {
-        // What may be done with records of a topic that does not exist yet, no broker says.
+        // No broker says what may be done with records of a topic that does not exist yet.
         let is_made = told.contains(&app.made) || told.contains(&app.changelog());
         if to != To::Create && is_made {
             continue;
         }
         app.revoke(to, on.on());
         app.misses(&[], &told);
-        // To see a thing is not enough.
+        // The right to see a thing is not enough.
         app.allow(To::Describe, on.on());
         app.misses(&[], &told);
         app.revoke(To::Describe, on.on());
         app.allow(to, on.on());
     }
-    // Nothing was made, and nobody joined.
+    // No topic was made, and no member joined.
     assert_eq!((broker.partitions(&app.changelog()), broker.partitions(&app.made)), (0, 0));
     assert_eq!(broker.committed(&app.name, &app.input), [None, None]);
 

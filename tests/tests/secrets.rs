@@ -14,10 +14,10 @@ use kaspr_tests::program::{command, stderr, stdout};
 const CANARY: &str = "bobs-secret";
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Nobody listens there.
+/// An address at which no broker listens.
 const NOWHERE: &str = "127.0.0.1:1";
 
-/// An agent that tells everything that it can see of its own process and of the one that started it.
+/// An agent that sends everything that it can see of its own process and of the one that started it.
 const SPY: &str = r#"
 import os, subprocess, sys
 
@@ -93,7 +93,7 @@ fn assert_unseen(what: &str, text: &str) {
     assert!(!text.contains(CANARY), "{what} shows the secret:\n{text}");
 }
 
-/// Runs to the end; what it says is free of the canary.
+/// Runs to the end; asserts that the output is free of the canary.
 #[track_caller]
 fn to_end(what: &str, command: &mut Command) -> Output {
     let output = command.stdin(Stdio::null()).output().expect("it runs");
@@ -296,7 +296,7 @@ impl Drop for Spied {
     }
 }
 
-/// The workers get the password, also when they start again, and nobody sees it on its way.
+/// The workers get the password, also when they start again, and no other process sees it on its way.
 #[test]
 fn a_supervisor_hands_secrets_over_unseen() {
     let broker = Broker::start();

@@ -52,7 +52,7 @@ fn assert_all(counts: &BTreeMap<String, u64>, keys: u64, count: u64) {
     assert!(counts.values().all(|n| *n == count), "{counts:?}");
 }
 
-/// Records read, and ms, of the last restoration that a log tells of.
+/// Records read, and ms, of the last restoration in a log.
 fn restored(words: &str) -> (u64, u64) {
     let line = words.lines().rfind(|line| line.contains("tables are restored")).unwrap_or_else(|| panic!("{words}"));
     let number = |after: &str| {
@@ -130,7 +130,7 @@ fn a_death_at_any_step_of_a_commit_loses_and_repeats_nothing() {
     let broker = broker();
     let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
     let specs = table("") + &counter("counter", &input, &output);
-    // A name of its own for each worker: nobody inherits the transaction that the one before left open.
+    // A name of its own for each worker: none inherits the transaction that the one before left open.
     let app = App::new(broker, &specs).on_disk().with(&["--kafka", "session.timeout.ms=3000"]);
     for (round, step) in (1..).zip(["delivered", "offsets", "committed", "applied"]) {
         broker.produce(&input, events(20, 1));
@@ -277,7 +277,7 @@ fn a_global_table_is_whole_on_every_worker() {
         + &step("reader", &asked, "return [value['k'], table.get(value['k']), context['event'].message.partition]");
     let app = App::new(broker, &specs).with(&["--kafka", "session.timeout.ms=3000"]);
     let mut workers: Vec<Child> = (0..2).map(|number| app.start(number, &[])).collect();
-    // Asks in every partition until every answer is this one: others hear of a write when their turn comes.
+    // Asks in every partition until every answer is this one: other workers learn of a write in their turn.
     let know = |expected: &str| {
         wait_until(expected, || {
             let before = broker.count(&output);

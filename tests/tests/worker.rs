@@ -339,11 +339,11 @@ fn a_dead_letter_waits_for_the_word_on_its_topic() {
         };
         sent.iter().for_each(|value| send(&log, "readings", value));
         turn_for(&mut worker, 3);
-        // What came before the failure is complete; the rest waits, with its effects.
+        // Events before the failure are complete; the rest waits, with its effects.
         let before = i64::from(take == ALONE);
         assert_eq!(committed(&log, "readings", "echo"), Some(before), "{sent:?}");
         assert_eq!(values(&log, "echoes").len(), usize::from(take == ALONE), "{sent:?}");
-        assert!(worker.take_failures().is_empty(), "{sent:?}: no failure without its letter");
+        assert!(worker.take_failures().is_empty(), "{sent:?}: no failure without its dead letter");
         is_silent.set(false);
         turn_for(&mut worker, 3);
         assert_eq!(committed(&log, "readings", "echo"), Some(3), "{sent:?}");
@@ -575,5 +575,5 @@ fn a_topic_of_dead_letters_is_needed_where_its_policy_counts() {
     assert_eq!(letters(skip, own), ["own"]);
     assert_eq!(letters("", own), ["app-letters", "own"]);
     let retry = "        onError: {action: retry, then: deadLetter}\n";
-    assert_eq!(letters(skip, retry), ["app-letters"], "a letter without a topic goes to the app's");
+    assert_eq!(letters(skip, retry), ["app-letters"], "a dead letter without a topic goes to the app's");
 }

@@ -24,7 +24,7 @@ use crate::event::message::{Event, Header, TopicName, TopicPartition};
 pub use crate::event::outgoing::OutgoingRecord;
 use crate::wake::Bell;
 
-/// The outside world refused or failed.
+/// The broker refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// A person must act: the worker stops. The text names the thing and the place.
@@ -65,9 +65,9 @@ pub enum BrokerError {
 /// A change of this member's partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// These came. They stand still until [`Consumer::start`] names their offsets.
+    /// These were assigned. They stand still until [`Consumer::start`] names their offsets.
     Assigned(Vec<TopicPartition>),
-    /// These must be given up. They stay this member's until [`Consumer::release`].
+    /// These are revoked. They stay this member's until [`Consumer::release`].
     Revoked(Vec<TopicPartition>),
     /// These are another member's already: nothing of them may be committed.
     Lost(Vec<TopicPartition>),
@@ -101,8 +101,8 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// The offset, if the partition still has it. Retention may have deleted it: then the first that is left,
-    /// which the log says. An offset past the end belongs to another topic of that name.
+    /// Returns the offset, if the partition still has it. If retention has deleted it: the first that is
+    /// left, with a line in the log. An offset past the end belongs to another topic of that name.
     pub fn within(self, name: &TopicPartition, offset: i64) -> Result<i64, BrokerError> {
         let Watermarks { low, high } = self;
         if offset < low {
@@ -141,8 +141,8 @@ pub trait Consumer {
     /// Nothing that was fetched before comes after this call.
     fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError>;
 
-    /// Stops fetching these partitions; what was fetched and not polled may be lost to
-    /// [`Consumer::resume`] only in the sense that it is fetched again.
+    /// Stops fetching these partitions. Events that were fetched and not polled may be dropped;
+    /// [`Consumer::resume`] then fetches them again.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
     /// Goes on fetching these partitions where they stopped.
@@ -174,17 +174,16 @@ pub trait Consumer {
     /// committed. False: they are on their way, and the same call asks how far they are.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError>;
 
-    /// These producers committed last in partitions that came. Where they, or others that were seen in
-    /// the group, are gone, ends what they left open: it would hide later records of the topics that they
-    /// wrote. Does not wait.
+    /// Ends what gone producers left open: of these producers, which committed last in partitions that came,
+    /// and of others that were seen in the group. It would hide later records of the topics that they wrote.
+    /// Does not wait.
     fn end_gone(&mut self, _producers: BTreeSet<String>) {}
 
-    /// Lets [`Consumer::committed`] become answerable: ends transactions over the offsets of these
-    /// partitions that a member which is gone left open, its first one too. Does not wait; asking again is
-    /// no harm.
+    /// Makes [`Consumer::committed`] answerable: ends transactions over the offsets of these partitions that
+    /// a dead member left open, its first one too. Does not wait; asking again does no harm.
     fn unblock(&mut self, _partitions: &[TopicPartition]) {}
 
-    /// Something of it is to be put right by a [`Consumer::poll`] that comes soon.
+    /// True if a [`Consumer::poll`] should come soon, to put something right.
     fn is_adrift(&self) -> bool {
         false
     }
@@ -262,7 +261,8 @@ pub trait Producer {
     /// that was acknowledged.
     fn written(&mut self) -> Vec<(TopicPartition, i64)>;
 
-    /// Its client should be replaced, with [`Producer::init_transactions`], before the next transaction.
+    /// True if its client should be replaced, with [`Producer::init_transactions`], before the next
+    /// transaction.
     fn is_outdated(&self) -> bool {
         false
     }
@@ -288,7 +288,7 @@ pub trait Changelog {
     /// no broker leads the partition at the moment.
     fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError>;
 
-    /// The end of what is decided: behind it stands an open transaction, or nothing.
+    /// The end of the records that are decided: behind it stands an open transaction, or nothing.
     fn stable_end(&mut self, partition: &TopicPartition) -> Result<i64, BrokerError>;
 
     /// A name for the topic that another topic of the same name never has; empty where the broker gives none.
@@ -342,7 +342,7 @@ pub struct NewTopic {
     pub config: Vec<(String, String)>,
 }
 
-/// The uses of a topic that are made of it, or allowed.
+/// Uses of a topic: those that the plan makes of it, or those that are allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// Its records are read.

@@ -32,7 +32,7 @@ pub enum Called<V> {
     End,
     /// Not finished: ask for the ticket later.
     Pending(Ticket),
-    /// It raised.
+    /// The code raised an exception.
     Failed(Fault),
 }
 
@@ -50,7 +50,8 @@ pub trait Code: 'static {
     /// A value on its way. Cloning shares it: every output sees the same object.
     type Value: Clone + std::fmt::Debug + 'static;
 
-    /// Bytes to a value; `None` is Kafka's null. What does not decode is a fault of the kind `Decode`.
+    /// Decodes bytes to a value; `None` is Kafka's null. Bytes that do not decode are a fault of the kind
+    /// `Decode`.
     fn decode(&mut self, codec: &Codec, bytes: Option<&[u8]>) -> Result<Self::Value, Fault>;
 
     /// As [`Code::decode`], for a value that goes nowhere but through this reader's program: fields that, by
@@ -83,16 +84,17 @@ pub trait Code: 'static {
     /// The next value of a generator that a call gave.
     fn next(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
-    /// Lets go of a generator that has further values: its clean-up runs, and what it still gives is dropped.
+    /// Lets go of a generator that has further values: its clean-up runs, and values that it still gives are
+    /// dropped.
     fn release(&mut self, values: &Self::Value, with: With<'_, Self::Value>) -> Called<Self::Value>;
 
     /// Takes the result of a ticket, once: `None` while it is pending.
     fn take(&mut self, ticket: Ticket) -> Option<Called<Self::Value>>;
 
-    /// Gives up on a ticket: whatever it still does has no effect.
+    /// Gives a ticket up: whatever its call still does has no effect.
     fn cancel(&mut self, ticket: Ticket);
 
-    /// Truth, as an `if` sees it.
+    /// Decides truth, as an `if` does.
     fn truth(&mut self, value: &Self::Value) -> Result<bool, Fault>;
 
     /// Reads the result of a name selector as a topic.
@@ -108,7 +110,7 @@ pub trait Code: 'static {
     /// `is_busy`, true if some of it may go on now.
     fn waits(&self, is_busy: bool) -> bool;
 
-    /// Lets what waits go on: until some ticket is finished, `wake` is readable or `wait` is over.
+    /// Lets waiting calls go on: until some ticket is finished, `wake` is readable or `wait` is over.
     fn turn(&mut self, wait: Duration, wake: Option<RawFd>);
 
     /// Runs something that waits outside the code, while the code's other threads go on.

@@ -22,16 +22,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Calls of all threads of a worker.
 #[derive(Debug, Default)]
 pub struct Callers {
-    /// Of the worker's thread.
+    /// Calls of the worker's thread.
     own: Arc<Calls>,
-    /// Of others, by their names.
+    /// Calls of other threads, by the threads' names.
     others: Mutex<Vec<(&'static str, Arc<Calls>)>>,
     /// The mark of the event that runs, which is not to blame.
     watch: OnceLock<Arc<Watch>>,
 }
 
 impl Callers {
-    /// Watches over calls from now on, as long as this is there.
+    /// Starts to watch over calls, for as long as the returned value lives.
     pub fn start() -> Arc<Callers> {
         let callers = Arc::<Callers>::default();
         let watched = Arc::downgrade(&callers);
@@ -71,7 +71,7 @@ impl Callers {
     }
 }
 
-/// Calls that a look has seen: by the address of their thread's, their number, and since when.
+/// Calls that a look has seen: by the address of their thread's [`Calls`], their number, and since when.
 type Seen = BTreeMap<usize, (u64, Duration)>;
 
 #[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
@@ -89,7 +89,8 @@ fn look_after(watched: &Weak<Callers>, every: Duration, limit: Duration, end: im
 }
 
 impl Callers {
-    /// Looks; gives the call of the worker's thread that has run for too long. Those of others are given up.
+    /// Looks once; gives the call of the worker's thread that has run for too long. Calls of other threads
+    /// that have are given up.
     fn look(&self, seen: &mut Seen, now: Duration, limit: Duration) -> Option<(&'static str, Duration)> {
         let others = self.others().clone();
         let before = std::mem::take(seen);

@@ -19,14 +19,14 @@ const TIMES: usize = 8;
 const KILL_ROWS: usize = 4;
 /// One coordinator in so many that are killed is that of transactions, the others those of the group.
 const TRANSACTIONS_EVERY: usize = 4;
-/// Time without events between two troubles, and the most by which a commit may be later than it should: what is
-/// later than the quiet lasts cannot be seen.
+/// The calm between two troubles, and how much longer it must last than a commit may be late: a commit that
+/// is later than the calm lasts cannot be seen.
 const QUIET: Duration = Duration::from_millis(1500);
 const QUIET_BEYOND: Duration = Duration::from_millis(500);
 /// Most by which a commit may be late when nothing is wrong, beside an open window and a back-off.
 const LATE_MAX: Duration = Duration::from_secs(1);
-/// The same on a machine that is slow for what it carries, as three brokers, of which two hold each record before it
-/// counts: so many times as late as commits were before the first trouble.
+/// Factor on a machine that is slow for what it carries, as three brokers, of which two hold each record
+/// before it counts: commits may be so many times as late as they were before the first trouble.
 const LATE_TIMES: u32 = 3;
 /// Quiet times of the beginning that are measured.
 const CALMS: usize = 3;
@@ -58,7 +58,7 @@ struct Arguments {
     /// Events a second.
     #[arg(long, value_name = "N", default_value_t = 300)]
     rate: u64,
-    /// The order of troubles follows from it.
+    /// The seed of the order of troubles.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }

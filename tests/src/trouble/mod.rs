@@ -11,10 +11,10 @@ use crate::proxy::{ADD_OFFSETS_TO_TXN, Api, END_TXN, TXN_OFFSET_COMMIT};
 /// The instance of the process that is a static member, from which its transactional id follows.
 const INSTANCE: &str = "lasting";
 
-/// The broker that something happens to.
+/// The role of the broker that a trouble strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Any.
+    /// Any broker.
     Any,
     /// The coordinator of the app's group.
     Group,
@@ -90,7 +90,7 @@ impl Trouble {
         all
     }
 
-    /// In words.
+    /// The name in words.
     pub fn name(self) -> String {
         let request = |api: Api| match api {
             END_TXN => "EndTxn",

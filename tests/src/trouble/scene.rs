@@ -1,4 +1,4 @@
-//! An app under load, and what one trouble after the other does to it.
+//! An app under load, and the troubles that strike it, one after the other.
 
 use std::fmt;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub struct Survived {
 
 /// The result at the end.
 pub struct Outcome {
-    /// The judge's.
+    /// The verdict of the judge.
     pub verdict: Verdict,
     /// Processes that ended though nothing asked them to, or not as they should.
     pub ended: Vec<String>,
@@ -91,7 +91,7 @@ impl fmt::Display for Outcome {
 }
 
 impl Scene {
-    /// Starts it all.
+    /// Starts brokers, networks, processes and load.
     ///
     /// # Errors
     /// In words, if there is no output.
@@ -114,7 +114,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Does it, and waits until all is well again.
+    /// Makes a trouble, and waits until all is well again.
     ///
     /// # Errors
     /// In words, if that takes too long.
@@ -157,7 +157,7 @@ impl Scene {
         Ok(Survived { count, recovery, standstill })
     }
 
-    /// False: it could not be done.
+    /// Makes a trouble once. False: it could not be made.
     fn once(&mut self, trouble: Trouble) -> bool {
         match trouble {
             Trouble::Death(step) => return self.death(step),
@@ -300,7 +300,7 @@ impl Scene {
         Err(format!("no output for {:?}\n{words}", STUCK_AFTER + PATIENCE))
     }
 
-    /// Starts again what ended by itself, and remembers it.
+    /// Starts processes again that ended by themselves, and remembers them.
     fn count_ended(&mut self) {
         for number in 0..self.members.len() {
             let Some(status) = self.members[number].ended() else { continue };

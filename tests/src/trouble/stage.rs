@@ -150,12 +150,12 @@ impl Stage {
         self.networks.iter().for_each(|network| network.refuse(refuses));
     }
 
-    /// From now on every frame waits this long, in each direction.
+    /// Delays every frame by this much from now on, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.networks.iter().for_each(|network| network.delay(delay));
     }
 
-    /// This happens to the next request of that kind to each broker.
+    /// Has this fault strike the next request of that kind to each broker.
     pub fn fault(&self, api: Api, fault: Fault) {
         self.networks.iter().for_each(|network| network.fault(api, fault));
     }

@@ -68,7 +68,7 @@ pub enum Violation {
     Torn,
     /// A table that is not what the outputs say.
     TableMismatch,
-    /// A record of an event that the input does not hold, or not there.
+    /// A record of an event that the input does not hold, or not at that place.
     Stranger,
 }
 
@@ -107,7 +107,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing is wrong.
+    /// True if nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.counts.is_empty()
     }
@@ -122,7 +122,7 @@ impl Verdict {
         self.events
     }
 
-    /// Adds what was found elsewhere.
+    /// Adds violations that were found elsewhere.
     pub fn add(&mut self, other: Verdict) {
         for (violation, count) in other.counts {
             *self.counts.entry(violation).or_default() += count;
@@ -211,7 +211,8 @@ fn repeats(output: &[Output], verdict: &mut Verdict) -> HashSet<u64> {
     came
 }
 
-/// Everything or a dead letter: reports effects that are in some places only, or nowhere.
+/// Checks that an event has all effects or a dead letter: reports effects that are in some places only, or
+/// nowhere.
 fn effects_of(event: &Event, came: &[HashSet<u64>], is_dead: bool, verdict: &mut Verdict) {
     let Event { id, partition, offset, .. } = event;
     let outputs = came.iter().filter(|output| output.contains(id)).count();
@@ -261,7 +262,7 @@ fn order(number: usize, output: &[Output], verdict: &mut Verdict) {
     }
 }
 
-/// The table counts the events of each key, and every record says the count at its time.
+/// Checks that the table counts the events of each key, and that every record says the count at its time.
 fn table_of(table: &BTreeMap<String, u64>, output: &[Output], verdict: &mut Verdict) {
     let mut seen = HashSet::with_capacity(output.len());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();

@@ -25,20 +25,20 @@ const SESSION: &str = "session.timeout.ms=6000";
 /// Every step of a commit at which a process can die.
 const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
 
-/// The broker that most tests share, always one of their own: a proxy stands before it.
+/// The broker that most tests share, always one that this process has started: a proxy stands before it.
 fn broker() -> &'static Broker {
     static BROKER: LazyLock<Broker> = LazyLock::new(Broker::start);
     &BROKER
 }
 
-/// A broker that ends no transaction by itself in the time of a test: partitions come back only where the
-/// members that are left end what the dead left open.
+/// A broker that ends no transaction by itself in the time of a test: partitions come back only if the
+/// members that are left end what dead members left open.
 fn patient() -> &'static Broker {
     static BROKER: LazyLock<Broker> = LazyLock::new(Broker::patient);
     &BROKER
 }
 
-/// The network before the broker, for one test at a time.
+/// Takes the network before the broker, for one test at a time.
 fn network() -> MutexGuard<'static, Proxy> {
     static NETWORK: LazyLock<Mutex<Proxy>> = LazyLock::new(|| {
         let (upstream, port) = broker().behind_proxy();
@@ -49,7 +49,7 @@ fn network() -> MutexGuard<'static, Proxy> {
     network
 }
 
-/// Tests that measure times run one after the other.
+/// Waits for its turn: tests that measure times run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,7 +60,7 @@ fn figure(text: &str) {
     eprintln!("figure: {text}");
 }
 
-/// Sessions that end soon, so that partitions of the dead move soon.
+/// Lets sessions end soon, so that partitions of dead members move soon.
 fn quick(app: App) -> App {
     app.with_kafka("session.timeout.ms=4000").with_kafka("heartbeat.interval.ms=500")
 }
@@ -293,7 +293,7 @@ fn longest(watch: &Watch, is_meant: impl Fn(&Partition) -> bool) -> f64 {
 }
 
 /// Two processes share the partitions until one dies; its partitions come back, and the others stand still
-/// for less long than they. `failpoint`: where it dies, else it is killed.
+/// for less long than these. `failpoint`: the step at which it dies, else it is killed.
 fn take_over(failpoint: Option<&str>) {
     let _alone = alone();
     let broker = patient();
@@ -352,8 +352,8 @@ fn partitions_of_a_process_that_dies_inside_a_transaction_move_soon() {
     }
 }
 
-/// Processes join one that runs, and die in the first transaction of their lives, when nobody has their
-/// names from committed offsets. Their partitions come back as soon as those of others.
+/// Processes join one that runs, and die in the first transaction of their lives, when no committed offset
+/// names them. Their partitions come back as soon as those of others.
 #[test]
 fn deaths_in_a_first_transaction_hold_nothing_for_long() {
     let _alone = alone();

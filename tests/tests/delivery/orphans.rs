@@ -13,8 +13,8 @@ use super::{PATIENCE, all_zeros, broker, figure, quick, recovery};
 
 const PARTITIONS: i32 = 4;
 
-/// It was told to give partitions up and did not join again, so Kafka hands it the others when it comes
-/// back, and nobody is told to take those.
+/// The member was asked to give partitions up and did not join again, so Kafka gives it the others when it
+/// comes back, and assigns those to no member.
 #[test]
 fn partitions_that_a_static_member_died_with_find_an_owner() {
     let broker = broker();
@@ -25,7 +25,7 @@ fn partitions_that_a_static_member_died_with_find_an_owner() {
             assert!(now() - began < PATIENCE, "waited in vain for {what}\n{}", app.last_words(0..2, 30));
         }
     };
-    // It stands for a worker that stops where no other test can stop one.
+    // It stands for a worker that stops at a place where a test cannot stop one.
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &broker.servers).set("group.id", &app.name).set("log_level", "0");
     config.set("group.instance.id", format!("{}.first.0", app.name)).set("client.id", format!("{}.first.0", app.name));
@@ -37,7 +37,7 @@ fn partitions_that_a_static_member_died_with_find_an_owner() {
         first.assignment().is_ok_and(|assignment| assignment.count() == 4)
     });
     let second = app.start_with(1, &["--instance", "second"], None);
-    // Its partitions were shared out, and it has not heard: it is asked no more from here on.
+    // Its partitions were shared out, and it does not know: it is not polled any more from here on.
     wait_for("the second member", &mut || broker.members(&app.name) == Some(2));
     let watch = Watch::start(&broker.servers, app.output(), PARTITIONS);
     let load = Load::start(&broker.servers, &app.input, Shape::default(), u64::MAX);

@@ -29,8 +29,8 @@ fn records(watch: &Watch) -> u64 {
     watch.partitions().values().map(|partition| partition.records).sum()
 }
 
-/// The first line that tells of something wrong. That partitions stand still is said, and true: their
-/// events are on their way. So is the failure of events that are meant to fail.
+/// The first line that reports something wrong. Lines on partitions that stand still are right: their events
+/// are on their way. So are those on events that are meant to fail.
 fn fault(words: &str) -> Option<&str> {
     let is_meant = |line: &str| line.contains(" stands still ") || line.contains("marked to fail");
     let is_fault = |line: &&str| line.contains("ERROR") || line.contains("WARN") && !is_meant(line);

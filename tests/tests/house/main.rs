@@ -280,7 +280,7 @@ fn doc_comments_begin_with_a_noun_or_a_verb() {
 /// Pages that comments cite: every word that ends in `.md`.
 fn cited_pages_exist(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
-    // This file cites what is not there, to break the rule.
+    // This file cites pages that do not exist, to break the rule.
     for source in sources.iter().filter(|source| !source.path.starts_with("tests/tests/house/")) {
         let is_part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-');
         let comments = source.text.lines().filter(|line| line.contains("//") || line.trim_start().starts_with('#'));

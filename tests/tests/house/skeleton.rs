@@ -57,7 +57,7 @@ fn string(text: &str, from: usize) -> usize {
     text.len()
 }
 
-/// Characters are told from lifetimes by their closing quote.
+/// Characters differ from lifetimes by their closing quote.
 fn character(text: &str) -> usize {
     let Some(inside) = text.strip_prefix('\'') else { return 0 };
     let mut chars = inside.char_indices();

@@ -40,7 +40,7 @@ pub struct Checker {
     /// The last event that each partition of an output holds, by the event's partition.
     last: BTreeMap<(TopicPartition, TopicPartition), i64>,
     failures: BTreeSet<(String, TopicPartition, i64)>,
-    /// Failures that were recorded at the broker's side: they should be told.
+    /// Failures that were recorded at the broker's side: the worker should report them.
     failed: BTreeSet<(String, TopicPartition, i64)>,
     told_read: usize,
     told_numbers: BTreeSet<usize>,
@@ -66,14 +66,14 @@ impl Checker {
         }
     }
 
-    /// An event was written to the input.
+    /// Notes that an event was written to the input.
     pub fn input(&mut self, partition: TopicPartition, offset: i64, input: Input) {
         let number = number(&input.value).expect("it has a number");
         self.keys.insert(number, input.key.clone());
         self.inputs.entry(partition).or_default().insert(offset, input);
     }
 
-    /// I1 to I4, as far as a commit shows them.
+    /// Checks I1 to I4, as far as a commit shows them.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), Violation> {
         let chained = commit.records.iter().filter(|event| &*event.topic == CHAIN).collect::<Vec<_>>();
         self.fold(commit);
@@ -114,7 +114,7 @@ impl Checker {
         Ok(())
     }
 
-    /// A reader's position moves: what lies between is owed.
+    /// Moves a reader's position: the effects of the events between are owed.
     fn advance(&mut self, kind: Kind, partition: &TopicPartition, to: i64, owed: &mut Owed) -> Result<(), Violation> {
         let from = self.positions.insert((kind, partition.clone()), to).unwrap_or(0);
         if to < from {
@@ -147,7 +147,7 @@ impl Checker {
         self.told_read = told.len();
     }
 
-    /// A record takes its place among what is owed.
+    /// Checks that a record is owed.
     fn pay(&mut self, event: &Event, owed: &mut Owed) -> Result<(), Violation> {
         let values = text(event.value.as_ref());
         for value in values.split('+') {
@@ -203,7 +203,7 @@ impl Checker {
         Err(format!("I4: {worker} holds {pairs:?} of partition {partition}, the changelog comes to {folded:?}"))
     }
 
-    /// I1: a failure is recorded once, and when it is committed.
+    /// Checks I1: a failure is recorded once, and when it is committed.
     pub fn failure(&mut self, failure: &FailureRecord) -> Result<(), Violation> {
         let partition = TopicPartition::new(failure.topic.as_str(), failure.partition);
         let key = (failure.agent.clone(), partition, failure.offset);
@@ -217,7 +217,7 @@ impl Checker {
         }
     }
 
-    /// Every failure that is committed was recorded.
+    /// Checks that every failure that is committed was recorded.
     pub fn all_recorded(&self) -> Result<(), Violation> {
         match self.failed.difference(&self.failures).next() {
             None => Ok(()),

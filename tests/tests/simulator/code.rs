@@ -15,7 +15,7 @@ use kaspr_exec::event::message::{Header, TopicName};
 use kaspr_exec::tables::Tables;
 use kaspr_ir::plan::{Codec, FunctionId, Plan};
 
-/// Values that a sink was told.
+/// Values that a sink was given.
 pub type Told = Rc<RefCell<Vec<String>>>;
 
 /// A value of the stub.

@@ -44,7 +44,7 @@ pub struct Outcome {
     pub commits: usize,
 }
 
-/// The needs of user code, which each worker makes for itself.
+/// The parts from which each worker's user code is made.
 pub struct Needs<'a> {
     /// Time and chance.
     pub world: &'a World,
@@ -74,7 +74,7 @@ struct Running<C: Code> {
     tables: Rc<RefCell<Tables>>,
 }
 
-/// A member whose process has gone without a word.
+/// A member whose process has gone without leaving the group.
 struct Ghost {
     member: String,
     expires: Duration,
@@ -104,12 +104,12 @@ pub struct Simulation<'a, C: Code> {
     gentle: bool,
     /// Some events lead to records that the broker refuses.
     refuses: bool,
-    /// Calls take longer than a transaction may. Only where one worker is alone: nobody else's time may
+    /// Calls take longer than a transaction may. Only where one worker is alone: no other worker's time may
     /// stand still meanwhile.
     drags: bool,
     records: BTreeMap<String, usize>,
     outcome: Outcome,
-    /// A process ended: failures that it had not told yet are lost.
+    /// A process ended: failures that it had not reported yet are lost.
     lost_failures: bool,
 }
 
@@ -289,7 +289,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         }
     }
 
-    /// Another producer leaves markers and aborted records in the input.
+    /// Has another producer leave markers and aborted records in the input.
     fn gap(&mut self) {
         use kaspr_exec::broker::{OutgoingRecord, Producer};
         let mut producer = self.world.log.producer(Some("stranger"));
@@ -358,7 +358,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         Ok(())
     }
 
-    /// A process has ended: killed, or by an error that may end it.
+    /// Handles the end of a process: killed, or by an error that may end it.
     fn stopped(&mut self, life: &Life, stopped: &Stopped) -> Result<(), Violation> {
         self.lost_failures = true;
         if !life.has_ended() {
@@ -377,7 +377,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         Ok(())
     }
 
-    /// A member stays in its group for a while.
+    /// Keeps a member in its group for a while, though its process is gone.
     fn haunt(&mut self, life: &Life) {
         let session = Duration::from_millis(*self.seed.pick(&SESSIONS_MS));
         self.ghosts.push(Ghost { member: life.member(), expires: self.world.clock.now() + session });
@@ -397,7 +397,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         let Some(Running { mut worker, life, .. }) = self.places[place].take() else { return Ok(()) };
         self.world.note(|| format!("{} is told to stop", life.member()));
         let drained = if self.seed.hits(500) { worker.drain() } else { Ok(()) };
-        // What it has not told is not asked for: its failures end with it.
+        // Failures that it has not reported end with it.
         self.lost_failures = true;
         match drained.and_then(|()| worker.close()) {
             Ok(_) => Ok(()),
@@ -405,7 +405,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         }
     }
 
-    /// The group loses sight of a member that lives.
+    /// Has the group lose sight of a member that lives.
     fn cut(&mut self, place: usize) {
         if let Some(running) = &self.places[place] {
             self.lost_failures = true;
@@ -425,7 +425,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         });
     }
 
-    /// All invariants, after a step.
+    /// Checks all invariants, after a step.
     fn check(&mut self) -> Result<(), Violation> {
         self.outcome.steps += 1;
         self.expire_ghosts();
@@ -449,7 +449,8 @@ impl<'a, C: Code> Simulation<'a, C> {
                     running.life.member()
                 ));
             }
-            // Who is no member any more may hold what it likes, and who commits is told later.
+            // A worker that is no member any more may hold stale state, and one that commits learns of the
+            // outcome later.
             let member = running.life.member();
             if running.worker.is_committing() || !self.world.is_member(APP, &member) {
                 continue;
@@ -481,7 +482,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         Ok(())
     }
 
-    /// I7: after the faults, all input is processed; I5: nothing stays open.
+    /// Checks I7: after the faults, all input is processed; and I5: no transaction stays open.
     fn settle(&mut self) -> Result<(), Violation> {
         self.world.calm_down();
         let began = self.world.clock.now();
@@ -515,7 +516,7 @@ impl<'a, C: Code> Simulation<'a, C> {
         Err(format!("I7: the input is not processed in the end: {why}"))
     }
 
-    /// To the next moment for which some worker waits.
+    /// Moves the clock to the next moment for which some worker waits.
     fn jump(&mut self) {
         let now = self.world.clock.now();
         let real = self.awaits_in_real_time();

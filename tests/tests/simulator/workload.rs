@@ -40,7 +40,7 @@ pub enum Kind {
     Opener,
 }
 
-/// Those that are chosen from; [`Kind::Second`] comes with the echo.
+/// Kinds from which a seed chooses; [`Kind::Second`] comes with the echo.
 pub const KINDS: [Kind; 7] =
     [Kind::Counter, Kind::Batcher, Kind::Echo, Kind::Patient, Kind::Waiter, Kind::Teller, Kind::Opener];
 

@@ -61,7 +61,7 @@ impl KafkaAdmin {
         Ok(counted)
     }
 
-    /// Asks until the answer tells of the topic, as long as it may be unknown to the broker that is asked.
+    /// Asks until the answer knows the topic, for as long as the broker that is asked may not know it yet.
     fn again_while_fresh<T>(
         &self,
         name: &str,
@@ -122,7 +122,8 @@ impl KafkaAdmin {
         Ok(told.ok().and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
     }
 
-    /// Asks to create a topic, or whether it could be; gives what is against it. One that exists is fine.
+    /// Asks to create a topic, or whether it could be created; gives the objection. A topic that exists is
+    /// fine.
     fn ask_to_create(&self, topic: &NewTopic, options: &AdminOptions) -> Result<Option<Code>, BrokerError> {
         let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
         let mut native =

@@ -1,10 +1,10 @@
 //! A call in a thread of its own, because the client may not return from it.
 //!
 //! `rd_kafka_send_offsets_to_transaction` ignores its timeout where the group's coordinator is gone
-//! (confluentinc/librdkafka#5456, not mended in 2.12.1): it waits for a coordinator that may never come
-//! back. What upstream's patch (#5457) changes are static functions, which cannot be replaced from outside.
-//! So the worker waits for this call only as long as it wants to. The outcome is unknown then, and the next
-//! producer has a client of its own: the old one is fenced, and its thread ends when its call does.
+//! (confluentinc/librdkafka#5456, not fixed in 2.12.1): it waits for a coordinator that may never come back.
+//! Upstream's patch (#5457) changes static functions, which cannot be replaced from outside. So the worker
+//! waits for this call only as long as it wants to. The outcome is unknown then, and the next producer has a
+//! client of its own: the old one is fenced, and its thread ends when its call does.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;

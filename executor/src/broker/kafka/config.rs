@@ -91,7 +91,7 @@ impl ClientSettings {
         self.check_user()
     }
 
-    /// Refuses a user that is half named: the client would say less of it.
+    /// Refuses a user without a password, or the other way round: the client's own words would say less.
     fn check_user(&self) -> Result<(), String> {
         let (protocol, _, with_users) = self.protocol();
         if !with_users {
@@ -149,7 +149,7 @@ impl ClientSettings {
             .set("client.id", &self.app)
             .set("bootstrap.servers", &self.servers)
             .set("allow.auto.create.topics", "false")
-            // Of a reader it means nothing, but librdkafka wants a fetch to be no smaller.
+            // A reader does not need it, but librdkafka wants a fetch to be no smaller.
             .set("message.max.bytes", FETCH_BYTES_MAX)
             // Reconnects of idle connections are not worth a line.
             .set("log.connection.close", "false")
@@ -157,7 +157,7 @@ impl ClientSettings {
         config
     }
 
-    /// Of the member of the group.
+    /// Settings of the member of the group.
     pub fn consumer(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -188,7 +188,7 @@ impl ClientSettings {
         self.with_user(config)
     }
 
-    /// Of a member without a name, which comes and goes.
+    /// Settings of a member without a name, which comes and goes.
     pub fn visitor(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.remove("group.instance.id");
@@ -201,12 +201,12 @@ impl ClientSettings {
         self.guarantee == Guarantee::ExactlyOnce
     }
 
-    /// Of a client that neither reads nor writes records.
+    /// Settings of a client that neither reads nor writes records.
     pub fn plain(&self) -> ClientConfig {
         self.with_user(self.common())
     }
 
-    /// Of a reader of changelogs, which joins no group.
+    /// Settings of a reader of changelogs, which joins no group.
     pub fn reader(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -224,21 +224,21 @@ impl ClientSettings {
         self.with_user(config)
     }
 
-    /// Of a client that sees what the group has committed, whatever transactions are open over it.
+    /// Settings of a client that sees what the group has committed, whatever transactions are open over it.
     pub fn unstable(&self) -> ClientConfig {
         let mut config = self.common();
         config.set("group.id", &self.app).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
         self.with_user(config)
     }
 
-    /// Of a producer that takes a `transactional.id` over.
+    /// Settings of a producer that takes a `transactional.id` over.
     pub fn successor(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.common();
         config.set("transactional.id", transactional_id);
         self.with_user(config)
     }
 
-    /// Of the producer, whose connection serves questions about topics too.
+    /// Settings of the producer, whose connection serves questions about topics too.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -258,7 +258,7 @@ impl ClientSettings {
                 .set("message.timeout.ms", "10000")
                 .set("linger.ms", "5");
         } else {
-            // A broker that goes away is waited for; the bound is the queue above.
+            // The producer waits for a broker that is away; the queue above is the bound.
             config.set("message.timeout.ms", "0");
         }
         self.with_user(config)

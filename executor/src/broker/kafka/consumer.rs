@@ -44,7 +44,7 @@ const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// A member of the app's group.
 pub struct KafkaConsumer {
-    /// Before their client: fields go in their order.
+    /// Dropped before its client: fields are dropped in their order.
     commits: raw::Commits,
     wakes: Questions,
     consumer: Kept<BaseConsumer<MemberContext>>,
@@ -126,7 +126,7 @@ impl KafkaConsumer {
         match error.rdkafka_error_code() {
             // Polling goes on and joins again; the loss comes as a change.
             Some(Code::PollExceeded) => Ok(()),
-            // Of some partition, which it does not name.
+            // The error is about some partition, which it does not name.
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 self.adrift.get_or_insert(Duration::ZERO);
                 Ok(())
@@ -241,8 +241,8 @@ impl KafkaConsumer {
         bell.ring();
     }
 
-    /// The threads that fetch sleep up to a second after a pause or a change, unless something is asked of
-    /// their brokers. Only the asking matters.
+    /// Wakes the threads that fetch, by a question to their brokers: they sleep up to a second after a pause
+    /// or a change. The answer does not matter.
     fn wake_fetchers(&mut self, partitions: &[TopicPartition]) {
         let calls = &self.line.calls;
         while calls.during(ClientCall::ListOffsets, || self.wakes.answer(Duration::ZERO)).is_some() {}
@@ -270,7 +270,7 @@ impl KafkaConsumer {
         resumed.map_err(|error| judge("partitions cannot be resumed", &error))
     }
 
-    /// Acknowledges what the group took away, whether the worker has heard of it or not.
+    /// Acknowledges the revocations of the group, whether the worker has learnt of them or not.
     fn give_back(&mut self) -> Result<(), KafkaError> {
         self.consumer.context().acknowledge_all();
         let mut owed = list(&std::mem::take(&mut self.owed));
@@ -492,7 +492,7 @@ impl Consumer for KafkaConsumer {
 impl Drop for KafkaConsumer {
     /// A consumer that owes an acknowledgement would wait for it for ever.
     fn drop(&mut self) {
-        // It is going away whatever the answer.
+        // The member goes away whatever the answer is.
         let calls = self.line.calls.clone();
         let _ = calls.during(ClientCall::Assign, || self.give_back());
     }

@@ -142,17 +142,17 @@ impl Health {
 
 /// A change of partitions as it came.
 pub enum Rebalanced {
-    /// These came, and are not assigned yet.
+    /// These are assigned by the group, and not yet by the client.
     Assigned(Vec<(String, i32)>),
-    /// These go. Nothing moves until they are acknowledged.
+    /// These are revoked. Nothing moves until the member acknowledges it.
     Revoked(Vec<(String, i32)>),
-    /// These are gone already, but must be acknowledged too.
+    /// These are lost already, but must be acknowledged too.
     Lost(Vec<(String, i32)>),
     /// librdkafka could not do as the group said.
     Failed(String),
 }
 
-/// The consumer's ear.
+/// The callbacks of the consumer.
 pub struct MemberContext {
     /// The state of the brokers.
     pub health: Arc<Health>,
@@ -164,7 +164,7 @@ pub struct MemberContext {
 }
 
 impl MemberContext {
-    /// An ear that has heard nothing.
+    /// Callbacks before the first event.
     pub fn new(health: Arc<Health>) -> MemberContext {
         let (changes, stirred, leaves) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
         MemberContext { health, changes, stirred, leaves }
@@ -184,7 +184,7 @@ impl MemberContext {
         self.stirred.swap(false, Ordering::Relaxed)
     }
 
-    /// From here on what goes is acknowledged at once: the member leaves.
+    /// Has revocations acknowledged at once from here on: the member leaves.
     pub fn acknowledge_all(&self) {
         self.leaves.store(true, Ordering::Relaxed);
     }
@@ -200,7 +200,8 @@ impl ClientContext for MemberContext {
         Health::log(level, facility, message);
     }
 
-    /// The poll returns an error that the client does not survive too, and it is judged there.
+    /// Passes errors of connections on. The poll returns an error that the client does not survive, and it is
+    /// judged there.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if !matches!(code, Some(Code::Fatal | Code::FencedInstanceId)) {

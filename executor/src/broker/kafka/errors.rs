@@ -47,7 +47,7 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
     }
 }
 
-/// The error without rdkafka's wrapping: what a person wants to read.
+/// The error without rdkafka's wrapping, as a person reads it.
 pub fn words(error: &KafkaError) -> String {
     match (code(error), error) {
         (Some(code), _) => code.to_string(),
@@ -66,7 +66,7 @@ pub fn code(error: &KafkaError) -> Option<Code> {
     }
 }
 
-/// The broker is away or busy: waiting helps.
+/// True if the broker is away or busy: waiting helps.
 pub fn passes(code: Code) -> bool {
     matches!(
         code,
@@ -121,7 +121,8 @@ pub fn is_the_groups(code: Code) -> bool {
     )
 }
 
-/// The broker has answered, and its reason is neither known to pass nor about the producer or the group.
+/// True if the broker has answered, and its reason is neither known to pass nor about the producer or the
+/// group.
 pub fn is_answer(code: Code) -> bool {
     matches!(
         code,
@@ -134,7 +135,7 @@ pub fn is_answer(code: Code) -> bool {
     )
 }
 
-/// The group has gone on without this member: what it wanted to commit is void.
+/// True if the group has gone on without this member: a commit of it is void.
 fn is_about_membership(code: Code) -> bool {
     matches!(code, Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedInstanceId | Code::AssignmentLost)
 }

@@ -47,9 +47,9 @@ const ORDERS_MAX: usize = 16;
 const KNOWN_MAX: usize = 10_000;
 /// Time for which a name is left alone after it was taken over because of what it hid.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
-/// After so long without such a takeover of a name the next one is about something else.
+/// Time without such a takeover of a name after which the next one is about something else.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
-/// Takeovers of a name for the same reason, after which they are said to be in vain.
+/// Takeovers of a name for the same reason after which they are logged as vain.
 const TAKEOVERS_MAX: u32 = 3;
 
 /// An order to the fence.
@@ -98,7 +98,7 @@ impl Fence {
         if !self.settings.is_exact() {
             return;
         }
-        // A thread whose call does not return ends when it does; its work is another one's.
+        // A thread whose call does not return ends when the call does; a new thread does its work.
         if self.orders.as_ref().is_none_or(|(_, calls)| calls.is_given_up()) {
             let (orders, receiver) = sync_channel(ORDERS_MAX);
             let (settings, calls) = (self.settings.clone(), self.callers.other(THREAD));
@@ -123,11 +123,11 @@ struct Takeovers(BTreeMap<String, (Duration, u32)>);
 /// The outlook of a takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takeover {
-    /// It was only just done.
+    /// The last one was only just done.
     TooSoon,
     /// It may help.
     Due,
-    /// It has not helped before.
+    /// Earlier ones have not helped.
     InVain,
 }
 
@@ -142,7 +142,7 @@ impl Takeovers {
         }
     }
 
-    /// One was done.
+    /// Notes a takeover.
     fn done(&mut self, id: String, now: Duration) {
         let (last, count) = self.0.entry(id).or_default();
         (*last, *count) = (now, *count + 1);
@@ -154,7 +154,7 @@ fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>)
     let (clock, mut is_told) = (SystemClock::start(), false);
     while let Ok(order) = orders.recv() {
         let Err(error) = follow((settings, calls), order, &mut known, &mut takeovers, &clock) else { continue };
-        // Brokers end it by themselves in the end, so it is said once.
+        // Brokers end it by themselves in the end, so it is logged once.
         if code(&error) == Some(Code::TransactionalIdAuthorizationFailed) && !std::mem::replace(&mut is_told, true) {
             let right = Right::transact(&settings.app);
             warn!(permission = %right, "not allowed: what workers that are gone left open hides records for {TRANSACTION_TIMEOUT_MS} ms");
@@ -163,7 +163,7 @@ fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>)
     }
 }
 
-/// Does what is ordered. `known`: whose members were there once and have not been ended since.
+/// Follows an order. `known`: producers whose members were in the group once and have not been ended since.
 fn follow(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     order: Order,
@@ -207,7 +207,7 @@ fn follow(
     Ok(())
 }
 
-/// Takes over a name because of what it hides. False: not yet again.
+/// Takes over a name because of what it hides. False: it is too soon.
 fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
     match takeover {
         Takeover::TooSoon => return Ok(false),

@@ -1,5 +1,5 @@
-//! A static member that its group takes for fenced: has another process its instance id, or has a
-//! coordinator only forgotten the member's latest id?
+//! Decides about a static member that its group takes for fenced: does another process have its instance id,
+//! or has a coordinator only forgotten the member's latest id?
 //!
 //! A static member that joins again gets a new member id. Its coordinator writes that id down when the group
 //! has shared out its partitions, not before. If the coordinator dies or hands the group over in between, the
@@ -7,9 +7,9 @@
 //! though there is none. The client is beyond repair then, but a new one that joins under the instance id
 //! takes the place back.
 //!
-//! Only the group can tell the two apart: it names the member id that it holds for the instance. One that
-//! this process has had itself is no other's. Any other belongs to another process, or to one that this
-//! process has replaced and that is dead: then it is gone when its session is over.
+//! Only the group can tell the two apart: it names the member id that it holds for the instance. An id that
+//! this process has had itself is its own. Any other belongs to another process, or to one that this process
+//! has replaced and that is dead: then it is gone when its session is over.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char};
@@ -31,7 +31,7 @@ const IDS_MAX: usize = 16;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Time that a coordinator may need beyond a session to notice its end.
 const MARGIN: Duration = Duration::from_secs(2);
-/// New clients in a row without partitions, after which something else is wrong.
+/// New clients in a row without partitions after which something else is wrong.
 const TRIES_MAX: u32 = 5;
 /// Time without a new client after which the next one is about something else.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ const SESSION_MS: u64 = 45_000;
 pub enum Holder {
     /// The coordinator does not answer, or is not known.
     Unknown,
-    /// None does.
+    /// No member does.
     Nobody,
     /// The one with this id, on this host.
     Member {

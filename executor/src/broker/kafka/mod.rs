@@ -52,7 +52,7 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for an answer about topics and offsets.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Tries to connect without an answer, after which it is found out whether the brokers ask for a user.
+/// Tries to connect without an answer after which the brokers are asked whether they want a user.
 const KNOCKS: [u128; 3] = [1, 5, 15];
 /// Events of the client that are served after each try to connect.
 const EVENTS_PER_STEP: usize = 100;
@@ -74,7 +74,7 @@ impl Kafka {
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for step in 0..tries {
             let answers = line.calls.during(ClientCall::Metadata, || ask(&client, &settings, CONNECT_STEP));
-            // Each serves one event, and the client logs more than it complains.
+            // Each poll serves one event, and the client logs more than it complains.
             line.calls.during(ClientCall::PollProducer, || {
                 (0..EVENTS_PER_STEP).for_each(|_| client.poll(Duration::ZERO));
             });
@@ -87,7 +87,8 @@ impl Kafka {
                 return Err(BrokerError::Group(why.unwrap_or(refused)));
             }
             let explain = || {
-                // A broker that has just been started closes connections, too: only what it speaks is proof.
+                // A broker that has just been started closes connections, too: only the bytes that it sends
+                // are proof.
                 let of_tls = health.is_suspect().then(|| tls::explain_protocol(&settings)).flatten();
                 of_tls.or_else(|| KNOCKS.contains(&step).then(|| sasl::explain_missing(&settings)).flatten())
             };
@@ -98,7 +99,7 @@ impl Kafka {
         Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))
     }
 
-    /// Brokers may be lost: [`Kafka::look`] should ask soon.
+    /// True if brokers may be lost: [`Kafka::look`] should ask soon.
     pub fn is_suspect(&self) -> bool {
         self.health.is_suspect()
     }

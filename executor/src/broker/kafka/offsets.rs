@@ -35,7 +35,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// As the protocol has it.
+    /// The offset that stands for the question in the protocol.
     fn spec(self) -> i64 {
         match self {
             Which::First => native::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
@@ -57,9 +57,9 @@ impl Which {
 /// The records that count for the end of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sees {
-    /// Those before the first transaction that is open.
+    /// Records before the first transaction that is open.
     Decided,
-    /// All.
+    /// All records.
     All,
 }
 
@@ -156,7 +156,7 @@ pub fn ask_all<C: ClientContext>(
     }
     let mut answers = BTreeMap::new();
     while answers.len() < asked.len() {
-        // The client itself says when the time is over; it may be late.
+        // The client itself ends the question when the time is over; it may be late.
         let (number, answer) = questions.answer(2 * wait).ok_or(KafkaError::AdminOp(Code::OperationTimedOut))?;
         answers.insert(number, answer?);
     }

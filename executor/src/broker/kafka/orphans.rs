@@ -27,8 +27,8 @@ use crate::guard::{Callers, Calls, ClientCall};
 /// The name of the thread.
 const THREAD: &str = "kaspr-orphans";
 /// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
-/// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. Where one takes
-/// longer the group shares out its partitions once too often.
+/// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. If a worker takes
+/// longer, the group shares out its partitions once too often.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Looks in a row that see the same partitions, before something is done.
 const LOOKS_ALIKE: u32 = 3;
@@ -73,7 +73,7 @@ impl Search {
 
 fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(), KafkaError> {
     let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
-    // A start has better things to do than to make one more client.
+    // Not at once: a start has better things to do than to make one more client.
     if ends() {
         return Ok(());
     }
@@ -159,8 +159,8 @@ fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, Ka
     Ok(Seen { topics: wanted, orphans })
 }
 
-/// Joins the group without a name and leaves it as soon as it is let in. It wants what all the others
-/// want: tables that topics share stay where all of their partitions of a number are.
+/// Joins the group without a name and leaves it as soon as it is let in. It subscribes to what all the others
+/// read: tables that topics share stay where all of their partitions of a number are.
 fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let make = || settings.visitor().create_with_context(Visit::default());
@@ -193,7 +193,7 @@ impl ConsumerContext for Visit {
     }
 }
 
-/// Topics in what a member says when it joins: version, then names.
+/// Reads the topics of a member's subscription: version, then names.
 fn wants(metadata: &[u8]) -> Option<Vec<String>> {
     let mut bytes = Bytes(metadata);
     bytes.short()?;

@@ -87,13 +87,13 @@ fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>,
     made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
 }
 
-/// The producer's ear: counts what is in flight.
+/// The callbacks of the producer: they count what is in flight.
 pub struct DeliveryContext {
     health: Arc<Health>,
-    /// It sends in transactions: what goes wrong is the transaction's, not the worker's.
+    /// It sends in transactions: a failed record fails the transaction, not the worker.
     is_exact: bool,
     state: Mutex<Flights>,
-    /// Here, since the context outlives its client.
+    /// Held here, since the context outlives its client.
     bell: OnceLock<raw::Hung>,
 }
 
@@ -181,7 +181,7 @@ pub struct KafkaProducer {
     client: Arc<Client>,
     settings: ClientSettings,
     health: Arc<Health>,
-    /// The client has run transactions: to fence it, another one is made.
+    /// The client has run transactions: to fence it, a new one is made.
     used: bool,
     /// Wakes the worker.
     bell: Option<Arc<Bell>>,
@@ -205,7 +205,7 @@ impl KafkaProducer {
         }
     }
 
-    /// Hangs the worker's bell up at the client.
+    /// Hangs the worker's bell up at the client's queue.
     fn hang_bell(&self) {
         if let Some(bell) = &self.bell {
             let hang = || raw::Hung::on_reports(&self.client, bell);
@@ -231,8 +231,8 @@ impl KafkaProducer {
         }
     }
 
-    /// A topic's limit is for a batch as a whole, and the client does not cut one that is refused: the next
-    /// client makes smaller ones. False: they cannot be smaller.
+    /// Makes batches smaller in the next client. A topic's limit is for a batch as a whole, and the client
+    /// does not cut one that is refused. False: they cannot be smaller.
     fn makes_batches_smaller(&mut self) -> bool {
         let user_says = self.settings.user.contains_key("batch.size");
         if !self.settings.is_exact() || user_says || self.settings.batch_bytes <= BATCH_BYTES_MIN {
@@ -303,7 +303,7 @@ fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
     message.find("Failed to add partition").map(|start| &message[start..])
 }
 
-/// The client dropped the record because its transaction had failed before: it is a victim.
+/// True if the client dropped the record because its transaction had failed before: it is a victim.
 fn is_victim(code: Option<Code>) -> bool {
     matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight | Code::InvalidTransactionalState | Code::State))
 }
@@ -315,7 +315,7 @@ fn refusal(code: Code) -> Option<&'static str> {
         Code::UnknownPartition => Some("Partition"),
         Code::InvalidMessage
         | Code::InvalidRecord
-        // Another one of the same batch is.
+        // Another record of the same batch is invalid.
         | Code::InvalidDifferentRecord
         | Code::InvalidTimestamp
         | Code::UnknownTopic
@@ -375,7 +375,7 @@ impl Producer for KafkaProducer {
                 }
                 Ok(Taken::Yes)
             }
-            // An empty queue that does not take it never will.
+            // An empty queue that does not take the record never will.
             Err(KafkaError::MessageProduction(Code::QueueFull)) if self.client.in_flight_count() > 0 => {
                 Ok(Taken::QueueFull)
             }
@@ -405,7 +405,7 @@ impl Producer for KafkaProducer {
         };
         match (fatal, failed) {
             (Some(fatal), _) => Err(BrokerError::Fenced(fatal)),
-            // One that is alone in its batch is too large itself.
+            // A record that is alone in its batch is too large itself.
             (None, Some((_, why))) if too_large > 1 && self.makes_batches_smaller() => Err(BrokerError::Abort(why)),
             (None, Some((code, why))) => Err(self.failed(code, why)),
             (None, None) => Ok(()),
@@ -457,7 +457,7 @@ impl Producer for KafkaProducer {
         Ok(())
     }
 
-    /// The queue is emptied first: with records in flight the client's own abort waits out its time.
+    /// Empties the queue first: with records in flight the client's own abort waits out its time.
     fn abort(&mut self) -> Result<(), BrokerError> {
         let purge = || self.client.purge(PurgeConfig::default().queue().inflight());
         self.line.calls.during(ClientCall::AbortTransaction, purge);

@@ -110,7 +110,7 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     }
 }
 
-/// Something waits in the member's queue.
+/// True if something waits in the member's queue.
 pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
     // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
     unsafe {
@@ -179,7 +179,7 @@ impl Commits {
         self.bell = Some(unsafe { Hung::on(self.queue, bell) });
     }
 
-    /// An answer has not been read.
+    /// True if an answer has not been read.
     pub fn is_asked(&self) -> bool {
         self.asked
     }
@@ -257,7 +257,7 @@ impl Drop for Commits {
 pub struct TransactionError {
     /// The code.
     pub code: RDKafkaErrorCode,
-    /// Its name and the words.
+    /// The name of the code, and the client's words.
     pub text: String,
     /// The client cannot go on.
     pub is_fatal: bool,

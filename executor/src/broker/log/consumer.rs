@@ -37,7 +37,7 @@ impl LogConsumer {
         }
     }
 
-    /// Polls bring in what the feed has, and wait on it.
+    /// Adds a feed: polls bring in what it has, and wait on it.
     pub fn with_feed(mut self, feed: Box<dyn Feed>) -> LogConsumer {
         self.feed = Some(feed);
         self
@@ -95,7 +95,7 @@ impl Consumer for LogConsumer {
         if let Some(change) = self.step() {
             return Ok(Some(change));
         }
-        // The feed brings no more than is read: what is ahead stays where it is.
+        // The feed brings no more than is read, so records that are ahead stay where they are.
         self.read(max, into);
         if into.len() < max
             && let Some(feed) = &mut self.feed
@@ -214,9 +214,9 @@ impl Consumer for LogConsumer {
 }
 
 impl Drop for LogConsumer {
-    /// A member that dies is gone at once: the log has no session timeout.
+    /// Leaves the group at once, also when its process dies: the log has no session timeout.
     fn drop(&mut self) {
-        // A log that is being changed right now is ending too.
+        // If the log is being changed right now, it is ending too.
         if let Ok(mut state) = self.log.state.try_borrow_mut() {
             if let Some(group) = state.groups.get_mut(&self.group) {
                 group.leave(&self.member);

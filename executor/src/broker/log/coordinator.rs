@@ -37,7 +37,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// The producer of this epoch is the newest.
+    /// Checks that the producer of this epoch is the newest.
     pub fn check(&self, id: &str, epoch: u32) -> Result<(), BrokerError> {
         match self.ids.get(id) {
             Some(transactional) if transactional.epoch == epoch => Ok(()),
@@ -45,7 +45,7 @@ impl Coordinator {
         }
     }
 
-    /// The transaction that is open under an id; opens one.
+    /// Returns the transaction that is open under an id, or opens one.
     pub fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<TransactionId, BrokerError> {
         self.check(id, epoch)?;
         let transactional = self.ids.get_mut(id).expect("it was just checked");
@@ -63,7 +63,7 @@ impl Coordinator {
 }
 
 impl State {
-    /// A producer takes an id over: what is open under it is aborted, older producers are fenced.
+    /// Lets a producer take an id over: what is open under it is aborted, older producers are fenced.
     pub fn take_over(&mut self, id: &str) -> u32 {
         let transactional = self.coordinator.ids.entry(id.to_owned()).or_default();
         transactional.epoch += 1;
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// Aborts what has been open for too long, and fences its producer. Gives its ids.
+    /// Aborts transactions that have been open for too long, and fences their producers. Gives their ids.
     pub fn expire(&mut self, now: Duration, timeout: Duration) -> Vec<String> {
         let late = |(id, since): (&str, Duration)| (since + timeout <= now).then(|| id.to_owned());
         let ids: Vec<_> = self.coordinator.all_open().filter_map(late).collect();

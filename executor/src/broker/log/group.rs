@@ -45,7 +45,7 @@ pub enum Step {
 }
 
 impl Group {
-    /// A member joins, or changes what it reads.
+    /// Adds a member, or changes what it reads.
     pub fn join(&mut self, name: &str, subscriptions: &[Subscription]) -> Result<(), regex::Error> {
         let member = self.members.entry(name.to_owned()).or_default();
         for subscription in subscriptions {
@@ -59,7 +59,7 @@ impl Group {
         Ok(())
     }
 
-    /// A member leaves, with or without a word.
+    /// Removes a member, which may have said nothing.
     pub fn leave(&mut self, name: &str) {
         self.members.remove(name);
     }
@@ -109,7 +109,7 @@ impl Group {
         Some(Step::Take(take))
     }
 
-    /// A member has given partitions up.
+    /// Takes partitions that a member has given up.
     pub fn release(&mut self, name: &str, partitions: &[TopicPartition]) {
         if let Some(member) = self.members.get_mut(name) {
             for partition in partitions {
@@ -160,7 +160,7 @@ impl Group {
         offsets
     }
 
-    /// No open transaction may change what is committed for a partition.
+    /// True if no open transaction may change what is committed for a partition.
     pub fn is_stable(&self, partition: &TopicPartition) -> bool {
         !self.pending.values().any(|offsets| offsets.contains_key(partition))
     }

@@ -24,7 +24,7 @@ enum Fate {
 pub struct Stored {
     record: NewRecord,
     fate: Fate,
-    /// A producer sent it; else it came from outside.
+    /// True if a producer sent it; else it came from outside.
     sent: bool,
 }
 
@@ -85,14 +85,14 @@ impl Topic {
         i32::try_from(self.partitions.len()).expect("it was made from an i32")
     }
 
-    /// The number for a record without a key; others do not take a turn.
+    /// The number for a record without a key; records with a key do not take a turn.
     pub fn turn(&mut self, takes: bool) -> u32 {
         let turn = self.turn;
         self.turn = turn.wrapping_add(u32::from(takes));
         turn
     }
 
-    /// Gets more partitions; never fewer.
+    /// Adds partitions; never removes any.
     pub fn grow(&mut self, partitions: i32) {
         while self.count() < partitions {
             self.partitions.push(Partition::default());
@@ -171,7 +171,7 @@ impl Topic {
             }
             next += 1;
         }
-        // Markers behind the last record belong to it: no reader is left a step behind.
+        // Markers behind the last record are passed over with it, so that no reader stops before them.
         while next < stable {
             let index = partition.index(next);
             if partition.entries[index].fate == Fate::Committed {
@@ -200,7 +200,7 @@ impl Topic {
         Some(partition.first + as_offset(index))
     }
 
-    /// Drops what stands before an offset, as far as it is decided.
+    /// Drops the records before an offset, as far as they are decided.
     pub fn forget_before(&mut self, partition: i32, offset: i64) {
         let Some(partition) = self.at_mut(partition) else {
             return;

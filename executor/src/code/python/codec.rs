@@ -18,7 +18,7 @@ thread_local! {
     static DECODER: RefCell<Option<Box<Decoder>>> = const { RefCell::new(None) };
 }
 
-/// Bytes to a value; JSON with a cache of keys.
+/// Decodes bytes to a value; JSON with a cache of keys.
 pub fn decode(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
     let Some(bytes) = bytes else {
         return Ok(py.None());
@@ -35,7 +35,7 @@ pub fn decode(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option<&
     }
 }
 
-/// A part of a JSON value; false: the value is whole.
+/// Decodes a part of a JSON value; false: the value is whole.
 pub fn decode_part(
     py: Python<'_>,
     json: &mut Decoder,
@@ -47,9 +47,9 @@ pub fn decode_part(
     Ok((decoded.0.unbind(), decoded.1))
 }
 
-/// Bytes to a value, where no decoder is at hand.
+/// Decodes bytes to a value, where no decoder is at hand.
 pub fn decode_plain(py: Python<'_>, codec: &Codec, bytes: Option<&[u8]>) -> Result<Py<PyAny>, Fault> {
-    // What decodes may run code of the user, a finaliser for one, which decodes again.
+    // Decoding may run user code, a finaliser for one, which decodes again.
     let mut decoder = match DECODER.take() {
         Some(decoder) => decoder,
         None => Box::new(Decoder::new(py).map_err(|error| decoding(py, &error))?),
@@ -116,8 +116,8 @@ pub fn encode_part(
     }
 }
 
-/// Appends the bytes of a table's key or value. Here bytes do not pass by JSON: what is written must
-/// come back as it was.
+/// Appends the bytes of a table's key or value. Here bytes do not pass by JSON: what is written must come
+/// back unchanged.
 pub fn encode_kept(
     py: Python<'_>,
     codec: &Codec,

@@ -18,7 +18,7 @@ use crate::code::{Encoded, Fault};
 use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
 
-/// Carries the event and agent that run into a context variable: of a coroutine, a task or a timer.
+/// The event and agent that run, as a context variable carries them: of a coroutine, a task or a timer.
 #[pyclass(frozen, module = "kaspr")]
 pub struct Entry {
     /// The agent whose code it is.
@@ -327,7 +327,7 @@ impl Finished {
         slf
     }
 
-    /// It never waits: the first step ends it, with where the record goes.
+    /// The first step ends it, since it never waits, and gives the place of the record.
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let sent = PyDict::new(py);
         sent.set_item("topic", &self.topic)?;

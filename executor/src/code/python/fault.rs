@@ -27,13 +27,13 @@ impl Trace for Raised {
     }
 }
 
-/// The fault of an exception, whatever its class.
+/// Makes an exception of any class a fault.
 pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
     let value = error.value(py);
     let kind = value.get_type().name().map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
     let message = value.str().map_or_else(|_| "the exception cannot be printed".to_owned(), |text| output::text(&text));
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
-    // Taken as a value, the exception carries its traceback.
+    // Converted to a value, the exception carries its traceback.
     let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
     Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_letter: false }
 }
@@ -41,7 +41,8 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
 /// `file:line` of the innermost frame that stands in a spec.
 fn innermost(traceback: &Bound<'_, PyTraceback>, runtime: &Runtime) -> Option<String> {
     let (mut innermost, mut next) = (None, Some(traceback.clone().into_any()));
-    // Frames of one function follow each other where it calls itself, by the hundred thousand perhaps.
+    // A function that calls itself may stand here a hundred thousand times in a row: its file is looked up
+    // once.
     let mut last: Option<(Bound<'_, PyAny>, bool)> = None;
     while let Some(entry) = next {
         let code = entry.getattr("tb_frame").and_then(|frame| frame.getattr("f_code")).ok()?;

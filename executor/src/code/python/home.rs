@@ -104,7 +104,7 @@ fn clear_left(thread: u64) {
     drop(values);
 }
 
-/// The exception of a use on a thread that is not the worker's.
+/// The exception of a use on another thread than the worker's.
 pub fn elsewhere(what: &str) -> PyErr {
     PyRuntimeError::new_err(format!(
         "{what} can be used only in the worker's thread, not in another one: read what the other thread needs before \
@@ -112,8 +112,8 @@ pub fn elsewhere(what: &str) -> PyErr {
     ))
 }
 
-/// Runs what user code has called. A panic is a fault of this program: user code sees an exception that
-/// it can catch, and the process goes on.
+/// Runs what user code has called. A panic is a fault of the executor: user code sees an exception that it
+/// can catch, and the process goes on.
 pub fn calm<R>(run: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());

@@ -20,7 +20,8 @@ pub struct Interpreter {
 
 impl Interpreter {
     /// Starts CPython on this thread, in UTF-8 mode. `paths` come first on its path, and the packages of a
-    /// virtual environment before those of the system: an embedded interpreter does not see it by itself.
+    /// virtual environment before those of the system: an embedded interpreter does not find the environment
+    /// by itself.
     pub fn start(paths: &[PathBuf]) -> Interpreter {
         // SAFETY: mallopt only tunes the allocator, before any other thread runs.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -39,7 +40,7 @@ impl Interpreter {
         Interpreter { paths: paths.collect() }
     }
 
-    /// Runs with the thread attached: once, for the worker's life.
+    /// Runs a function with the thread attached: once, for the worker's life.
     pub fn run<R>(&self, run: impl FnOnce(Python<'_>) -> R) -> R {
         Python::attach(|py| {
             if let Err(error) = self.settle(py) {
@@ -70,8 +71,8 @@ impl Interpreter {
     }
 }
 
-/// Has CPython read and write UTF-8 whatever the locale is, as it does by itself where there is none; only
-/// `PYTHONUTF8` says otherwise.
+/// Has CPython read and write UTF-8 whatever the locale is, as it does by itself where there is no locale;
+/// only `PYTHONUTF8` changes that.
 fn speak_utf8() {
     let mut config = MaybeUninit::<ffi::PyPreConfig>::uninit();
     // SAFETY: the call fills the whole structure, and the interpreter has not started.
@@ -89,7 +90,7 @@ fn speak_utf8() {
     }
 }
 
-/// Calls what user code wants to be called on a signal that ends the worker. It is called between two turns.
+/// Calls the functions that user code has registered for a signal that ends the worker, between two turns.
 pub fn signalled(signal: i32) {
     Python::attach(|py| {
         let called = py.import("kaspr_interpreter").and_then(|module| module.call_method1("signalled", (signal,)));

@@ -1,4 +1,4 @@
-//! Code blocks into namespaces, once per worker: what the user wrote runs here for the first time.
+//! Loads code blocks into namespaces, once per worker: user code runs here for the first time.
 //!
 //! Every block is a module of its own, whose names start as a copy of its agent's init globals. It is
 //! compiled with the file and lines of the YAML, so that every traceback points there.
@@ -83,7 +83,7 @@ impl<'py> Loader<'_, 'py> {
             .collect();
         for id in first.into_iter().chain(rest) {
             let block = &self.plan[id];
-            // What a block prints while it is loaded is its agent's word.
+            // A print of a block that is being loaded bears its agent's name.
             let agent = owners.get(&block.owner).copied();
             self.runtime.set_agent(agent);
             let globals = block.init.and_then(|init| namespaces.get(&init));
@@ -111,7 +111,7 @@ impl<'py> Loader<'_, 'py> {
         Ok(self.runtime.module.bind(self.py).call1((name, file, names))?.cast_into()?)
     }
 
-    /// A name by which Python finds the block's module, and that no module which is imported has:
+    /// A name by which Python finds the block's module, and that no imported module has:
     /// `kaspr:orders/count`. No dot may stand in it: Python would look for a package.
     fn module_name(&self, block: &Block) -> String {
         let plain = |text: &str| text.replace('"', "").replace('.', "_");
@@ -210,7 +210,7 @@ impl<'py> Loader<'_, 'py> {
         format!("{}:{}", self.plan[place.file], place.line)
     }
 
-    /// Tracebacks show the lines of the blocks, as they stand in the YAML.
+    /// Gives tracebacks the lines of the blocks, as they stand in the YAML.
     fn remember_lines(&self) {
         let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for block in &self.plan.blocks {
@@ -225,7 +225,7 @@ impl<'py> Loader<'_, 'py> {
             }
         }
         for (file, lines) in files {
-            // Without them a traceback lacks its source lines, no more.
+            // Without them a traceback only lacks its source lines.
             let _ = self.runtime.remember.bind(self.py).call1((file, lines));
         }
     }

@@ -127,7 +127,7 @@ impl PythonCode {
                     .map_err(|error| internal(py, &error))
             }
             Err(error) => {
-                // What had started already is put away.
+                // Generators and tasks that have started already are ended.
                 end(py, &prepared.runtime, &lives.into_inner(), &prepared.end_lines);
                 prepared.runtime.alarm.stop();
                 Err(error)
@@ -146,7 +146,7 @@ impl PythonCode {
         let Prepared { runtime, now, tables, end_lines, .. } = prepared;
         for (default, view) in defaults.into_iter().zip(&tables) {
             if let Some(default) = default {
-                // It is set here alone.
+                // No other code sets it.
                 let _ = view.get().default.set(default);
             }
         }
@@ -171,7 +171,7 @@ impl PythonCode {
         })
     }
 
-    /// Runs what user code does at its end, and ends what still runs: the process is about to end.
+    /// Runs the end of user code, and ends what still runs: the process is about to end.
     pub fn close(&mut self) {
         Python::attach(|py| {
             self.runtime.alarm.arm(NO_CALL as usize);
@@ -455,7 +455,7 @@ impl Code for PythonCode {
 
     fn turn(&mut self, wait: Duration, wake: Option<RawFd>) {
         Python::attach(|py| {
-            // Steps of events are timed each by itself; this is for what user code started beside them.
+            // Steps of events are timed each by itself; this is for tasks that user code started beside them.
             self.runtime.alarm.arm(NO_CALL as usize);
             let turned = self.runtime.turn.bind(py).call1((wait.as_secs_f64(), wake));
             let rang = self.runtime.alarm.disarm(py);

@@ -16,8 +16,8 @@ const SOURCE: &str = include_str!("output.py");
 /// Bytes of the pieces in which a long print goes to the log: a line of the log holds no more.
 const PRINTED_BYTES_MAX: usize = SHOWN_BYTES_MAX - 256;
 
-/// `print` and `logging` go to the log from here on, under the agent's name. Gives what writes lines that
-/// are not ended yet.
+/// Sends `print` and `logging` to the log from here on, under the agent's name. Gives the function that
+/// writes lines which are not ended yet.
 pub fn take_output(py: Python<'_>, runtime: &Arc<Runtime>) -> PyResult<Py<PyAny>> {
     let source = std::ffi::CString::new(SOURCE).expect("the source holds no NUL");
     let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_output")?;

@@ -1,4 +1,4 @@
-//! Everything that user code can reach, before its first line runs; and what is done behind its last.
+//! Makes everything that user code can reach, before its first line runs; and ends it after its last.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Starts the runtime and makes what user code reaches.
+    /// Starts the runtime and makes the objects that user code reaches.
     pub fn new(py: Python<'_>, loading: &Loading<'_>) -> PyResult<Prepared> {
         let plan = loading.plan;
         let files: BTreeSet<String> = plan.files.iter().cloned().collect();
@@ -98,7 +98,7 @@ fn view(
     Py::new(py, view)
 }
 
-/// Runs the rest of init functions, ends tasks, threads and loop, and what Python does at its exit.
+/// Runs the rest of init functions, ends tasks, threads and loop, and does what Python does at its exit.
 pub fn end(py: Python<'_>, runtime: &Runtime, lives: &[Life], end_lines: &Py<PyAny>) {
     for Life { agent, leave } in lives.iter().rev() {
         runtime.set_agent(*agent);
@@ -136,7 +136,7 @@ fn shortest_timeout(plan: &Plan, default: Duration) -> Duration {
     written.map_or(default, |ms| Duration::from_millis(ms).min(default))
 }
 
-/// A fault of this program rather than of a block.
+/// The fault of the executor rather than of a block.
 pub fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
     let fault = Fault::new("PythonStart", error.value(py).to_string());
     LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault: Box::new(fault) }

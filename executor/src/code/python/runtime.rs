@@ -1,5 +1,5 @@
-//! The interpreter's side of the worker: the module of `runtime.py`, and what every object that
-//! user code holds needs to find the event that runs.
+//! The interpreter's side of the worker: the module of `runtime.py`, and the means by which every object in
+//! user code's hands finds the event that runs.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -22,10 +22,10 @@ use crate::event::frame::Frame;
 use crate::guard::Watch;
 
 const SOURCE: &str = include_str!("runtime.py");
-/// Stands where no agent's code has run yet.
+/// The number before any agent's code has run.
 const NO_AGENT: u32 = u32::MAX;
 
-/// The event that runs, and whose code runs it.
+/// The event that runs, and the agent whose code runs it.
 #[derive(Clone, Debug)]
 pub struct Running {
     /// The event's frame.
@@ -143,7 +143,7 @@ impl Runtime {
         Ok(now.borrow().clone())
     }
 
-    /// The agent's code runs from now on.
+    /// Notes that the agent's code runs from now on.
     pub fn set_agent(&self, agent: Option<AgentId>) {
         self.agent.store(agent.map_or(NO_AGENT, |agent| agent.0), Ordering::Relaxed);
     }

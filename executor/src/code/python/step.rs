@@ -47,7 +47,7 @@ impl Step {
         let ran = run();
         match alarm.leave(py, outer) {
             None => ran,
-            // It fails whatever it gave; where the exception arrived, it knows the line.
+            // The call fails whatever it gave; if the exception arrived, it knows the line.
             Some(why) => Err(self.late(py, ran, &late(why, self.limit).message)),
         }
     }

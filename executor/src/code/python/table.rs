@@ -1,7 +1,7 @@
 //! A table in the user's hands: a Python mapping over encoded keys and values.
 //!
-//! A value is encoded on write and decoded on read, so changing a value that was read changes
-//! nothing until it is assigned back, and what does not encode raises where it is written.
+//! A value is encoded on write and decoded on read, so changing a value that was read changes nothing until
+//! it is assigned back, and a value that does not encode raises where it is written.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -78,7 +78,7 @@ impl TableView {
         calm(|| Ok(self.stored(py)?.len()))
     }
 
-    /// Goes through the keys as they are now.
+    /// Iterates over the keys as they are now.
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         calm(|| {
             let keys: Vec<_> =
@@ -233,7 +233,7 @@ impl TableView {
 }
 
 impl TableView {
-    /// The event that runs, the partition of its accesses, and where the state is.
+    /// The event that runs, the partition of its accesses, and the tables.
     fn here(&self, py: Python<'_>) -> PyResult<(Running, i32, Rc<RefCell<Tables>>)> {
         let what = || format!("the table \"{}\"", self.name);
         let tables = self.tables.get().ok_or_else(|| elsewhere(&what()))?;
@@ -306,7 +306,7 @@ impl TableView {
         pairs.map_err(|error| self.unread(&error))
     }
 
-    /// The worker stops before anything of this event is committed.
+    /// The exception of a failed read. The worker stops before anything of this event is committed.
     fn unread(&self, error: &StoreError) -> PyErr {
         PyRuntimeError::new_err(format!("the table \"{}\" cannot be read: {error}", self.name))
     }
@@ -354,7 +354,7 @@ fn as_dict<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyDict
     Ok(Some(dict))
 }
 
-/// A key that was a tuple comes back as one: no key is a list.
+/// Makes a list a tuple: no key is a list, so the key was a tuple.
 fn as_tuple(key: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let Ok(list) = key.cast::<PyList>() else {
         return Ok(key);

@@ -1,4 +1,4 @@
-//! A value on its way: an object of Python, and what of its text was not decoded.
+//! A value on its way: a Python object, and the part of its text that was not decoded.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use super::json::Rest;
 pub struct Value {
     /// The object that user code sees.
     pub object: Py<PyAny>,
-    /// The object holds a part of what it stands for: this is the rest, for when it is encoded.
+    /// The rest, if the object holds a part of the value only: for when it is encoded.
     pub rest: Option<Rc<Rest>>,
 }
 

@@ -73,7 +73,7 @@ impl Life {
         Life { name: name.into(), ended: Rc::default(), member: Rc::default() }
     }
 
-    /// The process is dead.
+    /// True if the process is dead.
     pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
@@ -107,7 +107,7 @@ struct Inner {
     members: Vec<(String, String)>,
     trace: Option<Vec<String>>,
     refuses: Refuses,
-    /// The broker does not say that a record is why it refuses a transaction.
+    /// True if the broker does not say that a record is why it refuses a transaction.
     is_vague: bool,
     drags: bool,
     timed_out: usize,
@@ -162,19 +162,19 @@ impl World {
         rate > 0 && inner.seed.hits(rate)
     }
 
-    /// The broker refuses such records, whatever happens; where `is_vague`, it does not say that a
-    /// record is the reason.
+    /// Has the broker refuse such records, always; where `is_vague`, it does not say that a record is the
+    /// reason.
     pub fn refuse(&self, refuses: Refuses, is_vague: bool) {
         let mut inner = self.inner.borrow_mut();
         (inner.refuses, inner.is_vague) = (refuses, is_vague);
     }
 
-    /// Calls take so long that requests arrive while they run, not after them.
+    /// Makes calls take so long that requests arrive while they run, not after them.
     pub fn drag(&self) {
         self.inner.borrow_mut().drags = true;
     }
 
-    /// From here on nothing goes wrong; what is under way still arrives.
+    /// Lets nothing go wrong from here on; requests that are under way still arrive.
     pub fn calm_down(&self) {
         self.inner.borrow_mut().rates = [0; FAULTS];
         self.note(|| "the faults end".to_owned());
@@ -199,7 +199,7 @@ impl World {
         self.expire();
     }
 
-    /// The broker ends transactions that have been open for too long.
+    /// Has the broker end transactions that have been open for too long.
     fn expire(&self) {
         let expired = self.log.state.borrow_mut().expire(self.clock.now(), TRANSACTION_MAX);
         for id in expired {
@@ -226,7 +226,7 @@ impl World {
         self.log.state.borrow_mut().journal.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The group's session with a member ends: others get its partitions. False: it is none.
+    /// Ends the group's session with a member: others get its partitions. False: there is no such member.
     pub fn expel(&self, group: &str, member: &str) -> bool {
         let mut state = self.log.state.borrow_mut();
         let known = state.groups.get(group).is_some_and(|group| group.generation(member).is_some());
@@ -273,7 +273,7 @@ impl World {
         inner.members.iter().any(|(member, of)| of == id && self.is_member(group, member))
     }
 
-    /// A client's call begins, or has had its effect: here the process may end.
+    /// Marks a point before or after a client's call has its effect: here the process may end.
     fn step(&self, life: &Life, what: &str) -> Result<(), BrokerError> {
         self.inner.borrow_mut().calls += 1;
         assert!(self.inner.borrow().calls < CALLS_MAX, "a turn of {} does not end", life.name);

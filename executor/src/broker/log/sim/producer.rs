@@ -95,7 +95,7 @@ impl SimProducer {
         }
     }
 
-    /// The client goes away, or empties its queue: what is under way may still arrive.
+    /// Empties the queue, as when the client goes away: records that are under way may still arrive.
     fn drop_flights(&mut self) {
         let arrive = self.world.draw(|seed| seed.below(self.flights.len() + 1));
         for flight in self.flights.drain(..).take(arrive).collect::<Vec<_>>() {
@@ -149,7 +149,7 @@ impl Producer for SimProducer {
         *epoch = self.world.log.state.borrow_mut().take_over(id);
         self.world.note(|| format!("{id}: takes over with epoch {epoch}"));
         (self.begun, self.broken, self.fenced) = (false, None, false);
-        // Another client knows nothing of what the last one wrote.
+        // Another client does not know what the last one wrote.
         self.written.clear();
         self.world.step(&self.life, "the end of its takeover")
     }

@@ -98,7 +98,7 @@ impl World {
         self.note(|| format!("{}: a late copy {fate}: {request}", sender.id));
     }
 
-    /// Some worker ends what is open under an id, in its own time.
+    /// Lets some worker end what is open under an id, in its own time.
     pub(super) fn succeed(&self, id: &str) {
         if self.draw(|seed| seed.hits(250)) {
             self.note(|| format!("{id}: no producer comes that would end it"));
@@ -131,7 +131,7 @@ impl World {
             life.end();
         }
         if let Err(ended) = self.step(life, "its call") {
-            // Perhaps the request had just left.
+            // The request may have left before the process ended.
             if self.draw(|seed| seed.hits(500)) {
                 self.arrives_late(sender, request);
             }
