@@ -36,7 +36,7 @@ impl Run {
     }
 }
 
-/// The middle of some figures.
+/// The median of some figures.
 pub fn median(figures: &[f64]) -> f64 {
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
@@ -95,7 +95,7 @@ pub fn folder(name: &str) -> PathBuf {
     root().join("benches").join(name)
 }
 
-/// Names the machine, as far as it says.
+/// Names the machine, as far as the system says.
 pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));

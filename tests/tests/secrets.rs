@@ -121,9 +121,9 @@ fn a_setting_that_is_refused_shows_its_name_alone() {
     let folder = Folder::new("in", "out");
     let refused = [
         ("sasl.pasword", "\"sasl.pasword\" is refused: librdkafka has no setting of this name"),
-        ("linger.ms", "\"linger.ms\" is refused: its value does not do"),
-        ("security.protocol", "\"security.protocol\" is refused: its value does not do"),
-        ("debug", "\"debug\" is refused: its value does not do"),
+        ("linger.ms", "\"linger.ms\" is refused: its value is not accepted"),
+        ("security.protocol", "\"security.protocol\" is refused: its value is not accepted"),
+        ("debug", "\"debug\" is refused: its value is not accepted"),
         ("acks", "\"acks\" is fixed"),
         ("sasl.jaas.config", "\"sasl.jaas.config\" is refused"),
     ];

@@ -1,8 +1,8 @@
 //! `loop`: CPU time per event of one worker, bytes in → its steps → bytes out, beside the loop that
 //! one writes by hand with the standard library's json and with orjson; and whether its memory grows.
 //!
-//! Contestants take turns, each in a process of its own, so that what disturbs the machine
-//! disturbs all; medians and their ratios are printed. `loop worker CASE FILE` is the worker's turn.
+//! Contestants take turns, each in a process of its own, so that a disturbance of the machine strikes all;
+//! medians and their ratios are printed. `loop worker CASE FILE` is the worker's turn.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks on its terminal")]
 
 use std::cell::RefCell;
@@ -31,7 +31,7 @@ const LAPS: u64 = 50;
 /// A case of the bench: one kind of work on an event.
 struct Case {
     name: &'static str,
-    /// As `by_hand.py` and the spec's file have it.
+    /// Its name in `by_hand.py` and in the file of the spec.
     word: &'static str,
     libraries: &'static [&'static str],
 }
@@ -163,7 +163,7 @@ impl Events {
         Events { values, given: 0, all }
     }
 
-    /// Gives the next ones to the log.
+    /// Gives the next events to the log.
     fn give(&mut self, log: &Log) {
         for _ in 0..CHUNK.min(self.all - self.given) {
             let value = Some(self.values[self.given % self.values.len()].clone());
@@ -174,9 +174,9 @@ impl Events {
     }
 }
 
-/// One worker on the in-memory log, from the first event to the last commit. What the log is given
-/// costs nothing here, as the contestants by hand find their lines in a list. With more than one
-/// lap it prints its memory at every lap's fifth.
+/// Runs one worker on the in-memory log, from the first event to the last commit. Giving events to the log
+/// costs nothing here, as the contestants by hand find their lines in a list. With more than one lap it
+/// prints its memory at every lap's fifth.
 fn worker(case: &str, file: &Path, laps: u64) -> Run {
     let plan = plan(case);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());

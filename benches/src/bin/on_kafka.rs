@@ -1,7 +1,7 @@
-//! `on_kafka`: topic → filter + map → topic on a real Kafka, beside the script that one writes by
-//! hand (confluent-kafka and orjson, batches of 1000). Both are processes of their own on the same
-//! broker and the same events; wall and CPU time are those of the whole process, start included.
-//! What exactly-once costs stands in the ratios to the same worker at least once.
+//! `on_kafka`: topic → filter + map → topic on a real Kafka, beside the script that one writes by hand
+//! (confluent-kafka and orjson, batches of 1000). Both are processes of their own on the same broker and the
+//! same events; wall and CPU time are those of the whole process, start included. The cost of exactly-once is
+//! the ratio to the same worker at least once.
 #![allow(clippy::print_stdout, reason = "a bench speaks on its terminal")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -31,7 +31,7 @@ struct Topics {
 enum Contestant {
     ByHand,
     AtLeastOnce,
-    /// With a commit interval in ms.
+    /// Exactly once, with a commit interval in ms.
     ExactlyOnce(u32),
 }
 
@@ -141,7 +141,7 @@ fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, 
 fn wait(child: Child) -> f64 {
     let pid = i32::try_from(child.id()).expect("a process number");
     let mut status = 0;
-    // SAFETY: an all-zero rusage is one; the pointers are to live values.
+    // SAFETY: an all-zero rusage is valid; the pointers are to live values.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);

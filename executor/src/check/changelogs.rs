@@ -12,8 +12,8 @@ use crate::check::topics::{Found, Named, denied, not_yet};
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
-/// Looks for the changelogs of all tables that agents use; `make` makes those that are missing. `found`
-/// is what is known of the topics that the plan names.
+/// Looks for the changelogs of all tables that agents use; `make` makes those that are missing. `found` are
+/// the topics that the plan names.
 pub fn prepare(
     plan: &Plan,
     app: &str,
@@ -37,8 +37,8 @@ pub fn prepare(
     Ok(all)
 }
 
-/// Topics whose events may touch a table, and their partitions; `None` where no agent uses it, or where
-/// a topic is missing, which is said elsewhere.
+/// Topics whose events may touch a table, and their partitions; `None` where no agent uses it, or where a
+/// topic is missing, which is reported elsewhere.
 fn inputs(
     plan: &Plan,
     table: TableId,
@@ -99,7 +99,7 @@ fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> 
     }
     match declared {
         Some(declared) if declared != count => Err(format!(
-            "needs {count} partitions, as the topic \"{first}\" has, and the table says {declared}: leave its \"partitions\" away"
+            "needs {count} partitions, as the topic \"{first}\" has, and the table says {declared}: remove its \"partitions\""
         )),
         _ => Ok(count),
     }

@@ -70,7 +70,7 @@ impl Counts {
         }
     }
 
-    /// Nothing depends on partitions: there is no table.
+    /// True if nothing depends on partitions: there is no table.
     pub fn is_idle(&self) -> bool {
         self.changelogs.is_empty()
     }
@@ -80,7 +80,7 @@ impl Counts {
         self.due
     }
 
-    /// The next look is due a period from now; until then each topic may ask for one before it, once.
+    /// Puts the next look off to a period from now; until then each topic may ask for an earlier one, once.
     pub fn put_off(&mut self, now: Duration) {
         self.due = now + self.every;
         for name in &self.inputs {
@@ -90,14 +90,14 @@ impl Counts {
         }
     }
 
-    /// The event's key is where it would not be if the topic had the partitions that it had at the last look.
+    /// True if the event's key lies in another partition than the topic's count at the last look gives it.
     pub fn is_misplaced(&mut self, event: &Event) -> bool {
         let Some(key) = &event.key else { return false };
         let placing = self.placing.get_mut(&event.topic);
         placing.is_some_and(|placing| placing.contradicts(key, event.partition))
     }
 
-    /// One of these partitions feeds a table and was not there at the last look.
+    /// True if one of these partitions feeds a table and was not there at the last look.
     pub fn have_outgrown(&mut self, names: &[TopicPartition]) -> bool {
         let mut outgrown = false;
         for TopicPartition { topic, partition } in names {
@@ -134,7 +134,8 @@ impl Counts {
         Ok((!faults.is_empty()).then(|| faults.join("\nerror: ")))
     }
 
-    /// The changelog that was is no more: it is another topic now, or there was none at two looks in a row.
+    /// True if the changelog of before is gone: it is another topic now, or there was none at two looks in a
+    /// row.
     fn is_gone(&mut self, name: &TopicName, now: Option<&Seen>) -> bool {
         let Some(before) = self.seen.get(name) else { return false };
         match now {
@@ -154,7 +155,7 @@ impl Counts {
         )
     }
 
-    /// Topics of a table have other numbers of partitions than its changelog.
+    /// True if topics of a table have other numbers of partitions than its changelog.
     fn is_uneven(&self) -> bool {
         self.changelogs.iter().filter(|(_, table)| !self.plan[**table].global).any(|(changelog, table)| {
             let readers = self.readers.iter().filter(|(_, tables)| tables.contains(table));

@@ -10,8 +10,8 @@ use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
 use crate::tables::changelog;
 
-/// Topics that an app keeps for itself: its changelogs, and what the product writes beside them. A
-/// record of user code there would damage what a table is restored from.
+/// Topics that an app keeps for itself: its changelogs, and the topics that the product writes beside them. A
+/// record of user code there would damage tables that are restored from them.
 pub fn reserved(plan: &Plan, app: &str) -> Reserved {
     let tables = plan.tables.iter().map(|table| table.name.as_str());
     let of_tables = tables.flat_map(|table| [changelog(app, table), format!("{app}-{table}-closed")]);
@@ -91,15 +91,14 @@ pub struct Found {
     pub named: Named,
     /// Its partitions, or why it cannot be used.
     pub partitions: Result<i32, String>,
-    /// It was made just now.
+    /// True if it was created just now.
     pub created: bool,
-    /// It is missing, and a run makes it.
+    /// True if it is missing, and a run creates it.
     pub is_made_by_run: bool,
 }
 
-/// Looks for every topic; `make` makes those that are declared and missing. Where a topic differs
-/// from its declaration, that is said aloud and nothing is changed. Those that are `reserved` must not
-/// be written.
+/// Looks for every topic; `make` creates those that are declared and missing. Where a topic differs from its
+/// declaration, that is logged and nothing is changed. Those that are `reserved` must not be written.
 pub fn prepare(
     plan: &Plan,
     policies: &Policies,
@@ -171,7 +170,7 @@ pub fn matching(plan: &Plan, found: &[Found], admin: &mut dyn Admin) -> Result<V
     Ok(all)
 }
 
-/// Says that the user may not use a topic as it must be.
+/// Reports that the user may not use a topic as the plan does.
 pub(super) fn denied(named: &Named, admin: &mut dyn Admin) -> Result<Option<String>, BrokerError> {
     let Named { name, uses, .. } = named;
     let lacks = uses.lacks(admin.access(name)?, name);
@@ -183,7 +182,7 @@ pub(super) fn denied(named: &Named, admin: &mut dyn Admin) -> Result<Option<Stri
     Ok((!lacks.is_empty()).then(|| format!("must be {doing}: {}", admin.user().lacks(&lacks))))
 }
 
-/// Words for a topic that a run creates, if nothing is against it.
+/// The text on a topic that a run creates, if there is no objection.
 pub(super) fn not_yet(objection: Option<String>) -> String {
     match objection {
         None => "does not exist yet; a run creates it".to_owned(),
@@ -223,7 +222,7 @@ fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin)
     Ok(())
 }
 
-/// The faults among what was found, one line each, with their places.
+/// The faults among the findings, one line each, with their places.
 pub fn faults(found: &[Found]) -> Vec<String> {
     let fault = |found: &Found| {
         let why = found.partitions.as_ref().err()?;

@@ -134,7 +134,7 @@ impl Given {
                 None => (name, value.clone()),
             };
             if let Some(other) = by_file.insert(name.clone(), variable.clone()) {
-                return Err(Stop::refused(format!("{other} and {variable} set the same: take one of them away")));
+                return Err(Stop::refused(format!("{other} and {variable} set the same: remove one of them")));
             }
             // A worker reads files itself: they may have changed when it starts again.
             match named_by_file(&setting_of(variable, prefix).unwrap_or_default()) {

@@ -158,7 +158,7 @@ impl Post {
         let has_fault = status.code() == Some(OWN_FAULT);
         self.has_failed = has_fault && !was_steady;
         match has_fault {
-            true => self.put_off("stopped by a fault that others need not have", now),
+            true => self.put_off("stopped by a fault of its own", now),
             false => self.put_off(&format!("ended ({status})"), now),
         }
     }

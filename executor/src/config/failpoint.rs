@@ -1,4 +1,4 @@
-//! Ends the process at a chosen step of a commit: what a crash leaves behind is tested with it.
+//! Ends the process at a chosen step of a commit, to test what a crash leaves behind.
 
 /// The steps of a commit at which a process can be made to end, in their order.
 pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
@@ -11,7 +11,7 @@ pub struct Failpoint {
 }
 
 impl Failpoint {
-    /// Reads `name` or `name:n`, the n-th pass counted from 1.
+    /// Reads `name` or `name:n`: the n-th pass, counted from 1.
     pub fn parse(text: &str) -> Result<Failpoint, String> {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         let left = count.parse().map_err(|_| format!("\"{count}\" is no number"))?;
@@ -21,7 +21,7 @@ impl Failpoint {
         Ok(Failpoint { name: name.to_owned(), left })
     }
 
-    /// A step is passed: here the process may end as a kill would end it.
+    /// Passes a step: here the process may end as a kill would end it.
     pub fn pass(&mut self, name: &str) {
         if self.left == 0 || self.name != name {
             return;

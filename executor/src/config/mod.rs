@@ -14,9 +14,9 @@ use crate::config::failpoint::Failpoint;
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
 pub const CALL_MAX: Duration = Duration::from_millis(CALL_MS_MAX);
 
-/// The longest time of one call into Kafka's client. Each has a shorter bound of its own; where the client
-/// does not keep it, the process ends rather than stand still for ever. Two thirds of it would do for the
-/// longest that is meant to wait, 10 s, on a machine that is four times too slow.
+/// The longest time of one call into Kafka's client. Each call has a shorter bound of its own; where the
+/// client does not keep it, the process ends rather than stand still for ever. The longest that is meant to
+/// wait takes 10 s: 40 s would do on a machine that is four times too slow.
 pub const CLIENT_CALL_MAX: Duration = Duration::from_secs(60);
 
 /// Longest time without progress that is not logged, by default.
@@ -41,7 +41,7 @@ pub struct Config {
     pub dead_letter_topic: Option<String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
-    /// Writes to tables go to changelog topics too.
+    /// True if writes to tables go to changelog topics too.
     pub keeps_changelogs: bool,
     /// The place where a test ends the process.
     pub failpoint: Failpoint,
@@ -83,7 +83,7 @@ pub struct Bounds {
     pub polls_max: usize,
     /// Longest wait for a last commit, when partitions are given up or the worker stops.
     pub flush_wait_max: Duration,
-    /// Longest time that a worker which stops lets calls come to their end.
+    /// Longest time for which a worker that stops waits for calls to end.
     pub drain_wait_max: Duration,
     /// Longest sleep of an idle worker. Events and answers wake it; this is for looks at what does not wake
     /// it, such as stalls.
@@ -121,7 +121,7 @@ pub struct Bounds {
     pub restore_records_max: usize,
     /// Time between two looks whether topics have other partitions.
     pub topics_look_every: Duration,
-    /// Longest time that calls which hold events of partitions that are given up may go on.
+    /// Longest time for which calls may go on that hold events of revoked partitions.
     pub revoke_wait_max: Duration,
 }
 

@@ -33,10 +33,10 @@ impl fmt::Display for Secret {
 /// Words in the names of settings whose values are secrets.
 const WORDS: [&str; 8] = ["password", "passphrase", "secret", "token", "key", "pem", "jaas", "cadata"];
 
-/// A setting whose name has none of them, and whose value has a secret within it.
+/// A setting whose name has none of these words, and whose value has a secret within it.
 const OTHER: &str = "sasl.oauthbearer.config";
 
-/// Ends of names that say where a secret is, not what it is.
+/// Ends of names whose values are the places of secrets, not secrets.
 const PLACES: [&str; 6] = [".location", ".file", ".url", ".keytab", ".cafile", ".capath"];
 
 /// True if a setting's value is a secret, by its name: `sasl.password`.

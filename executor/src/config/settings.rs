@@ -90,7 +90,7 @@ pub const SETTINGS: [Setting; 12] = [
     },
 ];
 
-/// A setting has a value that makes no sense.
+/// The error of a setting whose value makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the setting \"{name}\" is \"{value}\": {why}")]
 pub struct SettingError {
@@ -129,7 +129,7 @@ impl Settings {
                 .or_else(|| variable(&format!("KASPR_{}", setting.variable)))
                 .or_else(|| variable(&format!("K_{}", setting.variable)))
                 .or_else(from_app)
-                // What is set to nothing is not set.
+                // A variable that is set to nothing counts as not set.
                 .filter(|value| !value.is_empty())
                 .unwrap_or_else(|| setting.default.to_owned());
             if !value.is_empty() {
@@ -139,7 +139,8 @@ impl Settings {
         Settings { values }
     }
 
-    /// The folder that outlives the process, if there is one: from the root, wherever user code goes.
+    /// The folder that outlives the process, if there is one: an absolute path, since user code may change
+    /// the process's folder.
     pub fn state_dir(&self) -> Option<PathBuf> {
         self.get("stateDir").map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
     }
@@ -198,7 +199,7 @@ impl Settings {
         duration(text).ok_or_else(|| error(name, text, "a duration is a number and one of ms, s, m, h, d: 100ms"))
     }
 
-    /// For `context["app"].conf`: names as Python writes them.
+    /// The settings for `context["app"].conf`: names as Python writes them.
     pub fn for_python(&self, config: &Config) -> BTreeMap<String, String> {
         let mut values: BTreeMap<String, String> =
             self.values.iter().map(|(name, value)| (snake(name), value.clone())).collect();

@@ -395,7 +395,7 @@ impl<'a, C: Code> Simulation<'a, C> {
 
     fn close(&mut self, place: usize) -> Result<(), Violation> {
         let Some(Running { mut worker, life, .. }) = self.places[place].take() else { return Ok(()) };
-        self.world.note(|| format!("{} is told to stop", life.member()));
+        self.world.note(|| format!("{} is asked to stop", life.member()));
         let drained = if self.seed.hits(500) { worker.drain() } else { Ok(()) };
         // Failures that it has not reported end with it.
         self.lost_failures = true;

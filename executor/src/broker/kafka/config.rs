@@ -286,7 +286,7 @@ fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
     }
     let range = reason.split_once("is outside ").map(|(_, range)| range.trim());
     let shown = range.map(|range| format!("its value is outside the {range}"));
-    shown.filter(|shown| !shown.contains(value)).unwrap_or_else(|| "its value does not do".to_owned())
+    shown.filter(|shown| !shown.contains(value)).unwrap_or_else(|| "its value is not accepted".to_owned())
 }
 
 /// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
@@ -319,9 +319,9 @@ mod tests {
         for (name, value, expected) in [
             ("acks", "1", "\"acks\" is fixed"),
             ("no.such.thing", "hunter2", "\"no.such.thing\" is refused: librdkafka has no setting of this name"),
-            ("linger.ms", "soon", "\"linger.ms\" is refused: its value does not do"),
+            ("linger.ms", "soon", "\"linger.ms\" is refused: its value is not accepted"),
             ("linger.ms", "1000000", "\"linger.ms\" is refused: its value is outside the allowed range 0..900000"),
-            ("debug", "hunter2", "\"debug\" is refused: its value does not do"),
+            ("debug", "hunter2", "\"debug\" is refused: its value is not accepted"),
         ] {
             let refused = settings(name, value).check().expect_err(name);
             assert!(refused.contains(expected), "{refused}");

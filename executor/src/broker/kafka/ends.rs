@@ -13,7 +13,7 @@ use crate::broker::{BrokerError, Watermarks};
 use crate::event::message::TopicPartition;
 use crate::guard::ClientCall;
 
-/// Longest wait for the ends of partitions: the worker's others stand still meanwhile.
+/// Longest wait for the ends of partitions: the worker's other partitions stand still meanwhile.
 const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The ends of partitions; `None`: no broker leads the partition at the moment.
@@ -40,7 +40,7 @@ pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) 
     answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
 }
 
-/// Of these partitions those that some broker leads.
+/// Filters the partitions that some broker leads.
 fn led(line: &Line, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
     let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
     for TopicPartition { topic, .. } in partitions {

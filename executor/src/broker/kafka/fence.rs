@@ -157,7 +157,7 @@ fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>)
         // Brokers end it by themselves in the end, so it is logged once.
         if code(&error) == Some(Code::TransactionalIdAuthorizationFailed) && !std::mem::replace(&mut is_told, true) {
             let right = Right::transact(&settings.app);
-            warn!(permission = %right, "not allowed: what workers that are gone left open hides records for {TRANSACTION_TIMEOUT_MS} ms");
+            warn!(permission = %right, "not allowed: open transactions of dead workers hide records for {TRANSACTION_TIMEOUT_MS} ms");
         }
         debug!(%error, "open transactions could not be ended");
     }

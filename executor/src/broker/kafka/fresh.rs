@@ -33,12 +33,12 @@ impl Default for Fresh {
 }
 
 impl Fresh {
-    /// The topic exists now, by our request or a peer's at the same moment.
+    /// Notes that the topic exists now, by this worker's request or another's at the same moment.
     pub fn created(&self, name: &str) {
         self.since.borrow_mut().insert(name.to_owned(), Some(self.clock.now()));
     }
 
-    /// A broker knows the topic: others may not know it yet.
+    /// Notes that a broker knows the topic: others may not know it yet.
     pub fn named(&self, name: &str) {
         let mut since = self.since.borrow_mut();
         if !since.contains_key(name) && since.len() < REMEMBERED_MAX {
@@ -46,13 +46,13 @@ impl Fresh {
         }
     }
 
-    /// "Unknown topic" may be the answer of a broker that is late.
+    /// True if "unknown topic" may be the answer of a broker that is late.
     pub fn is_fresh(&self, name: &str) -> bool {
         let since = self.since.borrow().get(name).copied().flatten();
         since.is_some_and(|since| self.clock.now() < since + FRESH_FOR)
     }
 
-    /// It stayed unknown for as long as it was asked for: it was deleted.
+    /// Notes that the topic stayed unknown for as long as it was asked for: it was deleted.
     pub fn deleted(&self, name: &str) {
         if let Some(since) = self.since.borrow_mut().get_mut(name) {
             *since = None;
@@ -79,7 +79,7 @@ impl Default for Missing {
 }
 
 impl Missing {
-    /// A broker does not know a topic.
+    /// Notes that a broker does not know a topic.
     pub fn note(&mut self, why: String) {
         let now = self.clock.now();
         self.doubt.get_or_insert(Doubt { since: now, asked: now, why });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::guard::{Calls, ClientCall};
 
-/// A client, or whatever holds the last of one.
+/// A client, or the last reference to one.
 pub struct Kept<T> {
     /// `None` only at its end.
     client: Option<T>,

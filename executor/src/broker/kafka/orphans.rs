@@ -58,13 +58,13 @@ impl Search {
         let (settings, calls) = (settings.clone(), callers.other(THREAD));
         let run = move || {
             if let Err(error) = search(&settings, &calls, &ended) {
-                debug!("nobody looks for partitions without an owner: {error}");
+                debug!("partitions without an owner are not looked for: {error}");
             }
         };
         match std::thread::Builder::new().name(THREAD.to_owned()).spawn(run) {
             Ok(_) => Some(Search { _ends: ends }),
             Err(error) => {
-                debug!("nobody looks for partitions without an owner: {error}");
+                debug!("partitions without an owner are not looked for: {error}");
                 None
             }
         }
@@ -97,7 +97,7 @@ fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -
             if look() == before {
                 info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
                 if let Err(error) = visit(settings, calls, &before.topics) {
-                    info!("it could not be made to: {error}");
+                    info!("the group could not be made to share out its partitions: {error}");
                 }
             }
             before = Seen::default();
@@ -143,7 +143,7 @@ fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, Ka
         let topics = member.metadata().and_then(wants);
         let partitions = has(member.assignment().unwrap_or_default());
         let (Some(topics), Some(partitions)) = (topics, partitions) else {
-            debug!("the member {} says what it has in another way", member.id());
+            debug!("the member {} describes its partitions in an unknown format", member.id());
             return Ok(Seen::default());
         };
         wanted.extend(topics);

@@ -85,7 +85,7 @@ fn on_group(line: &Line, settings: &ClientSettings) -> Result<Verdict, BrokerErr
     }
 }
 
-/// The end of a try to begin as a producer.
+/// The outcome of a try to begin as a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tried {
     /// The user may not.
@@ -141,7 +141,7 @@ fn try_id(line: &Line, settings: &ClientSettings, id: &str) -> Result<Tried, Bro
     }
 }
 
-/// Rights whose lack is the reason of an error on the way to a commit, which no event is to blame for. `reads`
+/// Rights whose lack is the reason of an error on the way to a commit: no event is to blame for it. `reads`
 /// are the topics that are read.
 pub fn lacking(client: &Client, settings: &ClientSettings, code: Option<Code>, reads: &[&str]) -> Vec<Right> {
     match code {

@@ -25,7 +25,7 @@ const NOBODY: &str = "kaspr-exec-without-user";
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_TURN: Duration = Duration::from_millis(50);
 
-/// Says what to set where a broker has refused the client's user, from the client's words.
+/// Explains what to set where a broker has refused the client's user, from the client's words.
 pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String> {
     let (servers, mechanism) = (&settings.servers, settings.mechanism());
     let (protocol, is_tls, with_users) = settings.protocol();
@@ -53,8 +53,8 @@ pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String
     Some(format!("authentication failed at {servers} (mechanism {mechanism}): {reason}: look at {what}"))
 }
 
-/// Says it where a broker asks for a user and the client names none: the client itself says nothing, since
-/// it takes the connections that end for idle ones.
+/// Explains what to set where a broker asks for a user and the client names none: the client itself says
+/// nothing, since it takes the connections that end for idle ones.
 pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
     let (protocol, is_tls, with_users) = settings.protocol();
     if with_users || !is_reachable(&settings.servers) {
@@ -64,7 +64,7 @@ pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
     let refusal = refusal(settings, other)?;
     let known = match (refusal.contains(UNSUPPORTED), refusal.contains(HANDSHAKE)) {
         (true, _) => mechanisms(&refusal)?,
-        // It knows no users.
+        // The broker knows no users.
         (false, true) => return None,
         (false, false) => MECHANISM,
     };

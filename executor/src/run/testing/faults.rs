@@ -1,4 +1,5 @@
-//! Faults of a `tests.yaml`: what no test may say, and what names nothing of the app.
+//! Finds faults of a `tests.yaml`: fields and values that no test may have, and names that the app does not
+//! have.
 //!
 //! A test that names a topic which does not exist would pass for ever; so would one that expects nothing.
 
@@ -15,7 +16,7 @@ use crate::config::settings::duration;
 const CASE: &[&str] = &["name", "tables", "events", "advance", "expect"];
 const EXPECT: &[&str] = &["topics", "tables", "failures"];
 
-/// Something in a file of tests that cannot be meant.
+/// A mistake in a file of tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuiteFault {
     /// The place, as a JSON pointer.
@@ -28,7 +29,7 @@ pub struct SuiteFault {
     pub hints: Vec<String>,
 }
 
-/// Finds the name that is nearest to one that there is not.
+/// Finds the name that is nearest to one that does not exist.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
 
 /// Finds all faults of a file of tests, which is given as JSON text.
@@ -57,7 +58,7 @@ impl Judge<'_> {
         self.faults.push(SuiteFault { pointer: pointer.to_owned(), of_name: false, message: message.into(), hints });
     }
 
-    /// A name of the app, or of a field, that there is not. The hint names the nearest, or all.
+    /// Reports a name that neither the app nor a test has. The hint names the nearest, or all.
     fn unknown(&mut self, pointer: &str, of_name: bool, message: String, (name, there): (&str, &BTreeSet<String>)) {
         let there: Vec<String> = there.iter().cloned().collect();
         let hint = match (self.nearest)(name, &there) {
@@ -68,7 +69,7 @@ impl Judge<'_> {
         self.faults.push(SuiteFault { pointer: pointer.to_owned(), of_name, message, hints: vec![hint] });
     }
 
-    /// A mapping with no other fields than these.
+    /// Checks for a mapping with no other fields than these.
     fn mapping<'v>(
         &mut self,
         pointer: &str,
@@ -168,7 +169,7 @@ impl Judge<'_> {
     fn is_read(&mut self, pointer: &str, topic: &str) {
         if !self.known.reads(topic) {
             let message = format!("no agent reads the topic \"{topic}\"");
-            // The events of a file may say the same many times.
+            // The events of a file may repeat a fault many times.
             if self.faults.last().is_none_or(|last| last.message != message) {
                 let known = &self.known.read;
                 self.unknown(pointer, false, message, (topic, known));
@@ -251,7 +252,7 @@ impl Judge<'_> {
     }
 }
 
-/// The pointer of what a name names.
+/// Returns the pointer of a name's value.
 pub(super) fn below(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

@@ -15,7 +15,7 @@ pub struct Known {
     patterns: Vec<Regex>,
     /// Topics that the app names.
     topics: BTreeSet<String>,
-    /// Functions name topics too, when they run.
+    /// True if functions name topics too, when they run.
     names_at_run_time: bool,
     /// Tables.
     pub tables: BTreeSet<String>,
@@ -41,7 +41,7 @@ impl Known {
         for (id, reader) in (0..).map(ReaderId).zip(&plan.readers) {
             match &reader.topics {
                 Topics::Names(names) => known.read.extend(names.iter().cloned()),
-                // A pattern that is none ends the run with its own words.
+                // An invalid pattern ends the run with an error of its own.
                 Topics::Pattern(pattern) => known.patterns.extend(Regex::new(&format!("^(?:{pattern})$"))),
             }
             for site in lower(plan, id, policies, 0).sites {
@@ -53,12 +53,12 @@ impl Known {
         known
     }
 
-    /// Some agent reads the topic.
+    /// True if some agent reads the topic.
     pub fn reads(&self, topic: &str) -> bool {
         self.read.contains(topic) || self.patterns.iter().any(|pattern| pattern.is_match(topic))
     }
 
-    /// The app may have a topic of this name.
+    /// True if the app may have a topic of this name.
     pub fn has_topic(&self, topic: &str) -> bool {
         self.names_at_run_time || self.topics.contains(topic) || self.reads(topic)
     }

@@ -131,7 +131,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The input has ended: what waits runs, windows are handed over, all is committed.
+    /// Ends the input: events that wait run, windows are handed over, all is committed.
     fn drain(&mut self) -> Result<(), String> {
         loop {
             self.settle()?;

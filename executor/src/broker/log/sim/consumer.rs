@@ -97,7 +97,7 @@ impl SimConsumer {
             if !self.hears_of_its_end() {
                 return Ok(None);
             }
-            self.world.note(|| format!("{} hears that its session is over", self.member));
+            self.world.note(|| format!("{} learns that its session is over", self.member));
             (self.member, self.generation) = (String::new(), -1);
             if !self.readings.is_empty() {
                 return Ok(Some(Change::Lost(self.readings.keys().cloned().collect())));

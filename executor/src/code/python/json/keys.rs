@@ -21,7 +21,7 @@ const PLACES: usize = 1024;
 pub const KEY_BYTES_MAX: usize = 48;
 /// Most keys of a shape.
 const SHAPE_KEYS_MAX: usize = 32;
-/// Objects of another shape in a row, after which theirs is learnt.
+/// Objects of another shape in a row after which that shape is learnt.
 const SURPRISES_MAX: u8 = 4;
 /// Most keys that are interned: some versions of CPython never give those back.
 const INTERNED_MAX: usize = 4096;
@@ -35,7 +35,7 @@ struct Key {
     object: Py<PyAny>,
     /// The shape of objects that begin with it.
     shape: Option<Rc<Shape>>,
-    /// Objects that began with it and that it had no shape for.
+    /// Objects that began with it and had no shape of its.
     surprises: Cell<u8>,
 }
 
@@ -108,7 +108,7 @@ pub struct Shape {
     keys: Vec<ShapeKey>,
     /// All keys, without values.
     template: Py<PyDict>,
-    /// Objects in a row that began like it and were not of it.
+    /// Objects in a row that began like this shape and had another.
     surprises: Cell<u8>,
 }
 
@@ -186,7 +186,7 @@ impl Shape {
         Some(dict)
     }
 
-    /// An object that has begun like this shape, and goes on in another way.
+    /// An object that has begun like this shape, and goes on with other keys.
     pub fn begun<'py>(&self, py: Python<'py>, values: Values<'py>) -> Option<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         self.set(dict.as_any(), &values)?;
@@ -247,7 +247,7 @@ impl<'py> Values<'py> {
         self.count
     }
 
-    /// One more; a shape has no more keys than there is room.
+    /// Adds a value; a shape has no more keys than there is room.
     #[inline(always)]
     pub fn push(&mut self, value: Bound<'py, PyAny>) {
         self.room[self.count].write(value);
