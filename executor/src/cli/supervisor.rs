@@ -179,6 +179,7 @@ fn tell(post: &Post, signal: i32) {
 
 /// In a worker: dies with its supervisor, also when that is killed. False: it is gone already.
 pub fn dies_with(supervisor: u32) -> bool {
+    // In this order, so that a supervisor that dies before the call of prctl is noticed by its number.
     // SAFETY: prctl only sets this process's signal; getppid cannot fail.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);

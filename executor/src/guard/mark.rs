@@ -49,6 +49,7 @@ pub struct Doing {
 impl Mark {
     /// Notes what runs from now on. A reader that meets the words half-written sees that nothing runs.
     pub fn set(&self, doing: &Doing) {
+        // Relaxed will do: the stores below release, so none of them is seen before this one.
         self.unit.store(0, Ordering::Relaxed);
         self.offset.store(doing.offset, Ordering::Release);
         self.reader.store(doing.reader, Ordering::Release);

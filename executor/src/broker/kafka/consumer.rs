@@ -326,6 +326,7 @@ impl Consumer for KafkaConsumer {
             // The queue rings only when it was empty: what is left in it would ring no more.
             bell.ring();
         }
+        // A change comes alone: events that were polled before it are handed over first.
         if into.is_empty() {
             return self.change();
         }

@@ -261,6 +261,8 @@ impl KafkaProducer {
 
     /// The meaning of an error of a call on a transaction. A right that is missing is named.
     fn judged(&self, step: Step, error: TransactionError, reads: &[&str]) -> BrokerError {
+        // Only offsets are about topics that are read. In other steps the error is about a topic of a record, and
+        // the event that sent the record is to blame.
         let is_of_topics = error.code == Code::TopicAuthorizationFailed && step != Step::Offsets;
         if is_of_topics {
             return judge_transaction(step, error);
@@ -333,6 +335,8 @@ fn is_refusal(code: Option<Code>) -> bool {
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
         if self.used {
+            // A new client under the same id raises the epoch, which fences requests of the old one that are
+            // still under way.
             let make = || client(&self.settings, self.health.clone());
             self.client = self.line.calls.during(ClientCall::Create, make)?;
             self.hang_bell();

@@ -1,4 +1,4 @@
-"""What `python3` has and an embedded interpreter lacks: its paths, last words, and handlers of signals."""
+"""Gives an embedded interpreter what `python3` has: its paths, last words, and handlers of signals."""
 
 import faulthandler
 import signal
@@ -25,7 +25,7 @@ def extend_path(folders, environment):
 
 
 def write_last_words(stack_signal):
-    """Python's stack is written when a signal ends the process, and on one that the watchdog sends."""
+    """Writes Python's stack when a signal ends the process, and on the signal that the watchdog sends."""
     faulthandler.enable(STDERR)
     faulthandler.register(stack_signal, STDERR)
 
@@ -38,7 +38,7 @@ _signal, _getsignal = signal.signal, signal.getsignal
 
 
 def _set_handler(number, handler):
-    """As `signal.signal`. What the user wants to do beside the worker's end is done with it."""
+    """As `signal.signal`. The user's handler for a signal that ends the worker is called beside that end."""
     if number not in _OURS:
         return _signal(number, handler)
     if threading.current_thread() is not threading.main_thread():
@@ -55,7 +55,7 @@ def _get_handler(number):
 
 
 def keep_signals():
-    """From now on no handler of user code takes the place of the worker's."""
+    """Keeps handlers of user code from taking the place of the worker's, from now on."""
     signal.signal, signal.getsignal = _set_handler, _get_handler
 
 

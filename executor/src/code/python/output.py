@@ -1,4 +1,4 @@
-"""What user code prints and logs: text files and a logging handler over the log."""
+"""Text files and a logging handler over the log, for what user code prints and logs."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ STDERR = 2
 
 
 class LogStream(io.TextIOBase):
-    """A text file whose lines go to the log under the agent's name, from whichever thread.
+    """A text file whose lines go to the log under the agent's name, from any thread.
 
     Every thread and agent has a line of its own, so that none ends what another began.
     """
@@ -46,19 +46,19 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def end_lines(self):
-        """Writes what no line end has followed."""
+        """Writes the rests of lines that have no end yet."""
         while self._rests:
             (_thread, agent), rest = self._rests.popitem()
             self._log.line(agent, rest)
 
     def flush(self):
-        """A line is written when it ends."""
+        """Does nothing: a line is written when it ends."""
 
     def close(self):
-        """The log stays open: it is not the user's alone."""
+        """Does nothing: the log stays open, since the worker writes to it too."""
 
     def reconfigure(self, **_settings):
-        """As text files have it; the log is UTF-8 by lines."""
+        """Does nothing, though text files have it: the log is UTF-8 by lines."""
 
     def isatty(self):
         return False

@@ -23,22 +23,22 @@ entry = contextvars.ContextVar("kaspr_entry", default=None)
 
 
 def rest():
-    """The worker's thread waits: the worker puts its own in the place of this one."""
+    """Notes that the worker's thread waits. The worker puts its own function in the place of this one."""
 
 
 def stir():
-    """It goes on: as above."""
+    """Notes that it goes on. The worker puts its own function here, too."""
 
 
 def ring():
-    """Wakes the worker's thread: as above."""
+    """Wakes the worker's thread. The worker puts its own function here, too."""
 
 
-around = None  # Tells what runs now: as above.
+around = None  # Gives what runs now. The worker puts its own object here, too.
 
 
 class _Selector(selectors.DefaultSelector):
-    """Says when it waits: nothing runs meanwhile that anyone would have to watch."""
+    """Says when it waits: nothing runs meanwhile that the watchdog would have to see."""
 
     def select(self, timeout=None):
         if timeout is not None and timeout <= 0:
@@ -149,7 +149,7 @@ def turn(wait, wake):
 
 
 def _complete(coroutine):
-    """Runs the loop until it is done, whoever stops the loop meanwhile."""
+    """Runs the loop until the coroutine is done, even if user code stops the loop meanwhile."""
     task = asyncio.Task(coroutine, loop=loop)
     task.add_done_callback(_stop)
     while not task.done():
@@ -166,7 +166,7 @@ def finish(awaitable):
 
 
 def waits(is_busy):
-    """Whether the loop has something to do: now, if the worker is busy, else at some time."""
+    """True if the loop has something to do: now, if the worker is busy, else at some time."""
     # Its own descriptor is always watched, the worker's where it slept in the loop before.
     if loop._ready or len(loop._selector.get_map()) > (1 if _woken_by is None else 2):
         return True
@@ -194,9 +194,9 @@ def close():
 
 
 async def _end(until):
-    """What `asyncio.run` does at its end: cancels tasks and awaits their clean-up, then generators."""
+    """Does what `asyncio.run` does at its end: cancels tasks and awaits their clean-up, then generators."""
     own = asyncio.current_task()
-    # What has just begun takes its first step.
+    # Tasks that have just begun take their first step.
     await asyncio.sleep(0)
     while tasks := asyncio.all_tasks() - {own}:
         for task in tasks:
