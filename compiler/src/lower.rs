@@ -80,6 +80,8 @@ impl Lowering<'_> {
                     topics: kaspr_ir::plan::Topics::Names(Vec::new()),
                     key_codec: kaspr_ir::plan::Codec::Raw,
                     value_codec: kaspr_ir::plan::Codec::Json,
+                    key_place: None,
+                    value_place: None,
                     part: None,
                 }));
                 self.edge(last, source, contract, 0);

@@ -92,6 +92,8 @@ fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
         topics: source.topics.clone(),
         key_codec: source.key_codec.clone(),
         value_codec: source.value_codec.clone(),
+        key_place: source.key_place,
+        value_place: source.value_place,
         part: source.part.clone(),
         window: graph.next(index).first().and_then(|(next, _)| window(graph, *next)),
         track: Track { group: 0, per_partition: false },

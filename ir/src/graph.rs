@@ -20,6 +20,10 @@ pub struct Source {
     pub key_codec: Codec,
     /// Codec by which values are read.
     pub value_codec: Codec,
+    /// Place of the key's serializer, or of the topic where none is written.
+    pub key_place: Option<Place>,
+    /// Place of the value's serializer, likewise.
+    pub value_place: Option<Place>,
     /// The part of each value that is decoded. `None`: all of it.
     pub part: Option<Part>,
 }

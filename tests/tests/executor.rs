@@ -464,6 +464,34 @@ fn a_tombstone_is_not_null() {
     assert!(status == Some(1) && said.contains("expected a value\n       came     a tombstone\n"), "{said}");
 }
 
+#[test]
+fn what_does_not_decode_is_named_with_its_first_bytes_at_its_serializer() {
+    let spec = agent("reads", "in", "", "def step(value):\n    return value\n").replace(
+        "{topic: {name: in}}",
+        "\n    topic:\n      name: in\n      keySerializer: json\n      valueSerializer: binary",
+    );
+    let line = |text: &str| 1 + spec.lines().position(|line| line.contains(text)).expect("it is there");
+    let long = "%".repeat(40);
+    let tests = format!(
+        "tests:\n  - name: one\n    events:\n      - {{topic: in, key: 'k\"\u{1b}', valueText: aGFsbG8=}}\n      - {{topic: in, key: '1', \
+         valueText: '{long}'}}\n      - {{topic: in, key: '1', valueBase64: /w==}}\n    expect:\n      topics: {{in-out: []}}\n      failures:\n"
+    );
+    let failure = |at: usize, message: &str| {
+        format!("        - {{kind: Decode, at: './agent.yaml:{at}', message: {}}}\n", serde_json::json!(message))
+    };
+    let (key, value) = (line("keySerializer"), line("valueSerializer"));
+    let of_key = r#"the key b"k\"\x1b" cannot be read as json: Expecting value: line 1 column 1 (char 0)"#;
+    let of_value =
+        format!("the value b\"{}…\" cannot be read as binary: not base64: Invalid symbol 37, offset 0.", &long[..32]);
+    let of_byte = r#"the value b"\xff" cannot be read as binary: not base64: Invalid symbol 255, offset 0."#;
+    let expected = tests.clone() + &failure(key, of_key) + &failure(value, &of_value) + &failure(value, of_byte);
+    let folder = tempfile::tempdir().expect("a folder is made");
+    std::fs::write(folder.path().join("agent.yaml"), &spec).expect("a spec can be written");
+    std::fs::write(folder.path().join("tests.yaml"), expected).expect("tests can be written");
+    let output = command("kaspr-exec", &["test", "."]).current_dir(folder.path()).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+}
+
 const TESTS: &str = "\
 # What the agent promises.
 tests:

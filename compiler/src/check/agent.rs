@@ -57,7 +57,14 @@ impl Checker<'_> {
             timeout_ms: self.timeout(&agent.timeout),
         };
         let topics = || Topics::Names(Vec::new());
-        let nowhere = || Source { topics: topics(), key_codec: Codec::Raw, value_codec: Codec::Json, part: None };
+        let nowhere = || Source {
+            topics: topics(),
+            key_codec: Codec::Raw,
+            value_codec: Codec::Json,
+            key_place: None,
+            value_place: None,
+            part: None,
+        };
         Agent {
             info,
             input: input.unwrap_or_else(|| Input::Topic(nowhere(), None)),
@@ -156,7 +163,12 @@ impl Checker<'_> {
             }
         }
         let window = input.take.as_ref().and_then(|take| self.take(take));
-        Some(Input::Topic(Source { topics, key_codec, value_codec, part: None }, window))
+        let place = |text: &Option<ast::Text>| {
+            let head = topic.at.head();
+            Some(self.place(text.as_ref().map_or(&head, |text| &text.at)))
+        };
+        let (key_place, value_place) = (place(&topic.settings.key_codec), place(&topic.settings.value_codec));
+        Some(Input::Topic(Source { topics, key_codec, value_codec, key_place, value_place, part: None }, window))
     }
 
     fn topic_names(&mut self, name: &ast::Text, input: &ast::Input, topic: &ast::InputTopic) -> Topics {

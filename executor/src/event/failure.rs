@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-/// The line of `--failures` for one event. Payloads are not in it.
+/// The line of `--failures` for one event. Payloads are not in it, but for the first
+/// bytes of a key or value that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FailureRecord {
     /// The agent in which it failed.

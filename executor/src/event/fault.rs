@@ -3,6 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use kaspr_ir::plan::Codec;
+
+/// Bytes that are shown of a key or value which cannot be read.
+const FIRST_BYTES: usize = 32;
+
 /// The reason for which user code or a codec could not do its part of an event. It becomes a failure, never a
 /// panic.
 #[derive(Clone)]
@@ -27,6 +32,19 @@ impl Fault {
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         let (kind, message) = (kind.to_owned(), message.into());
         Fault { kind, message, at: None, trace: None, passes: false, without_letter: false }
+    }
+
+    /// The same fault, of an event's key or value that its codec cannot read: with the first bytes, at the line
+    /// of the serializer.
+    pub fn of_bytes(self, (what, codec): (&str, &Codec), bytes: Option<&[u8]>, at: &Option<String>) -> Fault {
+        if self.kind != "Decode" {
+            return self;
+        }
+        let bytes = bytes.unwrap_or_default();
+        let first = bytes[..bytes.len().min(FIRST_BYTES)].escape_ascii();
+        let more = if bytes.len() > FIRST_BYTES { "…" } else { "" };
+        let message = format!("the {what} b\"{first}{more}\" cannot be read as {codec}: {}", self.message);
+        Fault { message, at: self.at.or_else(|| at.clone()), ..self }
     }
 
     /// A reason that stands in the way of an event and will pass.

@@ -238,12 +238,15 @@ impl<C: Code> Stage<C> {
         let mut code = self.shared.code.borrow_mut();
         let program = &self.program;
         if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some() {
-            code.validate(&program.key_codec, event.key.as_deref())?;
+            let key = code.validate(&program.key_codec, event.key.as_deref());
+            key.map_err(|fault| fault.of_bytes(("key", &program.key_codec), event.key.as_deref(), &program.key_at))?;
         }
+        let of_value =
+            |fault: Fault| fault.of_bytes(("value", &program.value_codec), event.value.as_deref(), &program.value_at);
         if program.needs_value {
-            return code.decode_for(self.reader, &program.value_codec, event.value.as_deref());
+            return code.decode_for(self.reader, &program.value_codec, event.value.as_deref()).map_err(of_value);
         }
-        code.validate(&program.value_codec, event.value.as_deref())?;
+        code.validate(&program.value_codec, event.value.as_deref()).map_err(of_value)?;
         Ok(code.none())
     }
 

@@ -138,11 +138,16 @@ pub struct Program {
     pub key_codec: Codec,
     /// The codec that reads values.
     pub value_codec: Codec,
+    /// `file:line` of the key's serializer in the spec.
+    pub key_at: Option<String>,
+    /// `file:line` of the value's.
+    pub value_at: Option<String>,
 }
 
 /// Lowers a reader. `first_counter` is the number of its first row in the table of counters.
 pub fn lower(plan: &Plan, reader: ReaderId, policies: &Policies, first_counter: usize) -> Program {
     let source = &plan[reader];
+    let at = |place: Place| format!("{}:{}", plan[place.file], place.line);
     let program = Program {
         instructions: Vec::new(),
         sites: Vec::new(),
@@ -150,6 +155,8 @@ pub fn lower(plan: &Plan, reader: ReaderId, policies: &Policies, first_counter: 
         needs_value: false,
         key_codec: source.key_codec.clone(),
         value_codec: source.value_codec.clone(),
+        key_at: source.key_place.map(at),
+        value_at: source.value_place.map(at),
     };
     let mut lowering = Lowering { plan, policies, first_counter, program, entries: Vec::new() };
     let first = &plan[source.agents[0]];

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, Codec};
+use super::{AgentId, Codec, Place};
 
 /// Division of partitions among the members of the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,12 @@ pub struct Reader {
     pub key_codec: Codec,
     /// Codec by which values are read.
     pub value_codec: Codec,
+    /// Place of the key's serializer, or of the topic where none is written. `None`: a plan of before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_place: Option<Place>,
+    /// Place of the value's serializer, likewise.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value_place: Option<Place>,
     /// The part of each value that is decoded. `None`: all of it. Set by the rule `project`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub part: Option<Part>,
