@@ -105,7 +105,7 @@ MUTANTS = [
     ("no headers are no failure", "return Ok(Vec::new());", 'return Err(broken("None".to_owned()));', "oracle"),
     ("a record's time is the clock's", "let timestamp_ms = machine.clock.wall_ms();", "let timestamp_ms = self.frame.unit.events()[0].timestamp_ms;", "tested"),
     ("a record that is too large fails", "if size <= limit {", "if size <= limit.max(size) {", "executor"),
-    ("forwarded bytes are validated", "code.validate(&program.value_codec, event.value.as_deref())?;", "", "golden"),
+    ("forwarded bytes are validated", "code.validate(&program.value_codec, event.value.as_deref()).map_err(of_value)?;", "", "golden"),
     ("forwarded bytes leave as they came", "forwards: output.forwards,", "forwards: false,", "golden"),
     ("keys are read by their serializer", "if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some()", "if program.key_codec == kaspr_ir::plan::Codec::Raw && event.key.is_some()", "tested"),
     ("raw None is a tombstone", "if value.is_none() {\n        return Ok(None);", 'if value.is_none() {\n        return Ok(Some(b""));', "tested"),
