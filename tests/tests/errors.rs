@@ -1,4 +1,4 @@
-//! The pages of codes: each has a spec that raises it, what is said of it, and the spec mended.
+//! The pages of codes: each has a spec that raises it, its expected output, and the mended spec.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -32,7 +32,7 @@ struct State {
     suspect: bool,
     /// Questions in a row that no broker answered.
     unanswered: u32,
-    /// No broker can be reached, and that was said.
+    /// No broker can be reached, and that was logged.
     down: bool,
     /// The last complaint, which names the reason.
     last: Option<String>,

@@ -193,7 +193,7 @@ fn describe_topics<T>(
     }
 }
 
-/// Reads what is said of one topic; `None`: nothing.
+/// Reads the description of one topic; `None`: there is none.
 ///
 /// # Safety
 /// `topics` are live descriptions.

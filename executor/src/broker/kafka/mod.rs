@@ -180,7 +180,7 @@ pub fn version() -> String {
 mod tests {
     #[test]
     fn the_faults_of_librdkafka_were_looked_at_in_this_version() {
-        let look = "look anew whether librdkafka still has the faults that are mended from outside: leaders.rs (#5280), \
+        let look = "look again whether librdkafka still has the faults that are repaired from outside: leaders.rs (#5280), \
                     aside.rs (#5456, patch #5457), stuck.rs (#5430, #5593); then name the new version here";
         assert_eq!(super::version(), "2.12.1", "{look}");
     }

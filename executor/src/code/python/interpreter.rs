@@ -44,7 +44,7 @@ impl Interpreter {
     pub fn run<R>(&self, run: impl FnOnce(Python<'_>) -> R) -> R {
         Python::attach(|py| {
             if let Err(error) = self.settle(py) {
-                warn!(%error, "Python has not all that it has as a program of its own");
+                warn!(%error, "Python could not be set up as python3 sets itself up");
             }
             run(py)
         })

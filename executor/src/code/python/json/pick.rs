@@ -19,7 +19,7 @@ const DIGITS_MAX: usize = 600;
 /// Most fields of an object that is decoded in part, and most of an object whose text is kept.
 const FIELDS_MAX: usize = 32;
 const INNER_FIELDS_MAX: usize = 16;
-/// Objects in a row whose fields did not come as expected, after which theirs are expected.
+/// Objects in a row whose fields did not come as expected, after which their fields are expected.
 const SURPRISES_MAX: u8 = 4;
 
 /// The part of an object that is decoded.
@@ -28,7 +28,7 @@ pub struct Pick {
     /// The fields as the last objects had them: events of a topic look alike.
     expected: Vec<Expected>,
     surprises: u8,
-    /// The text of the other fields is kept.
+    /// True if the text of the other fields is kept.
     pub keeps_text: bool,
 }
 
@@ -38,7 +38,7 @@ struct Expected {
     start: Text,
     /// The length of the key with its quotes.
     key_length: usize,
-    /// It is this one of those that are decoded.
+    /// Its number among the fields that are decoded, if it is one.
     field: Option<usize>,
 }
 
@@ -88,9 +88,9 @@ pub struct Rest {
 /// A stretch of an object.
 #[derive(Clone, Debug)]
 pub enum Piece {
-    /// Fields as they are written.
+    /// Fields as CPython would write them.
     Fields(Range<usize>),
-    /// A field whose key and value are, but not what stands between them.
+    /// A field whose key and value are as CPython would write them, but not what stands between them.
     Field(Range<usize>, Range<usize>),
     /// The next field of the part.
     Decoded,
@@ -114,7 +114,7 @@ impl Rest {
         self.text.extend_from_slice(text);
     }
 
-    /// False: the key has been seen, or there is no room for it.
+    /// True if the key is new. False: it has been seen, or there is no room for it.
     fn is_new(&self, key: &Range<usize>) -> bool {
         let same = |seen: &Range<usize>| seen.len() == key.len() && self.text[seen.clone()] == self.text[key.clone()];
         self.keys.len() < FIELDS_MAX && !self.keys.iter().any(same)
@@ -157,7 +157,7 @@ impl<'py> Parser<'_, 'py> {
         Some(dict.into_any())
     }
 
-    /// The fields from the first key to behind the end. False: they did not come as expected.
+    /// Reads the fields from the first key to behind the end. False: they did not come as expected.
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, mut rest: Option<&mut Rest>) -> Option<bool> {
         for expected in &pick.expected {
@@ -177,7 +177,7 @@ impl<'py> Parser<'_, 'py> {
         Some(false)
     }
 
-    /// A field and what follows it; false behind the object's last.
+    /// Reads a field and what follows it; false behind the object's last.
     fn field(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, rest: Option<&mut Rest>) -> Option<bool> {
         (self.next()? == b'"').then_some(())?;
         match pick.find(&self.bytes[self.at..]) {
@@ -196,7 +196,7 @@ impl<'py> Parser<'_, 'py> {
         self.goes_on(b'}')
     }
 
-    /// The value of a field that was asked for.
+    /// Decodes the value of a field that was asked for.
     #[inline]
     fn picked(&mut self, dict: &Bound<'py, PyDict>, field: &ShapeKey, rest: Option<&mut Rest>) -> Option<()> {
         let known = dict.len();
@@ -211,7 +211,7 @@ impl<'py> Parser<'_, 'py> {
         Some(())
     }
 
-    /// The value of another field. Keys that are new are known to be none of those before them.
+    /// Passes over the value of another field. A key that is new is none of those before it.
     #[inline]
     fn passed(
         &mut self,
@@ -250,7 +250,7 @@ impl<'py> Parser<'_, 'py> {
         self.decoder.keys.get(self.py, key).map(|(key, _)| key)
     }
 
-    /// The fields of a document that was just decoded in part, for the next ones like it.
+    /// Returns the fields of a document that was just decoded in part, for the next ones like it.
     fn expected(&mut self, pick: &Pick) -> Option<Vec<Expected>> {
         self.at = 0;
         self.next()?;
@@ -347,7 +347,7 @@ impl<'py> Parser<'_, 'py> {
         }
     }
 
-    /// Behind a mark and the space after it. True: it is one space, and none before the mark.
+    /// Reads a mark and the space after it. True: it is one space, and none before the mark.
     #[inline(always)]
     fn mark(&mut self, mark: u8) -> Option<bool> {
         let start = self.at;
@@ -376,7 +376,7 @@ impl<'py> Parser<'_, 'py> {
         }
     }
 
-    /// Behind a comma; false behind the end.
+    /// Reads a comma, or the end: then false.
     #[inline(always)]
     fn goes_on(&mut self, end: u8) -> Option<bool> {
         let byte = self.next()?;
