@@ -210,6 +210,7 @@ impl Delivery {
         let mut staged = around.staged.borrow_mut();
         while let Some(epoch) = staged.first_entry() {
             let bytes: usize = epoch.get().iter().map(Effects::size).sum();
+            // An epoch that is larger than the room goes alone: otherwise it could never be committed.
             let fits = self.open.effects.is_empty() || self.open.bytes + bytes <= self.room.bytes();
             if self.guarantee == Guarantee::ExactlyOnce && !fits {
                 return;
@@ -363,6 +364,8 @@ impl Delivery {
                 Ok(Delivered::Nothing)
             }
             BrokerError::Fenced(why) => {
+                // Once is no proof of another worker: the broker also fences a producer whose transaction timed
+                // out, and every other fatal error of the client ends here too.
                 self.fenced += 1;
                 if self.fenced > FENCED_MAX {
                     return Err(BrokerError::Fatal(format!("another worker runs under this one's name: {why}")));
@@ -389,6 +392,7 @@ impl Delivery {
             self.doubt = None;
             return Ok(Delivered::Nothing);
         };
+        // One offset is enough to ask for: a transaction commits all of its offsets or none.
         let Some(sent) = closing.offsets.first() else {
             self.doubt = None;
             return Ok(self.forget("none of its partitions is left".to_owned(), None));

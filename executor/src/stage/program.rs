@@ -206,7 +206,7 @@ impl Lowering<'_> {
             let site = self.site(id, name, output.place);
             self.emit(Instruction::Enter(site));
             let veto = self.output(site, output);
-            self.land(veto);
+            self.patch_jump(veto);
         }
         self.channels(id, agent);
         self.sinks(id, agent);
@@ -247,18 +247,18 @@ impl Lowering<'_> {
     fn topic_send(&mut self, site: SiteId, output: &TopicOutput, pass_through: bool) {
         let veto = self.output(site, output);
         if pass_through {
-            self.land(veto);
+            self.patch_jump(veto);
             return;
         }
         if output.ack {
             self.emit(Instruction::Metadata(site));
             let past = self.emit(Instruction::Jump(0));
-            self.land(veto);
+            self.patch_jump(veto);
             self.emit(Instruction::Nothing);
             let here = self.here();
             self.program.instructions[past] = Instruction::Jump(here);
         } else {
-            self.land(veto);
+            self.patch_jump(veto);
             self.emit(Instruction::Nothing);
         }
     }
@@ -282,7 +282,7 @@ impl Lowering<'_> {
             // A placeholder: the entries are known once all agents are lowered ([`Lowering::link_channels`]).
             let entries = Rc::new([output.channel.index()]);
             self.emit(Instruction::Fork { site, entries });
-            self.land(veto);
+            self.patch_jump(veto);
         }
     }
 
@@ -299,7 +299,7 @@ impl Lowering<'_> {
                 self.call(site, function, &[], Then::Value);
             }
             self.call(site, sink.function, &[], Then::Discard);
-            self.land(veto);
+            self.patch_jump(veto);
         }
     }
 
@@ -318,7 +318,7 @@ impl Lowering<'_> {
     }
 
     /// Makes a falsy result of the predicate jump to the instruction that comes next.
-    fn land(&mut self, veto: Option<Address>) {
+    fn patch_jump(&mut self, veto: Option<Address>) {
         let here = self.here();
         if let Some(Instruction::Call { then, .. }) = veto.map(|at| &mut self.program.instructions[at]) {
             *then = Then::Unless(here);

@@ -391,7 +391,7 @@ mod tests {
         let mut tables = memory();
         tables.follow_changelogs([TableId(1)], true);
         tables.hold(TableId(1), 0);
-        // Another worker's write stands behind ours in the changelog, at offset 5.
+        // Another worker's write follows this one's in the changelog, at offset 5.
         commit(&mut tables, &[of(1, "a", Some("ours"))], &[position(1, 4)]);
         assert_eq!(seen(&tables, 1, "a"), Some("ours".into()));
         tables.restore(&[of(1, "a", Some("before"))], &[position(1, 3)]).expect("it takes them");

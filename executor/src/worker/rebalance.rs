@@ -24,6 +24,7 @@ impl<C: Code> Worker<C> {
                 self.take_over()
             }
             Change::Revoked(names) => {
+                // This member owns the partitions until `let_go` acknowledges the change: a commit still counts.
                 self.await_calls_of(&names)?;
                 let committed = self.flush()?;
                 if !committed {
@@ -33,6 +34,7 @@ impl<C: Code> Worker<C> {
                 }
                 self.let_go(&names, committed)
             }
+            // Another member may own these already, so nothing of them can be committed any more.
             Change::Lost(names) => self.let_go(&names, false),
         }
     }

@@ -376,6 +376,7 @@ impl Restore {
                 if let Some(doubt) = doubt {
                     warn!(table = %kept.name, partition, "wiped and restored from changelogs: {doubt}");
                 }
+                // Keys that were deleted meanwhile may be gone from the changelog: no record would delete them here.
                 tables.store().clear(table, partition)?;
                 ends.low
             }
