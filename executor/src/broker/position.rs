@@ -44,7 +44,7 @@ pub fn lead_max(readers: usize, transactional_id: &str) -> i64 {
 pub struct NameHash(u32);
 
 impl NameHash {
-    /// Of an agent's name.
+    /// Hashes an agent's name.
     pub fn of(name: &str) -> NameHash {
         let digest = Sha256::digest(name.as_bytes());
         NameHash(u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]))

@@ -43,24 +43,24 @@ impl Operation {
 /// A right that an app needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// The thing.
+    /// The resource.
     pub resource: Resource,
     /// The operation on it.
     pub operation: Operation,
 }
 
 impl Right {
-    /// Reading a topic.
+    /// The right to read a topic.
     pub fn read_topic(topic: &str) -> Right {
         Right { resource: Resource::Topic(topic.to_owned()), operation: Operation::Read }
     }
 
-    /// Writing a topic.
+    /// The right to write a topic.
     pub fn write_topic(topic: &str) -> Right {
         Right { resource: Resource::Topic(topic.to_owned()), operation: Operation::Write }
     }
 
-    /// Creating a topic.
+    /// The right to create a topic.
     pub fn create_topic(topic: &str) -> Right {
         Right { resource: Resource::Topic(topic.to_owned()), operation: Operation::Create }
     }
@@ -76,7 +76,7 @@ impl Right {
         Right { resource: Resource::TransactionalIds(format!("{app}.")), operation: Operation::Write }
     }
 
-    /// Numbering records without transactions.
+    /// The right to number records without transactions.
     pub fn number_records() -> Right {
         Right { resource: Resource::Cluster, operation: Operation::IdempotentWrite }
     }

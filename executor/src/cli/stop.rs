@@ -11,7 +11,7 @@ use crate::guard::Watch;
 use crate::wake::Bell;
 use crate::worker::Stopped;
 
-/// Drained.
+/// All is drained.
 pub const FINE: i32 = 0;
 /// Stopped by a fault.
 pub const FAULT: i32 = 1;
@@ -37,17 +37,18 @@ const LATE_JSON: &[u8] =
 pub struct Stop(pub i32, pub String);
 
 impl Stop {
-    /// The user's call or spec cannot be run.
+    /// The end because the user's call or spec cannot be run.
     pub fn refused(why: impl std::fmt::Display) -> Stop {
         Stop(REFUSED, format!("error: {why}"))
     }
 
-    /// Something failed.
+    /// The end because something failed.
     pub fn fault(why: impl std::fmt::Display) -> Stop {
         Stop(FAULT, format!("error: {why}"))
     }
 
-    /// Something failed here that need not fail elsewhere, or later: a disk, a port, a broker that was lost.
+    /// The end because something failed here that need not fail elsewhere, or later: a disk, a port, a broker
+    /// that was lost.
     pub fn own_fault(why: impl std::fmt::Display) -> Stop {
         Stop(OWN_FAULT, format!("error: {why}"))
     }
@@ -190,7 +191,7 @@ impl Signals {
         Stop(self.status(), format!("interrupted: {done}"))
     }
 
-    /// A signal has come.
+    /// True if a signal has come.
     pub fn told(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }

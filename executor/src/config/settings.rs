@@ -14,9 +14,9 @@ use crate::config::{CALL_MAX, Config, From, Guarantee};
 /// A setting: its names, and what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// As in `KasprApp.spec.config`.
+    /// The name as in `KasprApp.spec.config`.
     pub name: &'static str,
-    /// As a variable behind `KASPR_` and `K_`.
+    /// The name as a variable behind `KASPR_` and `K_`.
     pub variable: &'static str,
     /// Its default, as text.
     pub default: &'static str,
@@ -102,7 +102,7 @@ pub struct SettingError {
     pub why: String,
 }
 
-/// Values by name.
+/// The resolved settings: values by name.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,

@@ -59,7 +59,7 @@ impl Mark {
         self.unit.store(doing.unit, Ordering::Release);
     }
 
-    /// Nothing runs.
+    /// Notes that nothing runs.
     pub fn clear(&self) {
         self.unit.store(0, Ordering::Release);
     }

@@ -23,7 +23,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// In words.
+    /// The place in words.
     pub fn words(&self) -> String {
         words(&self.agent, &self.operation)
     }

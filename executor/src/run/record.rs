@@ -29,11 +29,11 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// `None`: a tombstone.
     pub value: Option<Bytes>,
-    /// In order.
+    /// The headers, in order.
     pub headers: Vec<Header>,
 }
 
-/// A line is no record.
+/// The error of a line that is no record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoRecord(String);

@@ -32,7 +32,7 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Kafka's default of `max.message.bytes`, where the broker does not allow the question.
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
-/// Answers about topics.
+/// The admin of a Kafka cluster: it knows and makes topics.
 pub struct KafkaAdmin {
     line: Line,
     settings: ClientSettings,

@@ -33,9 +33,9 @@ use crate::wake::Bell;
 /// Longest wait for an answer: other partitions stand still meanwhile, and the question is asked again.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Reads changelogs.
+/// The reader of changelogs.
 pub struct KafkaChangelog {
-    /// Reads what is committed.
+    /// The client that reads committed records.
     reader: Kept<BaseConsumer>,
     line: Line,
     topics: FxHashSet<TopicName>,

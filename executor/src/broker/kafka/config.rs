@@ -56,7 +56,7 @@ const FIXED: [(&str, &str); 17] = [
 pub struct ClientSettings {
     /// `host:port,…`.
     pub servers: String,
-    /// The group.
+    /// The app's name, which is the group's.
     pub app: String,
     /// The member's lasting name.
     pub instance: Option<String>,

@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Health {
-    /// Nothing is known yet.
+    /// The health of brokers of which nothing is known yet.
     pub fn new(servers: &str, mechanism: &str) -> Health {
         Health { servers: servers.to_owned(), mechanism: mechanism.to_owned(), state: Mutex::default() }
     }
@@ -81,7 +81,7 @@ impl Health {
         state.last = Some(reason.to_owned());
     }
 
-    /// A broker has answered.
+    /// Notes that a broker has answered.
     pub fn answered(&self) {
         let mut state = self.state();
         (state.refused, state.denied, state.suspect, state.unanswered) = (None, None, false, 0);

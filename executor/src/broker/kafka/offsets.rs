@@ -73,7 +73,7 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Nothing has been asked.
+    /// Questions of a client that has asked nothing yet.
     pub fn new<C: ClientContext>(client: &Client<C>) -> Questions {
         // SAFETY: the client lives through the call.
         Questions { queue: unsafe { native::rd_kafka_queue_new(client.native_ptr()) } }

@@ -40,7 +40,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const VISIT_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for the group at a time.
 const VISIT_TURN: Duration = Duration::from_millis(100);
-/// Partitions that are named.
+/// Partitions that a log line names.
 const NAMED_MAX: usize = 5;
 
 type Partitions = BTreeSet<TopicPartition>;

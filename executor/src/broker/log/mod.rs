@@ -60,7 +60,7 @@ pub struct NewRecord {
     pub key: Option<Bytes>,
     /// `None`: a tombstone.
     pub value: Option<Bytes>,
-    /// In order.
+    /// The headers, in order.
     pub headers: Vec<Header>,
 }
 

@@ -28,7 +28,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// For a call.
+    /// The entry for a call.
     pub fn of(running: Running) -> Entry {
         Entry { agent: Some(running.agent), running: Some(Home::new(Rc::new(running))) }
     }

@@ -26,7 +26,7 @@ use crate::worker::{Stopped, Worker};
 pub struct Output {
     /// A folder for records and tables; `None`: records go to `stream`.
     pub folder: Option<PathBuf>,
-    /// `None`: standard output.
+    /// A stream for records; `None`: standard output.
     pub stream: Option<std::fs::File>,
     /// A file for failures.
     pub failures: Option<PathBuf>,

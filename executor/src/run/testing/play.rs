@@ -36,7 +36,7 @@ pub struct Came {
     pub topics: BTreeMap<String, Vec<String>>,
     /// Pairs by table, as lines.
     pub tables: BTreeMap<String, Vec<String>>,
-    /// In order.
+    /// Failures, in order.
     pub failures: Vec<FailureRecord>,
 }
 

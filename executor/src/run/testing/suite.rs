@@ -16,7 +16,7 @@ use crate::run::record::{self, Record};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
-    /// In order.
+    /// The tests, in order.
     pub tests: Vec<Case>,
 }
 
@@ -57,7 +57,7 @@ pub struct Expect {
 
 /// An event, and when it comes.
 pub struct Timed {
-    /// Since the start.
+    /// The time since the start.
     pub at: Duration,
     /// The record that comes in.
     pub record: Record,

@@ -9,11 +9,11 @@ use crate::clock::Clock;
 /// A request that carries a producer's id and epoch.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// TxnOffsetCommit.
+    /// Kafka's request TxnOffsetCommit.
     Offsets(Vec<OffsetCommit>, GroupMetadata),
-    /// EndTxn.
+    /// Kafka's request EndTxn.
     End {
-        /// Commit, or abort.
+        /// True: it commits; false: it aborts.
         commits: bool,
     },
 }

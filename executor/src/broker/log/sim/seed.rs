@@ -35,7 +35,7 @@ impl Seed {
         Duration::from_millis(least + self.draw() % (most - least + 1))
     }
 
-    /// One of them.
+    /// Picks one of them.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }

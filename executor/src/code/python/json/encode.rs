@@ -112,7 +112,7 @@ fn write_branch(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, around: Option<&Aro
     write_unusual(value, out, around)
 }
 
-/// The constants.
+/// The text of a constant: `null`, `true` or `false`; `None`: the value is another.
 #[inline]
 fn word(value: Borrowed<'_, '_, PyAny>) -> Option<&'static [u8]> {
     let pointer = value.as_ptr();

@@ -46,7 +46,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// None are known.
+    /// A cache without keys.
     pub fn new() -> Keys {
         Keys { places: (0..PLACES).map(|_| None).collect(), interned: 0 }
     }

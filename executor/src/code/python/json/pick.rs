@@ -79,7 +79,7 @@ impl Pick {
 #[derive(Debug, Default)]
 pub struct Rest {
     text: Vec<u8>,
-    /// In the object's order.
+    /// The pieces, in the object's order.
     pieces: Vec<Piece>,
     /// Keys of the fields that were passed over.
     keys: Vec<Range<usize>>,
