@@ -44,6 +44,8 @@ struct Inner {
     reserved: Reserved,
     /// `None`: no worker has begun, and nothing is remembered of what is missing.
     clock: Option<Rc<dyn Clock>>,
+    /// How long the broker's answers took since the last call of [`Directory::take_waited`].
+    waited: Duration,
 }
 
 impl Directory {
@@ -58,6 +60,7 @@ impl Directory {
                 missing: FxHashMap::default(),
                 reserved: Reserved::default(),
                 clock: None,
+                waited: Duration::ZERO,
             })),
         }
     }
@@ -112,6 +115,12 @@ impl Directory {
             "Size",
             format!("a record of {size} bytes is larger than the topic \"{topic}\" takes ({limit})"),
         ))
+    }
+
+    /// Takes the time that records waited for the broker's word on their topics since the last call: it is not the
+    /// time of the code that sends them.
+    pub fn take_waited(&self) -> Duration {
+        std::mem::take(&mut self.inner.borrow_mut().waited)
     }
 
     /// Asks the broker again about every topic: one has changed.
@@ -182,6 +191,9 @@ impl Inner {
             return Err(fault.clone());
         }
         let asked = self.ask(topic);
+        if let (Some(clock), Some(began)) = (&self.clock, now) {
+            self.waited += clock.now().saturating_sub(began);
+        }
         self.missing.remove(topic);
         match (asked, now) {
             (Ok(info), _) => {
@@ -262,6 +274,41 @@ mod tests {
         }
         (0..3 * MISSING_MAX).for_each(|n| drop(directory.place(&format!("t{n}").into(), None, None)));
         assert!(directory.inner.borrow().missing.len() <= MISSING_MAX, "any number of names may come");
+    }
+
+    /// Knows every topic, and takes 3 s to say so.
+    struct Late(Rc<SimulatedClock>);
+
+    impl Admin for Late {
+        fn topic(&mut self, _: &str) -> Result<Option<TopicInfo>, BrokerError> {
+            self.0.advance(Duration::from_secs(3));
+            Ok(Some(TopicInfo { partitions: 1, message_bytes_max: 1000 }))
+        }
+
+        fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
+            Ok(Vec::new())
+        }
+
+        fn setting(&mut self, _: &str, _: &str) -> Result<Option<String>, BrokerError> {
+            Ok(None)
+        }
+
+        fn create(&mut self, _: &NewTopic) -> Result<(), BrokerError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_time_of_answers_is_told_once() {
+        let clock = Rc::new(SimulatedClock::default());
+        let directory = Directory::new(Box::new(Late(clock.clone())));
+        directory.begin(Reserved::default(), clock.clone());
+        for name in ["first", "second", "first"] {
+            directory.place(&name.into(), None, None).expect("it is there");
+            clock.advance(Duration::from_secs(5));
+        }
+        assert_eq!(directory.take_waited(), Duration::from_secs(6), "one answer for each topic");
+        assert_eq!(directory.take_waited(), Duration::ZERO);
     }
 
     #[test]

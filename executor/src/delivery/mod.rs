@@ -44,6 +44,8 @@ pub enum Urgency {
     WhenDue,
     /// It begins now, if no other is under way: what is complete must not wait.
     Now,
+    /// It begins as soon as enough is staged, however long after the last: code that waited for that runs first.
+    WhenFull,
 }
 
 /// The outcome of a turn of the delivery.
@@ -176,7 +178,7 @@ impl Delivery {
         if self.guarantee == Guarantee::AtLeastOnce {
             self.send_at_once(around)?;
         }
-        if self.closing.is_none() && (urgency == Urgency::Now || self.is_due(around)) {
+        if self.closing.is_none() && (urgency == Urgency::Now || self.is_due(around, urgency)) {
             self.begin(around)?;
         }
         self.finish(around)
@@ -196,8 +198,8 @@ impl Delivery {
         Ok(())
     }
 
-    fn is_due(&self, around: &Around<'_>) -> bool {
-        if around.clock.now() >= self.last_commit + self.interval {
+    fn is_due(&self, around: &Around<'_>, urgency: Urgency) -> bool {
+        if urgency != Urgency::WhenFull && around.clock.now() >= self.last_commit + self.interval {
             return true;
         }
         let (bytes, records) = staged(around.staged);
@@ -484,6 +486,11 @@ impl Delivery {
     /// True if nothing is on its way.
     pub fn is_idle(&self) -> bool {
         self.closing.is_none() && self.open.effects.is_empty() && self.doubt.is_none()
+    }
+
+    /// The time at which the last commit began.
+    pub fn began(&self) -> Duration {
+        self.last_commit
     }
 
     /// The time at which the next commit is due.

@@ -17,6 +17,11 @@ impl<C: Code> Worker<C> {
         Ok(self.delivered(urgency)? == Delivered::Committed)
     }
 
+    /// When the next commit begins.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.pace.urgency(self.shared.clock.now(), self.is_busy())
+    }
+
     fn delivered(&mut self, urgency: Urgency) -> Result<Delivered, Stopped> {
         if self.mend_unread()? {
             return Ok(Delivered::Nothing);
@@ -29,6 +34,7 @@ impl<C: Code> Worker<C> {
                 self.undone(progress, refused.as_ref())?;
             }
             Delivered::Committed => {
+                self.pace.ended(self.delivery.began(), self.shared.clock.now());
                 self.leave_one_by_one();
                 self.forget_condemned();
             }
@@ -90,7 +96,7 @@ impl<C: Code> Worker<C> {
                 self.delivery.wait();
             }
             self.run_epoch(true);
-            self.deliver(self.pace.urgency())?;
+            self.deliver(self.urgency())?;
         }
         Ok(())
     }

@@ -61,8 +61,15 @@ impl<C: Code> Worker<C> {
         self.pace.units(self.shared.clock.now(), is_quiet, self.delivery.is_sending())
     }
 
-    /// Notes that user code has run since `began`.
+    /// Notes that user code has run since `began`, but for the time in which the broker was asked about topics:
+    /// where that counted, one slow answer would slow the worker down for long.
     pub(super) fn note_time(&mut self, began: Duration) {
-        self.pace.note(began, self.shared.clock.now());
+        let waited = self.shared.directory.take_waited();
+        self.pace.note(began + waited, self.shared.clock.now());
+    }
+
+    /// Whether some reader has units that may run now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.dataflow.readers.iter().any(|reader| reader.stage.borrow().is_busy())
     }
 }

@@ -117,7 +117,7 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             return Err(Stopped::Halted(Box::new(failure)));
         }
-        let committed = self.deliver(self.pace.urgency())? | self.end_transaction()?;
+        let committed = self.deliver(self.urgency())? | self.end_transaction()?;
         self.sleep.is_eager |= committed;
         if self.sleep.is_eager {
             self.sleep.active = self.shared.clock.now();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::info;
+
 use super::redo::Redo;
 use crate::config::{Config, Guarantee};
 use crate::delivery::Urgency;
@@ -13,6 +15,8 @@ pub(super) struct Pace {
     pub(super) redo: Redo,
     /// The time until which user code counts as slow.
     slow_until: Duration,
+    /// The time until which slow code runs before the next commit begins.
+    runs_until: Duration,
     slow_code: Duration,
     slow_code_for: Duration,
     is_exact: bool,
@@ -24,6 +28,7 @@ impl Pace {
         Pace {
             redo: Redo::default(),
             slow_until: Duration::ZERO,
+            runs_until: Duration::ZERO,
             slow_code: config.bounds.slow_code,
             slow_code_for: config.bounds.slow_code_for,
             is_exact: config.guarantee == Guarantee::ExactlyOnce,
@@ -33,6 +38,10 @@ impl Pace {
     /// Notes that user code has run since `began`.
     pub(super) fn note(&mut self, began: Duration, now: Duration) {
         if now.saturating_sub(began) >= self.slow_code {
+            if self.is_exact && !self.is_slow(now) {
+                let (ms, minutes) = ((now - began).as_millis(), self.slow_code_for.as_secs() / 60);
+                info!(ms, "user code kept the worker: for {minutes} minutes none runs while a transaction is open");
+            }
             self.slow_until = now + self.slow_code_for;
         }
     }
@@ -47,9 +56,21 @@ impl Pace {
         self.redo.is_one_by_one()
     }
 
+    /// Notes that a transaction has ended that began at `began`. Slow code, which waited for it, runs as long now as it
+    /// waited before the next one begins: were that due at once, code would get no more than one epoch's time of
+    /// each commit's, and a worker that is behind would never catch up.
+    pub(super) fn ended(&mut self, began: Duration, now: Duration) {
+        self.runs_until = now + now.saturating_sub(began).min(self.slow_code);
+    }
+
     /// The urgency of commits: one by one, each unit waits for the commit of the last, so commits begin now.
-    pub(super) fn urgency(&self) -> Urgency {
-        if self.is_one_by_one() { Urgency::Now } else { Urgency::WhenDue }
+    /// `is_busy`: there are units to run.
+    pub(super) fn urgency(&self, now: Duration, is_busy: bool) -> Urgency {
+        match self.is_one_by_one() {
+            true => Urgency::Now,
+            false if is_busy && self.is_slow(now) && now < self.runs_until => Urgency::WhenFull,
+            false => Urgency::WhenDue,
+        }
     }
 
     /// The number of units that may begin in an epoch. One by one, none begins before the last is committed;
@@ -85,6 +106,25 @@ mod tests {
         pace.note(Duration::ZERO, ran);
         assert_eq!([pace.units(ran, false, true), pace.units(ran, false, false)], [0, usize::MAX]);
         assert_eq!(pace.units(ran + pace.slow_code_for, false, true), usize::MAX, "it is forgotten");
+    }
+
+    #[test]
+    fn slow_code_that_is_behind_runs_as_long_as_it_waited() {
+        let mut pace = pace(Guarantee::ExactlyOnce);
+        let at = Duration::from_millis;
+        let mut began = at(0);
+        pace.ended(at(0), at(300));
+        assert_eq!(pace.urgency(at(400), true), Urgency::WhenDue, "quick code waits for no commit");
+        pace.note(at(0), pace.slow_code);
+        for took in [300, 100, 20_000] {
+            let now = began + at(took);
+            pace.ended(began, now);
+            let until = now + at(took).min(pace.slow_code);
+            assert_eq!(pace.urgency(until - at(1), true), Urgency::WhenFull);
+            assert_eq!(pace.urgency(until - at(1), false), Urgency::WhenDue, "nothing is left to run");
+            assert_eq!(pace.urgency(until, true), Urgency::WhenDue);
+            began = until;
+        }
     }
 
     #[test]
