@@ -35,7 +35,7 @@ impl<C: Code> Worker<C> {
             }
             Delivered::Committed => {
                 self.pace.ended(self.delivery.began(), self.shared.clock.now());
-                self.leave_one_by_one();
+                self.leave_parts();
                 self.forget_condemned();
             }
             Delivered::Nothing => {}
@@ -101,9 +101,9 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// Ends the one-by-one mode once all that a refused transaction would have completed is committed.
-    fn leave_one_by_one(&mut self) {
-        let committed: Vec<_> = match self.pace.redo.is_one_by_one() {
+    /// Ends the running in parts once all that a refused transaction would have completed is committed.
+    fn leave_parts(&mut self) {
+        let committed: Vec<_> = match self.pace.is_in_parts() {
             true => self.assignment.committed_positions().collect(),
             false => Vec::new(),
         };
@@ -122,10 +122,11 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Does everything since the last commit again. If the broker refuses a record, or nothing is committed
-    /// several times in a row, units run one by one: so the one whose record it is stands alone, and fails.
+    /// Does everything since the last commit again. If the broker refuses a record, it runs in smaller and
+    /// smaller parts: so the unit whose record it is stands alone at last, and fails.
     fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> Result<(), Stopped> {
-        let is_cause = self.pace.redo.undone(progress, refused);
+        let events = self.events_up_to(progress);
+        let is_cause = self.pace.redo.undone(progress, events, refused);
         if refused.is_some() || self.pace.redo.is_repeated() {
             // The limits of the topics are looked up again when the records are staged again.
             self.shared.directory.forget();
@@ -137,6 +138,16 @@ impl<C: Code> Worker<C> {
             }
         }
         self.start_over()
+    }
+
+    /// The most events that can have led to this progress: offsets without an event count too.
+    fn events_up_to(&self, progress: &[Progress]) -> usize {
+        let missing = |(reader, partition, position): (_, _, i64)| {
+            let of = progress.iter().filter(|progress| (progress.reader, progress.partition) == (reader, partition));
+            of.map(|progress| progress.done - position).max().unwrap_or(0)
+        };
+        let missing: i64 = self.assignment.committed_positions().map(missing).sum();
+        usize::try_from(missing).unwrap_or(1)
     }
 
     /// Starts over after an abort: staged effects are dropped, readers that had completed some of them go

@@ -1,4 +1,4 @@
-//! Pace of user code: everything at once, one unit after the other, or nothing while a transaction is open.
+//! Pace of user code: everything at once, one part after the other, or nothing while a transaction is open.
 
 use std::time::Duration;
 
@@ -51,9 +51,9 @@ impl Pace {
         self.is_exact && now < self.slow_until
     }
 
-    /// True if units run and are committed one by one.
-    pub(super) fn is_one_by_one(&self) -> bool {
-        self.redo.is_one_by_one()
+    /// True if units run and are committed in parts.
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.redo.part().is_some()
     }
 
     /// Notes that a transaction has ended that began at `began`. Slow code, which waited for it, runs as long now as it
@@ -63,23 +63,24 @@ impl Pace {
         self.runs_until = now + now.saturating_sub(began).min(self.slow_code);
     }
 
-    /// The urgency of commits: one by one, each unit waits for the commit of the last, so commits begin now.
+    /// The urgency of commits: in parts, each part waits for the commit of the last, so commits begin now.
     /// `is_busy`: there are units to run.
     pub(super) fn urgency(&self, now: Duration, is_busy: bool) -> Urgency {
-        match self.is_one_by_one() {
+        match self.is_in_parts() {
             true => Urgency::Now,
             false if is_busy && self.is_slow(now) && now < self.runs_until => Urgency::WhenFull,
             false => Urgency::WhenDue,
         }
     }
 
-    /// The number of units that may begin in an epoch. One by one, none begins before the last is committed;
+    /// The number of units that may begin in an epoch. In parts, none begins before the last part is committed;
     /// with slow user code, none begins while a transaction is open.
     pub(super) fn units(&self, now: Duration, is_quiet: bool, is_sending: bool) -> usize {
-        match self.redo.is_one_by_one() {
-            true => usize::from(is_quiet),
-            false if is_sending && self.is_slow(now) => 0,
-            false => usize::MAX,
+        match self.redo.part() {
+            Some(part) if is_quiet => part,
+            Some(_) => 0,
+            None if is_sending && self.is_slow(now) => 0,
+            None => usize::MAX,
         }
     }
 }
@@ -136,11 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn one_by_one_each_waits_for_the_commit_of_the_last() {
+    fn each_part_waits_for_the_commit_of_the_last() {
         let mut pace = pace(Guarantee::ExactlyOnce);
         let progress = [Progress { reader: ReaderId(0), partition: 0, done: 1 }];
-        pace.redo.undone(&progress, Some(&Refused { kind: "Size", why: String::new(), is_certain: true }));
+        pace.redo.undone(&progress, 8, Some(&Refused { kind: "Size", why: String::new(), is_certain: true }));
         let now = Duration::ZERO;
-        assert_eq!([pace.units(now, true, false), pace.units(now, false, true)], [1, 0]);
+        assert_eq!([pace.units(now, true, false), pace.units(now, false, true)], [4, 0]);
+        assert_eq!(pace.urgency(now, true), Urgency::Now);
     }
 }

@@ -87,7 +87,7 @@ impl<C: Code> Worker<C> {
         let bounds = &self.config.bounds;
         let is_idle = self.sleep.is_woken
             && self.arrivals.is_empty()
-            && !self.pace.is_one_by_one()
+            && !self.pace.is_in_parts()
             && self.delivery.is_idle()
             && !self.consumer.is_adrift()
             && !self.assignment.is_waiting();

@@ -1,70 +1,75 @@
-//! Aborted work is done again: all at once first, then one event at a time, until the event that is the cause
-//! stands alone and fails.
+//! Aborted work is done again: all at once first, then in parts, each half of the last that was refused, until
+//! the event that is the cause stands alone and fails.
 //!
-//! An abort alone says nothing about an event: brokers go away, groups rebalance. So an event fails only if
-//! the broker gave a reason of its own while the event ran alone: at once if that reason is final, else after
-//! [`REDOS_MAX`] tries.
+//! An abort alone says nothing about an event: brokers go away, groups rebalance. So only a refusal, which has a
+//! reason of the broker's own, makes parts smaller, and an event fails only if it was refused while it ran alone:
+//! at once if that reason is final, else after [`REDOS_MAX`] tries.
 
 use crate::delivery::Refused;
 use crate::event::effects::Progress;
 
-/// Aborts in a row, with no commit between them, after which events run one by one; and after which an event
+/// Refusals in a row, with no commit between them, after which events run in parts; and after which an event
 /// that runs alone fails.
 pub const REDOS_MAX: u32 = 3;
 
 /// The way in which aborted work is done again.
 #[derive(Debug, Default)]
 pub struct Redo {
-    /// Transactions aborted since the last commit, or since events run one by one.
+    /// Transactions aborted since the last commit, for whatever reason.
     in_a_row: u32,
-    /// Units run and are committed one by one until these readers have come this far.
+    /// Those of them that the broker refused since parts last became smaller.
+    refusals: u32,
+    /// Units run and are committed in parts until these readers have come this far.
     until: Vec<Progress>,
-    /// True if no broker refused anything: then the first commit shows that the cause has passed.
-    is_on_trial: bool,
+    /// Units of a part; 1: each stands alone.
+    at_once: usize,
 }
 
 impl Redo {
-    /// True if units run and are committed one by one.
-    pub fn is_one_by_one(&self) -> bool {
-        !self.until.is_empty()
+    /// The units of a part, if they run and are committed in parts.
+    pub fn part(&self) -> Option<usize> {
+        (!self.until.is_empty()).then_some(self.at_once)
     }
 
     /// True if the same work was aborted before: what is known of topics may be out of date.
     pub fn is_repeated(&self) -> bool {
-        self.in_a_row > 1 || self.is_one_by_one()
+        self.in_a_row > 1 || self.part().is_some()
     }
 
-    /// Notes that a transaction was aborted that would have completed `progress`. Returns true if its event
-    /// is the cause and must fail.
-    pub fn undone(&mut self, progress: &[Progress], refused: Option<&Refused>) -> bool {
+    /// Notes that a transaction was aborted that would have completed so many `events`, up to `progress`. Returns
+    /// true if its event is the cause and must fail.
+    pub fn undone(&mut self, progress: &[Progress], events: usize, refused: Option<&Refused>) -> bool {
         if progress.is_empty() {
             return false;
         }
-        let was_alone = self.is_one_by_one();
         self.in_a_row += 1;
-        let is_certain = refused.is_some_and(|refused| refused.is_certain);
-        // A final reason need not be repeated. Still, only an event that ran alone is known to be the cause.
-        let goes_on = self.in_a_row < REDOS_MAX && !is_certain;
-        if goes_on && !was_alone {
-            return false;
+        // No event is the cause of a broker that is away.
+        let Some(refused) = refused else { return false };
+        self.refusals += 1;
+        let is_judged = refused.is_certain || self.refusals >= REDOS_MAX;
+        match self.part() {
+            None if !is_judged => return false,
+            Some(1) if !is_judged => return false,
+            Some(1) => {
+                self.refusals = 0;
+                return true;
+            }
+            part => self.at_once = (events.min(part.unwrap_or(usize::MAX)) / 2).max(1),
         }
+        self.refusals = 0;
         let new: Vec<Progress> = progress.iter().filter(|progress| !self.until.contains(progress)).copied().collect();
         self.until.extend(new);
-        self.is_on_trial = refused.is_none() && (self.is_on_trial || !was_alone);
-        if goes_on {
-            return false;
-        }
-        self.in_a_row = 0;
-        was_alone && refused.is_some()
+        false
     }
 
     /// Notes a commit. `is_left` returns true for a reader that has not come so far yet.
     pub fn committed(&mut self, is_left: impl FnMut(&Progress) -> bool) {
-        self.in_a_row = 0;
-        match std::mem::take(&mut self.is_on_trial) {
-            true => self.until.clear(),
-            false => self.until.retain(is_left),
+        self.until.retain(is_left);
+        // Behind an abort, only one half of the refused part is committed: the culprit may be in the other.
+        if self.in_a_row == 0 {
+            self.at_once = self.at_once.saturating_mul(2);
         }
+        (self.in_a_row, self.refusals) = (0, 0);
     }
 }
 
@@ -74,57 +79,99 @@ mod tests {
 
     use super::*;
 
-    const PROGRESS: [Progress; 1] = [Progress { reader: ReaderId(0), partition: 0, done: 7 }];
-
     fn refused(is_certain: bool) -> Refused {
         Refused { kind: "Topic", why: "no".to_owned(), is_certain }
     }
 
-    /// The results of `count` aborts in a row: whether the event fails, and whether units then run one by
-    /// one.
-    fn redos(redo: &mut Redo, refused: Option<&Refused>, count: usize) -> Vec<(bool, bool)> {
-        (0..count).map(|_| (redo.undone(&PROGRESS, refused), redo.is_one_by_one())).collect()
+    fn progress(done: i64) -> [Progress; 1] {
+        [Progress { reader: ReaderId(0), partition: 0, done }]
+    }
+
+    /// The results of `count` aborts of one event in a row: whether it fails, and the part that runs then.
+    fn redos(redo: &mut Redo, refused: Option<&Refused>, count: usize) -> Vec<(bool, Option<usize>)> {
+        (0..count).map(|_| (redo.undone(&progress(7), 1, refused), redo.part())).collect()
     }
 
     #[test]
     fn a_final_reason_costs_one_redo_and_one_alone() {
         let found = redos(&mut Redo::default(), Some(&refused(true)), 2);
-        assert_eq!(found, [(false, true), (true, true)]);
+        assert_eq!(found, [(false, Some(1)), (true, Some(1))]);
     }
 
     #[test]
     fn another_reason_must_repeat_and_repeat_alone() {
         let mut redo = Redo::default();
         let found = redos(&mut redo, Some(&refused(false)), 6);
-        assert_eq!(found, [(false, false), (false, false), (false, true), (false, true), (false, true), (true, true)]);
+        let (all, alone) = ((false, None), (false, Some(1)));
+        assert_eq!(found, [all, all, alone, alone, alone, (true, Some(1))]);
         redo.committed(|_| true);
-        assert!(redo.is_one_by_one(), "others of the transaction have not come so far");
+        assert_eq!(redo.part(), Some(1), "others of the transaction have not come so far");
         redo.committed(|_| false);
-        assert!(!redo.is_one_by_one());
+        assert_eq!(redo.part(), None);
     }
 
     #[test]
-    fn without_a_reason_of_the_broker_nothing_fails() {
+    fn brokers_that_are_away_are_no_events_fault() {
         let mut redo = Redo::default();
-        assert!(redos(&mut redo, None, 100).iter().all(|(fails, _)| !fails));
-        assert!(redo.is_one_by_one());
-        redo.committed(|_| true);
-        assert!(!redo.is_one_by_one(), "the cause has passed");
+        let all: Vec<_> = redos(&mut redo, None, 100);
+        assert!(all.iter().all(|said| *said == (false, None)) && redo.is_repeated(), "{all:?}");
+        assert_eq!(redos(&mut redo, Some(&refused(false)), 2), [(false, None); 2], "only refusals count");
+        redos(&mut redo, Some(&refused(false)), 1);
+        assert_eq!(redos(&mut redo, None, 100), [(false, Some(1)); 100], "nor do they among refusals");
     }
 
     #[test]
     fn what_would_have_completed_nothing_does_not_count() {
         let mut redo = Redo::default();
-        (0..10).for_each(|_| assert!(!redo.undone(&[], None)));
-        assert!(!redo.is_one_by_one() && !redo.is_repeated());
+        (0..10).for_each(|_| assert!(!redo.undone(&[], 0, None)));
+        assert!(redo.part().is_none() && !redo.is_repeated());
     }
 
     #[test]
     fn a_commit_between_redos_is_progress() {
         let mut redo = Redo::default();
         for _ in 0..100 {
-            assert_eq!(redos(&mut redo, Some(&refused(false)), 2), [(false, false); 2]);
+            assert_eq!(redos(&mut redo, Some(&refused(false)), 2), [(false, None); 2]);
             redo.committed(|_| true);
+        }
+    }
+
+    /// Runs so many events that come at once, of which the broker refuses some. Gives those that failed and the
+    /// transactions that it took.
+    fn run(events: i64, bad: &[i64], is_certain: bool) -> (Vec<i64>, usize) {
+        let (mut redo, mut done, mut failed, mut transactions) = (Redo::default(), 0, Vec::new(), 0);
+        while done < events {
+            let part = redo.part().map_or(events, |part| i64::try_from(part).unwrap_or(events));
+            let end = events.min(done + part);
+            transactions += 1;
+            if (done..end).any(|event| bad.contains(&event) && !failed.contains(&event)) {
+                let count = usize::try_from(end - done).expect("a count");
+                if redo.undone(&progress(end), count, Some(&refused(is_certain))) {
+                    assert_eq!(count, 1, "it stands alone");
+                    failed.push(done);
+                }
+            } else {
+                done = end;
+                redo.committed(|progress| done < progress.done);
+            }
+        }
+        assert_eq!(redo.part(), None);
+        (failed, transactions)
+    }
+
+    #[test]
+    fn an_event_among_many_is_found_in_halves() {
+        for is_certain in [true, false] {
+            for bad in (0..1000).step_by(37).chain([999]) {
+                let (failed, transactions) = run(1000, &[bad], is_certain);
+                assert_eq!(failed, [bad]);
+                assert!(transactions <= 60, "{transactions} transactions for event {bad}");
+            }
+            let bad = [0, 1, 499, 500, 998, 999];
+            let (failed, transactions) = run(1000, &bad, is_certain);
+            assert_eq!(failed, bad);
+            assert!(transactions <= 200, "{transactions} transactions");
+            assert_eq!(run(20, &Vec::from_iter(0..20), is_certain).0, Vec::from_iter(0..20), "all of them are bad");
         }
     }
 }
