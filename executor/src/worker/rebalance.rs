@@ -10,7 +10,6 @@ use super::{Stopped, Worker};
 use crate::broker::{BrokerError, Change};
 use crate::code::Code;
 use crate::config::Guarantee;
-use crate::delivery::Urgency;
 use crate::event::message::{Event, TopicPartition};
 
 impl<C: Code> Worker<C> {
@@ -60,8 +59,12 @@ impl<C: Code> Worker<C> {
             && self.shared.clock.now() < deadline
         {
             self.shared.code.borrow_mut().turn(Duration::from_millis(10), None);
+            if self.units_of_epoch() == 0 {
+                // A call that has ended may go on when the last transaction is committed.
+                self.delivery.wait();
+            }
             self.run_epoch(false);
-            self.deliver(Urgency::WhenDue)?;
+            self.deliver(self.urgency())?;
         }
         Ok(())
     }
