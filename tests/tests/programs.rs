@@ -118,7 +118,7 @@ fn wrong_use_is_named_and_ends_with_2() {
             vec!["run", ECHO, "--local", "--input-format", "record", "--input", &input],
             "in.jsonl:1: the line is no record",
         ),
-        (vec!["run", ECHO, "--local", "--input", "demo-input=-", "--on-error", "ignore"], "none of skip, retry"),
+        (vec!["run", ECHO, "--local", "--input", "demo-input=-", "--on-error", "ignore"], "must be one of skip, retry"),
     ] {
         let output = run("kaspr-exec", &arguments, "");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
