@@ -171,6 +171,9 @@ impl Identity {
     }
 }
 
+/// Time beyond a request's timeout in which librdkafka surely gives its answer.
+const ANSWER_MARGIN_MS: i32 = 3000;
+
 /// Asks the group's coordinator which member holds the instance id; waits at most `wait`.
 pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
     let Ok(group) = CString::new(group) else { return Holder::Unknown };
@@ -184,7 +187,9 @@ pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str,
         let options = native::rd_kafka_AdminOptions_new(client, kind);
         native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
         native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
-        let event = native::rd_kafka_queue_poll(queue, wait);
+        // The request answers within its own timeout, with an error if need be. Until then the client must not
+        // be destroyed, and the caller may do that next: librdkafka asserts that no request is open.
+        let event = native::rd_kafka_queue_poll(queue, wait.saturating_add(ANSWER_MARGIN_MS));
         let holder = described(event, instance).unwrap_or(Holder::Unknown);
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
