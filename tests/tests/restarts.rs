@@ -281,7 +281,7 @@ fn one_worker_that_cannot_start_stops_no_other() {
     let supervisor = app.start(0, &workers);
     broker.produce(&input, events(50, 1));
     wait_until("the other worker's counts", || broker.lag(&app.name, &input) == 0);
-    wait_until("a second try", || app.words(0).matches("worker 1 stopped by a fault").count() > 1);
+    wait_until("a second try", || app.words(0).matches("worker 1: stopped by a fault").count() > 1);
     std::fs::remove_dir(&lock).expect("it is out of the way");
     wait_until("two workers", || broker.members(&app.name) == Some(2));
     terminate(supervisor);
