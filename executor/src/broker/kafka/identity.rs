@@ -187,8 +187,8 @@ pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str,
         let options = native::rd_kafka_AdminOptions_new(client, kind);
         native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
         native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
-        // The request answers within its own timeout, with an error if need be. Until then the client must not
-        // be destroyed, and the caller may do that next: librdkafka asserts that no request is open.
+        // The request answers within its own timeout, with an error if need be. The caller may destroy the client
+        // next, and no request shall be open then.
         let event = native::rd_kafka_queue_poll(queue, wait.saturating_add(ANSWER_MARGIN_MS));
         let holder = described(event, instance).unwrap_or(Holder::Unknown);
         if !event.is_null() {
