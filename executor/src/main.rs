@@ -22,7 +22,7 @@ fn main() {
     let Arguments { color, command } = Arguments::parse_from(&given.arguments);
     choose_colours(color);
     if let Command::Run(arguments) | Command::Check(arguments) = &command {
-        speak(arguments.log_format, arguments.worker_number());
+        speak(arguments.log_format, arguments.post().map(|(number, _)| number));
     }
     let ended = match command {
         // Only a supervisor needs to know whether the fault is the worker's own.

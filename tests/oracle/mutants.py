@@ -118,7 +118,7 @@ MUTANTS = [
     ("a dead letter keeps the event's key", "let (key, value) = (event.key.as_deref(), event.value.as_deref());", "let (key, value) = (None, event.value.as_deref());", "oracle"),
     ("a dead letter tells the tries", "self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;", "self.lanes.get(&id).map_or(0, |lane| lane.tries);", "oracle"),
     ("a letter that is too large goes without its traceback", 'name != "kaspr.dlq.traceback"', 'name != "none"', "executor"),
-    ("a failure's message is cut", "message: cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned(),", "message: fault.message.clone(),", "executor"),
+    ("a failure's message is cut", "cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned()", "fault.message.clone()", "executor"),
     ("a failure names the line in the YAML", "fault.at.clone().unwrap_or_else(|| site.at.clone())", "site.at.clone()", "programs"),
     ("a letter's message is cut", "cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()", "fault.message.clone()", "executor"),
     # Tables (section 8).

@@ -65,11 +65,11 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
 /// Something to say of a file that is no spec: it has no code.
 #[derive(Clone, Debug)]
 pub struct Remark {
-    /// What is wrong.
+    /// The fault, in a sentence.
     pub message: String,
     /// Its place.
     pub at: At,
-    /// What to do.
+    /// The remedy, where there is one.
     pub hints: Vec<String>,
 }
 

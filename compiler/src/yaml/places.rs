@@ -12,9 +12,9 @@ pub struct Finding {
     pub pointer: String,
     /// The name at that place is meant, not what it names.
     pub of_name: bool,
-    /// What is wrong.
+    /// The fault, in a sentence.
     pub message: String,
-    /// What to do.
+    /// The remedy, where there is one.
     pub hints: Vec<String>,
 }
 

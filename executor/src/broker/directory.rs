@@ -44,7 +44,7 @@ struct Inner {
     reserved: Reserved,
     /// `None`: no worker has begun, and nothing is remembered of what is missing.
     clock: Option<Rc<dyn Clock>>,
-    /// How long the broker's answers took since the last call of [`Directory::take_waited`].
+    /// Time that the broker's answers took since the last call of [`Directory::take_waited`].
     waited: Duration,
 }
 

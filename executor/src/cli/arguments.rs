@@ -273,9 +273,10 @@ pub enum LogFormat {
 }
 
 impl RunArguments {
-    /// The number that a supervisor gave this process, in `--worker NUMBER:PID`.
-    pub fn worker_number(&self) -> Option<u32> {
-        self.worker.as_deref()?.split_once(':')?.0.parse().ok()
+    /// What a supervisor gave this process in `--worker NUMBER:PID`: its number, and the supervisor's process id.
+    pub fn post(&self) -> Option<(u32, u32)> {
+        let (number, supervisor) = self.worker.as_deref()?.split_once(':')?;
+        Some((number.parse().ok()?, supervisor.parse().ok()?))
     }
 
     /// Settings that were given as flags.

@@ -243,9 +243,10 @@ fn check_id(transactional_id: &str) -> Result<(), Stop> {
 
 /// `--worker NUMBER:PID`: this process is a worker of that supervisor.
 fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
-    let Some(text) = &arguments.worker else { return Ok(None) };
-    let parsed = text.split_once(':').and_then(|(number, pid)| Some((number.parse().ok()?, pid.parse().ok()?)));
-    let (number, supervisor) = parsed.ok_or_else(|| Stop::refused("--worker is for the supervisor's use"))?;
+    if arguments.worker.is_none() {
+        return Ok(None);
+    }
+    let (number, supervisor) = arguments.post().ok_or_else(|| Stop::refused("--worker is for the supervisor's use"))?;
     match dies_with(supervisor) {
         true => Ok(Some(number)),
         false => Err(Stop(FORCED, "error: the supervisor of this worker is gone".to_owned())),

@@ -1,6 +1,6 @@
 //! The program's own words on standard error, in the form that `--log-format` asks for.
 //!
-//! What the log calls of the executor write is formed by [`lines`](super::lines). This is for the rest: the
+//! [`lines`](super::lines) forms what log calls of the executor write. This room is for the rest: the
 //! final error, faults of a spec, the summary, and what the watchdog says of a worker that stands still.
 
 use std::sync::OnceLock;

@@ -128,13 +128,8 @@ impl Member<'_> {
 
 /// Events before the ends that this member's partitions have not completed.
 fn behind<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &Worker<C>) -> u64 {
-    let mut least = BTreeMap::<TopicPartition, i64>::new();
-    for at in worker.positions() {
-        let slowest = least.entry(at.partition).or_insert(at.done);
-        *slowest = at.done.min(*slowest);
-    }
     let left = |(partition, done): (&TopicPartition, &i64)| ends.get(partition).map_or(0, |end| end - done);
-    least.iter().map(left).map(|left| u64::try_from(left).unwrap_or(0)).sum()
+    worker.complete().iter().map(left).map(|left| u64::try_from(left).unwrap_or(0)).sum()
 }
 
 /// True if everything up to the ends is committed, by this member or another one of the group.

@@ -226,7 +226,7 @@ impl<C: Code> Stage<C> {
             partition: event.partition,
             offset: event.offset,
             kind: fault.kind.clone(),
-            message: cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned(),
+            message: message(fault),
             at: place(site, fault),
         }
     }
@@ -238,13 +238,18 @@ impl<C: Code> Stage<C> {
             operation: site.operation.clone(),
             kind: fault.kind.clone(),
             at: place(site, fault),
-            message: fault.message.clone(),
+            message: message(fault),
             events,
             verdict,
         };
         let traceback = || fault.trace.as_ref().map(|trace| without_message(trace.text(), fault));
         self.shared.flood.borrow_mut().log(self.shared.clock.now(), failed, traceback);
     }
+}
+
+/// The text of a failure, as records and the log have it.
+fn message(fault: &Fault) -> String {
+    cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned()
 }
 
 /// The line of the YAML that a failure names.

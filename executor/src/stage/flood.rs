@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::event::failure::MESSAGE_CHARACTERS_MAX;
 use crate::event::frame::Unit;
 use crate::event::message::{Event, TopicName};
-use crate::event::shown::cut;
 
 /// The time for which failures like one that was logged in full are only counted, before a line reports them.
 const EVERY: Duration = Duration::from_secs(10);
@@ -29,7 +27,7 @@ pub struct Failed {
     pub kind: String,
     /// The place in the spec.
     pub at: String,
-    /// The exception's text.
+    /// The exception's text, cut: places keep their last failure.
     pub message: String,
     /// The offsets of the failed events.
     pub events: Span,
@@ -98,7 +96,6 @@ impl Flood {
 
     /// Returns the failure if it is the first of its kind, and counts it if not.
     fn note(&mut self, now: Duration, failed: Failed) -> Option<Failed> {
-        self.tell(now);
         let mut place = (failed.agent.clone(), failed.operation.clone(), failed.kind.clone(), failed.at.clone());
         if self.flows.len() >= PLACES_MAX && !self.flows.contains_key(&place) {
             // All further kinds of the operation share one flow.
@@ -164,7 +161,7 @@ impl Flow {
             partition,
             offset = last.unwrap_or(*first),
             kind,
-            error = cut(message, MESSAGE_CHARACTERS_MAX),
+            error = message,
             at,
             count = self.count,
             "more failed like this, this one last",
@@ -183,7 +180,7 @@ impl Failed {
             offset = first,
             last,
             kind = self.kind,
-            error = cut(&self.message, MESSAGE_CHARACTERS_MAX),
+            error = self.message,
             at = self.at,
             events = self.events.events(),
             traceback = traceback.map(display),

@@ -14,6 +14,7 @@ mod restoring;
 mod standing;
 mod start;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -194,5 +195,15 @@ impl<C: Code> Worker<C> {
     /// The position of each reader in each of its partitions.
     pub fn positions(&self) -> Vec<ReaderPosition> {
         self.assignment.positions()
+    }
+
+    /// The position of the slowest reader of each partition.
+    pub fn complete(&self) -> BTreeMap<TopicPartition, i64> {
+        let mut complete = BTreeMap::new();
+        for at in self.positions() {
+            let least = complete.entry(at.partition).or_insert(at.done);
+            *least = at.done.min(*least);
+        }
+        complete
     }
 }

@@ -38,7 +38,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 pub struct Ids {
     /// Made as those of workers are, and used by none.
     pub unused: String,
-    /// Those of the workers, where they are known before they begin.
+    /// The ids of the workers, where they are known before they begin.
     pub lasting: Vec<String>,
 }
 

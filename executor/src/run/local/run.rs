@@ -1,7 +1,6 @@
 //! A local run from its first line to its summary.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,7 +13,6 @@ use crate::broker::log::Log;
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::config::Config;
-use crate::event::message::TopicPartition;
 use crate::run::assemble::{Assembly, Ends};
 use crate::run::record::write_pair;
 use crate::tables::Tables;
@@ -150,7 +148,7 @@ impl<C: Code> Run<'_, C> {
         loop {
             if stop() {
                 self.worker.flush()?;
-                return Ok(Ended::Told(self.complete().values().map(|done| done.cast_unsigned()).sum()));
+                return Ok(Ended::Told(self.worker.complete().values().map(|done| done.cast_unsigned()).sum()));
             }
             let ended = self.progress.ended.get();
             let wait = match ended && self.worker.is_settled() {
@@ -191,20 +189,10 @@ impl<C: Code> Run<'_, C> {
         if let Some(file) = &mut self.failures {
             file.write(&failures)?;
         }
-        for (partition, done) in &self.complete() {
+        for (partition, done) in &self.worker.complete() {
             self.log.forget_before(partition, (*done).min(self.printer.printed(partition)));
         }
         Ok(printed)
-    }
-
-    /// The position of the slowest reader of each partition.
-    fn complete(&self) -> BTreeMap<TopicPartition, i64> {
-        let mut complete = BTreeMap::<TopicPartition, i64>::new();
-        for at in self.worker.positions() {
-            let least = complete.entry(at.partition).or_insert(at.done);
-            *least = at.done.min(*least);
-        }
-        complete
     }
 
     /// Turns the worker's error into the input's, if one was refused: that is the user's fault.
