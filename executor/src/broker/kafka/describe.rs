@@ -1,5 +1,5 @@
-//! Questions about topics and groups that rdkafka's safe wrapper does not ask: what this user may do with
-//! them, and which topic a name stands for.
+//! Questions about topics that rdkafka's safe wrapper does not ask: what this user may do with them, and which
+//! topic a name stands for. Those about groups have a file of their own, `groups`.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -57,48 +57,11 @@ pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Opt
     seen.collect()
 }
 
-/// Says what this user may do with a consumer group, which need not exist: `write` means nothing for it.
-/// Inner `None` where the broker does not say.
-pub fn group_access(client: &Client, group: &str, wait: Duration) -> Result<Option<Access>, Code> {
-    let Ok(name) = CString::new(group) else { return Err(Code::InvalidGroupId) };
-    let mut names = [name.as_ptr()];
-    let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    // SAFETY: client, options and queue live through the call, and the names through the answer, which is the
-    // event's.
-    let answer = ask(client, kind, wait, |client, options, queue| unsafe {
-        native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
-    });
-    let answer = answer.ok_or(Code::OperationTimedOut)?;
-    // SAFETY: the answer lives through the calls, and all that is read is its.
-    unsafe {
-        if native::rd_kafka_event_error(answer.0) != NO_ERROR {
-            return Err(native::rd_kafka_event_error(answer.0).into());
-        }
-        let result = native::rd_kafka_event_DescribeConsumerGroups_result(answer.0);
-        let mut count = 0;
-        let groups = if result.is_null() {
-            ptr::null_mut()
-        } else {
-            native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count)
-        };
-        if groups.is_null() || count == 0 {
-            return Err(Code::InvalidGroupId);
-        }
-        let group = *groups;
-        let error = native::rd_kafka_ConsumerGroupDescription_error(group);
-        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
-            return Err(native::rd_kafka_error_code(error).into());
-        }
-        let list = native::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &mut count);
-        Ok(allowed(list, count))
-    }
-}
-
 /// Reads a list of what is allowed.
 ///
 /// # Safety
 /// `list` is null, or points to so many operations.
-unsafe fn allowed(list: *const native::rd_kafka_AclOperation_t, count: usize) -> Option<Access> {
+pub(super) unsafe fn allowed(list: *const native::rd_kafka_AclOperation_t, count: usize) -> Option<Access> {
     use native::rd_kafka_AclOperation_t as Native;
     if list.is_null() {
         return None;
@@ -123,7 +86,7 @@ fn identity(description: Description) -> String {
 }
 
 /// An answer, which is given back at its end.
-struct Answer(*mut native::rd_kafka_event_t);
+pub(super) struct Answer(pub(super) *mut native::rd_kafka_event_t);
 
 impl Drop for Answer {
     fn drop(&mut self) {
@@ -132,16 +95,18 @@ impl Drop for Answer {
     }
 }
 
-/// Sends a question with `send`, and waits for its answer.
-fn ask(
-    client: &Client,
+/// Sends a question with `send`, and waits for its answer. The question itself stays open for `open_ms`.
+///
+/// # Safety
+/// `client` lives through the call.
+pub(super) unsafe fn ask(
+    client: *mut native::rd_kafka_t,
     kind: native::rd_kafka_admin_op_t,
     wait: Duration,
+    open_ms: i32,
     send: impl FnOnce(*mut native::rd_kafka_t, *const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
 ) -> Option<Answer> {
-    let client = client.client().native_ptr();
-    let wait = milliseconds(wait);
-    // SAFETY: the client lives through the calls; what is made here is given back here, but for the answer.
+    // SAFETY: the caller's promise; what is made here is given back here, but for the answer.
     unsafe {
         let queue = native::rd_kafka_queue_new(client);
         let options = native::rd_kafka_AdminOptions_new(client, kind);
@@ -149,9 +114,9 @@ fn ask(
         if !refused.is_null() {
             native::rd_kafka_error_destroy(refused);
         }
-        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
+        native::rd_kafka_AdminOptions_set_request_timeout(options, open_ms, ptr::null_mut(), 0);
         send(client, options, queue);
-        let event = native::rd_kafka_queue_poll(queue, wait);
+        let event = native::rd_kafka_queue_poll(queue, milliseconds(wait));
         native::rd_kafka_AdminOptions_destroy(options);
         native::rd_kafka_queue_destroy(queue);
         (!event.is_null()).then_some(Answer(event))
@@ -168,12 +133,14 @@ fn describe_topics<T>(
     let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic)).collect::<Result<_, _>>().ok()?;
     let mut starts: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-    // SAFETY: the names live through the calls, which copy them; the collection is given back.
-    let answer = ask(client, kind, wait, |client, options, queue| unsafe {
-        let collection = native::rd_kafka_TopicCollection_of_topic_names(starts.as_mut_ptr(), starts.len());
-        native::rd_kafka_DescribeTopics(client, collection, options, queue);
-        native::rd_kafka_TopicCollection_destroy(collection);
-    })?;
+    // SAFETY: client and names live through the calls, which copy them; the collection is given back.
+    let answer = unsafe {
+        ask(client.client().native_ptr(), kind, wait, milliseconds(wait), |client, options, queue| {
+            let collection = native::rd_kafka_TopicCollection_of_topic_names(starts.as_mut_ptr(), starts.len());
+            native::rd_kafka_DescribeTopics(client, collection, options, queue);
+            native::rd_kafka_TopicCollection_destroy(collection);
+        })
+    }?;
     // SAFETY: the answer lives through the calls, and all that is read is its.
     unsafe {
         if native::rd_kafka_event_error(answer.0) != NO_ERROR {

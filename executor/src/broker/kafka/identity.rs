@@ -12,19 +12,13 @@
 //! has replaced and that is dead: then it is gone when its session is over.
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, c_char};
-use std::ptr;
 use std::time::Duration;
 
-use rdkafka::client::{Client, ClientContext};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka_sys as native;
 use tracing::warn;
 
 use super::config::ClientSettings;
 use crate::broker::BrokerError;
 
-const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// Member ids that are remembered: a coordinator that comes back knows the last but one or two.
 const IDS_MAX: usize = 16;
 /// Pause between questions for the holder of the instance id.
@@ -168,76 +162,6 @@ impl Identity {
         let tries = self.tries;
         warn!(%instance, tries, "the group takes the member for fenced, and no other holds its instance id: it joins again");
         Ok(Way::JoinAgain)
-    }
-}
-
-/// Time beyond a request's timeout in which librdkafka surely gives its answer.
-const ANSWER_MARGIN_MS: i32 = 3000;
-
-/// Asks the group's coordinator which member holds the instance id; waits at most `wait`.
-pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
-    let Ok(group) = CString::new(group) else { return Holder::Unknown };
-    let mut names = [group.as_ptr()];
-    let (client, wait) = (client.native_ptr(), i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
-    // SAFETY: client and name live through the calls; what is made here is given back here, the event last,
-    // since the answer is the event's.
-    unsafe {
-        let queue = native::rd_kafka_queue_new(client);
-        let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let options = native::rd_kafka_AdminOptions_new(client, kind);
-        native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
-        native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
-        // The request answers within its own timeout, with an error if need be. The caller may destroy the client
-        // next, and no request shall be open then.
-        let event = native::rd_kafka_queue_poll(queue, wait.saturating_add(ANSWER_MARGIN_MS));
-        let holder = described(event, instance).unwrap_or(Holder::Unknown);
-        if !event.is_null() {
-            native::rd_kafka_event_destroy(event);
-        }
-        native::rd_kafka_AdminOptions_destroy(options);
-        native::rd_kafka_queue_destroy(queue);
-        holder
-    }
-}
-
-/// Reads the member with the instance id out of the answer to a question about one group; `None`: it is no
-/// answer.
-///
-/// # Safety
-/// `event` is null or a live event.
-unsafe fn described(event: *mut native::rd_kafka_event_t, instance: &str) -> Option<Holder> {
-    // SAFETY: the caller's promise; everything that is read is the event's.
-    unsafe {
-        if event.is_null() || native::rd_kafka_event_error(event) != NO_ERROR {
-            return None;
-        }
-        let result = native::rd_kafka_event_DescribeConsumerGroups_result(event);
-        if result.is_null() {
-            return None;
-        }
-        let mut count = 0;
-        let groups = native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
-        if groups.is_null() || count == 0 {
-            return None;
-        }
-        let group = *groups;
-        let error = native::rd_kafka_ConsumerGroupDescription_error(group);
-        if !error.is_null() && native::rd_kafka_error_code(error) != NO_ERROR {
-            return None;
-        }
-        let text = |text: *const c_char| match text.is_null() {
-            true => String::new(),
-            false => CStr::from_ptr(text).to_string_lossy().into_owned(),
-        };
-        for number in 0..native::rd_kafka_ConsumerGroupDescription_member_count(group) {
-            let member = native::rd_kafka_ConsumerGroupDescription_member(group, number);
-            if text(native::rd_kafka_MemberDescription_group_instance_id(member)) == instance {
-                let id = text(native::rd_kafka_MemberDescription_consumer_id(member));
-                let host = text(native::rd_kafka_MemberDescription_host(member));
-                return Some(Holder::Member { id, host });
-            }
-        }
-        Some(Holder::Nobody)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod errors;
 mod events;
 mod fence;
 mod fresh;
+mod groups;
 mod identity;
 mod kept;
 #[cfg(target_os = "linux")]
@@ -181,7 +182,8 @@ mod tests {
     #[test]
     fn the_faults_of_librdkafka_were_looked_at_in_this_version() {
         let look = "look again whether librdkafka still has the faults that are repaired from outside: leaders.rs (#5280), \
-                    aside.rs (#5456, patch #5457), stuck.rs (#5430, #5593); then name the new version here";
+                    aside.rs (#5456, patch #5457), stuck.rs (#5430, #5593), \
+                    groups.rs (a question about a group that timed out); then name the new version here";
         assert_eq!(super::version(), "2.12.1", "{look}");
     }
 }

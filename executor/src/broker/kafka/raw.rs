@@ -1,5 +1,5 @@
 //! Calls to librdkafka itself, for what rdkafka's safe wrapper hides or cannot do without a panic on odd
-//! data. Questions for offsets and about topics and groups have files of their own, `offsets` and `describe`.
+//! data. Questions for offsets and about topics and groups have files of their own: `offsets`, `describe` and `groups`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;

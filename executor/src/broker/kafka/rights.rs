@@ -18,9 +18,10 @@ use tracing::debug;
 use super::ANSWER_WAIT_MAX;
 use super::config::ClientSettings;
 use super::context::Health;
-use super::describe::{access, group_access};
+use super::describe::access;
 use super::errors::{code, judge, passes, words};
 use super::fence::members;
+use super::groups;
 use super::kept::Kept;
 use super::producer::{Client, Line};
 use crate::broker::BrokerError;
@@ -67,7 +68,8 @@ pub fn ask(line: &Line, settings: &ClientSettings, ids: &Ids) -> Result<Vec<(Rig
 
 fn on_group(line: &Line, settings: &ClientSettings) -> Result<Verdict, BrokerError> {
     let client = line.client();
-    let ask = || line.calls.during(ClientCall::Admin, || group_access(&client, &settings.app, ANSWER_WAIT_MAX));
+    let ask =
+        || line.calls.during(ClientCall::Admin, || groups::access(client.client(), &settings.app, ANSWER_WAIT_MAX));
     let mut answer = ask();
     for _ in 1..ASKED_MAX {
         // A coordinator that has just been made does not answer at once.

@@ -8,7 +8,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::Producer as _;
 
 use super::KafkaConsumer;
-use crate::broker::kafka::identity::{Identity, Way, holder};
+use crate::broker::kafka::groups::holder;
+use crate::broker::kafka::identity::{Identity, Way};
 use crate::broker::kafka::kept::Kept;
 use crate::broker::kafka::raw;
 use crate::broker::{BrokerError, Change};
