@@ -29,7 +29,7 @@ MUTANTS = [
     ("a generator goes on behind its first value", "self.stack.push(Point::Values(steps));\n                self.stack.push(Point::Value { at, value, via });", "self.stack.push(Point::Value { at, value, via });", "oracle"),
     ("sinks run last of all", "self.deferred.push_back((at + 1, value, via));", "self.stack.push(Point::Value { at: at + 1, value, via });", "executor"),
     ("what a channel's selectors say is seen behind it", "via: behind.clone() });", "via: None });", "golden"),
-    ("a failed event leaves no effects", "let frame = walk.frame.clone();\n                self.spare", "let frame = walk.frame.clone();\n                self.effects.keep(&mut frame.scratch.borrow_mut());\n                self.spare", "oracle"),
+    ("a failed event leaves no effects", "let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));\n                self.spare", "let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));\n                self.effects.keep(&mut frame.scratch.borrow_mut());\n                self.spare", "oracle"),
     ("an event that does not decode fails with Decode", 'Fault::new("Decode", error.value(py).to_string())', 'Fault::new("ValueError", error.value(py).to_string())', "oracle"),
     ("an await that takes too long fails", "lane.await_ends = limit.map(|limit| self.shared.clock.now() + limit);", "lane.await_ends = None;", "executor"),
     ("isolated partitions are tracks of their own", "if self.track.per_partition { partition } else { None }", "None::<i32>.and(partition)", "executor"),
@@ -121,6 +121,15 @@ MUTANTS = [
     ("a failure's message is cut", "cut(&fault.message, MESSAGE_CHARACTERS_MAX).to_owned()", "fault.message.clone()", "executor"),
     ("a failure names the line in the YAML", "fault.at.clone().unwrap_or_else(|| site.at.clone())", "site.at.clone()", "programs"),
     ("a letter's message is cut", "cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()", "fault.message.clone()", "executor"),
+    # Numbers of the summary.
+    ("an event that is tried again counts once", "self.frame = frame;\n        self.tally.clear();", "self.frame = frame;", "numbers"),
+    ("records of an event that fails are not counted", "self.places[place].records = 0;", "self.places[place].records += 0;", "numbers"),
+    ("dead letters are not records out", "effects.outgoing_count() as u64 - effects.letters", "effects.outgoing_count() as u64", "numbers"),
+    ("the event that halts is counted", "self.dataflow.count_halted();", "", "numbers"),
+    ("all events of a batch that halts are counted", "failing.unit.events().len() as u64 - undecodable", "1", "numbers"),
+    ("records of send() are counted where it is called", "scratch.count_sent(running.row);", "", "numbers"),
+    ("tries are counted", "steps[counter].retried += 1;", "steps[counter].retried += 0;", "numbers"),
+    ("awaits are counted", ".awaited += 1;", ".awaited += 0;", "numbers"),
     # Tables (section 8).
     ("a global table is one for all partitions", "let partition = if self.global { Some(0) } else { running.frame.partition };", "let partition = running.frame.partition;", "tested"),
     ("a table's partition is the event's", "let partition = if self.global { Some(0) } else { running.frame.partition };", "let partition = Some(0).or(running.frame.partition);", "tested"),
@@ -151,6 +160,7 @@ CHECKS = {
     "programs": ["programs"],
     "guard": ["guard"],
     "python": ["python"],
+    "numbers": ["numbers"],
 }
 
 
@@ -178,7 +188,7 @@ def prepare():
     """The copy as it is, built, with the test programs that the checks run."""
     copy()
     build(["--workspace", "--bins"])
-    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python"], env=environment())
+    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers"], env=environment())
     assert built.returncode == 0, built.stderr
     for line in built.stderr.splitlines():
         if "Executable" in line:

@@ -82,30 +82,20 @@ pub fn form(message: &str) -> String {
 }
 
 fn summary_fields(counters: &Counters, elapsed: Duration) -> Map<String, Value> {
-    let operations: Vec<Value> = counters.steps.iter().map(operation).collect();
+    let operations: Vec<Value> = counters.steps.iter().map(StepCounters::to_json).collect();
     let fields = json!({
         "message": "summary",
-        "events": counters.completed,
+        "events": counters.ended(),
         "records": counters.records,
         "failed": counters.failures,
+        "retried": counters.retried(),
+        "awaited": counters.awaited(),
         "deadLetters": counters.dead_letters,
         "commits": counters.commits,
         "seconds": elapsed.as_secs_f64(),
         "operations": operations,
     });
     if let Value::Object(fields) = fields { fields } else { Map::new() }
-}
-
-fn operation(step: &StepCounters) -> Value {
-    json!({
-        "agent": step.agent,
-        "operation": step.operation,
-        "in": step.taken,
-        "out": step.given,
-        "filtered": step.filtered,
-        "failed": step.failed,
-        "seconds": step.time.as_secs_f64(),
-    })
 }
 
 #[allow(clippy::print_stderr, reason = "this is where the program speaks")]

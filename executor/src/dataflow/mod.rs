@@ -30,6 +30,7 @@ use crate::guard::Row;
 use crate::stage::Stage;
 use crate::stage::program::{Program, lower};
 use crate::stage::shared::Shared;
+use crate::status::counters::StepCounters;
 
 /// A reader as it runs.
 pub struct ReaderRun<C: Code> {
@@ -116,6 +117,11 @@ impl<C: Code> Dataflow<C> {
     pub fn halted(&self) -> Option<FailureRecord> {
         self.readers.iter().find_map(|reader| reader.stage.borrow().halted().cloned())
     }
+
+    /// Counts the events before which readers have halted.
+    pub fn count_halted(&self) {
+        self.readers.iter().for_each(|reader| reader.stage.borrow_mut().count_halted());
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one reader, named once")]
@@ -159,14 +165,10 @@ fn batch_scope(scope: BatchScope, program: &Program, policies: &Policies) -> Bat
 }
 
 fn count<C: Code>(program: &Program, shared: &Shared<C>) {
-    let rows = program.sites.iter().map(|site| crate::status::counters::StepCounters {
+    let rows = program.sites.iter().map(|site| StepCounters {
         agent: site.agent_name.to_string(),
         operation: site.operation.clone(),
-        taken: 0,
-        given: 0,
-        filtered: 0,
-        failed: 0,
-        time: std::time::Duration::ZERO,
+        ..StepCounters::default()
     });
     shared.counters.borrow_mut().steps.extend(rows);
     shared.watch.name_rows(program.sites.iter().map(|site| Row {

@@ -338,7 +338,7 @@ impl Delivery {
         let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
         tables.commit(&writes, &closing.positions);
         for mut effects in closing.effects {
-            counters.records += effects.outgoing_count() as u64;
+            counters.count_committed(&effects);
             self.failures.append(&mut effects.failures);
         }
         counters.commits += 1;

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::event::failure::FailureRecord;
 use crate::event::message::{Header, TopicName};
 use crate::event::outgoing::OutgoingRecord;
+use crate::event::tally::Passage;
 
 /// A stretch of an effects buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub struct Scratch {
     pub outgoing: Vec<Outgoing>,
     /// Writes in the order of their keys' first write; one per key, the last.
     pub writes: Vec<TableWrite>,
+    /// Records that user code has sent, by the row of the call in the table of counters.
+    pub sent: Vec<(usize, u64)>,
     /// The place of a key's write in `writes`, once there are more than [`WRITES_WITHOUT_INDEX`].
     index: FxHashMap<(TableId, i32, Bytes), usize>,
 }
@@ -94,6 +97,7 @@ impl Scratch {
         self.bytes.clear();
         self.outgoing.clear();
         self.writes.clear();
+        self.sent.clear();
         self.index.clear();
     }
 
@@ -137,6 +141,14 @@ impl Scratch {
     ) {
         let (key, value) = (key.map(|key| put(&mut self.bytes, key)), value.map(|value| put(&mut self.bytes, value)));
         self.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+    }
+
+    /// Counts a record that user code has sent at this row of the table of counters.
+    pub fn count_sent(&mut self, row: usize) {
+        match self.sent.last_mut().filter(|(last, _)| *last == row) {
+            Some((_, count)) => *count += 1,
+            None => self.sent.push((row, 1)),
+        }
     }
 
     /// Takes over the bytes of a buffer, and returns the stretches before and after `split`. The first record
@@ -186,6 +198,12 @@ pub struct Effects {
     pub progress: Vec<Progress>,
     /// Events that failed and were recorded.
     pub failures: Vec<FailureRecord>,
+    /// The number of events that are complete, failed ones included.
+    pub completed: u64,
+    /// Dead letters among the records.
+    pub letters: u64,
+    /// Counts of complete events, by row of the table of counters.
+    pub counts: Vec<(usize, Passage)>,
 }
 
 /// One turn of a worker.

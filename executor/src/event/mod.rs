@@ -7,3 +7,4 @@ pub mod frame;
 pub mod message;
 pub mod outgoing;
 pub mod shown;
+pub mod tally;

@@ -19,6 +19,7 @@ use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX};
 use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
 use crate::event::shown::{cut, cut_bytes};
+use crate::event::tally::Tally;
 use crate::stage::program::{Site, SiteId};
 
 /// Longest `kaspr.dlq.message`, in bytes.
@@ -38,6 +39,8 @@ pub(super) struct Failing<'a> {
     pub site: SiteId,
     /// The reason.
     pub fault: Fault,
+    /// Counts of the values of this try, which count if no further try follows.
+    pub passed: Tally,
 }
 
 impl Failing<'_> {
@@ -78,7 +81,8 @@ impl<C: Code> Stage<C> {
         let (wait, events) = (wait(backoff, lane.tries, unit.events()[0].offset), Span::of_unit(&unit));
         lane.held_until = Some(self.shared.clock.now() + wait);
         lane.queue.push_front(unit);
-        self.count(site);
+        let counter = self.site(site).counter;
+        self.shared.counters.borrow_mut().steps[counter].retried += 1;
         self.log(events, site, &fault, format!("failed, tried again in {} ms", wait.as_millis()));
     }
 
@@ -89,23 +93,29 @@ impl<C: Code> Stage<C> {
         if let Some(why) = waits {
             return self.hold(id, failing.unit, failing.site, &why);
         }
-        self.count(failing.site);
         match self.site(failing.site).on_error.last_resort() {
             OnError::Halt => self.halt(id, failing),
-            OnError::Skip | OnError::DeadLetter { .. } | OnError::Retry { .. } => self.give_up(id, &failing),
+            OnError::Skip | OnError::DeadLetter { .. } | OnError::Retry { .. } => self.give_up(id, failing),
         }
     }
 
     /// Stops before the unit: it stays at the front of its lane, and the worker ends once everything before
     /// it is committed.
     fn halt(&mut self, id: LaneId, failing: Failing<'_>) {
-        self.halted = Some(self.record(failing.first(), failing.site, &failing.fault));
+        let record = self.record(failing.first(), failing.site, &failing.fault);
+        let (mut tally, undecodable) = (failing.passed, failing.undecodable.len() as u64);
+        tally.drop_records();
+        tally.at(self.program.decoding.0).failed += undecodable;
+        tally.at(failing.site.0).failed += failing.unit.events().len() as u64 - undecodable;
+        self.halted = Some((record, tally));
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(failing.unit);
     }
 
     /// Goes on without the unit: its events are dropped here.
-    fn give_up(&mut self, id: LaneId, failing: &Failing<'_>) {
+    fn give_up(&mut self, id: LaneId, mut failing: Failing<'_>) {
+        failing.passed.drop_records();
+        self.tally.append(&mut failing.passed);
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         for event in failing.unit.events() {
             match failing.undecodable.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
@@ -114,11 +124,6 @@ impl<C: Code> Stage<C> {
             }
         }
         self.account(id, &failing.unit);
-    }
-
-    fn count(&self, site: SiteId) {
-        let counter = self.site(site).counter;
-        self.shared.counters.borrow_mut().steps[counter].failed += 1;
     }
 
     /// The reason for which dead letters of events that do not decode must wait.
@@ -165,7 +170,7 @@ impl<C: Code> Stage<C> {
         let record = self.record(event, site, fault);
         self.shared.recent.borrow_mut().note(&record);
         self.effects.failures.push(record);
-        self.shared.counters.borrow_mut().failures += 1;
+        self.tally.at(site.0).failed += 1;
     }
 
     fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: &str) {
@@ -179,7 +184,10 @@ impl<C: Code> Stage<C> {
             self.stage_letter(&topic, event, headers)
         });
         match letter {
-            Ok(()) => self.shared.counters.borrow_mut().dead_letters += 1,
+            Ok(()) => {
+                self.effects.letters += 1;
+                self.tally.at(site.0).letters += 1;
+            }
             Err(fault) => {
                 let error = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, dead_letter_topic = %topic, error, "the dead letter cannot be sent: the failure is only recorded");

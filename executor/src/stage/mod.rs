@@ -5,6 +5,7 @@
 //! and other lanes go on.
 
 pub mod condemned;
+mod counting;
 mod failing;
 pub mod flood;
 mod hold;
@@ -24,6 +25,7 @@ use crate::event::effects::{Effects, Epoch, Progress};
 use crate::event::failure::FailureRecord;
 use crate::event::frame::{Frame, Refused, Unit};
 use crate::event::message::Event;
+use crate::event::tally::Tally;
 use crate::stage::program::{Program, SiteId};
 use crate::stage::shared::{EpochOrder, Shared};
 use crate::stage::walk::{Machine, Outcome, Walk};
@@ -45,13 +47,16 @@ pub struct Stage<C: Code> {
     /// Lanes that have a unit to run now.
     ready: VecDeque<LaneId>,
     effects: Effects,
+    /// Counts of the units whose effects these are, by site.
+    tally: Tally,
     /// The epoch in which the stage last ran, the time at which its turn in it ends, and the bytes of effects
     /// that it may add.
     epoch: (Epoch, Duration, usize),
     spare: Option<Walk<C::Value>>,
     buffer: Vec<u8>,
     units: u64,
-    halted: Option<FailureRecord>,
+    /// The failure before whose unit the stage stands, and the counts of that unit.
+    halted: Option<(FailureRecord, Tally)>,
 }
 
 impl<C: Code> Stage<C> {
@@ -72,6 +77,7 @@ impl<C: Code> Stage<C> {
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             effects: Effects::default(),
+            tally: Tally::default(),
             epoch: (0, Duration::ZERO, 0),
             spare: None,
             buffer: Vec::new(),
@@ -171,17 +177,20 @@ impl<C: Code> Stage<C> {
         self.units += 1;
         self.shared.begin_unit();
         if let Some((site, fault)) = self.condemned(&unit) {
-            return self.fail_at_last(id, Failing { unit, undecodable: &[], site, fault });
+            let passed = self.tally_of_condemned(&unit, site);
+            return self.fail_at_last(id, Failing { unit, undecodable: &[], site, fault, passed });
         }
         let (frame, value) = match self.decode(unit) {
             Ok(decoded) => decoded,
             Err((unit, fault)) => {
-                let site = self.program.decoding;
-                return self.fail(id, Failing { unit, undecodable: &[], site, fault });
+                let (site, passed) = (self.program.decoding, self.tally_of(unit.events().len(), 0));
+                return self.fail(id, Failing { unit, undecodable: &[], site, fault, passed });
             }
         };
         let Some(value) = value else {
             if !self.waits_for_letters(id, &frame) {
+                let mut tally = self.tally_of(frame.whole().events().len(), 0);
+                self.count_done(&mut tally, &[]);
                 self.complete(id, &frame);
             }
             return;
@@ -193,6 +202,8 @@ impl<C: Code> Stage<C> {
             }
             None => Walk::new(frame, value),
         };
+        let (events, decoded) = (walk.frame.whole().events().len(), walk.frame.unit.events().len());
+        self.count_decoded(&mut walk.tally, events, decoded);
         let outcome = self.with_machine(|machine| walk.run(machine));
         self.settle(id, walk, outcome);
     }
@@ -331,7 +342,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    fn settle(&mut self, id: LaneId, walk: Walk<C::Value>, outcome: Outcome) {
+    fn settle(&mut self, id: LaneId, mut walk: Walk<C::Value>, outcome: Outcome) {
         match outcome {
             Outcome::Done if self.waits_for_letters(id, &walk.frame) => {
                 walk.frame.closed.set(true);
@@ -341,6 +352,7 @@ impl<C: Code> Stage<C> {
                 walk.frame.closed.set(true);
                 let mut scratch = walk.frame.scratch.borrow_mut();
                 self.shared.tables.borrow_mut().stage(&scratch.writes);
+                self.count_done(&mut walk.tally, &scratch.sent);
                 self.effects.keep(&mut scratch);
                 drop(scratch);
                 self.complete(id, &walk.frame);
@@ -348,17 +360,21 @@ impl<C: Code> Stage<C> {
             }
             Outcome::Pending(ticket) => {
                 self.take_track(id, &walk.frame);
-                let limit = walk.pending_site(&self.program).map(|site| self.site(site).limit);
+                let site = walk.pending_site(&self.program);
+                if let Some(site) = site {
+                    self.shared.counters.borrow_mut().steps[self.site(site).counter].awaited += 1;
+                }
+                let limit = site.map(|site| self.site(site).limit);
                 let lane = self.lanes.get_mut(&id).expect("it is running");
                 lane.await_ends = limit.map(|limit| self.shared.clock.now() + limit);
                 lane.running = Some((ticket, walk));
             }
             Outcome::Failed(site, fault) => {
                 walk.frame.closed.set(true);
-                let frame = walk.frame.clone();
+                let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));
                 self.spare = Some(walk);
                 let undecodable = frame.refused.as_ref().map_or(&[] as &[_], |refused| &refused.events);
-                self.fail(id, Failing { unit: frame.whole().clone(), undecodable, site, fault });
+                self.fail(id, Failing { unit: frame.whole().clone(), undecodable, site, fault, passed });
             }
         }
     }
@@ -392,7 +408,7 @@ impl<C: Code> Stage<C> {
             queued[partition] = queued[partition].saturating_sub(event.size());
             self.effects.advance(Progress { reader: self.reader, partition, done: event.offset + 1 });
         }
-        self.shared.counters.borrow_mut().completed += unit.events().len() as u64;
+        self.effects.completed += unit.events().len() as u64;
         self.lanes.get_mut(&id).expect("its unit ran").tries = 0;
     }
 
@@ -431,12 +447,14 @@ impl<C: Code> Stage<C> {
     /// Takes the effects of the units that completed since the last call.
     pub fn take_effects(&mut self) -> Effects {
         let next = self.effects.like();
-        std::mem::replace(&mut self.effects, next)
+        let mut effects = std::mem::replace(&mut self.effects, next);
+        self.count_in(&mut effects);
+        effects
     }
 
     /// The failure for which the worker must stop.
     pub fn halted(&self) -> Option<&FailureRecord> {
-        self.halted.as_ref()
+        self.halted.as_ref().map(|(failure, _)| failure)
     }
 
     /// True if the stage could use a turn now. Lanes whose track is busy with another's await count too: they

@@ -16,8 +16,9 @@ use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
 use crate::event::effects::Outgoing;
 use crate::event::frame::Frame;
 use crate::event::message::{Header, TopicName};
+use crate::event::tally::{Passage, Tally};
 use crate::stage::program::{Address, Instruction, Program, SiteId, Target, Then};
-use crate::status::counters::{Counters, StepCounters};
+use crate::status::counters::Counters;
 
 /// The tools of a walk: the same for all events of a stage.
 pub struct Machine<'a, C: Code> {
@@ -111,6 +112,8 @@ enum Waiting<V> {
 pub struct Walk<V> {
     /// The event and its effects.
     pub frame: Rc<Frame>,
+    /// Counts of the values on this way, by site.
+    pub tally: Tally,
     stack: Vec<Point<V>>,
     deferred: VecDeque<(Address, V, Passed<V>)>,
     draft: Draft<V>,
@@ -121,17 +124,23 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     /// Makes a walk that starts at the first instruction, with the decoded value.
     pub fn new(frame: Rc<Frame>, value: V) -> Walk<V> {
         let stack = vec![Point::Value { at: 0, value, via: None }];
-        Walk { frame, stack, deferred: VecDeque::new(), draft: Draft::default(), waiting: None }
+        let (deferred, draft) = (VecDeque::new(), Draft::default());
+        Walk { frame, tally: Tally::default(), stack, deferred, draft, waiting: None }
     }
 
     /// Makes a finished walk ready for another event, keeping its allocations.
     pub fn restart(&mut self, frame: Rc<Frame>, value: V) {
         self.frame = frame;
+        self.tally.clear();
         self.stack.clear();
         self.deferred.clear();
         self.draft = Draft::default();
         self.waiting = None;
         self.stack.push(Point::Value { at: 0, value, via: None });
+    }
+
+    fn at(&mut self, site: SiteId) -> &mut Passage {
+        self.tally.at(site.0)
     }
 
     /// Goes on until all values have arrived, a call is pending or the event has failed.
@@ -178,7 +187,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     let (limit, row, via) = (site.limit, site.counter, steps.via.as_ref());
                     let with = With { agent: steps.agent, tables: &[], frame: &self.frame, via, limit, row };
                     let called = machine.code.next(&steps.values, with);
-                    self.next(machine, steps, called)
+                    self.next(steps, called)
                 }
                 None => match self.deferred.pop_front() {
                     Some((at, value, via)) => {
@@ -214,7 +223,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                 Ok(None) => Ok(()),
                 Err(outcome) => Err(outcome),
             },
-            Waiting::Values(steps) => self.next(machine, steps, called),
+            Waiting::Values(steps) => self.next(steps, called),
             Waiting::Release { of, site, fault } => {
                 released(machine.program, of, &called);
                 Err(Outcome::Failed(site, fault))
@@ -228,15 +237,10 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     }
 
     /// Takes the next value of a generator; the generator waits below it on the stack.
-    fn next<C: Code<Value = V>>(
-        &mut self,
-        machine: &mut Machine<'_, C>,
-        steps: Steps<V>,
-        called: Called<V>,
-    ) -> Result<(), Stop> {
+    fn next(&mut self, steps: Steps<V>, called: Called<V>) -> Result<(), Stop> {
         match called {
             Called::Value(value) | Called::Values(value) => {
-                step(machine, steps.site).given += 1;
+                self.at(steps.site).given += 1;
                 let (at, via) = (steps.at, steps.via.clone());
                 self.stack.push(Point::Values(steps));
                 self.stack.push(Point::Value { at, value, via });
@@ -262,7 +266,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let program = machine.program;
         loop {
             match &program.instructions[at] {
-                Instruction::Enter(site) => step(machine, *site).taken += 1,
+                Instruction::Enter(site) => self.at(*site).taken += 1,
                 Instruction::Call { site, agent, function, tables, of_draft, .. } => {
                     let given = match &self.draft.value {
                         Some(drafted) if *of_draft => drafted,
@@ -280,7 +284,8 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                 Instruction::Send { site, target } => {
                     let draft = std::mem::take(&mut self.draft);
                     self.send(machine, target, draft, &value).map_err(|fault| Outcome::Failed(*site, fault))?;
-                    step(machine, *site).given += 1;
+                    let passed = self.at(*site);
+                    (passed.given, passed.records) = (passed.given + 1, passed.records + 1);
                 }
                 Instruction::Metadata(site) => {
                     value = self.metadata(machine).map_err(|fault| Outcome::Failed(*site, fault))?;
@@ -294,7 +299,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     let Draft { key, value: drafted, headers, .. } = std::mem::take(&mut self.draft);
                     let passed = drafted.unwrap_or_else(|| value.clone());
                     let behind = (key.is_some() || headers.is_some()).then(|| Rc::new(Via { key, headers }));
-                    step(machine, *site).given += 1;
+                    self.at(*site).given += 1;
                     self.stack.push(Point::Value { at: at + 1, value, via });
                     // Pushed in reverse: the stack gives the first agent its value first.
                     for &entry in entries.iter().rev() {
@@ -342,16 +347,16 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         };
         match then {
             Then::Replace => {
-                step(machine, site).given += 1;
+                self.at(site).given += 1;
                 return Ok(Some((at + 1, result)));
             }
             Then::Keep if !machine.code.truth(&result).map_err(failed)? => {
-                step(machine, site).filtered += 1;
+                self.at(site).filtered += 1;
                 return Ok(None);
             }
-            Then::Keep => step(machine, site).given += 1,
+            Then::Keep => self.at(site).given += 1,
             Then::Unless(past) if !machine.code.truth(&result).map_err(failed)? => {
-                step(machine, site).filtered += 1;
+                self.at(site).filtered += 1;
                 return Ok(Some((past, value)));
             }
             Then::Unless(_) => {}
@@ -362,7 +367,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
             Then::Headers => self.draft.headers = Some(machine.code.headers(&result).map_err(failed)?),
             Then::Discard => {
                 self.draft.value = None;
-                step(machine, site).given += 1;
+                self.at(site).given += 1;
             }
         }
         Ok(Some((at + 1, value)))
@@ -430,10 +435,6 @@ fn released<V>(program: &Program, of: SiteId, called: &Called<V>) {
     }
 }
 
-fn step<'a, C: Code>(machine: &'a mut Machine<'_, C>, site: SiteId) -> &'a mut StepCounters {
-    &mut machine.counters.steps[machine.program.sites[site.0].counter]
-}
-
 fn timed<R, C: Code>(machine: &mut Machine<'_, C>, site: SiteId, call: impl FnOnce(&mut Machine<'_, C>) -> R) -> R {
     if machine.sample == 0 {
         return call(machine);
@@ -441,6 +442,6 @@ fn timed<R, C: Code>(machine: &mut Machine<'_, C>, site: SiteId, call: impl FnOn
     let before = machine.clock.now();
     let result = call(machine);
     let time: Duration = (machine.clock.now() - before) * machine.sample;
-    step(machine, site).time += time;
+    machine.counters.steps[machine.program.sites[site.0].counter].time += time;
     result
 }

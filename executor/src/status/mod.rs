@@ -95,10 +95,12 @@ impl Status<'_> {
             "events": counters.events,
             "completed": counters.completed,
             "failed": counters.failures,
+            "retried": counters.retried(),
+            "awaited": counters.awaited(),
             "deadLetters": counters.dead_letters,
             "records": counters.records,
             "commits": counters.commits,
-            "steps": counters.steps.iter().map(step).collect::<Vec<_>>(),
+            "steps": counters.steps.iter().map(StepCounters::to_json).collect::<Vec<_>>(),
             "partitions": partitions.iter().map(partition).collect::<Vec<_>>(),
             "failures": self.recent.failures,
         } })
@@ -122,17 +124,12 @@ fn reader(reading: &Reading) -> Value {
     json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds })
 }
 
-fn step(step: &StepCounters) -> Value {
-    json!({
-        "agent": step.agent, "operation": step.operation, "in": step.taken, "out": step.given,
-        "filtered": step.filtered, "failed": step.failed, "seconds": step.time.as_secs_f64(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use super::*;
+    use crate::event::tally::Passage;
 
     fn failure(offset: i64) -> FailureRecord {
         let text = |text: &str| text.to_owned();
@@ -156,10 +153,9 @@ mod tests {
         let step = StepCounters {
             agent: "a".to_owned(),
             operation: "o".to_owned(),
-            taken: 5,
-            given: 3,
-            filtered: 1,
-            failed: 1,
+            passed: Passage { taken: 5, given: 3, filtered: 1, failed: 1, letters: 0, records: 2 },
+            retried: 7,
+            awaited: 6,
             time: Duration::from_millis(1500),
         };
         let counters = Counters { steps: vec![step], events: 5, completed: 5, ..Counters::default() };
@@ -184,8 +180,10 @@ mod tests {
         };
         let expected = json!({ "status": {
             "app": "shop", "worker": "shop.pod-1.0", "timestamp": 7,
-            "events": 5, "completed": 5, "failed": 0, "deadLetters": 0, "records": 0, "commits": 0,
-            "steps": [{"agent": "a", "operation": "o", "in": 5, "out": 3, "filtered": 1, "failed": 1, "seconds": 1.5}],
+            "events": 5, "completed": 5, "failed": 0, "retried": 7, "awaited": 6, "deadLetters": 0, "records": 0,
+            "commits": 0,
+            "steps": [{"agent": "a", "operation": "o", "in": 5, "out": 3, "filtered": 1, "failed": 1, "retried": 7,
+                "awaited": 6, "records": 2, "deadLetters": 0, "seconds": 1.5}],
             "partitions": [{"topic": "t", "partition": 0, "high": 9, "committed": 2, "lag": 5, "readers": [
                 {"reader": "a", "taken": 5, "done": 4, "holds": "an open window holds 1 events for another 5 s"},
             ]}],

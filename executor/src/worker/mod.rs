@@ -116,6 +116,7 @@ impl<C: Code> Worker<C> {
         self.ease_pressure()?;
         if let Some(failure) = self.dataflow.halted() {
             self.flush()?;
+            self.dataflow.count_halted();
             return Err(Stopped::Halted(Box::new(failure)));
         }
         let committed = self.deliver(self.urgency())? | self.end_transaction()?;

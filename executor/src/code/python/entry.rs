@@ -299,6 +299,7 @@ impl AppView {
             outbox.directory.check_size(&topic, key, value, &headers).map_err(raise)?;
             let mut scratch = running.frame.scratch.borrow_mut();
             scratch.send(&topic, partition, outbox.clock.wall_ms(), (key, value), headers);
+            scratch.count_sent(running.row);
             Ok(Finished { topic: topic.to_string(), partition })
         })
     }

@@ -32,6 +32,8 @@ pub struct Running {
     pub frame: Rc<Frame>,
     /// The agent.
     pub agent: AgentId,
+    /// The call's row in the table of counters.
+    pub row: usize,
     /// Key and headers that a channel's selectors gave.
     pub via: Option<Rc<Via<Value>>>,
 }
@@ -39,7 +41,7 @@ pub struct Running {
 impl Running {
     /// The event and agent of a call.
     pub fn of(with: With<'_, Value>) -> Running {
-        Running { frame: with.frame.clone(), agent: with.agent, via: with.via.cloned() }
+        Running { frame: with.frame.clone(), agent: with.agent, row: with.row, via: with.via.cloned() }
     }
 }
 

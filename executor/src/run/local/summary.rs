@@ -3,20 +3,21 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::event::tally::Passage;
 use crate::status::counters::{Counters, StepCounters};
+
+/// The columns of the table. A batch is one value; `failed` and the row of decoding count events.
+const TITLES: [&str; 10] =
+    ["agent", "operation", "in", "out", "filtered", "failed", "retried", "awaited", "records", "time"];
 
 /// The summary as text.
 pub fn summary(counters: &Counters, elapsed: Duration) -> String {
-    let shown: Vec<&StepCounters> =
-        counters.steps.iter().filter(|step| step.operation != "decode" || step.failed > 0).collect();
-    let rows: Vec<[String; 7]> = shown.iter().map(|step| row(step)).collect();
-    let titles = ["agent", "operation", "in", "out", "filtered", "failed", "time"].map(str::to_owned);
-    let width = |column: usize| {
-        std::iter::once(&titles).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let rows: Vec<[String; 10]> =
+        std::iter::once(TITLES.map(str::to_owned)).chain(counters.steps.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
     let mut text = String::new();
-    for row in std::iter::once(&titles).chain(&rows) {
+    for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let pad = " ".repeat(widths[column] - cell.chars().count());
@@ -29,30 +30,29 @@ pub fn summary(counters: &Counters, elapsed: Duration) -> String {
     text
 }
 
-fn row(step: &StepCounters) -> [String; 7] {
-    [
-        step.agent.clone(),
-        step.operation.clone(),
-        thousands(step.taken),
-        thousands(step.given),
-        thousands(step.filtered),
-        thousands(step.failed),
-        time(step.time),
-    ]
+fn row(step: &StepCounters) -> [String; 10] {
+    let StepCounters { agent, operation, passed, retried, awaited, time: spent } = step;
+    let Passage { taken, given, filtered, failed, records, .. } = *passed;
+    let [taken, given, filtered, failed] = [taken, given, filtered, failed].map(thousands);
+    let [retried, awaited, records] = [*retried, *awaited, records].map(thousands);
+    let (agent, operation) = (agent.clone(), operation.clone());
+    [agent, operation, taken, given, filtered, failed, retried, awaited, records, time(*spent)]
 }
 
 fn totals(counters: &Counters, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
-    let rate = if seconds > 0.0 { (counters.completed as f64 / seconds) as u64 } else { 0 };
+    let rate = if seconds > 0.0 { (counters.ended() as f64 / seconds) as u64 } else { 0 };
     let letters = match counters.dead_letters {
         0 => String::new(),
         letters => format!(" ({} dead letters)", thousands(letters)),
     };
     format!(
-        "{} events in, {} records out, {} failed{letters}, {seconds:.2} s, {} events/s\n",
-        thousands(counters.completed),
+        "{} events in, {} records out, {} failed{letters}, {} retried, {} awaited, {seconds:.2} s, {} events/s\n",
+        thousands(counters.ended()),
         thousands(counters.records),
         thousands(counters.failures),
+        thousands(counters.retried()),
+        thousands(counters.awaited()),
         thousands(rate),
     )
 }
