@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_exec::broker::log::{Log, NewRecord};
-use kaspr_exec::broker::position::{Metadata, NameHash};
+use kaspr_exec::broker::position::NameHash;
 use kaspr_exec::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
@@ -159,7 +159,7 @@ fn values(log: &Log, topic: &str) -> Vec<String> {
 /// A reader's position in the group's committed offset: a successor would start from it.
 fn committed(log: &Log, topic: &str, reader: &str) -> Option<i64> {
     let committed = log.committed("app", &TopicPartition::new(topic, 0))?;
-    let metadata = Metadata::decode(&committed.metadata).expect("it is ours");
+    let metadata = committed.metadata.expect("it is ours");
     Some(committed.offset + metadata.ahead.get(&NameHash::of(reader)).copied().unwrap_or(0))
 }
 
@@ -370,7 +370,7 @@ fn a_back_off_holds_its_own_partition_and_reader_only() {
     };
     let committed_in = |partition: i32, reader: &str| {
         let committed = log.committed("app", &TopicPartition::new("readings", partition))?;
-        let metadata = Metadata::decode(&committed.metadata).expect("it is ours");
+        let metadata = committed.metadata.expect("it is ours");
         Some(committed.offset + metadata.ahead.get(&NameHash::of(reader)).copied().unwrap_or(0))
     };
     put(0, "fail");

@@ -50,10 +50,11 @@ impl Assignment {
                     .map(|reading| (self.readers[reading.reader].hash, reading.ledger.committing() - offset))
                     .collect(),
             };
-            let committed = Committed { offset, metadata: metadata.encode() };
-            if committed.metadata.len() > METADATA_BYTES_MAX {
-                return Err(too_large(&assigned.name, &metadata, committed.metadata.len()));
+            let bytes = metadata.bytes();
+            if bytes > METADATA_BYTES_MAX {
+                return Err(too_large(&assigned.name, &metadata, bytes));
             }
+            let committed = Committed { offset, metadata: Some(metadata) };
             if assigned.committed.as_ref() != Some(&committed) {
                 offsets.push(OffsetCommit { partition: assigned.name.clone(), committed });
             }
@@ -67,10 +68,9 @@ impl Assignment {
             offsets.iter().map(|offset| (&offset.partition, &offset.committed)).collect();
         for assigned in self.partitions.values_mut() {
             let Some(&committed) = by_name.get(&assigned.name) else { continue };
-            let metadata = Metadata::decode(&committed.metadata);
             for reading in &mut assigned.readers {
                 let hash = self.readers[reading.reader].hash;
-                let ahead = metadata.as_ref().and_then(|metadata| metadata.ahead.get(&hash)).copied();
+                let ahead = committed.metadata.as_ref().and_then(|metadata| metadata.ahead.get(&hash)).copied();
                 reading.ledger.end_commit(committed.offset + ahead.unwrap_or(0));
             }
             assigned.committed = Some(committed.clone());

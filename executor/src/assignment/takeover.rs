@@ -8,7 +8,7 @@ use tracing::info;
 use super::ledger::Ledger;
 use super::slots::Slots;
 use super::{Assigned, Assignment, Reader, Reading};
-use crate::broker::position::{Metadata, NameHash, lead_max};
+use crate::broker::position::{NameHash, lead_max};
 use crate::broker::{BrokerError, Committed, Consumer, Watermarks};
 use crate::config::From;
 use crate::event::message::{TopicName, TopicPartition};
@@ -59,7 +59,7 @@ impl Assignment {
                 takeover.leaderless.push(name.clone());
                 continue;
             };
-            let metadata = committed.as_ref().and_then(|committed| Metadata::decode(&committed.metadata));
+            let metadata = committed.as_ref().and_then(|committed| committed.metadata.as_ref());
             let offset = match &committed {
                 Some(committed) => {
                     takeover.note(name, committed, metadata.is_some(), ends);
@@ -74,9 +74,9 @@ impl Assignment {
             if readers > TOPIC_READERS_MAX {
                 return Err(too_many(name, readers));
             }
-            producers.extend(metadata.as_ref().map(|metadata| metadata.transactional_id.clone()));
+            producers.extend(metadata.map(|metadata| metadata.transactional_id.clone()));
             let count = strangers.get(&name.topic).or(counts.get(&name.topic)).copied().unwrap_or(0);
-            let assigned = self.assigned(name, offset, committed, metadata, count);
+            let assigned = self.assigned(name, offset, committed, count);
             info!(topic = %name.topic, partition = name.partition, offset, "started");
             came.push((slots.number(&name.topic, name.partition), assigned));
         }
@@ -108,7 +108,7 @@ impl Assignment {
             if committed.iter().all(Option::is_none) {
                 takeover.without_commits.insert(name.topic.clone());
             }
-            let known = committed.iter().flatten().find_map(|committed| Metadata::decode(&committed.metadata));
+            let known = committed.iter().flatten().find_map(|committed| committed.metadata.as_ref());
             if let Some(metadata) = known {
                 found.insert(name.topic.clone(), metadata.partitions_at_start);
             }
@@ -136,22 +136,15 @@ impl Assignment {
         }
     }
 
-    fn assigned(
-        &self,
-        name: &TopicPartition,
-        offset: i64,
-        committed: Option<Committed>,
-        metadata: Option<Metadata>,
-        count: i32,
-    ) -> Assigned {
+    fn assigned(&self, name: &TopicPartition, offset: i64, committed: Option<Committed>, count: i32) -> Assigned {
+        let metadata = committed.as_ref().and_then(|committed| committed.metadata.as_ref());
         let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
         let set = NameHash::of_all(reads().map(|(_, reader)| reader.name.as_str()));
-        if metadata.as_ref().is_some_and(|metadata| metadata.readers != set) {
+        if metadata.is_some_and(|metadata| metadata.readers != set) {
             info!(topic = %name.topic, "the readers of the topic have changed: a new reader starts at the committed offset");
         }
-        let ahead = |reader: &Reader| {
-            metadata.as_ref().and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0)
-        };
+        let ahead =
+            |reader: &Reader| metadata.and_then(|metadata| metadata.ahead.get(&reader.hash)).copied().unwrap_or(0);
         // Readers go on where they stood at the commit, but not before `offset`: retention may since have
         // passed the slowest of them, and not the others.
         let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
@@ -165,7 +158,7 @@ impl Assignment {
             lead_max: lead_max(readers.len(), &self.transactional_id),
             waiting: None,
             readers,
-            partitions_at_start: metadata.as_ref().map_or(count, |metadata| metadata.partitions_at_start),
+            partitions_at_start: metadata.map_or(count, |metadata| metadata.partitions_at_start),
             set,
             committed,
             paused: false,

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::broker::position::Metadata;
 use crate::broker::rights::{Right, User};
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
 pub use crate::event::outgoing::OutgoingRecord;
@@ -78,8 +79,9 @@ pub enum Change {
 pub struct Committed {
     /// The next offset to read.
     pub offset: i64,
-    /// The text that was committed with it: see [`crate::broker::position`].
-    pub metadata: String,
+    /// The readers' positions that were committed with it, which a connector writes as text; `None` where another
+    /// program committed.
+    pub metadata: Option<Metadata>,
 }
 
 /// An offset to commit.

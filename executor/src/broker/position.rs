@@ -18,9 +18,11 @@ pub const TRANSACTIONAL_ID_MAX: usize = 290;
 
 /// Bytes before the readers, without the id: `1;`, `;` and a partition count of up to ten digits, `;` and
 /// eight hex digits.
-const HEAD_BYTES_MAX: usize = 2 + 1 + 10 + 1 + 8;
+const HEAD_BYTES_MAX: usize = 2 + 1 + 10 + 1 + HASH_DIGITS;
 /// A reader without its digits: `;`, eight hex digits and `=+`.
-const READER_BYTES: usize = 1 + 8 + 2;
+const READER_BYTES: usize = 1 + HASH_DIGITS + 2;
+/// Hex digits that stand for a name.
+const HASH_DIGITS: usize = 8;
 /// Digits of a distance that all readers of a topic but the slowest may have at once, however many the
 /// topic may have. With the bounds below the metadata takes 22 + 290 + 199 × 19 = 4,093 bytes at most.
 const LEAD_DIGITS_MIN: usize = 8;
@@ -89,6 +91,13 @@ impl Metadata {
         text
     }
 
+    /// The length of the text in bytes.
+    pub fn bytes(&self) -> usize {
+        let digits = |number: i64| number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let head = "1;;;".len() + self.transactional_id.len() + digits(self.partitions_at_start.into()) + HASH_DIGITS;
+        head + self.ahead.values().map(|&ahead| READER_BYTES + digits(ahead)).sum::<usize>()
+    }
+
     /// Reads the text; `None` where another program wrote it.
     pub fn decode(text: &str) -> Option<Metadata> {
         let mut fields = text.split(';');
@@ -123,6 +132,18 @@ mod tests {
         let text = metadata.encode();
         assert_eq!(Metadata::decode(&text), Some(metadata));
         assert!(text.starts_with("1;shop.a.0;12;"), "{text}");
+    }
+
+    #[test]
+    fn the_length_is_known_without_the_text() {
+        for (partitions_at_start, ahead) in
+            [(0, vec![]), (9, vec![1]), (10, vec![9, 10, 99]), (i32::MAX, vec![i64::MAX])]
+        {
+            let (transactional_id, readers) = ("shop.a.0".to_owned(), NameHash::of("a"));
+            let ahead = ahead.iter().enumerate().map(|(number, &ahead)| (NameHash::of(&number.to_string()), ahead));
+            let metadata = Metadata { transactional_id, partitions_at_start, readers, ahead: ahead.collect() };
+            assert_eq!(metadata.bytes(), metadata.encode().len(), "{metadata:?}");
+        }
     }
 
     #[test]

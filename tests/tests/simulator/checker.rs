@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kaspr_exec::broker::log::Commit;
-use kaspr_exec::broker::position::{Metadata, NameHash};
+use kaspr_exec::broker::position::NameHash;
 use kaspr_exec::event::failure::FailureRecord;
 use kaspr_exec::event::message::{Event, TopicPartition};
 
@@ -85,7 +85,7 @@ impl Checker {
             if committed.offset < before {
                 return Err(format!("I3: the offset of {partition} goes back from {before} to {}", committed.offset));
             }
-            let metadata = Metadata::decode(&committed.metadata).ok_or("I3: metadata that is not ours")?;
+            let metadata = committed.metadata.as_ref().ok_or("I3: metadata that is not ours")?;
             for kind in self.kinds.clone().into_iter().filter(|kind| kind.topic() == &*partition.topic) {
                 let ahead = metadata.ahead.get(&NameHash::of(kind.name())).copied().unwrap_or(0);
                 self.advance(kind, partition, committed.offset + ahead, &mut owed)?;

@@ -28,6 +28,7 @@ use super::orphans::Search;
 use super::producer::Line;
 use super::rights::lacking;
 use super::{raw, stuck};
+use crate::broker::position::Metadata;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::message::{Event, TopicName, TopicPartition};
@@ -384,7 +385,9 @@ impl Consumer for KafkaConsumer {
             };
             element.error().map_err(|error| self.judged(&format!("{asking} in {partition}"), &error))?;
             committed.push(match element.offset() {
-                Offset::Offset(offset) => Some(Committed { offset, metadata: raw::metadata(&answered, partition) }),
+                Offset::Offset(offset) => {
+                    Some(Committed { offset, metadata: Metadata::decode(&raw::metadata(&answered, partition)) })
+                }
                 _ => None,
             });
         }

@@ -13,7 +13,9 @@ pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Kafka
     for OffsetCommit { partition, committed } in offsets {
         let mut element = list.add_partition(&partition.topic, partition.partition);
         element.set_offset(Offset::Offset(committed.offset))?;
-        element.set_metadata(&committed.metadata);
+        if let Some(metadata) = &committed.metadata {
+            element.set_metadata(metadata.encode());
+        }
     }
     Ok(list)
 }

@@ -529,7 +529,7 @@ mod tests {
         let mut producer = KafkaProducer::new(line, settings, health);
         producer.init_transactions().expect("it begins");
         producer.begin().expect("a transaction begins");
-        let committed = Committed { offset: 1, metadata: String::new() };
+        let committed = Committed { offset: 1, metadata: None };
         let offsets = [OffsetCommit { partition: TopicPartition::new("in", 0), committed }];
         let group =
             GroupMetadata { group: "app".to_owned(), generation: 1, member: "member".to_owned(), instance: None };

@@ -101,7 +101,7 @@ fn offsets_of_a_transaction_count_when_it_commits() {
     assigned(&mut consumer);
     let mut producer = transactional(&log, "a");
     let partition = TopicPartition::new("t", 0);
-    let committed = Committed { offset: 7, metadata: "m".into() };
+    let committed = Committed { offset: 7, metadata: None };
     let offsets = [OffsetCommit { partition: partition.clone(), committed: committed.clone() }];
     producer.begin().expect("it begins");
     let old = crate::broker::GroupMetadata { generation: 0, ..consumer.group() };

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{Fault, Life, World};
 use crate::broker::log::group::Step;
-use crate::broker::position::Metadata;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::Clock;
 use crate::event::message::{Event, TopicPartition};
@@ -268,7 +267,7 @@ impl Consumer for SimConsumer {
     fn unblock(&mut self, partitions: &[TopicPartition]) {
         let state = self.world.log.state.borrow();
         let committed = |partition: &TopicPartition| state.groups.get(&self.group)?.committed(partition);
-        let metadata = partitions.iter().filter_map(|partition| Metadata::decode(&committed(partition)?.metadata));
+        let metadata = partitions.iter().filter_map(|partition| committed(partition)?.metadata);
         let ids: BTreeSet<_> = metadata.map(|metadata| metadata.transactional_id).collect();
         ids.iter().filter(|id| !id.is_empty() && **id != self.transactional_id).for_each(|id| self.world.succeed(id));
     }

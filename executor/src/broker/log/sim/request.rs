@@ -25,8 +25,8 @@ impl std::fmt::Display for Request {
                 write!(f, "offsets of \"{}\" generation {}:", group.member, group.generation)?;
                 offsets.iter().try_for_each(|OffsetCommit { partition, committed }| {
                     write!(f, " {partition}@{}", committed.offset)?;
-                    let ahead = committed.metadata.splitn(5, ';').nth(4);
-                    ahead.map_or(Ok(()), |ahead| write!(f, "[{ahead}]"))
+                    let ahead = committed.metadata.iter().flat_map(|metadata| &metadata.ahead);
+                    ahead.into_iter().try_for_each(|(reader, ahead)| write!(f, "[{reader}=+{ahead}]"))
                 })
             }
             Request::End { commits: true } => f.write_str("commit"),
