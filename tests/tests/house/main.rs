@@ -3,6 +3,7 @@
 //! Each rule looks at the sources and names what breaks it. Beside it stands a test that breaks it
 //! once. Lists of exceptions only shrink: an exception that is no longer needed is a fault too.
 
+mod outside;
 mod skeleton;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,7 +157,7 @@ const UNSAFE: [&str; 19] = [
     "executor/src/cli/given.rs",
     "executor/src/main.rs",
     "executor/src/broker/kafka/describe.rs",
-    "executor/src/broker/kafka/identity.rs",
+    "executor/src/broker/kafka/groups.rs",
     "executor/src/broker/kafka/leaders.rs",
     "executor/src/broker/kafka/offsets.rs",
     "executor/src/broker/kafka/raw.rs",
