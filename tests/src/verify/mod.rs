@@ -5,6 +5,9 @@
 //! in a table, and sends events that fail to a dead-letter topic. Records carry the event's unique
 //! number, its key, its place among the events of its key, and the partition and offset where the
 //! input holds it.
+//!
+//! A producer whose broker is killed may write an event twice, idempotent or not. The input is what it is then:
+//! each copy is an event that must have its effects.
 
 pub mod read;
 
@@ -104,6 +107,8 @@ pub struct Verdict {
     events: usize,
     records: usize,
     dead_letters: usize,
+    /// Events that the input holds more than once.
+    copied: usize,
 }
 
 impl Verdict {
@@ -133,6 +138,7 @@ impl Verdict {
         self.events += other.events;
         self.records += other.records;
         self.dead_letters += other.dead_letters;
+        self.copied += other.copied;
     }
 
     /// One JSON object.
@@ -142,6 +148,7 @@ impl Verdict {
         object.insert("events".to_owned(), json!(self.events));
         object.insert("records".to_owned(), json!(self.records));
         object.insert("dead_letters".to_owned(), json!(self.dead_letters));
+        object.insert("copied_by_the_load".to_owned(), json!(self.copied));
         object.insert("examples".to_owned(), json!(self.examples.values().flatten().collect::<Vec<_>>()));
         Value::Object(object)
     }
@@ -160,7 +167,11 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = Violation::ALL.map(|kind| format!("{} {}", kind.name(), self.count(kind)));
         let looked = format!("{} events, {} records, {} dead letters", self.events, self.records, self.dead_letters);
-        write!(f, "{} ({looked})", counts.join(", "))?;
+        write!(f, "{} ({looked}", counts.join(", "))?;
+        if self.copied > 0 {
+            write!(f, "; the load wrote {} of them more than once", self.copied)?;
+        }
+        f.write_str(")")?;
         for (kind, examples) in &self.examples {
             for example in examples {
                 write!(f, "\n  {}: {example}", kind.name())?;
@@ -178,17 +189,19 @@ pub fn judge(left: &Left) -> Verdict {
         dead_letters: left.dead_letters.len(),
         ..Verdict::default()
     };
-    let came: Vec<HashSet<u64>> = left.outputs.iter().map(|output| repeats(output, &mut verdict)).collect();
-    let mut dead = HashSet::new();
+    let mut held: HashMap<u64, Vec<&Event>> = HashMap::with_capacity(left.input.len());
+    left.input.iter().for_each(|event| held.entry(event.id).or_default().push(event));
+    verdict.copied = held.values().filter(|copies| copies.len() > 1).count();
+    let came: Vec<Came> = left.outputs.iter().map(|output| repeats(output, &held, &mut verdict)).collect();
+    let mut dead = Came::new();
     for &id in &left.dead_letters {
-        if !dead.insert(id) {
-            verdict.found(Violation::Duplicate, || format!("event {id} is more than once in the dead letters"));
+        if is_one_too_many(&mut dead, id, &held) {
+            verdict.found(Violation::Duplicate, || format!("event {id} is once too often in the dead letters"));
         }
     }
-    for event in &left.input {
-        effects_of(event, &came, dead.contains(&event.id), &mut verdict);
+    for event in left.input.iter().filter(|event| held[&event.id][0] == *event) {
+        effects_of(event, held[&event.id].len(), &came, &dead, &mut verdict);
     }
-    let held: HashMap<u64, &Event> = left.input.iter().map(|event| (event.id, event)).collect();
     for (number, output) in left.outputs.iter().enumerate() {
         strangers(number, output, &held, &mut verdict);
         order(number, output, &mut verdict);
@@ -199,23 +212,34 @@ pub fn judge(left: &Left) -> Verdict {
     verdict
 }
 
-/// The numbers of an output; reports those that come again.
-fn repeats(output: &[Output], verdict: &mut Verdict) -> HashSet<u64> {
-    let mut came = HashSet::with_capacity(output.len());
+/// How often each event came, by its number.
+type Came = HashMap<u64, usize>;
+
+/// Counts an event that came. True: more often than the input holds it.
+fn is_one_too_many(came: &mut Came, id: u64, held: &HashMap<u64, Vec<&Event>>) -> bool {
+    let count = came.entry(id).or_default();
+    *count += 1;
+    *count > held.get(&id).map_or(1, Vec::len)
+}
+
+/// Counts the events of an output; reports those that come too often.
+fn repeats(output: &[Output], held: &HashMap<u64, Vec<&Event>>, verdict: &mut Verdict) -> Came {
+    let mut came = Came::with_capacity(output.len());
     for record in output {
         let Event { id, partition, offset, .. } = record.event;
-        if !came.insert(id) {
+        if is_one_too_many(&mut came, id, held) {
             verdict.found(Violation::Duplicate, || format!("event {id} of {partition}@{offset} is there again"));
         }
     }
     came
 }
 
-/// Checks that an event has all effects or a dead letter: reports effects that are in some places only, or
-/// nowhere.
-fn effects_of(event: &Event, came: &[HashSet<u64>], is_dead: bool, verdict: &mut Verdict) {
+/// Checks that an event, of which the input holds so many copies, has all effects or a dead letter: reports effects
+/// that are in some places only, or nowhere.
+fn effects_of(event: &Event, copies: usize, came: &[Came], dead: &Came, verdict: &mut Verdict) {
     let Event { id, partition, offset, .. } = event;
-    let outputs = came.iter().filter(|output| output.contains(id)).count();
+    let is_whole = |came: &Came| came.get(id).is_some_and(|&count| count >= copies);
+    let (outputs, is_dead) = (came.iter().filter(|came| is_whole(came)).count(), is_whole(dead));
     match (outputs, is_dead) {
         (0, true) => {}
         (0, false) => {
@@ -231,9 +255,9 @@ fn effects_of(event: &Event, came: &[HashSet<u64>], is_dead: bool, verdict: &mut
     }
 }
 
-fn strangers(number: usize, output: &[Output], held: &HashMap<u64, &Event>, verdict: &mut Verdict) {
+fn strangers(number: usize, output: &[Output], held: &HashMap<u64, Vec<&Event>>, verdict: &mut Verdict) {
     for record in output {
-        if held.get(&record.event.id) != Some(&&record.event) {
+        if !held.get(&record.event.id).is_some_and(|copies| copies.contains(&&record.event)) {
             verdict.found(Violation::Stranger, || {
                 format!("output {number} holds {:?}, which the input does not", record.event)
             });
@@ -246,7 +270,7 @@ fn order(number: usize, output: &[Output], verdict: &mut Verdict) {
     let mut seen = HashSet::with_capacity(output.len());
     let mut of_key: HashMap<&str, u64> = HashMap::new();
     let mut of_partition: HashMap<(i32, i32), i64> = HashMap::new();
-    for record in output.iter().filter(|record| seen.insert(record.event.id)) {
+    for record in output.iter().filter(|record| seen.insert((record.event.id, record.event.offset))) {
         let Event { id, key, sequence, partition, offset } = &record.event;
         let before = of_key.insert(key, *sequence);
         let before_offset = of_partition.insert((record.partition, *partition), *offset);
@@ -266,7 +290,7 @@ fn order(number: usize, output: &[Output], verdict: &mut Verdict) {
 fn table_of(table: &BTreeMap<String, u64>, output: &[Output], verdict: &mut Verdict) {
     let mut seen = HashSet::with_capacity(output.len());
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for record in output.iter().filter(|record| seen.insert(record.event.id)) {
+    for record in output.iter().filter(|record| seen.insert((record.event.id, record.event.offset))) {
         let Event { id, key, .. } = &record.event;
         let count = counts.entry(key).or_default();
         *count += 1;
@@ -413,6 +437,38 @@ mod tests {
         assert_eq!(found(from_nowhere), [(Violation::Duplicate, 2)]);
         let elsewhere = |left: &mut Left| left.outputs[1][18].event.offset += 1;
         assert_eq!(found(elsewhere), [(Violation::Stranger, 1)]);
+    }
+
+    #[test]
+    fn an_event_that_the_load_wrote_twice_has_its_effects_twice() {
+        let twice = |left: &mut Left| {
+            let copy = Event { offset: 10, ..event(19) };
+            left.input.push(copy.clone());
+            for output in &mut left.outputs {
+                output.push(Output { partition: 1, event: copy.clone(), count: Some(6) });
+            }
+            left.table.as_mut().expect("it has one").insert("key-3".to_owned(), 6);
+        };
+        let mut left = well();
+        twice(&mut left);
+        let verdict = judge(&left);
+        assert!(verdict.is_clean(), "{verdict}");
+        assert!(
+            verdict
+                .to_string()
+                .ends_with("(21 events, 40 records, 1 dead letters; the load wrote 1 of them more than once)")
+        );
+        let again = |left: &mut Left| {
+            twice(left);
+            let record = left.outputs[1].last().cloned().expect("there is one");
+            left.outputs[1].push(record);
+        };
+        assert_eq!(found(again), [(Violation::Duplicate, 1)]);
+        let once = |left: &mut Left| {
+            twice(left);
+            left.outputs[1].pop();
+        };
+        assert_eq!(found(once), [(Violation::Torn, 1)]);
     }
 
     #[test]
