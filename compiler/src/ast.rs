@@ -100,6 +100,13 @@ pub struct TopicSettings {
     pub key_codec: Option<Text>,
     /// `valueSerializer`.
     pub value_codec: Option<Text>,
+    /// Fields of a topic that is created.
+    pub creation: Creation,
+}
+
+/// How a topic is created where it is missing.
+#[derive(Debug, Default)]
+pub struct Creation {
     /// `declare`.
     pub declare: Option<Spanned<bool>>,
     /// `partitions`.
@@ -240,6 +247,8 @@ pub struct OnError {
     pub action: Option<Text>,
     /// `topic`.
     pub topic: Option<Text>,
+    /// `declare` and what goes with it: how the topic is created.
+    pub creation: Creation,
     /// `attempts`.
     pub attempts: Option<Spanned<u32>>,
     /// `then`.

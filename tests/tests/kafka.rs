@@ -471,6 +471,38 @@ fn declared_topics_are_made() {
 }
 
 #[test]
+fn topics_of_dead_letters_are_made_where_a_policy_declares_them() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    broker.produce(&input, [Record::new("k", "{}")]);
+    let failing = "def step(value): return value[\"n\"]";
+    let run = |policy: &str, flags: &[&str]| {
+        let spec = agent("echo", &input, "", &output, failing).replacen("spec:\n", &format!("spec:\n{policy}"), 1);
+        Run::new(broker, &spec).with(&["--until-caught-up"]).with(flags).to_end()
+    };
+    let named = unique("dead-of-the-spec");
+    let policy = |declare: &str| format!("  onError: {{action: deadLetter, topic: {named}{declare}}}\n");
+    let (status, words) = run(&policy(""), &[]);
+    assert_eq!(status, Some(1), "{words}");
+    assert!(words.contains("create it, or let onError say \"declare: true\""), "{words}");
+    let (status, words) = run(&policy(", declare: true, partitions: 2"), &[]);
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!((broker.partitions(&named), broker.count(&named)), (2, 1));
+
+    let of_app = unique("dead-of-the-app");
+    let (status, words) =
+        run("  onError: {action: deadLetter, declare: true, partitions: 3}\n", &["--dead-letter-topic", &of_app]);
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!((broker.partitions(&of_app), broker.count(&of_app)), (3, 1));
+
+    let of_setting = unique("dead-of-the-setting");
+    let policy = format!(r#"{{"action": "deadLetter", "topic": "{of_setting}", "declare": true, "partitions": 4}}"#);
+    let (status, words) = run("", &["--on-error", &policy]);
+    assert_eq!(status, Some(0), "{words}");
+    assert_eq!((broker.partitions(&of_setting), broker.count(&of_setting)), (4, 1));
+}
+
+#[test]
 fn a_supervisor_replaces_workers_and_leaves_no_orphans() {
     let broker = broker();
     let (input, output) = (broker.topic("in", 4), broker.topic("out", 4));

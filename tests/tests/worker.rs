@@ -562,7 +562,8 @@ fn letters(of_agent: &str, of_step: &str) -> Vec<String> {
         .replace("  processors:\n    pipeline: [same]\n    operations:\n      - name: same\n", &policies);
     let plan = compile(&text);
     let mut config = Config::new("app", "test", 0);
-    (config.on_error, config.dead_letter_topic) = (OnError::DeadLetter { topic: None }, Some("app-letters".to_owned()));
+    (config.on_error, config.dead_letter_topic) =
+        (OnError::from_setting("deadLetter").expect("an action"), Some("app-letters".to_owned()));
     let named = kaspr_exec::check::topics::named(&plan, &config.policies(&plan));
     named.into_iter().filter(|topic| topic.by.contains("dead letters")).map(|topic| topic.name).collect()
 }

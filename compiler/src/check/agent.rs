@@ -7,6 +7,7 @@ use kaspr_ir::plan::{Action, BatchScope, BatchWindow, Codec, Step, TableParamete
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
+use super::values::creation;
 use crate::ast::{self, Code as Written};
 use crate::diagnostics::{Code, Diagnostic};
 use crate::hir::{Agent, Input};
@@ -172,11 +173,12 @@ impl Checker<'_> {
     }
 
     fn topic_names(&mut self, name: &ast::Text, input: &ast::Input, topic: &ast::InputTopic) -> Topics {
-        let declare = input.declare.as_ref().is_some_and(|declare| declare.value);
+        let mut creation = creation(&topic.settings.creation);
+        creation.declare |= input.declare.as_ref().is_some_and(|declare| declare.value);
         let mut names: Vec<String> = Vec::new();
         for one in name.value.split(',').map(str::trim) {
             self.check_topic_name(one, &name.at);
-            self.note_topic(one, Some(&topic.settings), declare);
+            self.note_topic(one, &creation);
             if !names.iter().any(|known| known == one) {
                 names.push(one.to_owned());
             }

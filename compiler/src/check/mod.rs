@@ -4,6 +4,7 @@ mod agent;
 mod blocks;
 mod operator;
 mod outputs;
+mod policies;
 mod readers;
 pub mod settings;
 mod tables;

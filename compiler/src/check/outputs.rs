@@ -4,6 +4,7 @@ use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, To
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
+use super::values::creation;
 use crate::ast::{self, Code as Written};
 use crate::diagnostics::{Code, Diagnostic, nearest};
 
@@ -46,7 +47,7 @@ impl Checker<'_> {
             }
             (Some(name), None) => {
                 self.check_written_topic(&name.value, &name.at);
-                self.note_topic(&name.value, Some(&output.settings), false);
+                self.note_topic(&name.value, &creation(&output.settings.creation));
                 Some(TopicChoice::Name(name.value.clone()))
             }
             (None, selector) => self.selector(scope, &role, "nameSelector", selector).map(TopicChoice::Selector),

@@ -121,8 +121,8 @@ impl Checker<'_> {
             }
         };
         match policy.last_resort() {
-            OnError::DeadLetter { topic: Some(topic) } => self.check_written_topic(topic, &value.at),
-            OnError::DeadLetter { topic: None } if !self.names_dead_letters => {
+            OnError::DeadLetter { topic: Some(topic), .. } => self.check_written_topic(topic, &value.at),
+            OnError::DeadLetter { topic: None, .. } if !self.names_dead_letters => {
                 let fault = Diagnostic::new(Code::K0407, "the dead letter topic is not named", value.at.clone());
                 self.fault(fault.hint("name it: deadLetterTopic, beside onError"));
             }

@@ -32,7 +32,7 @@ impl<'a> App<'a> {
                 app.readers.entry(channel.value.as_str()).or_default().push(number);
             }
             if let Some((topics, Some(count))) =
-                input_topics(agent).map(|(names, topic)| (names, &topic.settings.partitions))
+                input_topics(agent).map(|(names, topic)| (names, &topic.settings.creation.partitions))
             {
                 topics.for_each(|topic| {
                     app.partitions.entry(topic).or_insert(count);
@@ -40,7 +40,13 @@ impl<'a> App<'a> {
             }
             let sends = agent.operations.iter().filter_map(|operation| operation.send.as_ref());
             for output in agent.outputs.iter().chain(sends) {
-                if let (Some(topic), Some(count)) = (&output.name, &output.settings.partitions) {
+                if let (Some(topic), Some(count)) = (&output.name, &output.settings.creation.partitions) {
+                    app.partitions.entry(topic.value.as_str()).or_insert(count);
+                }
+            }
+            let policies = agent.operations.iter().filter_map(|operation| operation.on_error.as_ref());
+            for policy in agent.on_error.iter().chain(policies) {
+                if let (Some(topic), Some(count)) = (&policy.topic, &policy.creation.partitions) {
                     app.partitions.entry(topic.value.as_str()).or_insert(count);
                 }
             }

@@ -117,6 +117,7 @@ codes! {
     K0409 Warning "sink-outside-the-transaction" "a custom sink is outside the transaction";
     K0410 Warning "unknown-setting" "an unknown setting of the app";
     K0411 Error "setting-without-sense" "a setting of the app has a value that makes no sense";
+    K0412 Warning "policy-field-without-effect" "a field of the policy has no effect";
     K0501 Error "malformed-python" "the Python does not parse";
     K0502 Error "unknown-entrypoint" "the entrypoint is not defined";
     K0503 Error "no-function" "the block defines no function";

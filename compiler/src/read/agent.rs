@@ -3,8 +3,8 @@
 use super::fields::Fields;
 use super::numbers;
 use crate::ast::{
-    Agent, ChannelOutput, Input, InputTopic, OnError, Operation, SinkOutput, TableParameter, Take, Text, TopicOutput,
-    TopicSettings,
+    Agent, ChannelOutput, Creation, Input, InputTopic, OnError, Operation, SinkOutput, TableParameter, Take, Text,
+    TopicOutput, TopicSettings,
 };
 use crate::source::At;
 
@@ -78,6 +78,12 @@ fn settings(fields: &mut Fields<'_>) -> TopicSettings {
     TopicSettings {
         key_codec: fields.text("keySerializer"),
         value_codec: fields.text("valueSerializer"),
+        creation: creation(fields),
+    }
+}
+
+fn creation(fields: &mut Fields<'_>) -> Creation {
+    Creation {
         declare: fields.boolean("declare"),
         partitions: fields.whole("partitions", numbers::PARTITIONS),
         replicas: fields.whole("replicas", numbers::REPLICAS),
@@ -165,6 +171,7 @@ fn on_error(mut fields: Fields<'_>) -> OnError {
         at: fields.at(),
         action: fields.text("action"),
         topic: fields.text("topic"),
+        creation: creation(&mut fields),
         attempts: fields.whole("attempts", numbers::ATTEMPTS),
         then: fields.text("then"),
         initial: None,

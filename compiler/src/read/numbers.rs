@@ -1,6 +1,6 @@
 //! Numbers of specs: what each may be, and what is said of one that it may not be.
 
-use kaspr_ir::plan::Backoff;
+use kaspr_ir::plan::{Backoff, Creation, OnError};
 
 use crate::diagnostics::{Code, Diagnostic};
 use crate::yaml::{Kind, Node, Style};
@@ -17,21 +17,21 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    const fn new(min: i64, max: i64, code: Code) -> Bounds {
+    const fn new((min, max): (i64, i64), code: Code) -> Bounds {
         Bounds { min, max, code }
     }
 }
 
-/// Partitions of a topic: Kafka counts them in 32 bits.
-pub const PARTITIONS: Bounds = Bounds::new(1, i32::MAX as i64, Code::K0003);
-/// Replicas of a partition: Kafka counts them in 16 bits.
-pub const REPLICAS: Bounds = Bounds::new(1, i16::MAX as i64, Code::K0003);
-/// Seconds that a topic keeps its records: Kafka is told in milliseconds, in 64 bits.
-pub const RETENTION: Bounds = Bounds::new(0, i64::MAX / 1000, Code::K0003);
+/// Partitions of a topic.
+pub const PARTITIONS: Bounds = Bounds::new(Creation::PARTITIONS, Code::K0003);
+/// Replicas of a partition.
+pub const REPLICAS: Bounds = Bounds::new(Creation::REPLICAS, Code::K0003);
+/// Seconds that a topic keeps its records.
+pub const RETENTION: Bounds = Bounds::new(Creation::RETENTION, Code::K0003);
 /// Events of a batch.
-pub const TAKE: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0104);
+pub const TAKE: Bounds = Bounds::new((1, u32::MAX as i64), Code::K0104);
 /// All tries of an event together.
-pub const ATTEMPTS: Bounds = Bounds::new(1, u32::MAX as i64, Code::K0003);
+pub const ATTEMPTS: Bounds = Bounds::new(OnError::TRIES, Code::K0003);
 /// Factor by which each wait grows: a back-off does not shrink.
 pub const FACTOR: (f64, f64) = Backoff::FACTOR;
 /// The share of a wait that is left to chance.

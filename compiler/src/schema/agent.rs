@@ -71,6 +71,7 @@ impl Writer {
                 .like("orders-.*"),
         ];
         fields.extend(settings());
+        fields.extend(creation());
         let topic = self.one_of(self.object(fields, &[]), &["name", "pattern"]);
         let channel = field("name", text("Its name"), "A channel that an agent of the app writes").like("checked");
         let channel = self.object(vec![channel], &["name"]);
@@ -126,6 +127,7 @@ impl Writer {
             );
         }
         fields.extend(settings());
+        fields.extend(creation());
         self.one_of(self.object(fields, &[]), &["name", "nameSelector"])
     }
 
@@ -202,20 +204,18 @@ impl Writer {
             ],
             &[],
         );
-        self.object(
-            vec![
-                field("action", json!({ "enum": ["skip", "retry", "deadLetter", "halt"] }), "What happens")
-                    .like("retry"),
-                field("topic", pattern(TOPIC), "The topic of dead letters; else the setting deadLetterTopic counts")
-                    .like("orders-dead"),
-                field("attempts", whole(numbers::ATTEMPTS), "All tries together").or(3),
-                field("backoff", backoff, "The waits between tries"),
-                field("then", json!({ "enum": ["skip", "deadLetter", "halt"] }), "What happens after the last try")
-                    .or("skip")
-                    .like("deadLetter"),
-            ],
-            &["action"],
-        )
+        let mut fields = vec![
+            field("action", json!({ "enum": ["skip", "retry", "deadLetter", "halt"] }), "What happens").like("retry"),
+            field("topic", pattern(TOPIC), "The topic of dead letters; else the setting deadLetterTopic counts")
+                .like("orders-dead"),
+            field("attempts", whole(numbers::ATTEMPTS), "All tries together").or(3),
+            field("backoff", backoff, "The waits between tries"),
+            field("then", json!({ "enum": ["skip", "deadLetter", "halt"] }), "What happens after the last try")
+                .or("skip")
+                .like("deadLetter"),
+        ];
+        fields.extend(creation());
+        self.object(fields, &["action"])
     }
 }
 
@@ -228,15 +228,17 @@ fn settings() -> Vec<Field> {
         field("valueSerializer", pattern(CODEC), "How values are read or written: json, raw or binary (pickle, yaml and chains as a|b are not supported yet)")
             .or("json")
             .like("raw"),
+    ]
+}
+
+/// Fields of a topic that is created.
+fn creation() -> Vec<Field> {
+    vec![
         field("declare", boolean(), "Creates the topic where it is missing").or(false).like(true),
         field("partitions", whole(numbers::PARTITIONS), "Partitions of a topic that is created").like(12),
         field("replicas", whole(numbers::REPLICAS), "Replicas of a topic that is created").like(3),
-        field(
-            "retention",
-            whole(numbers::RETENTION),
-            "Seconds for which a created topic keeps its records",
-        )
-        .like(86400),
+        field("retention", whole(numbers::RETENTION), "Seconds for which a created topic keeps its records")
+            .like(86400),
         field("compacting", boolean(), "A created topic keeps the last record of each key").like(true),
         field("deleting", boolean(), "A created topic deletes old records").like(true),
         field("config", pairs(), "Kafka's own settings of a topic that is created; they win over the others")

@@ -296,6 +296,27 @@ mod tests {
                   All tries together
               backoff <object>
                   The waits between tries
+              compacting <boolean>
+                  A created topic keeps the last record of each key
+                  | compacting: true
+              config <names and values>
+                  Kafka's own settings of a topic that is created; they win over the others
+                  | config: {min.insync.replicas: 2}
+              declare <boolean> (default: false)
+                  Creates the topic where it is missing
+                  | declare: true
+              deleting <boolean>
+                  A created topic deletes old records
+                  | deleting: true
+              partitions <integer>
+                  Partitions of a topic that is created
+                  | partitions: 12
+              replicas <integer>
+                  Replicas of a topic that is created
+                  | replicas: 3
+              retention <integer>
+                  Seconds for which a created topic keeps its records
+                  | retention: 86400
               then <one of skip, deadLetter, halt> (default: skip)
                   What happens after the last try
                   | then: deadLetter

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::assignment::Reads;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
-use crate::check::topics::{Found, Named, denied, not_yet};
+use crate::check::topics::{Found, Named, SPEC, denied, not_yet};
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
@@ -26,7 +26,8 @@ pub fn prepare(
         let Some(inputs) = inputs(plan, id, found, admin)? else { continue };
         let at = format!("{}:{}", plan[table.place.file], table.place.line);
         let by = format!("the changelog of table \"{}\"", table.name);
-        let named = Named { name: changelog(app, &table.name), by, at, uses: Access { read: true, write: true } };
+        let uses = Access { read: true, write: true };
+        let named = Named { name: changelog(app, &table.name), by, at, declares: SPEC, uses };
         let mut found = Found { named, partitions: Ok(0), created: false, is_made_by_run: false };
         match needed(table, &inputs) {
             Ok(count) => look(table, count, &mut found, admin, make)?,

@@ -28,9 +28,14 @@ pub struct Named {
     pub by: String,
     /// `file:line`.
     pub at: String,
+    /// The place that could declare it: the spec, or `onError`.
+    pub declares: &'static str,
     /// The plan's uses of it.
     pub uses: Access,
 }
+
+/// The words for whatever declares topics other than those of dead letters.
+pub(super) const SPEC: &str = "the spec";
 
 /// Every topic that the plan names, once, in order of names.
 pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
@@ -39,7 +44,7 @@ pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
         let agent = &plan[reader.agents[0]];
         if let Topics::Names(names) = &reader.topics {
             let by = format!("the input of agent \"{}\"", agent.name);
-            names.iter().for_each(|name| finder.add(name, by.clone(), agent.place, Access::READ));
+            names.iter().for_each(|name| finder.add(name, by.clone(), SPEC, agent.place, Access::READ));
         }
     }
     for (id, agent) in (0..).map(AgentId).zip(&plan.agents) {
@@ -63,25 +68,38 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn add(&mut self, name: &str, by: String, place: Place, uses: Access) {
+    fn add(&mut self, name: &str, by: String, declares: &'static str, place: Place, uses: Access) {
         let at = format!("{}:{}", self.plan.files[place.file.index()], place.line);
         let named = self.named.entry(name.to_owned());
-        let named = named.or_insert(Named { name: name.to_owned(), by, at, uses: Access::default() });
+        let named = named.or_insert(Named { name: name.to_owned(), by, at, declares, uses: Access::default() });
         named.uses.read |= uses.read;
         named.uses.write |= uses.write;
     }
 
     fn output(&mut self, output: &TopicOutput, agent: &str) {
         if let TopicChoice::Name(name) = &output.topic {
-            self.add(name, format!("an output of agent \"{agent}\""), output.place, Access::WRITE);
+            self.add(name, format!("an output of agent \"{agent}\""), SPEC, output.place, Access::WRITE);
         }
     }
 
     fn letters(&mut self, policy: &OnError, agent: &str, place: Place) {
-        if let OnError::DeadLetter { topic: Some(topic) } = policy.last_resort() {
-            self.add(topic, format!("the dead letters of agent \"{agent}\""), place, Access::WRITE);
+        if let OnError::DeadLetter { topic: Some(topic), .. } = policy.last_resort() {
+            let by = format!("the dead letters of agent \"{agent}\"");
+            self.add(topic, by, "onError", place, Access::WRITE);
         }
     }
+}
+
+/// The creation of each topic, by specs and settings. That of a topic which only a setting names stands
+/// in the policies.
+fn declared(plan: &Plan, policies: &Policies) -> BTreeMap<String, Topic> {
+    let mut topics: BTreeMap<_, _> = plan.topics.iter().map(|topic| (topic.name.clone(), topic.clone())).collect();
+    for policy in policies.all() {
+        if let OnError::DeadLetter { topic: Some(name), creation } = policy.on_error.last_resort() {
+            topics.entry(name.clone()).or_insert_with(|| Topic::named(name)).add(creation);
+        }
+    }
+    topics
 }
 
 /// The finding about a topic.
@@ -107,13 +125,14 @@ pub fn prepare(
     make: bool,
 ) -> Result<Vec<Found>, BrokerError> {
     let mut all = Vec::new();
+    let topics = declared(plan, policies);
     for named in named(plan, policies) {
         if let Some(why) = reserved.refuses(&named.name).filter(|_| named.uses.write) {
             let partitions = Err(format!("cannot be written: {why}"));
             all.push(Found { named, partitions, created: false, is_made_by_run: false });
             continue;
         }
-        let declared = plan.topics.iter().find(|topic| topic.name == named.name);
+        let declared = topics.get(&named.name);
         let creates = declared.filter(|topic| topic.declare);
         let (mut created, mut is_made_by_run) = (false, false);
         let mut partitions = admin.partitions(&named.name);
@@ -138,7 +157,7 @@ pub fn prepare(
                 is_made_by_run = objection.is_none();
                 Err(not_yet(objection))
             }
-            Ok(None) => Err("does not exist; create it, or let the spec say \"declare: true\"".to_owned()),
+            Ok(None) => Err(format!("does not exist; create it, or let {} say \"declare: true\"", named.declares)),
             Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
             Err(error) => Err(denied(&named, admin)?.unwrap_or_else(|| format!("cannot be used: {error}"))),
         };
@@ -158,7 +177,7 @@ pub fn matching(plan: &Plan, found: &[Found], admin: &mut dyn Admin) -> Result<V
                 continue;
             }
             let by = format!("it matches the input of agent \"{}\"", agent.name);
-            let named = Named { name, by, at: at.clone(), uses: Access::READ };
+            let named = Named { name, by, at: at.clone(), declares: SPEC, uses: Access::READ };
             let partitions = match admin.partitions(&named.name)? {
                 Some(partitions) => denied(&named, admin)?.map_or(Ok(partitions), Err),
                 // It was deleted just now.

@@ -74,7 +74,7 @@ impl Finder<'_> {
 
     /// A dead letter needs a topic from somewhere.
     fn policy(&mut self, policy: &OnError, place: Place) {
-        if let OnError::DeadLetter { topic: None } = policy.last_resort() {
+        if let OnError::DeadLetter { topic: None, .. } = policy.last_resort() {
             self.add("\"deadLetter\" without a topic (name it in onError, or with --dead-letter-topic)", place);
         }
     }

@@ -133,7 +133,9 @@ impl<C: Code> Stage<C> {
 
     /// The reason for which a dead letter must wait: no broker answers what its topic is like.
     fn letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
-        let OnError::DeadLetter { topic: Some(topic) } = self.site(site).on_error.last_resort() else { return None };
+        let OnError::DeadLetter { topic: Some(topic), .. } = self.site(site).on_error.last_resort() else {
+            return None;
+        };
         if fault.without_letter {
             return None;
         }
@@ -161,8 +163,8 @@ impl<C: Code> Stage<C> {
             _ if fault.without_letter => {
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
             }
-            OnError::DeadLetter { topic: Some(topic) } => self.dead_letter(id, event, site, fault, &topic),
-            OnError::DeadLetter { topic: None } => {
+            OnError::DeadLetter { topic: Some(topic), .. } => self.dead_letter(id, event, site, fault, &topic),
+            OnError::DeadLetter { topic: None, .. } => {
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, "no dead-letter topic is named: the failure is only recorded");
             }
             OnError::Skip | OnError::Halt | OnError::Retry { .. } => {}

@@ -8,6 +8,7 @@
 mod agent;
 mod block;
 mod codec;
+mod creation;
 mod place;
 mod policy;
 mod reader;
@@ -24,6 +25,7 @@ pub use agent::{
 };
 pub use block::{Block, FieldUse, Function, Shape};
 pub use codec::{Codec, UnknownCodec};
+pub use creation::{Creation, topic_config};
 pub use place::{LineMap, Place};
 pub use policy::{Backoff, CALL_MS_MAX, Defaults, OnError, Policies, Policy};
 pub use reader::{Assignor, BatchScope, BatchWindow, Part, Reader, Topics, Track};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, Plan};
+use super::{AgentId, Creation, Plan};
 
 /// The longest time of one call, and of all calls of one event together, in ms.
 pub const CALL_MS_MAX: u64 = 240_000;
@@ -21,6 +21,10 @@ pub enum OnError {
         /// The topic.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         topic: Option<String>,
+        /// How the topic is created. In a plan what is said of a named topic stands in the plan's topics, and
+        /// this is what is said of the app's.
+        #[serde(skip_serializing_if = "Creation::is_empty", default)]
+        creation: Creation,
     },
     /// Commit what is complete before the event, then stop with exit status 1.
     Halt,
@@ -38,6 +42,8 @@ pub enum OnError {
 impl OnError {
     /// Tries of `retry` where none are written.
     pub const ATTEMPTS: u32 = 3;
+    /// Least and greatest number of tries.
+    pub const TRIES: (i64, i64) = (1, u32::MAX as i64);
 
     /// The policy when no further try is left.
     pub fn last_resort(&self) -> &OnError {
@@ -50,7 +56,9 @@ impl OnError {
     /// With the app's topic for dead letters where none is named.
     fn with_topic(&self, default: Option<&String>) -> OnError {
         match self {
-            OnError::DeadLetter { topic } => OnError::DeadLetter { topic: topic.as_ref().or(default).cloned() },
+            OnError::DeadLetter { topic, creation } => {
+                OnError::DeadLetter { topic: topic.as_ref().or(default).cloned(), creation: creation.clone() }
+            }
             OnError::Retry { attempts, backoff, then } => OnError::Retry {
                 attempts: *attempts,
                 backoff: backoff.clone(),
@@ -125,6 +133,11 @@ impl Policies {
     /// In an agent, outside its steps: its decoding, outputs, channels and sinks.
     pub fn of_agent(&self, agent: AgentId) -> &Policy {
         &self.agents[agent.index()].0
+    }
+
+    /// Everywhere in the plan's agents.
+    pub fn all(&self) -> impl Iterator<Item = &Policy> {
+        self.agents.iter().flat_map(|(of_agent, of_steps)| std::iter::once(of_agent).chain(of_steps))
     }
 
     /// In each step of an agent, in order.

@@ -4,12 +4,25 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::{Backoff, OnError};
+use super::{Backoff, Creation, OnError, topic_config};
 use crate::duration;
 
 const ACTIONS: &[&str] = &["skip", "retry", "deadLetter", "halt"];
 const LAST_ACTIONS: &[&str] = &["skip", "deadLetter", "halt"];
-const FIELDS: &[&str] = &["action", "topic", "attempts", "backoff", "then"];
+const FIELDS: &[&str] = &[
+    "action",
+    "topic",
+    "attempts",
+    "backoff",
+    "then",
+    "declare",
+    "partitions",
+    "replicas",
+    "retention",
+    "compacting",
+    "deleting",
+    "config",
+];
 const WAITS: &[&str] = &["initial", "max", "factor", "jitter"];
 
 /// A policy's text that makes no sense.
@@ -76,22 +89,42 @@ fn last(map: &Map<String, Value>, action: &str) -> Result<OnError, PolicyFault> 
         Some(Value::String(topic)) => Some(topic.clone()),
         other => return Err(fault(".topic", "a text", found(other), &[])),
     };
+    let creation = creation(map)?;
     Ok(match action {
         "halt" => OnError::Halt,
-        "deadLetter" => OnError::DeadLetter { topic },
+        "deadLetter" => OnError::DeadLetter { topic, creation },
         _ => OnError::Skip,
     })
 }
 
-fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
-    let attempts = match map.get("attempts") {
-        None => OnError::ATTEMPTS,
-        Some(value) => {
-            let attempts = value.as_u64().and_then(|attempts| u32::try_from(attempts).ok()).filter(|tries| *tries > 0);
-            let needed = format!("a whole number from 1 to {}", u32::MAX);
-            attempts.ok_or_else(|| fault(".attempts", &needed, value.to_string(), &[]))?
-        }
+/// How the topic is created.
+fn creation(map: &Map<String, Value>) -> Result<Creation, PolicyFault> {
+    let retention = whole(map, "retention", Creation::RETENTION)?;
+    let mut config = topic_config(retention, flag(map, "compacting")?, flag(map, "deleting")?);
+    let own = match map.get("config") {
+        None => &Map::new(),
+        Some(value) => value.as_object().ok_or_else(|| fault(".config", "a mapping", value.to_string(), &[]))?,
     };
+    for (name, value) in own {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => {
+                return Err(fault(&format!(".config.{name}"), "a text, a number or a boolean", value.to_string(), &[]));
+            }
+        };
+        config.insert(name.clone(), text);
+    }
+    Ok(Creation {
+        declare: flag(map, "declare")?,
+        partitions: whole(map, "partitions", Creation::PARTITIONS)?,
+        replicas: whole(map, "replicas", Creation::REPLICAS)?,
+        config,
+    })
+}
+
+fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
+    let attempts = whole(map, "attempts", OnError::TRIES)?.unwrap_or(OnError::ATTEMPTS);
     let none = Map::new();
     let waits = match map.get("backoff") {
         None => &none,
@@ -100,7 +133,7 @@ fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
     only(waits, WAITS, ".backoff")?;
     let default = Backoff::default();
     let then = match map.get("then") {
-        None => OnError::Skip,
+        None => last(map, "skip")?,
         then => last(map, word(then, LAST_ACTIONS, ".then")?)?,
     };
     Ok(OnError::Retry {
@@ -136,6 +169,23 @@ fn wait(waits: &Map<String, Value>, name: &str, default: u64) -> Result<u64, Pol
     ms.ok_or_else(|| fault(&format!(".backoff.{name}"), "a duration, for example 5s", value.to_string(), &[]))
 }
 
+fn flag(map: &Map<String, Value>, name: &str) -> Result<bool, PolicyFault> {
+    let Some(value) = map.get(name) else { return Ok(false) };
+    value.as_bool().ok_or_else(|| fault(&format!(".{name}"), "true or false", value.to_string(), &[]))
+}
+
+/// A whole number within bounds that its type holds.
+fn whole<T: TryFrom<i64>>(
+    map: &Map<String, Value>,
+    name: &str,
+    (min, max): (i64, i64),
+) -> Result<Option<T>, PolicyFault> {
+    let Some(value) = map.get(name) else { return Ok(None) };
+    let number = value.as_i64().filter(|number| (min..=max).contains(number)).and_then(|number| number.try_into().ok());
+    let needed = format!("a whole number from {min} to {max}");
+    number.map(Some).ok_or_else(|| fault(&format!(".{name}"), &needed, value.to_string(), &[]))
+}
+
 fn number(waits: &Map<String, Value>, name: &str, (min, max): (f64, f64), default: f64) -> Result<f64, PolicyFault> {
     let Some(value) = waits.get(name) else { return Ok(default) };
     let number = value.as_f64().filter(|number| (min..=max).contains(number));
@@ -151,11 +201,21 @@ mod tests {
     fn policies_are_names_or_mappings() {
         assert_eq!(OnError::from_setting("halt"), Ok(OnError::Halt));
         let letter = OnError::from_setting(r#"{"action": "deadLetter", "topic": "t"}"#);
-        assert_eq!(letter, Ok(OnError::DeadLetter { topic: Some("t".into()) }));
+        assert_eq!(letter, Ok(OnError::DeadLetter { topic: Some("t".into()), creation: Creation::default() }));
         let retry = r#"{"action":"retry","attempts":5,"backoff":{"initial":"10ms","max":"1.5m"},"then":"halt"}"#;
         let retry = OnError::from_setting(retry);
         let Ok(OnError::Retry { attempts: 5, backoff, then }) = retry else { panic!("{retry:?}") };
         assert_eq!((backoff.initial_ms, backoff.max_ms, *then), (10, 90_000, OnError::Halt));
+    }
+
+    #[test]
+    fn a_topic_of_dead_letters_is_declared_as_in_a_spec() {
+        let text = r#"{"action": "retry", "then": "deadLetter", "declare": true, "partitions": 3, "retention": 60, "config": {"min.insync.replicas": 2}}"#;
+        let Ok(OnError::Retry { then, .. }) = OnError::from_setting(text) else { panic!("it is a policy") };
+        let OnError::DeadLetter { topic: None, creation } = *then else { panic!("{then:?}") };
+        let config = [("min.insync.replicas", "2"), ("retention.ms", "60000")];
+        let config = config.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(creation, Creation { declare: true, partitions: Some(3), replicas: None, config: config.into() });
     }
 
     #[test]
@@ -175,10 +235,13 @@ mod tests {
             (retry(r#""attempts": "3""#), "\"attempts\" must be a whole number from 1 to 4294967295, found \"3\""),
             (retry(r#""backoff": {"max": 5}"#), "\"backoff.max\" must be a duration, for example 5s, found 5"),
             (retry(r#""backoff": {"factor": 0.5}"#), "\"backoff.factor\" must be a number from 1 to 1000, found 0.5"),
+            (retry(r#""declare": "yes""#), "\"declare\" must be true or false, found \"yes\""),
+            (retry(r#""partitions": 0"#), "\"partitions\" must be a whole number from 1 to 2147483647, found 0"),
+            (retry(r#""config": {"a": []}"#), "\"config.a\" must be a text, a number or a boolean, found []"),
             (retry(r#""then": "retry""#), "\"then\" must be one of skip, deadLetter, halt, found \"retry\""),
             (
                 retry(r#""atempts": 3"#),
-                "it must be a mapping of action, topic, attempts, backoff, then, found \"atempts\"",
+                "it must be a mapping of action, topic, attempts, backoff, then, declare, partitions, replicas, retention, compacting, deleting, config, found \"atempts\"",
             ),
         ] {
             assert_eq!(

@@ -360,7 +360,7 @@ fn pass(agent: AgentId) -> String {
 
 fn letters_topic(policy: &OnError) -> Option<&str> {
     match policy {
-        OnError::DeadLetter { topic } => topic.as_deref(),
+        OnError::DeadLetter { topic, .. } => topic.as_deref(),
         OnError::Retry { then, .. } => letters_topic(then),
         OnError::Skip | OnError::Halt => None,
     }

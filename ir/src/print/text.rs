@@ -247,8 +247,11 @@ pub fn on_error(policy: &OnError) -> String {
     match policy {
         OnError::Skip => "skip".to_owned(),
         OnError::Halt => "halt".to_owned(),
-        OnError::DeadLetter { topic: Some(topic) } => format!("dead letter to {topic}"),
-        OnError::DeadLetter { topic: None } => "dead letter to the app's topic".to_owned(),
+        OnError::DeadLetter { topic: Some(topic), .. } => format!("dead letter to {topic}"),
+        OnError::DeadLetter { topic: None, creation } => {
+            let created = if creation.declare { ", created at start where it is missing" } else { "" };
+            format!("dead letter to the app's topic{created}")
+        }
         OnError::Retry { attempts, backoff: Backoff { initial_ms, max_ms, factor, jitter }, then } => format!(
             "retry, {attempts} tries, waits from {} to {} (times {factor}, jitter {jitter}), then {}",
             duration(*initial_ms),

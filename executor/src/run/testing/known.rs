@@ -85,7 +85,7 @@ fn has_selector(agent: &Agent) -> bool {
 
 fn dead_letters(policy: &OnError) -> Option<String> {
     match policy.last_resort() {
-        OnError::DeadLetter { topic } => topic.clone(),
+        OnError::DeadLetter { topic, .. } => topic.clone(),
         OnError::Skip | OnError::Halt | OnError::Retry { .. } => None,
     }
 }
