@@ -29,7 +29,10 @@ fn main() {
         Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
         Command::Check(arguments) => check(&arguments, &given).map_err(Stop::for_others),
-        Command::Test(arguments) => test(&arguments),
+        Command::Test(arguments) => {
+            given.warn_of_variables(&nearest);
+            test(&arguments)
+        }
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),
     };
@@ -46,7 +49,7 @@ fn main() {
 fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     // Before compiling: a signal that comes meanwhile counts, too.
     let signals = Signals::listen();
-    let (plan, settings) = prepare(arguments)?;
+    let (plan, settings) = prepare(arguments, given)?;
     if arguments.local {
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
@@ -57,7 +60,7 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
 
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]
 fn check(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
-    let (plan, settings) = prepare(arguments)?;
+    let (plan, settings) = prepare(arguments, given)?;
     needs_servers(&settings)?;
     let found = check_on_kafka(&plan, (arguments, given), &settings)?;
     print!("{found}");
@@ -129,7 +132,11 @@ fn needs_servers(settings: &Settings) -> Result<(), Stop> {
 }
 
 /// The plan, and the settings that it runs with.
-fn prepare(arguments: &RunArguments) -> Result<(Rc<Plan>, Settings), Stop> {
+fn prepare(arguments: &RunArguments, given: &Given) -> Result<(Rc<Plan>, Settings), Stop> {
+    // The supervisor of a worker has the same variables, and has said it.
+    if arguments.worker.is_none() {
+        given.warn_of_variables(&nearest);
+    }
     for flag in &arguments.kafka {
         flag.pair().map_err(Stop::refused)?;
     }

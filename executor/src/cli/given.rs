@@ -14,6 +14,8 @@ use tracing::warn;
 use super::arguments::{KafkaFlag, RunArguments};
 use super::scrub::{Shown, scrub};
 use super::stop::Stop;
+use super::variables::{is_unknown, warning};
+use super::voice::say_warning;
 use crate::broker::kafka::config::{is_known, setting_of};
 use crate::config::secret::{Secret, is_secret};
 
@@ -49,6 +51,8 @@ pub struct Given {
     told: Vec<String>,
     /// The reason for which secrets can still be seen.
     unhidden: Option<String>,
+    /// Names of variables that look like settings, and are none.
+    unknown: Vec<String>,
 }
 
 /// Settings of Kafka clients.
@@ -80,8 +84,12 @@ impl Given {
     pub unsafe fn take() -> Given {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        let (mut variables, mut hidden) = (Vec::new(), Vec::new());
+        let (mut variables, mut hidden, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for (name, value) in all {
+            // A variable that is set to nothing counts as not set.
+            if is_unknown(&name) && !value.is_empty() {
+                unknown.push(name.clone());
+            }
             if OWN.iter().any(|own| name.starts_with(own)) && is_hidden(&name) {
                 hidden.push(name.clone());
             }
@@ -96,7 +104,13 @@ impl Given {
         }
         let unhidden = scrubbed.err().map(|error| error.to_string());
         let told = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
-        Given { arguments, variables, told, unhidden }
+        unknown.sort();
+        Given { arguments, variables, told, unhidden, unknown }
+    }
+
+    /// Warns of variables that look like settings, and are none.
+    pub fn warn_of_variables(&self, nearest: &dyn Fn(&str, &[String]) -> Option<String>) {
+        self.unknown.iter().for_each(|name| say_warning(&warning(name, nearest)));
     }
 
     /// Settings of Kafka clients: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`. In a worker of a supervisor

@@ -14,6 +14,7 @@ mod stored;
 mod supervisor;
 mod terminal;
 mod test;
+mod variables;
 mod voice;
 
 pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};

@@ -71,14 +71,23 @@ pub fn say_summary(counters: &Counters, elapsed: Duration) {
     }
 }
 
+/// Says what is wrong and ends nothing.
+pub(super) fn say_warning(message: &str) {
+    write(&formed(message, "warning: ", Level::WARN));
+}
+
 /// The words as a line: an error as people read it, or a JSON object with its level.
 pub fn form(message: &str) -> String {
+    formed(message, "error: ", Level::ERROR)
+}
+
+fn formed(message: &str, prefix: &str, level: Level) -> String {
     if !speaks_json() || message.trim().is_empty() {
         return message.to_owned();
     }
     let message = message.trim_end();
-    let fields = Map::from_iter([("message".to_owned(), json!(message.strip_prefix("error: ").unwrap_or(message)))]);
-    json_line(Level::ERROR, voice().worker, fields) + "\n"
+    let fields = Map::from_iter([("message".to_owned(), json!(message.strip_prefix(prefix).unwrap_or(message)))]);
+    json_line(level, voice().worker, fields) + "\n"
 }
 
 fn summary_fields(counters: &Counters, elapsed: Duration) -> Map<String, Value> {
