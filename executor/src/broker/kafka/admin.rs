@@ -9,13 +9,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer as _;
 
 use super::ANSWER_WAIT_MAX;
+use super::client::Line;
 use super::config::{ClientSettings, RECORD_BYTES_MAX};
 use super::context::Health;
 use super::describe;
 use super::errors::{judge, passes, words};
 use super::fresh::Fresh;
 use super::kept::Kept;
-use super::producer::Line;
 use crate::broker::rights::{Right, User};
 use crate::broker::{Access, Admin, BrokerError, NewTopic, Seen, TopicInfo};
 use crate::event::message::TopicName;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tracing::debug;
 
-use super::raw::TransactionError;
+use super::errors::TransactionError;
 
 type Outcome = Result<(), TransactionError>;
 type Call = Box<dyn FnOnce() -> Outcome + Send>;

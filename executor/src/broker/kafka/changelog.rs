@@ -14,6 +14,7 @@ use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 use tracing::debug;
 
+use super::client::{Client, Line};
 use super::config::ClientSettings;
 use super::describe;
 use super::ends::ends;
@@ -23,7 +24,6 @@ use super::fresh::Missing;
 use super::kept::Kept;
 use super::lists::{list, offsets_list};
 use super::offsets::Sees;
-use super::producer::{Client, Line};
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};

@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 
+use super::client::Line;
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::ends::{ask, ends};
@@ -25,7 +26,6 @@ use super::kept::Kept;
 use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
 use super::orphans::Search;
-use super::producer::Line;
 use super::rights::lacking;
 use super::{raw, stuck};
 use crate::broker::position::Metadata;

@@ -10,7 +10,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka_sys as native;
 
-use super::producer::Client;
+use super::client::Client;
 use super::raw::milliseconds;
 use crate::broker::{Access, Seen};
 

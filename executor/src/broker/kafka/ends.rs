@@ -6,9 +6,9 @@ use std::time::Duration;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::Producer as _;
 
+use super::client::{Client, Line};
 use super::errors::judge;
 use super::offsets::{self, Offsets, Sees, Which};
-use super::producer::{Client, Line};
 use crate::broker::{BrokerError, Watermarks};
 use crate::event::message::TopicPartition;
 use crate::guard::ClientCall;

@@ -2,7 +2,6 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::raw::TransactionError;
 use crate::broker::BrokerError;
 
 /// Tells an error on which a person must act from one after which the same call may succeed later.
@@ -30,6 +29,19 @@ pub enum Step {
     Commit,
     /// It is aborted.
     Abort,
+}
+
+/// The client's answer to a call on a transaction that failed.
+#[derive(Debug)]
+pub struct TransactionError {
+    /// The code.
+    pub code: Code,
+    /// The name of the code, and the client's words.
+    pub text: String,
+    /// The client cannot go on.
+    pub is_fatal: bool,
+    /// The transaction can only be aborted.
+    pub requires_abort: bool,
 }
 
 /// Decides what an error of a call on a transaction means. A call whose request may still be under way leaves

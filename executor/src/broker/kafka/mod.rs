@@ -7,6 +7,7 @@
 pub mod admin;
 mod aside;
 pub mod changelog;
+mod client;
 pub mod config;
 pub mod consumer;
 pub mod context;
@@ -41,11 +42,12 @@ use crate::broker::rights::Right;
 use crate::guard::{Calls, ClientCall, Watch};
 use admin::KafkaAdmin;
 use changelog::KafkaChangelog;
+use client::{Client, Line};
 use config::ClientSettings;
 use consumer::KafkaConsumer;
 use context::Health;
 use fresh::Fresh;
-use producer::{Client, KafkaProducer, Line};
+use producer::KafkaProducer;
 use rights::{Ids, Verdict};
 
 /// Longest wait for the first answer of a broker.

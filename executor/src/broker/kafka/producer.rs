@@ -1,31 +1,27 @@
 //! Sends records, over librdkafka's producer.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header as NativeHeader, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
-use tracing::{debug, info};
+use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig};
+use tracing::info;
 
 use super::aside::Aside;
+use super::client::{Client, Flights, Line, client, opaque, refusal};
 use super::config::ClientSettings;
 use super::context::Health;
-use super::errors::{Step, is_answer, judge_transaction, words};
-use super::kept::Kept;
+use super::errors::{Step, TransactionError, is_answer, judge_transaction, words};
 use super::lists::offset_list;
-use super::raw::{self, TransactionError};
+use super::raw;
 use super::rights::lacking;
 use crate::broker::rights::Right;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::config::CLIENT_CALL_MAX;
 use crate::event::message::TopicPartition;
-use crate::guard::{Callers, Calls, ClientCall};
+use crate::guard::ClientCall;
 use crate::wake::Bell;
 
 /// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
@@ -40,140 +36,6 @@ const PURGE_TURN: Duration = Duration::from_millis(10);
 const PURGE_TURNS_MAX: u32 = 100;
 /// Batches do not become smaller than this.
 const BATCH_BYTES_MIN: usize = 1000;
-
-/// The producer's client, which also answers questions about topics.
-pub type Client = BaseProducer<DeliveryContext>;
-
-/// The producer's client, in a place where a new client may replace it.
-#[derive(Clone)]
-pub struct Line {
-    client: Rc<Kept<RefCell<Arc<Client>>>>,
-    /// The call that the worker's thread is in, of any of its clients.
-    pub calls: Arc<Calls>,
-    /// Calls of all threads.
-    pub callers: Arc<Callers>,
-}
-
-impl Line {
-    /// A client that is not connected yet.
-    pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
-        let callers = Callers::start();
-        let calls = callers.own();
-        let client = Kept::make(&calls, || client(settings, health).map(RefCell::new))?;
-        Ok(Line { client: Rc::new(client), calls, callers })
-    }
-
-    /// The client as it is now.
-    pub fn client(&self) -> Arc<Client> {
-        self.client.borrow().clone()
-    }
-
-    fn replace(&self, client: Arc<Client>) {
-        const THREAD: &str = "kaspr-old-producer";
-        let old = std::mem::replace(&mut *self.client.borrow_mut(), client);
-        // Its end waits for threads and connections of its own: the worker does not wait for that.
-        let calls = self.callers.other(THREAD);
-        let ends = move || calls.during(ClientCall::Destroy, || drop(old));
-        if std::thread::Builder::new().name(THREAD.to_owned()).spawn(ends).is_err() {
-            debug!("an old producer ended in the worker's thread");
-        }
-    }
-}
-
-fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
-    let context =
-        DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default(), bell: OnceLock::new() };
-    let made = settings.producer().create_with_context(context);
-    made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
-}
-
-/// The callbacks of the producer: they count what is in flight.
-pub struct DeliveryContext {
-    health: Arc<Health>,
-    /// It sends in transactions: a failed record fails the transaction, not the worker.
-    is_exact: bool,
-    state: Mutex<Flights>,
-    /// Held here, since the context outlives its client.
-    bell: OnceLock<raw::Hung>,
-}
-
-#[derive(Default)]
-struct Flights {
-    /// Per generation, oldest first: records that are not acknowledged.
-    in_flight: VecDeque<(u64, usize)>,
-    /// Reports that came, of any kind.
-    reports: u64,
-    /// The first record that could not be delivered, and why; one that is refused for good before others.
-    failed: Option<(Option<Code>, String)>,
-    /// Records of batches that are larger than their topics take.
-    too_large: usize,
-    /// The client's last words before it gave up.
-    fatal: Option<String>,
-    /// The client's words on the first partition that the broker did not let into the transaction.
-    shut_out: Option<String>,
-    /// Offsets after the last tracked record, by partition.
-    written: BTreeMap<(String, i32), i64>,
-}
-
-/// Packs what a record carries to its report: its generation, and whether it is tracked.
-fn opaque(generation: u64, tracked: bool) -> usize {
-    usize::try_from(generation << 1 | u64::from(tracked)).expect("pointers have 64 bits where this runs")
-}
-
-impl DeliveryContext {
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for DeliveryContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Health::log(level, facility, message);
-        if let Some(why) = shut_out(facility, message) {
-            self.flights().shut_out.get_or_insert_with(|| why.to_owned());
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(Code::Fatal) if self.is_exact => self.flights().fatal = Some(reason.to_owned()),
-            code => self.health.complains(code, reason),
-        }
-    }
-}
-
-impl ProducerContext for DeliveryContext {
-    /// See [`opaque`].
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let mut flights = self.flights();
-        flights.reports += 1;
-        let (generation, tracked) = (opaque as u64 >> 1, opaque & 1 == 1);
-        if let Some(flight) = flights.in_flight.iter_mut().find(|flight| flight.0 == generation) {
-            flight.1 -= 1;
-        }
-        while flights.in_flight.front().is_some_and(|flight| flight.1 == 0) {
-            flights.in_flight.pop_front();
-        }
-        match result {
-            Ok(message) if tracked => {
-                let next = flights.written.entry((message.topic().to_owned(), message.partition())).or_default();
-                *next = (*next).max(message.offset() + 1);
-            }
-            Ok(_) => {}
-            Err((error, message)) => {
-                let code = error.rdkafka_error_code();
-                flights.too_large += usize::from(code == Some(Code::MessageSizeTooLarge));
-                if flights.failed.as_ref().is_none_or(|(first, _)| is_refusal(code) && !is_refusal(*first)) {
-                    let (place, size) = (format!("{}/{}", message.topic(), message.partition()), message.payload_len());
-                    let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
-                    flights.failed = Some((code, why));
-                }
-            }
-        }
-    }
-}
 
 /// The producer of a worker.
 pub struct KafkaProducer {
@@ -296,40 +158,9 @@ impl KafkaProducer {
     }
 }
 
-/// Finds the client's log line on a partition that the broker does not let into a transaction: its errors do
-/// not name it. Partitions that came with it are not tried.
-fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
-    if facility != "ADDPARTS" || message.contains("Operation not attempted") {
-        return None;
-    }
-    message.find("Failed to add partition").map(|start| &message[start..])
-}
-
 /// True if the client dropped the record because its transaction had failed before: it is a victim.
 fn is_victim(code: Option<Code>) -> bool {
     matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight | Code::InvalidTransactionalState | Code::State))
-}
-
-/// The kind of failure where the broker will never take the record.
-fn refusal(code: Code) -> Option<&'static str> {
-    match code {
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some("Size"),
-        Code::UnknownPartition => Some("Partition"),
-        Code::InvalidMessage
-        | Code::InvalidRecord
-        // Another record of the same batch is invalid.
-        | Code::InvalidDifferentRecord
-        | Code::InvalidTimestamp
-        | Code::UnknownTopic
-        | Code::UnknownTopicOrPartition
-        | Code::InvalidTopic
-        | Code::TopicAuthorizationFailed => Some("Topic"),
-        _ => None,
-    }
-}
-
-fn is_refusal(code: Option<Code>) -> bool {
-    code.is_some_and(|code| refusal(code).is_some())
 }
 
 impl Producer for KafkaProducer {
@@ -483,22 +314,14 @@ impl Producer for KafkaProducer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::broker::Committed;
     use crate::clock::{Clock as _, SystemClock};
     use crate::config::Guarantee;
     use kaspr_ir::plan::Assignor;
     use rdkafka::mocking::{MockCluster, MockCoordinator};
-
-    #[test]
-    fn the_partition_that_was_shut_out_is_named_and_not_its_company() {
-        let message = "[thrd:main]: localhost:9092/1: Failed to add partition \"t\" [0] to transaction: Broker: ";
-        let (culprit, victim) =
-            (format!("{message}Topic authorization failed"), format!("{message}Operation not attempted"));
-        let told = shut_out("ADDPARTS", &culprit);
-        assert_eq!(told, Some("Failed to add partition \"t\" [0] to transaction: Broker: Topic authorization failed"));
-        assert_eq!((shut_out("ADDPARTS", &victim), shut_out("TXNERR", &culprit)), (None, None));
-    }
 
     #[test]
     fn errors_are_judged_by_whose_they_are() {

@@ -10,15 +10,15 @@ use bytes::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka_sys as native;
 
 use super::context::MemberContext;
-use super::producer::Client;
+use super::errors::TransactionError;
 use crate::broker::GroupMetadata;
 use crate::event::message::{Header, TopicPartition};
 use crate::wake::Bell;
@@ -130,7 +130,7 @@ pub struct Hung(Arc<Bell>);
 
 impl Hung {
     /// Rings `bell` when the client has reports of records. The client must end before this is dropped.
-    pub fn on_reports(client: &Client, bell: &Arc<Bell>) -> Hung {
+    pub fn on_reports<C: ProducerContext>(client: &BaseProducer<C>, bell: &Arc<Bell>) -> Hung {
         // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
         unsafe {
             let queue = native::rd_kafka_queue_get_main(client.client().native_ptr());
@@ -252,19 +252,6 @@ impl Drop for Commits {
     }
 }
 
-/// The client's answer to a call on a transaction that failed.
-#[derive(Debug)]
-pub struct TransactionError {
-    /// The code.
-    pub code: RDKafkaErrorCode,
-    /// The name of the code, and the client's words.
-    pub text: String,
-    /// The client cannot go on.
-    pub is_fatal: bool,
-    /// The transaction can only be aborted.
-    pub requires_abort: bool,
-}
-
 /// The outcome of a call.
 ///
 /// # Safety
@@ -289,13 +276,13 @@ unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), Transactio
 }
 
 /// Makes the client the only producer under its `transactional.id`.
-pub fn init_transactions(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+pub fn init_transactions<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_init_transactions(client.client().native_ptr(), milliseconds(wait))) }
 }
 
 /// Begins a transaction.
-pub fn begin(client: &Client) -> Result<(), TransactionError> {
+pub fn begin<C: ProducerContext>(client: &BaseProducer<C>) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
 }
@@ -303,13 +290,13 @@ pub fn begin(client: &Client) -> Result<(), TransactionError> {
 /// The reason for which the open transaction can only be aborted; `None`: it may go on. The client has no
 /// call that only asks this, but while a transaction is open another one cannot begin, and the answer to that
 /// attempt names the reason.
-pub fn reason_to_abort(client: &Client) -> Option<TransactionError> {
+pub fn reason_to_abort<C: ProducerContext>(client: &BaseProducer<C>) -> Option<TransactionError> {
     begin(client).err().filter(|error| error.requires_abort)
 }
 
 /// Puts offsets of the group's member into the client's transaction.
-pub fn send_offsets(
-    client: &Client,
+pub fn send_offsets<C: ProducerContext>(
+    client: &BaseProducer<C>,
     offsets: &TopicPartitionList,
     group: &GroupMetadata,
     wait: Duration,
@@ -339,13 +326,13 @@ pub fn send_offsets(
 }
 
 /// Commits the client's transaction. rdkafka's own call may wait out a flush before it.
-pub fn commit(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+pub fn commit<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_commit_transaction(client.client().native_ptr(), milliseconds(wait))) }
 }
 
 /// Aborts the client's transaction.
-pub fn abort(client: &Client, wait: Duration) -> Result<(), TransactionError> {
+pub fn abort<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_abort_transaction(client.client().native_ptr(), milliseconds(wait))) }
 }

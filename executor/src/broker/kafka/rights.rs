@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use tracing::debug;
 
 use super::ANSWER_WAIT_MAX;
+use super::client::{Client, Line};
 use super::config::ClientSettings;
 use super::context::Health;
 use super::describe::access;
@@ -23,7 +24,6 @@ use super::errors::{code, judge, passes, words};
 use super::fence::members;
 use super::groups;
 use super::kept::Kept;
-use super::producer::{Client, Line};
 use crate::broker::BrokerError;
 use crate::broker::rights::Right;
 use crate::guard::ClientCall;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rdkafka::producer::Producer as _;
 use tracing::debug;
 
+use super::client::{Client, Line};
 use super::offsets::{Offsets, Questions, Sees, Which};
-use super::producer::{Client, Line};
 use crate::event::message::TopicPartition;
 use crate::guard::ClientCall;
 
