@@ -12,8 +12,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::decode::ascii;
 use super::scan;
+use super::text::ascii;
 
 /// Places in the cache of keys: one object a place, the newest wins.
 const PLACES: usize = 1024;
@@ -45,12 +45,13 @@ pub struct Keys {
     interned: usize,
 }
 
-impl Keys {
-    /// A cache without keys.
-    pub fn new() -> Keys {
+impl Default for Keys {
+    fn default() -> Keys {
         Keys { places: (0..PLACES).map(|_| None).collect(), interned: 0 }
     }
+}
 
+impl Keys {
     /// The object of a key of plain ASCII.
     #[inline]
     pub fn get<'py>(&mut self, py: Python<'py>, text: &[u8]) -> Option<(Bound<'py, PyAny>, Place)> {

@@ -8,10 +8,12 @@ mod decode;
 mod encode;
 mod float;
 mod keys;
+mod parser;
 mod pick;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use decode::Decoder;
 pub use encode::{encode, encode_part};

@@ -10,9 +10,10 @@ use kaspr_ir::plan::Part;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::decode::{DEPTH_MAX, DIGITS_EXACT, Parser, ascii, set};
 use super::keys::{KEY_BYTES_MAX, ShapeKey, Text};
+use super::parser::{DEPTH_MAX, DIGITS_EXACT, Parser};
 use super::scan;
+use super::text::{ascii, set};
 
 /// Longest integer that is passed over; CPython refuses those longer than its setting allows (4300 digits).
 const DIGITS_MAX: usize = 600;
@@ -247,7 +248,7 @@ impl<'py> Parser<'_, 'py> {
         if key.len() > KEY_BYTES_MAX {
             return ascii(self.py, key);
         }
-        self.decoder.keys.get(self.py, key).map(|(key, _)| key)
+        self.memory.keys.get(self.py, key).map(|(key, _)| key)
     }
 
     /// Returns the fields of a document that was just decoded in part, for the next ones like it.
