@@ -40,8 +40,8 @@ MUTANTS = [
          "            *ends = ends.map(|ends| Watermarks { high, ..ends });\n"
          "        }"),
     ]),
-    ("a call in doubt costs the producer", [
-        ("self.producer.init_transactions()?;\n            (self.stale, self.doubt)", "(self.stale, self.doubt)"),
+    ("a call with an unknown outcome costs the producer", [
+        ("self.producer.init_transactions()?;\n            (self.stale, self.question)", "(self.stale, self.question)"),
     ]),
     ("a slow call costs the producer", [(STALE, "let _ = before;\n        committed")]),
     ("a slow call that fails costs the producer", [(STALE, STALE.replace("self.stale |=", "self.stale |= committed.is_ok() &&"))]),
@@ -85,7 +85,7 @@ MUTANTS = [
         ("            self.give();\n            all += polled;", "            all += polled;"),
         ("            None => self.take_over()?,\n        }\n        if polled", "            None => self.take_over()?,\n        }\n        self.give();\n        if polled"),
     ]),
-    ("nobody starts over while a transaction is in doubt", [
+    ("no worker starts over while an outcome is unknown", [
         ("self.abandoned = true;\n            return false;", "return true;"),
     ]),
     ("slow code runs while no transaction is open", [

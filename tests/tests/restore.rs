@@ -550,8 +550,8 @@ impl Store for Filling {
         self.store.release(table, partition);
     }
 
-    fn condemn(&mut self) {
-        self.store.condemn();
+    fn discard(&mut self) {
+        self.store.discard();
     }
 }
 

@@ -7,8 +7,23 @@
 //! - `done`: not complete. Events of a partition complete in order, so there are no gaps.
 //! - `committing`: in no commit. Between it and `done` lie events whose effects are staged.
 //! - `committed`: for a successor to begin at, and for this worker after an abort.
+//!
+//! There is one ledger per reader and partition. An event at offset 7 moves through it like this:
+//!
+//! ```text
+//!                    committed committing done taken
+//! at rest                7         7       7     7
+//! Ledger::take(7)        7         7       7     8     it is queued, in a window, or waits for a retry
+//! Ledger::complete(8)    7         7       8     8     its effects are staged, or its failure is recorded
+//! Ledger::begin_commit   7         8       8     8     a commit has its effects and will send its offset
+//! Ledger::end_commit     8         8       8     8     durable: a successor begins behind it
+//! ```
+//!
+//! After an abort [`Ledger::go_back`] sets all marks to `committed`, and the consumer reads from there again.
+//! Every method asserts the order of the marks in debug builds; the simulator runs with these assertions.
 
-/// Positions of one reader in one partition.
+/// Positions of one reader in one partition. Made when the partition is taken over, dropped when it
+/// is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
     taken: i64,
@@ -18,12 +33,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Makes a ledger that starts at an offset: the group has come so far.
+    /// Makes a ledger that starts at an offset: the group has come so far. All four marks are equal: no event
+    /// waits and nothing is staged.
     pub fn at(offset: i64) -> Ledger {
         Ledger { taken: offset, done: offset, committing: offset, committed: offset }
     }
 
     /// Takes an event. Returns false if it was taken before.
+    ///
+    /// `offset` may jump: compacted records and transaction markers take offsets too.
     pub fn take(&mut self, offset: i64) -> bool {
         if offset < self.taken {
             return false;
@@ -38,6 +56,10 @@ impl Ledger {
     }
 
     /// Notes that all before `offset` is complete.
+    ///
+    /// # Panics
+    ///
+    /// If `offset` lies before `done` or past `taken`: the worker would commit an event that has not run.
     pub fn complete(&mut self, offset: i64) {
         assert!(self.done <= offset && offset <= self.taken, "events of a partition complete in order");
         self.done = offset;
@@ -45,13 +67,16 @@ impl Ledger {
     }
 
     /// Notes that a commit takes all before `offset`: what completes from here on belongs to a later one.
+    ///
+    /// `offset` is the `done` of the effects that the commit takes, which may lie before the ledger's.
     pub fn begin_commit(&mut self, offset: i64) {
         debug_assert!(self.committing <= offset, "commits take epochs in order");
         self.committing = offset;
         self.check();
     }
 
-    /// Notes that the group knows of all before `offset`.
+    /// Notes that the group knows of all before `offset`. Called only when the broker has the offset for
+    /// certain, also after an unknown outcome.
     pub fn end_commit(&mut self, offset: i64) {
         debug_assert!(self.committed <= offset, "a commit takes no reader back");
         self.committed = offset;
@@ -59,7 +84,8 @@ impl Ledger {
     }
 
     /// Passes over offsets that hold no record, if nothing waits and nothing is staged: the next commit takes
-    /// them.
+    /// them. Does nothing otherwise. Without it the group would show a lag of 1 for ever behind each
+    /// transaction marker.
     pub fn pass(&mut self, position: i64) {
         if self.is_idle() && self.committing == self.done && position > self.done {
             (self.taken, self.done, self.committing) = (position, position, position);
@@ -69,6 +95,7 @@ impl Ledger {
 
     /// Forgets everything that is not committed: the consumer reads it again.
     pub fn go_back(&mut self) {
+        // `taken` goes back too: otherwise the events that come again would be refused as taken before.
         *self = Ledger::at(self.committed);
     }
 
@@ -78,7 +105,8 @@ impl Ledger {
         self.taken == self.done
     }
 
-    /// True if something is complete that is not committed.
+    /// True if something is complete that is not committed. An abort takes such a reader back; the others
+    /// keep their place.
     pub fn is_ahead(&self) -> bool {
         self.done != self.committed
     }
@@ -103,6 +131,7 @@ impl Ledger {
         self.committed
     }
 
+    /// Asserts the order of the marks, which every change must keep.
     fn check(&self) {
         let Ledger { taken, done, committing, committed } = *self;
         debug_assert!(

@@ -2,6 +2,20 @@
 //!
 //! Start, abort and takeover are one move: the consumer starts at the committed offset, and each reader
 //! accepts only offsets at or past its own position, which is written in the offset's metadata.
+//!
+//! The life of a partition here: [`Assignment::add`] takes it over at the group's offset,
+//! [`Assignment::start`] lets the consumer deliver, [`Assignment::take`] and [`Assignment::complete`] move
+//! its ledgers, [`Assignment::go_back`] returns them after an abort, and [`Assignment::remove`] ends it. Only
+//! the worker calls these, from its one thread.
+//!
+//! ```text
+//! partition orders/3, two readers, committed offset 40 with metadata "audit is 3 ahead"
+//!   reader orders  accepts 40, 41, 42, 43, …
+//!   reader audit   accepts              43, …   it had done 40 to 42 before
+//! ```
+//!
+//! *Architecture invariant:* an event reaches each of its readers once, however often the consumer reads it:
+//! the mark `taken` refuses it after that.
 
 mod commits;
 pub mod ledger;
@@ -22,14 +36,18 @@ use crate::event::effects::Progress;
 use crate::event::message::TopicPartition;
 pub use takeover::Takeover;
 
-/// The part of a reader that positions need.
+/// The part of a reader that positions need. Made once from the plan: readers never change while a worker
+/// runs.
 struct Reader {
+    /// The name of its first agent.
     name: String,
+    /// The name as metadata has it.
     hash: NameHash,
     topics: Reads,
 }
 
-/// The topics that a reader reads.
+/// The topics that a reader reads. The executor's own reading of a plan's topics, for the group's
+/// subscription, for tables and for checks alike.
 pub enum Reads {
     /// Topics with these names.
     Names(Vec<String>),
@@ -56,26 +74,32 @@ impl Reads {
 }
 
 impl Reader {
+    /// See [`Reads::reads`].
     fn reads(&self, topic: &str) -> bool {
         self.topics.reads(topic)
     }
 }
 
-/// A partition that this worker owns.
+/// A partition that this worker owns. It exists from the takeover until the partition is given up.
 struct Assigned {
     name: TopicPartition,
     /// One entry per reader of the topic.
     readers: Vec<Reading>,
+    /// The topic's partition count when the group began on it. It travels in the metadata, so that a
+    /// partition that is added later starts at its beginning.
     partitions_at_start: i32,
+    /// The hash of the set of readers that this plan has for the topic.
     set: NameHash,
     /// The group's commit, as far as this worker knows.
     committed: Option<Committed>,
+    /// True if the consumer was asked to stop fetching it, because too much waits.
     paused: bool,
     /// True if the consumer delivers its events from the right offset on. Until then no reader accepts any.
     started: bool,
     /// The farthest that its readers may be ahead of the slowest.
     lead_max: i64,
-    /// The offset of an event that waits until the slowest reader has come closer.
+    /// The offset of an event that waits until the slowest reader has come closer. The partition has not
+    /// `started` while this is set.
     waiting: Option<i64>,
 }
 
@@ -90,6 +114,8 @@ impl Assigned {
 }
 
 /// One reader in one partition.
+///
+/// `reader` is an index into the readers of the assignment, the same as in the plan.
 struct Reading {
     reader: usize,
     ledger: Ledger,
@@ -110,11 +136,15 @@ pub struct ReaderPosition {
     pub committed: i64,
 }
 
-/// All partitions of a worker, by number.
+/// All partitions of a worker, by number. The numbers are those of [`slots::Slots`], and stay the same when a
+/// partition leaves and comes back.
 pub struct Assignment {
     readers: Vec<Reader>,
     partitions: BTreeMap<usize, Assigned>,
+    /// Written into the metadata of every commit: a successor finds there whose transaction may still be
+    /// open.
     transactional_id: String,
+    /// The beginning in topics without commits (`--from`).
     from: From,
 }
 
@@ -133,7 +163,15 @@ impl Assignment {
         }
     }
 
-    /// Starts the consumer at the positions of the readers, for each partition that stands still.
+    /// Starts the consumer at the positions of the readers, for each partition that stands still. Includes
+    /// new partitions, those that go back after an abort, and those that waited for their slowest reader and
+    /// need not any more. Each is fetched from the least `taken` of its readers; the others refuse what they
+    /// have taken.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Consumer::start`]. No partition counts as started then, and the next call tries all of them
+    /// again.
     pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
         let is_due = |assigned: &Assigned| {
             !assigned.started && !assigned.waiting.is_some_and(|offset| assigned.is_too_far(offset))
@@ -145,6 +183,7 @@ impl Assignment {
         if starts.is_empty() {
             return Ok(());
         }
+        // From this call on nothing comes that was fetched before. So events may be taken again.
         consumer.start(&starts)?;
         for assigned in self.partitions.values_mut().filter(|assigned| is_due(assigned)) {
             (assigned.started, assigned.paused, assigned.waiting) = (true, false, None);
@@ -159,9 +198,11 @@ impl Assignment {
 
     /// Takes readers back to their committed positions in all their partitions: those that completed
     /// something not committed, and those in `also`. Returns true for each that goes back. The partitions
-    /// must be started again.
+    /// must be started again. Both arguments and answer are indexed by reader. A reader that is not ahead
+    /// keeps what waits in it: it has nothing of an aborted transaction.
     pub fn go_back(&mut self, also: &[bool]) -> Vec<bool> {
         let mut back = also.to_vec();
+        // A reader goes back in all its partitions at once: its stage is cleared as a whole.
         for reading in self.partitions.values().flat_map(|assigned| &assigned.readers) {
             back[reading.reader] |= reading.ledger.is_ahead();
         }
@@ -174,18 +215,22 @@ impl Assignment {
         back
     }
 
-    /// Gives partitions up.
+    /// Gives partitions up. Numbers that are not here are passed over.
     pub fn remove(&mut self, numbers: &[usize]) {
         for number in numbers {
             self.partitions.remove(number);
         }
     }
 
-    /// Gives the event at this offset to the readers that accept it; each accepts it once.
+    /// Gives the event at this offset to the readers that accept it; each accepts it once. An event of a
+    /// partition that is not here, or has not started, is dropped: it was fetched before the partition stood
+    /// still, and it comes again once it has started.
     pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
+        // Dropped here, and read again: see above. No event is lost by it, because no ledger has moved.
         let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
             return;
         };
+        // The partition stands still here. `start` takes it up again when the slowest reader has come closer.
         if assigned.is_too_far(offset) {
             info!(topic = %assigned.name.topic, partition = assigned.name.partition, offset, "waits: the slowest of its readers is too far behind");
             (assigned.started, assigned.waiting) = (false, Some(offset));
@@ -198,7 +243,8 @@ impl Assignment {
         }
     }
 
-    /// Notes what an epoch has completed.
+    /// Notes what an epoch has completed. Called when the frontier has passed the epoch, before any commit
+    /// can take its effects.
     pub fn complete(&mut self, progress: &Progress) {
         if let Some(reading) = self.reading(progress) {
             reading.ledger.complete(progress.done);
@@ -211,6 +257,10 @@ impl Assignment {
     }
 
     /// True if everything up to the ends of the partitions has been polled.
+    ///
+    /// # Errors
+    ///
+    /// Those of the questions to the consumer.
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
         if self.partitions.values().any(|assigned| assigned.waiting.is_some()) {
             return Ok(false);
@@ -226,6 +276,10 @@ impl Assignment {
 
     /// Returns the partitions to pause (their queue passed `high`, or everything is `full`) and those to
     /// resume (their queue fell to `low`).
+    ///
+    /// `queued` has the waiting bytes by number of the partition. Each partition is named at most once, and
+    /// only when its state changes. Between the two marks nothing changes, so that a queue near one mark does
+    /// not pause and resume in turns.
     pub fn back_pressure(
         &mut self,
         queued: &[usize],
@@ -251,7 +305,8 @@ impl Assignment {
         self.partitions.values().map(|assigned| &assigned.name)
     }
 
-    /// The committed positions, with reader and number of the partition.
+    /// The committed positions, with reader and number of the partition. A copy per partition: call it after
+    /// a commit, not for each event.
     pub fn committed_positions(&self) -> impl Iterator<Item = (ReaderId, usize, i64)> {
         let of = |(&number, assigned): (&usize, &Assigned)| {
             let position = move |reading: &Reading| {
@@ -263,7 +318,8 @@ impl Assignment {
         self.partitions.iter().flat_map(of)
     }
 
-    /// The position of each reader in each of its partitions.
+    /// The position of each reader in each of its partitions. In order of the partitions' numbers, and of the
+    /// plan's readers within one.
     pub fn positions(&self) -> Vec<ReaderPosition> {
         let of = |assigned: &Assigned, reading: &Reading| ReaderPosition {
             partition: assigned.name.clone(),

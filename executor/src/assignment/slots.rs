@@ -1,4 +1,11 @@
 //! Numbers of the worker's partitions.
+//!
+//! An event carries its topic by name. Everything that the worker keeps per partition (queued bytes, ledgers,
+//! lanes, windows) is found by a small number instead, which is looked up once when the event arrives.
+//!
+//! ```text
+//! orders/0 → 0   orders/1 → 1   clicks/0 → 2   (orders/0 leaves and comes back: still 0)
+//! ```
 
 use std::sync::Arc;
 
@@ -12,7 +19,10 @@ use crate::guard::Watch;
 pub struct Slots {
     names: Vec<TopicPartition>,
     numbers: FxHashMap<TopicPartition, usize>,
+    /// The number that was asked for last: events come in runs of one partition, so most look-ups end here.
     last: usize,
+    /// Told of each new number, because the thread that reads the mark of the running event may not ask this
+    /// one.
     watch: Option<Arc<Watch>>,
 }
 
@@ -26,6 +36,8 @@ impl Slots {
     pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
         if let Some(name) = self.names.get(self.last)
             && name.partition == partition
+            // The pointers are equal for events of one consumer; the text decides where a name was made
+            // elsewhere.
             && (std::rc::Rc::ptr_eq(&name.topic, topic) || name.topic == *topic)
         {
             return self.last;
@@ -45,12 +57,16 @@ impl Slots {
         self.last
     }
 
-    /// The number of an event's partition.
+    /// The number of an event's partition. A name that was never seen gets the next free number.
     pub fn of(&mut self, event: &Event) -> usize {
         self.number(&event.topic, event.partition)
     }
 
     /// The partition with this number.
+    ///
+    /// # Panics
+    ///
+    /// If the number did not come from here.
     pub fn name(&self, number: usize) -> &TopicPartition {
         &self.names[number]
     }

@@ -1,4 +1,14 @@
 //! Takeover of partitions: the group's committed offset in each, and the offset at which each reader goes on.
+//!
+//! | the group's commit | a reader begins at |
+//! |---|---|
+//! | of this product | the offset, plus the reader's distance in the metadata |
+//! | of another program | the offset, which the log mentions |
+//! | none in this partition, but in others of the topic | the beginning, if the partition is newer than the first start; else as below |
+//! | none in the topic | `--from` |
+//!
+//! Retention may have deleted that offset: then the first that is left counts, for each reader that stood
+//! before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +23,8 @@ use crate::broker::{BrokerError, Committed, Consumer, Watermarks};
 use crate::config::From;
 use crate::event::message::{TopicName, TopicPartition};
 
-/// The group's commits in partitions that came, as far as warnings and later tries need them.
+/// The group's commits in partitions that came, as far as warnings and later tries need them. Made by
+/// [`Assignment::add`] and read by the worker, which warns where tables and offsets do not belong together.
 #[derive(Debug, Default)]
 pub struct Takeover {
     /// Topics in which the group has read something.
@@ -28,10 +39,13 @@ pub struct Takeover {
 
 impl Takeover {
     /// Notes what the group had committed in a partition.
+    ///
+    /// `is_ours` is true for a commit with metadata of this product. `ends` are the partition's ends now.
     fn note(&mut self, name: &TopicPartition, committed: &Committed, is_ours: bool, ends: Watermarks) {
         if !is_ours {
             self.foreign.insert(name.topic.clone(), (name.partition, committed.offset));
         }
+        // A commit at the beginning says only that the group was here, not that it has read an event.
         if committed.offset > ends.low {
             self.read.insert(name.topic.clone());
         }
@@ -41,6 +55,14 @@ impl Takeover {
 impl Assignment {
     /// Takes partitions over: their readers stand at the group's positions, and the partitions must be
     /// started next. Partitions that no broker leads at the moment are left out; the answer names them.
+    ///
+    /// `counts` has the current partition count of each topic. Asks the broker for committed offsets, ends
+    /// and, where a time was given, for the offsets of that time: each one question for all partitions.
+    ///
+    /// # Errors
+    ///
+    /// Any error of these questions, an offset past the end of its partition, or too many readers. No
+    /// partition is added then.
     pub fn add(
         &mut self,
         names: &[TopicPartition],
@@ -55,6 +77,7 @@ impl Assignment {
         let ends = consumer.ends(names)?;
         let firsts = self.first_offsets(names, &ends, &committed, consumer)?;
         for (((name, committed), ends), first) in names.iter().zip(committed).zip(ends).zip(firsts) {
+            // Its ends come from its leader: without one, not even the beginning is known.
             let (Some(ends), Some(first)) = (ends, first) else {
                 takeover.leaderless.push(name.clone());
                 continue;
@@ -70,6 +93,7 @@ impl Assignment {
                 None if strangers.get(&name.topic).is_some_and(|&count| name.partition >= count) => ends.low,
                 None => first,
             };
+            // The compiler counts what it can; a pattern may match more readers than it saw.
             let readers = self.readers.iter().filter(|reader| reader.reads(&name.topic)).count();
             if readers > TOPIC_READERS_MAX {
                 return Err(too_many(name, readers));
@@ -83,12 +107,15 @@ impl Assignment {
         // Added last: if a question above fails, all of them are asked for again, so none may have begun.
         self.partitions.extend(came);
         producers.retain(|id| !id.is_empty() && *id != self.transactional_id);
+        // What they left open hides later records of the same topics. Their names come from the commits just
+        // read.
         consumer.end_gone(producers);
         Ok(takeover)
     }
 
     /// Returns, for topics with commits in some of their partitions but not in all, how many partitions they
-    /// had when the group began on them.
+    /// had when the group began on them. Asks for the offsets of whole topics, once per topic, and only for
+    /// topics of which a partition came without a commit. Notes topics without any commit in `takeover`.
     fn counts_at_start(
         &self,
         names: &[TopicPartition],
@@ -130,12 +157,15 @@ impl Assignment {
             From::Latest => return Ok(ends.iter().map(|ends| Some((*ends)?.high)).collect()),
             From::Timestamp(timestamp_ms) => timestamp_ms,
         };
+        // No partition needs the offset of that time, so the question is saved. The value is not used then.
         match committed.iter().all(Option::is_some) {
             true => Ok(ends.iter().map(|ends| Some((*ends)?.low)).collect()),
             false => consumer.offsets_at(names, timestamp_ms),
         }
     }
 
+    /// `offset` is the committed offset, or the one at which a group without a commit begins, after
+    /// retention; `count` the topic's partition count at the group's start, used where no metadata has it.
     fn assigned(&self, name: &TopicPartition, offset: i64, committed: Option<Committed>, count: i32) -> Assigned {
         let metadata = committed.as_ref().and_then(|committed| committed.metadata.as_ref());
         let reads = || self.readers.iter().enumerate().filter(|(_, reader)| reader.reads(&name.topic));
@@ -156,6 +186,7 @@ impl Assignment {
         Assigned {
             name: name.clone(),
             lead_max: lead_max(readers.len(), &self.transactional_id),
+            // Not started: no reader may accept an event before the consumer delivers from the right offset.
             waiting: None,
             readers,
             partitions_at_start: metadata.map_or(count, |metadata| metadata.partitions_at_start),

@@ -1,4 +1,14 @@
 //! A generation: the content of one commit, and how far it has got on its way to the broker.
+//!
+//! A generation is *open* while epochs are added to it, *closing* once its commit has begun, and gone when
+//! the commit has taken place or was aborted. [`Delivery`](super::Delivery) has at most one of each. Its
+//! number goes with every record to the producer, so that at-least-once delivery can ask how many records of
+//! this commit are still in flight while the next one's are already on their way.
+//!
+//! ```text
+//! epochs 7 8 9 ──take──▶ open ──begin──▶ closing ──send──▶ in flight 0 ──commit──▶ applied
+//!                                        (offsets fixed, changes gathered)
+//! ```
 
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
@@ -19,17 +29,20 @@ pub struct Generation {
     changes: Vec<TableWrite>,
     /// Offsets to commit, fixed when the commit begins.
     pub offsets: Vec<OffsetCommit>,
-    /// Bytes that the effects hold.
+    /// Bytes that the effects hold. It counts payload and bookkeeping of records, and keys and values of
+    /// table writes: [`Effects::size`].
     pub bytes: usize,
     /// Records among the effects.
     pub records: usize,
-    /// The number of effects that the producer has taken whole, and of records of the next one.
+    /// The number of effects that the producer has taken whole, and of records of the next one. A full queue
+    /// stops the sending in the middle, and the next turn goes on there: no record is handed over twice.
     sent: (usize, usize),
     /// The number of changes that the producer has taken.
     changes_sent: usize,
     /// The positions of the changelogs once it is committed.
     pub positions: Vec<ChangelogPosition>,
-    /// True if the producer has taken all of it.
+    /// True if the producer has taken all of it. Only the failpoint `sent` depends on it: it is passed once,
+    /// not at every turn that waits.
     pub is_sent: bool,
 }
 
@@ -39,7 +52,8 @@ impl Generation {
         Generation { number, ..Generation::default() }
     }
 
-    /// Takes an epoch's effects.
+    /// Takes an epoch's effects. The order of calls is the order of the records in the log. Costs nothing per
+    /// record: the effects move.
     pub fn take(&mut self, effects: Effects) {
         self.bytes += effects.size();
         self.records += effects.outgoing_count();
@@ -47,7 +61,16 @@ impl Generation {
     }
 
     /// Gathers the changes for the changelogs: of a key that was written several times, only the last write.
+    /// A changelog is compacted, so the earlier writes of a key would only cost bandwidth. Keys keep the
+    /// order of their first write:
+    ///
+    /// ```text
+    /// a=1 b=1 a=2 c=1  →  a=2 b=1 c=1
+    /// ```
+    ///
+    /// Call it once, when the commit begins: what is staged later belongs to the next generation.
     pub fn gather_changes(&mut self) {
+        debug_assert!(self.changes_sent == 0, "changes are gathered before the first of them is sent");
         let mut places: FxHashMap<(TableId, i32, &[u8]), usize> = FxHashMap::default();
         let mut changes: Vec<&TableWrite> = Vec::new();
         for write in self.effects.iter().flat_map(|effects| &effects.writes) {
@@ -59,11 +82,18 @@ impl Generation {
                 }
             }
         }
+        // A key and a value are counted buffers: the clone copies no bytes of the payload.
         self.changes = changes.into_iter().cloned().collect();
     }
 
     /// Hands records to the producer while it takes them, then the changes to the topics of `changelogs`.
-    /// Returns true once the producer has taken all.
+    /// Returns true once the producer has taken all. Returns false if the producer's queue is full: call
+    /// again after a poll. `changelogs` names a topic for each table of the plan, by number. `now_ms` is the
+    /// timestamp of the changelog records; output records carry the one with which they were staged.
+    ///
+    /// # Errors
+    ///
+    /// Any error of [`Producer::send`]. With transactions it ends this generation; see `Delivery::recover`.
     pub fn send(
         &mut self,
         producer: &mut dyn Producer,
@@ -80,6 +110,8 @@ impl Generation {
                 }
             }
         }
+        // Changes come last: should a bound of the transaction be hit, outputs have gone first in every run
+        // alike.
         self.sent = (self.effects.len(), 0);
         while let Some(change) = self.changes.get(self.changes_sent) {
             let record = OutgoingRecord {
@@ -89,6 +121,8 @@ impl Generation {
                 key: Some(&change.key),
                 value: change.value.as_deref(),
                 headers: &[],
+                // The producer notes the offset of a tracked record: the store's position in the changelog
+                // comes from it.
                 tracked: true,
             };
             if producer.send(record, self.number)? == Taken::QueueFull {

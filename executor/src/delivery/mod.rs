@@ -7,6 +7,27 @@
 //! A transaction that cannot be committed is *aborted*: everything staged goes with it, and the worker starts
 //! over from the committed positions. If the outcome of a commit is *unknown*, a new producer first fences
 //! the old one's late requests; then the stable committed offsets show whether it took place.
+//!
+//! The life of one commit, over as many turns as the broker needs. No step blocks the worker except the last
+//! calls into the client:
+//!
+//! ```text
+//! take_epochs ─▶ begin ─▶ send … send ─▶ in flight 0 ─▶ end_transaction ─▶ apply
+//!                  │                                         │
+//!                  └── any error ─▶ recover ─▶ undo: abort, start over
+//!                                      └─────▶ settle: was it committed? ─▶ apply or forget
+//! ```
+//!
+//! | step | a crash right after it |
+//! |---|---|
+//! | records sent | the coordinator aborts the transaction; a successor runs the events again |
+//! | offsets sent | the same: offsets in an open transaction do not count |
+//! | transaction committed | everything counts; the store on the disk catches up from the changelog |
+//! | applied | nothing is left to do |
+//!
+//! Each step has a failpoint of its name, at which the delivery tests end the process. The worker calls
+//! [`Delivery::turn`] at the end of each of its turns; `docs/delivery.md` describes the same from the user's
+//! side.
 
 mod generation;
 mod room;
@@ -32,12 +53,14 @@ use generation::Generation;
 use room::Room;
 
 /// The most takeovers in a row by other producers with this worker's `transactional.id` before it gives way.
+/// One takeover may be this worker's own transaction that timed out, two in a row still may on a slow broker.
+/// A third says that another process has the same name, and both would fence each other for ever.
 const FENCED_MAX: u32 = 2;
 
 /// Tries of a start to reach its producer's coordinator, each as long as the client waits.
 const INIT_TRIES: u32 = 3;
 
-/// The urgency of a commit.
+/// The urgency of a commit. The worker's pace decides it anew each turn (`Pace::urgency`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// It begins when it is due: an interval after the last, or as soon as enough is staged.
@@ -48,7 +71,8 @@ pub enum Urgency {
     WhenFull,
 }
 
-/// The outcome of a turn of the delivery.
+/// The outcome of a turn of the delivery. The worker acts on it at once: `Undone` sends it back to the
+/// committed positions before the next event runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivered {
     /// Nothing that the worker must act on.
@@ -68,7 +92,8 @@ pub enum Delivered {
     },
 }
 
-/// A record that the broker does not take.
+/// A record that the broker does not take. An abort alone never fails an event; this does, once the event
+/// stands alone in its transaction: see `Redo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The kind of the failure.
@@ -83,30 +108,36 @@ pub struct Refused {
 /// known to concern records.
 const REJECTED_KIND: &str = "Topic";
 
-/// The next step to learn the outcome of a transaction.
+/// The next step to learn the outcome of a transaction. The order is fixed: as long as the old producer
+/// lives, a late request of it could still commit, and an answer from the offsets would be worth nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
+enum Question {
     /// A new producer must take over first.
     Replace,
     /// The committed offsets must be asked.
     Ask,
 }
 
-/// The sending end of a worker.
+/// The sending end of a worker. Made at the start of a worker and dropped with it. It owns the producer;
+/// everything else that a commit touches comes with each turn as [`Around`]. With `question` set, `closing`
+/// is the generation in question, and nothing begins before the answer.
 pub struct Delivery {
     producer: Box<dyn Producer>,
     guarantee: Guarantee,
+    /// The time from the beginning of one commit to that of the next (`--commit-interval`).
     interval: Duration,
     bounds: Bounds,
     /// Topics of the tables' changelogs, by table; empty if none are kept.
     changelogs: Vec<TopicName>,
+    /// The bytes that the next transaction may hold.
     room: Room,
+    /// The time at which the last commit began, by the worker's clock.
     last_commit: Duration,
     /// The next commit. At-least-once, its records are sent already, before its offsets are known.
     open: Generation,
     /// The commit under way, and the time at which it began.
     closing: Option<(Generation, Duration)>,
-    doubt: Option<Doubt>,
+    question: Option<Question>,
     /// True if partitions were given up while an outcome was unknown: everything staged after that
     /// transaction must go, whatever its outcome.
     abandoned: bool,
@@ -116,10 +147,12 @@ pub struct Delivery {
     /// The number of times that another producer took over since the last commit.
     fenced: u32,
     failpoint: Failpoint,
+    /// Failures whose commit is applied, until the worker fetches them for `--failures`.
     failures: Vec<FailureRecord>,
 }
 
-/// The parts of a worker that a delivery needs at a turn.
+/// The parts of a worker that a delivery needs at a turn. They are borrowed anew each turn, because other
+/// parts of the worker use them in between.
 pub struct Around<'a> {
     /// Effects of complete epochs.
     pub staged: &'a StagedEpochs,
@@ -136,7 +169,13 @@ pub struct Around<'a> {
 }
 
 impl Delivery {
-    /// Starts a delivery with nothing on its way.
+    /// Starts a delivery with nothing on its way. Exactly-once, this fences every earlier producer of the
+    /// same `transactional.id` and ends its open transaction, which may take as long as the coordinator
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// The error of the last of [`INIT_TRIES`] tries to reach the coordinator; any other error at once.
     pub fn start(mut producer: Box<dyn Producer>, plan: &Plan, config: &Config) -> Result<Delivery, BrokerError> {
         if config.guarantee == Guarantee::ExactlyOnce {
             init(producer.as_mut())?;
@@ -152,7 +191,7 @@ impl Delivery {
             last_commit: Duration::ZERO,
             open: Generation::default(),
             closing: None,
-            doubt: None,
+            question: None,
             abandoned: false,
             stale: false,
             fenced: 0,
@@ -161,10 +200,17 @@ impl Delivery {
         })
     }
 
-    /// Moves what is on its way; begins a commit when it is due.
+    /// Moves what is on its way; begins a commit when it is due. Does not wait for acknowledgements: what is
+    /// not there yet is found at a later turn.
+    ///
+    /// # Errors
+    ///
+    /// Exactly-once, only errors that end the worker; all others become [`Delivered::Undone`], a question for
+    /// the outcome, or a later try. At-least-once, every error ends the worker: the records since the last
+    /// commit are sent again after its restart.
     pub fn turn(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
-        let turned = match self.doubt {
-            Some(doubt) => self.settle(doubt, around),
+        let turned = match self.question {
+            Some(question) => self.settle(question, around),
             None => self.advance(around, urgency),
         };
         match turned {
@@ -173,6 +219,8 @@ impl Delivery {
         }
     }
 
+    /// Takes the steps that are possible now, in their order: acknowledgements, records, a new commit, its
+    /// end.
     fn advance(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
         self.producer.poll(Duration::ZERO)?;
         if self.guarantee == Guarantee::AtLeastOnce {
@@ -198,6 +246,7 @@ impl Delivery {
         Ok(())
     }
 
+    /// True if an interval has passed since the last commit began, or enough is staged to fill a transaction.
     fn is_due(&self, around: &Around<'_>, urgency: Urgency) -> bool {
         if urgency != Urgency::WhenFull && around.clock.now() >= self.last_commit + self.interval {
             return true;
@@ -210,6 +259,7 @@ impl Delivery {
     /// Takes complete epochs, oldest first; for a transaction no more than it has room for.
     fn take_epochs(&mut self, around: &mut Around<'_>) {
         let mut staged = around.staged.borrow_mut();
+        // Whole epochs only: an epoch's effects were computed from one another, so a commit may not cut it.
         while let Some(epoch) = staged.first_entry() {
             let bytes: usize = epoch.get().iter().map(Effects::size).sum();
             // An epoch that is larger than the room goes alone: otherwise it could never be committed.
@@ -218,6 +268,8 @@ impl Delivery {
                 return;
             }
             for effects in epoch.remove() {
+                // From here on the ledger's mark `committing` has it: the offsets of this commit are read
+                // from there.
                 for progress in &effects.progress {
                     around.assignment.commit_takes(progress);
                 }
@@ -226,16 +278,26 @@ impl Delivery {
         }
     }
 
+    /// Begins a commit with everything that is complete, or does nothing if nothing has changed since the
+    /// last.
+    ///
+    /// Exactly-once, only a member of the group begins: the broker could not check the offsets of anyone
+    /// else. The offsets are fixed here. Events that complete while the records are in flight move `done`,
+    /// and must not be committed without their effects.
     fn begin(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
         let is_exact = self.guarantee == Guarantee::ExactlyOnce;
         if is_exact && !around.consumer.group().is_member() {
             return Ok(());
         }
+        // Between two transactions is the only moment at which the producer can be replaced without losing
+        // one.
         if is_exact && self.stale {
             self.producer.init_transactions()?;
             self.stale = false;
         }
         self.take_epochs(around);
+        // With nothing staged, `done` may jump over transaction markers. With something staged it may not:
+        // the offset would claim records whose effects are in no commit yet.
         if around.staged.borrow().is_empty() {
             around.assignment.pass_markers(around.consumer);
         }
@@ -245,6 +307,7 @@ impl Delivery {
             // interval.
             return Ok(());
         }
+        debug_assert!(self.closing.is_none(), "one commit is under way at a time");
         let next = Generation::new(self.open.number + 1);
         let mut generation = std::mem::replace(&mut self.open, next);
         generation.offsets = offsets;
@@ -252,12 +315,14 @@ impl Delivery {
             generation.gather_changes();
         }
         self.last_commit = around.clock.now();
+        // Set before `begin`: if that call fails, `recover` must find a transaction to abort.
         self.closing = Some((generation, self.last_commit));
         self.failpoint.pass("begin");
         if is_exact { self.producer.begin() } else { Ok(()) }
     }
 
-    /// Commits once everything of the commit under way is acknowledged.
+    /// Commits once everything of the commit under way is acknowledged. Returns [`Delivered::Nothing`] until
+    /// then.
     fn finish(&mut self, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
         let Some((closing, began)) = &mut self.closing else {
             return Ok(Delivered::Nothing);
@@ -268,9 +333,13 @@ impl Delivery {
         if !std::mem::replace(&mut closing.is_sent, true) {
             self.failpoint.pass("sent");
         }
+        // The client would wait for these inside the commit, and the worker with it: so they are awaited
+        // here.
         if self.producer.in_flight(closing.number) > 0 {
             return Ok(Delivered::Nothing);
         }
+        // Durable from here, at-least-once: every output and every table write is acknowledged. The offsets
+        // follow, and a crash in between repeats these events.
         self.failpoint.pass("delivered");
         // Asked now: if the outcome is unknown, another producer takes over, and it knows no positions.
         closing.positions.append(&mut changelog_positions(self.producer.as_mut(), &self.changelogs));
@@ -284,6 +353,9 @@ impl Delivery {
         Ok(if committed { self.apply(around) } else { Delivered::Nothing })
     }
 
+    /// Commits the transaction with the offsets of the group's member. Returns false if this worker is no
+    /// member at the moment: the transaction stays open until it is one again, or until its partitions are
+    /// lost.
     fn commit_transaction(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
         let (closing, _) = self.closing.as_ref().expect("a commit is under way");
         let group = around.consumer.group();
@@ -300,6 +372,8 @@ impl Delivery {
         committed.map(|()| true)
     }
 
+    /// Puts the offsets into the transaction and ends it. The only place at which effects of an event become
+    /// durable, exactly-once.
     fn end_transaction(&mut self, group: &GroupMetadata) -> Result<(), BrokerError> {
         let (closing, _) = self.closing.as_ref().expect("a commit is under way");
         self.producer.send_offsets(&closing.offsets, group)?;
@@ -310,6 +384,11 @@ impl Delivery {
         Ok(())
     }
 
+    /// Commits the offsets outside of a transaction (at-least-once). Returns true once the group has them, or
+    /// once they are given up because the group has moved on.
+    ///
+    /// All records and changelog entries of the generation are acknowledged by now, and so durable: a crash
+    /// before this call repeats them, and none after it is lost.
     fn commit_offsets(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
         let (closing, _) = self.closing.as_mut().expect("a commit is under way");
         if closing.offsets.is_empty() {
@@ -329,10 +408,14 @@ impl Delivery {
         }
     }
 
-    /// Applies a commit that has taken place to positions, tables, counters and failure records.
+    /// Applies a commit that has taken place to positions, tables, counters and failure records. Everything
+    /// here is memory, or a copy that a changelog could fill again. So a crash in the middle loses nothing: a
+    /// successor reads the committed offsets and the changelogs.
     fn apply(&mut self, around: &mut Around<'_>) -> Delivered {
         let (closing, _) = self.closing.take().expect("a commit was under way");
         self.fenced = 0;
+        // A commit brings the ledgers and the store to the same point in one call, so no event runs between
+        // the two.
         around.assignment.committed(&closing.offsets);
         let (mut tables, mut counters) = (around.tables.borrow_mut(), around.counters.borrow_mut());
         let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
@@ -346,10 +429,12 @@ impl Delivery {
         Delivered::Committed
     }
 
-    /// Decides what an error means for the transaction.
+    /// Decides what an error means for the transaction. Every variant is named, so that a new kind of error
+    /// must be given a meaning here. Exactly-once only.
     fn recover(&mut self, error: BrokerError, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
         match error {
             BrokerError::Abort(why) => {
+                // The transaction may have outlived its timeout, so the next one is half as large.
                 self.room.timed_out();
                 Ok(self.undo(why, None, around.clock))
             }
@@ -362,7 +447,7 @@ impl Delivery {
             }
             BrokerError::Indefinite(why) => {
                 info!(error = %why, "the outcome of the transaction is unknown");
-                self.doubt = Some(Doubt::Replace);
+                self.question = Some(Question::Replace);
                 Ok(Delivered::Nothing)
             }
             BrokerError::Fenced(why) => {
@@ -373,7 +458,7 @@ impl Delivery {
                     return Err(BrokerError::Fatal(format!("another worker runs under this one's name: {why}")));
                 }
                 warn!(error = %why, "the producer must be replaced");
-                self.doubt = Some(Doubt::Replace);
+                self.question = Some(Question::Replace);
                 Ok(Delivered::Nothing)
             }
             BrokerError::Retriable(why) => {
@@ -384,23 +469,30 @@ impl Delivery {
         }
     }
 
-    /// Learns the outcome of a transaction for which it is unknown.
-    fn settle(&mut self, doubt: Doubt, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
-        if doubt == Doubt::Replace {
+    /// Learns the outcome of a transaction for which it is unknown. First replaces the producer, then asks
+    /// the group. The answer is final, because the old producer is fenced: if the committed offset and
+    /// metadata are those of the transaction, it took place as a whole.
+    ///
+    /// # Errors
+    ///
+    /// Those of the calls; a retriable one leaves the question open for the next turn.
+    fn settle(&mut self, question: Question, around: &mut Around<'_>) -> Result<Delivered, BrokerError> {
+        if question == Question::Replace {
             self.producer.init_transactions()?;
-            (self.stale, self.doubt) = (false, Some(Doubt::Ask));
+            (self.stale, self.question) = (false, Some(Question::Ask));
         }
+        // Nothing was under way: an idle producer was fenced, and the new one simply goes on.
         let Some((closing, _)) = &self.closing else {
-            self.doubt = None;
+            self.question = None;
             return Ok(Delivered::Nothing);
         };
         // One offset is enough to ask for: a transaction commits all of its offsets or none.
         let Some(sent) = closing.offsets.first() else {
-            self.doubt = None;
+            self.question = None;
             return Ok(self.forget("none of its partitions is left".to_owned(), None));
         };
         let found = around.consumer.committed(std::slice::from_ref(&sent.partition))?;
-        self.doubt = None;
+        self.question = None;
         // A window may keep the offset where it is while the metadata changes: so both are compared.
         if found.first().and_then(Option::as_ref) == Some(&sent.committed) {
             info!("the transaction was committed");
@@ -411,7 +503,9 @@ impl Delivery {
         Ok(self.forget("it was not committed".to_owned(), None))
     }
 
-    /// Aborts the transaction under way and forgets everything staged in it or after it.
+    /// Aborts the transaction under way and forgets everything staged in it or after it. Never fails: if the
+    /// abort itself does, the producer counts as stale, and its successor's `init_transactions` ends the
+    /// transaction.
     fn undo(&mut self, why: String, refused: Option<Refused>, clock: &dyn Clock) -> Delivered {
         if self.closing.is_some() {
             let before = clock.now();
@@ -424,11 +518,14 @@ impl Delivery {
         self.forget(why, refused)
     }
 
+    /// Drops the commit under way and what was taken for the next, and says which progress goes back. Epochs
+    /// that are staged and not yet taken are the worker's to drop (`start_over`).
     fn forget(&mut self, why: String, refused: Option<Refused>) -> Delivered {
         let undone = self.closing.take().map(|(closing, _)| closing.effects).unwrap_or_default();
         let progress = undone.iter().flat_map(|effects| &effects.progress).copied();
         let progress = progress.filter(|_| !self.producer.is_outdated()).collect();
         self.abandoned = false;
+        // A new number: acknowledgements of dropped records must not count for a later generation.
         self.open = Generation::new(self.open.number + 1);
         // Changelog positions of aborted records belong to no commit.
         drop(self.producer.written());
@@ -437,12 +534,12 @@ impl Delivery {
 
     /// Gives up everything not committed, because partitions change hands (exactly-once). If the outcome of a
     /// transaction is unknown, returns false: the worker starts over later, when the outcome shows from
-    /// where.
+    /// where. At-least-once there is nothing to take back, since records have left already: returns true.
     pub fn abandon(&mut self, clock: &dyn Clock) -> bool {
         if self.guarantee == Guarantee::AtLeastOnce {
             return true;
         }
-        if self.is_in_doubt() {
+        if self.is_outcome_unknown() {
             self.abandoned = true;
             return false;
         }
@@ -450,24 +547,28 @@ impl Delivery {
         true
     }
 
-    /// True if the outcome of the last transaction is unknown.
-    pub fn is_in_doubt(&self) -> bool {
-        self.doubt.is_some()
+    /// True if the outcome of the last transaction is unknown. While it is, no partition may start and no
+    /// table may be restored: both would miss a commit that took place.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.question.is_some()
     }
 
-    /// Waits a millisecond for acknowledgements.
+    /// Waits a millisecond for acknowledgements. Short, because the caller loops and looks at the clock, the
+    /// group and the outcome in between.
     pub fn wait(&mut self) {
         self.producer.wait(Duration::from_millis(1));
     }
 
-    /// Gives up the offsets of partitions that this worker no longer owns.
+    /// Gives up the offsets of partitions that this worker no longer owns. Their next owner commits its own.
+    /// Sent after the partitions are gone, these could take that owner back.
     pub fn give_up(&mut self, names: &[TopicPartition]) {
         if let Some((closing, _)) = &mut self.closing {
             closing.offsets.retain(|offset| !names.contains(&offset.partition));
         }
     }
 
-    /// True if as much as may wait for acknowledgement waits already: no more events should come.
+    /// True if as much as may wait for acknowledgement waits already: no more events should come. Twice the
+    /// bounds: one generation in flight and one that gathers, as large as either may be.
     pub fn is_full(&self, staged_epochs: &StagedEpochs) -> bool {
         let closing = self.closing.as_ref().map_or((0, 0), |(closing, _)| (closing.bytes, closing.records));
         let (bytes, records) = staged(staged_epochs);
@@ -475,7 +576,8 @@ impl Delivery {
             || self.open.records + closing.1 + records >= 2 * self.bounds.staged_records_max
     }
 
-    /// Bytes of effects that one epoch may add, so that it fits into a transaction.
+    /// Bytes of effects that one epoch may add, so that it fits into a transaction. A stage looks at it
+    /// before each unit and leaves the rest to the next epoch.
     pub fn epoch_bytes_max(&self) -> usize {
         match self.guarantee {
             Guarantee::ExactlyOnce => self.room.bytes(),
@@ -485,10 +587,10 @@ impl Delivery {
 
     /// True if nothing is on its way.
     pub fn is_idle(&self) -> bool {
-        self.closing.is_none() && self.open.effects.is_empty() && self.doubt.is_none()
+        self.closing.is_none() && self.open.effects.is_empty() && self.question.is_none()
     }
 
-    /// The time at which the last commit began.
+    /// The time at which the last commit began. Zero before the first.
     pub fn began(&self) -> Duration {
         self.last_commit
     }
@@ -509,7 +611,9 @@ impl Delivery {
     }
 }
 
-/// Takes the positions of the changelogs that have taken records since the last call.
+/// Takes the positions of the changelogs that have taken records since the last call. A position is the
+/// offset after the last record of this generation in that partition. Topics other than changelogs are not
+/// tracked, and would be passed over.
 fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) -> Vec<ChangelogPosition> {
     let position = |(at, offset): (TopicPartition, i64)| {
         let table = changelogs.iter().position(|topic| *topic == at.topic)?;
@@ -520,7 +624,8 @@ fn changelog_positions(producer: &mut dyn Producer, changelogs: &[TopicName]) ->
 }
 
 /// Makes the producer ready for transactions. The coordinator may first have to end the transaction of an
-/// earlier producer.
+/// earlier producer. The coordinator of a transactional id answers `CONCURRENT_TRANSACTIONS` until the old
+/// transaction has ended, which the client reports as a passing error after its own timeout.
 fn init(producer: &mut dyn Producer) -> Result<(), BrokerError> {
     for _ in 1..INIT_TRIES {
         match producer.init_transactions() {

@@ -1,5 +1,13 @@
 //! The bound on a transaction: no more bytes than the broker lately took in half the time that a transaction
 //! may last. Otherwise a slow broker would make the worker abort and begin again for ever.
+//!
+//! The room is measured, not configured: each transaction shows a rate, and `rate × timeout / 2` is what the
+//! next may hold. It grows by a factor at most, so that one lucky transaction does not overstretch the next,
+//! and halves after each transaction that was aborted.
+//!
+//! ```text
+//! timeout 15 s; 256 KiB delivered in 12.8 s (20 kB/s)  →  room 150,000 bytes
+//! ```
 
 use std::time::Duration;
 
@@ -20,7 +28,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// Makes a room that grows to `max` bytes if transactions are delivered in half of `timeout`.
+    /// Makes a room that grows to `max` bytes if transactions are delivered in half of `timeout`. The first
+    /// transactions are smaller, whatever `max` says: see [`ROOM_FIRST`].
     pub fn new(max: usize, timeout: Duration) -> Room {
         Room { bytes: ROOM_FIRST.min(max), max, within: timeout / 2 }
     }
@@ -31,16 +40,22 @@ impl Room {
     }
 
     /// Notes that a transaction of so many bytes was delivered in this time.
+    ///
+    /// `took` counts from the beginning of the transaction to the last acknowledgement.
     pub fn delivered(&mut self, bytes: usize, took: Duration) {
+        // A clock of whole milliseconds would show no time at all for a small transaction, and an endless
+        // rate.
         let took = took.max(Duration::from_millis(1));
         let rate = bytes as f64 / took.as_secs_f64();
         let takes = (rate * self.within.as_secs_f64()) as usize;
         // A small transaction shows little of how much the broker could have taken.
         let grown = if bytes * GROWTH >= self.bytes || takes < self.bytes { takes } else { self.bytes };
+        // `max` may be below the least room where a test sets small bounds.
         self.bytes = grown.min(self.bytes.saturating_mul(GROWTH)).clamp(ROOM_MIN.min(self.max), self.max);
     }
 
-    /// Notes that a transaction was not delivered in time.
+    /// Notes that a transaction was not delivered in time. Never below the least room, so that a single event
+    /// still fits.
     pub fn timed_out(&mut self) {
         self.bytes = (self.bytes / 2).max(ROOM_MIN.min(self.max));
     }

@@ -4,6 +4,27 @@
 //! the store; an abort drops the overlay whole, since everything after the aborted writes goes too. The store
 //! of a global table is *fed* by its changelog alone, where the writes of all workers stand in one order:
 //! this worker's committed writes lie over the store until they come back from there.
+//!
+//! | layer, top first | whose writes | ends |
+//! |---|---|---|
+//! | scratch | of the event that runs | when the event completes: staged, or dropped if it failed |
+//! | overlay | of complete events, not committed | with their commit, or with an abort |
+//! | `own` | committed ones to global tables | when the changelog has brought them back |
+//! | [`Store`] | committed | with a later write of the key |
+//!
+//! A read takes the first layer that has the key; a deletion in a layer hides the key below.
+//!
+//! ```text
+//! store a=1 b=1   overlay b=2 c=2   scratch c deleted   →   the event sees a=1 b=2
+//! ```
+//!
+//! *Durable from here:* a table write becomes durable as a record of its changelog, in the transaction that
+//! `Delivery::end_transaction` commits. [`Tables::commit`] comes after it and only brings the store up to
+//! date. Without changelogs (local runs, tests) the store is the only copy, and a write is as durable as
+//! [`Store::apply`] makes it.
+//!
+//! All methods are called from the worker's thread. User code reads and writes through `code`, which holds
+//! the same [`Tables`].
 
 pub mod restore;
 pub mod store;
@@ -20,23 +41,28 @@ use crate::broker::record_size;
 use crate::event::effects::{Scratch, TableWrite};
 use crate::tables::store::{ChangelogPosition, MemoryStore, Store, StoreError};
 
-/// The topic that keeps a table's changes.
+/// The topic that keeps a table's changes. The one place that makes this name: for app `shop` and table
+/// `orders` it is `shop-orders-changelog`.
 pub fn changelog(app: &str, table: &str) -> String {
     format!("{app}-{table}-changelog")
 }
 
-/// The newest write of a key in a layer, and the number of writes of that key in it.
+/// The newest write of a key in a layer, and the number of writes of that key in it. Of several writes of a
+/// key in one layer only the newest can be seen, but each commit takes its own away again.
 #[derive(Debug)]
 struct Laid {
     value: Option<Bytes>,
+    /// Never 0: the entry goes with the last write.
     writes: usize,
 }
 
-/// Writes that lie over a store.
+/// Writes that lie over a store. By table and partition, then by key: a partition that is given up goes as a
+/// whole.
 #[derive(Debug, Default)]
 struct Layer(FxHashMap<(TableId, i32), FxHashMap<Bytes, Laid>>);
 
 impl Layer {
+    /// Puts a write on top: it hides earlier ones of the same key.
     fn lay(&mut self, write: &TableWrite) {
         let keys = self.0.entry((write.table, write.partition)).or_default();
         let laid = keys.entry(write.key.clone()).or_insert(Laid { value: None, writes: 0 });
@@ -44,39 +70,48 @@ impl Layer {
         laid.writes += 1;
     }
 
-    /// Takes one write of a key away; the newest stays visible while there are others.
+    /// Takes one write of a key away; the newest stays visible while there are others. Call it once for each
+    /// write that was laid, in the same order, when the write has reached the layer below.
     fn lift(&mut self, write: &TableWrite) {
         let Some(keys) = self.0.get_mut(&(write.table, write.partition)) else { return };
         let Some(laid) = keys.get_mut(&write.key) else { return };
+        debug_assert!(laid.writes > 0, "a key without writes is not in the layer");
         laid.writes -= 1;
         if laid.writes == 0 {
             keys.remove(&write.key);
         }
     }
 
+    /// `None`: the layer has no write of the key. `Some(None)`: the newest write deletes it.
     fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Option<&Option<Bytes>> {
         self.0.get(&(table, partition))?.get(key).map(|laid| &laid.value)
     }
 
+    /// All keys of a partition with their newest writes, in no order; a value of `None` is a deletion.
     fn of(&self, table: TableId, partition: i32) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
         self.0.get(&(table, partition)).into_iter().flatten().map(|(key, laid)| (key, &laid.value))
     }
 }
 
-/// Committed writes of a global table that have not come back from its changelog.
+/// Committed writes of a global table that have not come back from its changelog. One entry per commit and
+/// table. The changelog gives them back in the order of the commits.
 struct Returning {
     table: TableId,
     /// The changelog position up to which the store must follow before they have come back.
     until: i64,
+    /// Their layer is [`Tables::own`].
     writes: Vec<TableWrite>,
 }
 
-/// All tables of a worker.
+/// All tables of a worker. Made once per worker, before user code is loaded. Its store may be replaced while
+/// the worker runs: see [`Tables::rebuild`].
 pub struct Tables {
     store: Box<dyn Store>,
+    /// Writes of complete events that no commit has taken to the store.
     overlay: Layer,
     /// Global tables whose store is fed by their changelogs.
     fed: FxHashSet<TableId>,
+    /// Oldest first.
     returning: VecDeque<Returning>,
     /// The writes of `returning`, as a layer.
     own: Layer,
@@ -88,13 +123,15 @@ pub struct Tables {
     limits: Vec<usize>,
     /// The reason for which the store takes no more writes.
     unwritten: Option<StoreError>,
+    /// The error of the last read that failed. A cell, because reads borrow the tables of user code shared.
     unread: RefCell<Option<StoreError>>,
     /// True if the store was wiped because it was damaged, and is being filled again.
     renewed: bool,
 }
 
 impl Tables {
-    /// Makes tables over a store that holds their only copy.
+    /// Makes tables over a store that holds their only copy. Every partition is writable at once;
+    /// [`Tables::follow_changelogs`] changes that.
     pub fn over(store: Box<dyn Store>) -> Tables {
         Tables {
             store,
@@ -116,6 +153,7 @@ impl Tables {
     ///
     /// With transactions, a marker stands after each commit. A partition has one writer, so no other worker's
     /// record can take that offset, and the store counts the marker as followed even before it is written.
+    /// Call it before the first write. `fed` are the global tables.
     pub fn follow_changelogs(&mut self, fed: impl IntoIterator<Item = TableId>, transactions: bool) {
         self.marker = i64::from(transactions);
         self.held = Some(FxHashSet::default());
@@ -123,13 +161,13 @@ impl Tables {
     }
 
     /// Sets the largest records: a write that its changelog would not take is then refused at once, where
-    /// user code makes it.
+    /// user code makes it. One limit per table, in the plan's order; a missing one is no limit.
     pub fn limit(&mut self, limits: Vec<usize>) {
         self.limits = limits;
     }
 
     /// Checks that the table's changelog takes a write. The error has the write's bytes, and the most that it
-    /// takes.
+    /// takes. Sizes are those of [`record_size`], as the broker counts them.
     pub fn check_size(&self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), (usize, usize)> {
         let size = record_size(Some(key), value, &[]);
         match self.limits.get(table.index()) {
@@ -139,6 +177,11 @@ impl Tables {
     }
 
     /// The value of a key as the event with this scratch sees it.
+    ///
+    /// # Errors
+    ///
+    /// A store that cannot be read. The worker then drops all effects since the last commit, whatever user
+    /// code makes of the error.
     pub fn get(
         &self,
         table: TableId,
@@ -156,11 +199,17 @@ impl Tables {
         }
     }
 
-    /// All pairs of a partition as the event with this scratch sees them, in key order.
+    /// All pairs of a partition as the event with this scratch sees them, in key order. Copies the partition,
+    /// so its cost is that of its size.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Tables::get`].
     pub fn pairs(&self, table: TableId, partition: i32, scratch: &Scratch) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let stored = self.noted(self.store.pairs(table, partition))?;
         let mut pairs: std::collections::BTreeMap<Bytes, Bytes> = stored.into_iter().collect();
         let written = scratch.writes.iter().filter(|write| write.table == table && write.partition == partition);
+        // Bottom to top, so that a newer layer overwrites an older one: own, overlay, scratch.
         let laid = self.own.of(table, partition).chain(self.overlay.of(table, partition));
         for (key, value) in laid.chain(written.map(|write| (&write.key, &write.value))) {
             match value {
@@ -176,7 +225,8 @@ impl Tables {
         read.inspect_err(|error| *self.unread.borrow_mut() = Some(error.clone()))
     }
 
-    /// Lays the writes of a complete event over the store.
+    /// Lays the writes of a complete event over the store. Later events see them from here on. They are not
+    /// durable yet: an abort takes them back.
     pub fn stage(&mut self, writes: &[TableWrite]) {
         writes.iter().for_each(|write| self.overlay.lay(write));
     }
@@ -184,10 +234,19 @@ impl Tables {
     /// Moves the writes of a commit, which were staged before, to the store, with the positions of their
     /// changelogs. A store that does not take them is not asked again: they stay in the overlay until the
     /// worker has rebuilt its tables (see [`Tables::unwritten`]).
+    ///
+    /// `writes` are the commit's, oldest first; `positions` have, per changelog partition, the offset after
+    /// its last record of this commit.
+    ///
+    /// The writes are durable in their changelogs before this call. A crash before the store has them costs
+    /// nothing but reading them again from there.
     pub fn commit(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
+        // A write to a partition that is not whole would stand beside older state that is still to come from
+        // the changelog; and a fed store takes its writes from the changelog alone. Both have them there.
         let passes = |table, partition| {
             !self.fed.contains(&table) && self.held.as_ref().is_none_or(|held| held.contains(&(table, partition)))
         };
+        // The usual case copies nothing: the store takes the slices of the effects as they are.
         let all_pass = writes.iter().copied().flatten().all(|write| passes(write.table, write.partition));
         let positions_pass = positions.iter().filter(|position| passes(position.table, position.partition)).copied();
         let positions_pass: Vec<_> = positions_pass
@@ -201,16 +260,21 @@ impl Tables {
                     self.store.apply(&[&pass.cloned().collect::<Vec<_>>()], &positions_pass)
                 }
             };
+            // Copies on the disk hold the commit from here on. In the changelogs it has been durable since
+            // the transaction.
             self.unwritten = applied.err();
         }
         if !self.fed.is_empty() {
             self.await_return(writes, positions);
         }
+        // Last: between the two steps a key would vanish for an event that reads it.
         if self.unwritten.is_none() {
             writes.iter().copied().flatten().for_each(|write| self.overlay.lift(write));
         }
     }
 
+    /// Lays a commit's writes to global tables over the store until their changelog has brought them back:
+    /// this worker sees its own writes at once, others when they follow.
     fn await_return(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
         for position in positions.iter().filter(|position| self.fed.contains(&position.table)) {
             let writes = writes.iter().copied().flatten().filter(|write| write.table == position.table);
@@ -220,16 +284,25 @@ impl Tables {
         }
     }
 
-    /// Forgets everything not committed.
+    /// Forgets everything not committed. The layer `own` stays: its writes are committed.
     pub fn abort(&mut self) {
         self.overlay = Layer::default();
     }
 
     /// Takes records of a changelog: they are committed, and the store follows up to the positions.
+    ///
+    /// `writes` are in the order of the log; per partition a position is the offset after the last record
+    /// that was read, or passed over.
+    ///
+    /// # Errors
+    ///
+    /// The store takes no writes. Positions and writes are one batch there, so nothing of it was taken.
     pub fn restore(&mut self, writes: &[TableWrite], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
         self.store.apply(&[writes], positions)?;
         for position in positions.iter().filter(|position| self.fed.contains(&position.table)) {
             let own = &mut self.own;
+            // The changelog may be past a commit with a newer write of another worker: that one wins from
+            // here on.
             self.returning.retain(|returning| {
                 let has_returned = returning.table == position.table && returning.until <= position.offset;
                 if has_returned {
@@ -241,40 +314,47 @@ impl Tables {
         Ok(())
     }
 
-    /// Marks the state of a partition as whole: it takes writes from here on.
+    /// Marks the state of a partition as whole: it takes writes from here on. Called by [`restore::Restore`]
+    /// when its changelog has been read to the end.
     pub fn hold(&mut self, table: TableId, partition: i32) {
         if let Some(held) = &mut self.held {
             held.insert((table, partition));
         }
     }
 
-    /// Gives up a partition that another worker now owns.
+    /// Gives up a partition that another worker now owns. Its committed state stays in the changelog, and in
+    /// a store on the disk for its return.
     pub fn release(&mut self, table: TableId, partition: i32) {
         if let Some(held) = &mut self.held {
             held.remove(&(table, partition));
         }
+        // Staged writes of it go too: either they were committed, or their events run again at the next
+        // owner.
         self.overlay.0.remove(&(table, partition));
         self.store.release(table, partition);
     }
 
-    /// Notes that the store has failed: see [`Tables::unwritten`].
+    /// Notes that the store has failed: see [`Tables::unwritten`]. The worker looks at it once per turn.
     pub fn fail(&mut self, why: StoreError) {
         self.unwritten = Some(why);
     }
 
     /// The reason for which the store takes no more committed writes; [`Tables::rebuild`] is the way out.
+    /// While there is one, commits go on: their writes are durable in the changelogs and visible in the
+    /// overlay.
     pub fn unwritten(&self) -> Option<StoreError> {
         self.unwritten.clone()
     }
 
     /// The reason for which the store cannot be read, if a read has failed: effects of that event must not be
-    /// committed.
+    /// committed. It stays until [`Tables::rebuild`].
     pub fn unread(&self) -> Option<StoreError> {
         self.unread.borrow().clone()
     }
 
     /// Replaces the store by an empty one, which changelogs fill again: on the disk if it was only damaged,
-    /// and in memory if it takes no writes or is damaged a second time.
+    /// and in memory if it takes no writes or is damaged a second time. All partitions with tables must have
+    /// been stopped before, and must be restored before they start again. What was staged is dropped.
     pub fn rebuild(&mut self) {
         let is_damaged = self.unread.take().is_some() && self.unwritten.is_none();
         if is_damaged && !self.renewed && self.renew() {
@@ -283,7 +363,8 @@ impl Tables {
         } else {
             let mut failed: Box<dyn Store> = Box::<MemoryStore>::default();
             std::mem::swap(&mut self.store, &mut failed);
-            failed.condemn();
+            // Wiped for good, so that the next start does not trust a copy that missed commits.
+            failed.discard();
             warn!("tables live in memory until the next start, and are restored from their changelogs");
         }
         self.abort();
@@ -294,6 +375,8 @@ impl Tables {
         }
     }
 
+    /// Wipes the store and opens it again in the same place. Returns false, with a line in the log, if that
+    /// fails.
     fn renew(&mut self) -> bool {
         let renewed = self.store.renew();
         if let Err(why) = &renewed {
@@ -302,9 +385,10 @@ impl Tables {
         renewed.is_ok()
     }
 
-    /// Wipes the store, since nothing in it may be trusted: the next start rebuilds it.
-    pub fn condemn(&mut self) {
-        self.store.condemn();
+    /// Wipes the store, since nothing in it may be trusted: the next start rebuilds it. Without changelogs
+    /// this loses the state.
+    pub fn discard(&mut self) {
+        self.store.discard();
     }
 
     /// The store itself, for the code that restores it.
@@ -312,7 +396,8 @@ impl Tables {
         self.store.as_mut()
     }
 
-    /// Committed pairs of a table by partition, for the files of a local run.
+    /// Committed pairs of a table by partition, for the files of a local run. A partition that cannot be read
+    /// counts as empty here; [`Tables::unread`] then has the reason.
     pub fn committed(&self, table: TableId) -> Vec<(i32, Vec<(Bytes, Bytes)>)> {
         let partitions = self.store.partitions(table);
         let pairs = |partition| self.noted(self.store.pairs(table, partition)).unwrap_or_default();

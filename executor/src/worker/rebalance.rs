@@ -75,7 +75,7 @@ impl<C: Code> Worker<C> {
         // A commit with an unknown outcome may hold writes to tables of a partition that comes back: restored
         // before the outcome is known, a table would lack them.
         let now = self.shared.clock.now();
-        let names = if self.delivery.is_in_doubt() { Vec::new() } else { self.take_ready(now) };
+        let names = if self.delivery.is_outcome_unknown() { Vec::new() } else { self.take_ready(now) };
         if names.is_empty() {
             return self.start_partitions();
         }

@@ -10,7 +10,7 @@ use crate::tables::restore::{RestoreError, Restoring};
 impl<C: Code> Worker<C> {
     /// Reads a bounded part of the changelogs that are needed.
     pub(super) fn restore_tables(&mut self) -> Result<(), Stopped> {
-        if self.delivery.is_in_doubt() {
+        if self.delivery.is_outcome_unknown() {
             // A commit with an unknown outcome may hold older writes to a partition that came back.
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl<C: Code> Worker<C> {
     pub(super) fn mend_unread(&mut self) -> Result<bool, Stopped> {
         let Some(why) = self.shared.tables.borrow().unread() else { return Ok(false) };
         if !self.restore.has_changelogs() {
-            self.shared.tables.borrow_mut().condemn();
+            self.shared.tables.borrow_mut().discard();
             return Err(why.into());
         }
         error!(error = %why, "the store of tables cannot be read: everything since the last commit runs again");

@@ -48,7 +48,7 @@ impl Store for Disk {
     /// It keeps the partition for its return.
     fn release(&mut self, _: TableId, _: i32) {}
 
-    fn condemn(&mut self) {
-        self.0.borrow_mut().condemn();
+    fn discard(&mut self) {
+        self.0.borrow_mut().discard();
     }
 }

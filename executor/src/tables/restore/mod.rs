@@ -5,8 +5,20 @@
 //! end at the moment of asking, including transactions that were open then. The copy in the store is trusted
 //! up to its position, and wiped if anything speaks against it. The changelogs of global tables are read on
 //! for ever: see [`crate::tables`].
+//!
+//! ```text
+//! want ─▶ Wanted ─begin─▶ Reading { from ≤ at ≤ to } ─▶ Whole ─▶ (global: read on)
+//!                  └── the copy is up to date ──────────▲
+//! ```
+//!
+//! `to` is the *high watermark* and not the last stable offset: a transaction that was open when the previous
+//! owner left may still commit below it, and its writes belong to the table. So a restoration may have to
+//! wait for other producers' transactions; `is_blocked` says when one lasts too long.
+//!
+//! The worker calls [`Restore::want`] for partitions that come, [`Restore::turn`] once per turn, and starts a
+//! partition when [`Restore::is_ready`] says so.
 
-mod doubt;
+mod distrust;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +35,7 @@ use crate::event::effects::TableWrite;
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::tables::Tables;
 use crate::tables::store::{ChangelogPosition, StoreError};
-use doubt::{Kept, doubt, kept};
+use distrust::{Kept, distrust, kept};
 use session::{Session, percent};
 
 /// The time between two notes of a store that it is up to date, so that it is not taken for an old one.
@@ -44,7 +56,8 @@ pub enum RestoreError {
     Store(#[from] StoreError),
 }
 
-/// A partition of a table on its way to be whole.
+/// A partition of a table on its way to be whole. The life of a restoration: the variants follow each other
+/// in this order.
 #[derive(Debug)]
 enum Part {
     /// It is asked for, and nothing is known of it.
@@ -55,6 +68,8 @@ enum Part {
     Whole,
 }
 
+/// Offsets of a changelog: where the reading began, where it ends, and the next one to read. `from <= at`,
+/// and `at` may pass `to` over a marker.
 #[derive(Debug)]
 struct Reading {
     from: i64,
@@ -75,7 +90,7 @@ pub struct Restoring {
     pub at: i64,
 }
 
-/// The outcome of a turn.
+/// The outcome of a turn. The default is a turn without anything to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turned {
     /// True if something was read.
@@ -84,32 +99,42 @@ pub struct Turned {
     pub is_blocked: bool,
 }
 
-/// Restores the tables of a worker.
+/// Restores the tables of a worker. It owns the reading end of the changelogs. The state itself goes to
+/// [`Tables`]; here is only how far each partition has come.
 pub struct Restore {
+    /// `None`: there are none, the store holds the only copy, and every partition is ready at once.
     changelog: Option<Box<dyn Changelog>>,
+    /// By the tables' numbers.
     tables: Vec<Kept>,
+    /// The table of each changelog.
     by_topic: BTreeMap<TopicName, TableId>,
     /// The tables that events of a topic may touch, by reader.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
+    /// What this worker needs: entries come with `want` and go with `release`.
     parts: BTreeMap<(TableId, i32), Part>,
     /// Tables with data, in the store's copy or in a changelog.
     filled: BTreeSet<TableId>,
     /// Tables with a partition whose changelog was empty when its restoration began.
     begun_empty: BTreeSet<TableId>,
+    /// The figures for the log, from the first partition that begins until none is left.
     session: Option<Session>,
+    /// The time of the last note in the store: see [`TOUCH_EVERY`].
     touched: Duration,
     /// The time until which no restoration begins, because the broker did not answer.
     not_before: Duration,
     /// The time at which something was last read, or the open transaction in the way was last asked about.
     came: Duration,
+    /// Room for polled records, kept from turn to turn.
     events: Vec<Event>,
+    /// Records that one turn takes at most, so that other partitions are not held up.
     records_max: usize,
+    /// The time without a record after which an open transaction is looked for.
     blocked_after: Duration,
 }
 
 impl Restore {
     /// Prepares to restore the tables of a plan. Without a changelog the store holds the only copy, and
-    /// nothing is restored.
+    /// nothing is restored. Global tables are wanted from the start, whatever partitions come.
     pub fn new(plan: &Plan, config: &Config, changelog: Option<Box<dyn Changelog>>) -> Restore {
         let Bounds { restore_records_max, unblock_after, .. } = config.bounds;
         let tables: Vec<Kept> = kept(plan, &config.app);
@@ -135,7 +160,7 @@ impl Restore {
         restore
     }
 
-    /// Tables whose store is fed by their changelog alone.
+    /// Tables whose store is fed by their changelog alone: the global ones that some agent uses.
     pub fn fed(&self) -> Vec<TableId> {
         let used: BTreeSet<TableId> = self.readers.iter().flat_map(|(_, tables)| tables).copied().collect();
         used.into_iter().filter(|table| self.tables[table.index()].is_global).collect()
@@ -178,6 +203,10 @@ impl Restore {
     }
 
     /// True if all of these partitions of a table's changelog are empty. Asks the broker.
+    ///
+    /// # Errors
+    ///
+    /// Those of the question; a partition without a leader is one, since it may hold records.
     pub fn is_empty(&mut self, table: TableId, partitions: i32) -> Result<bool, BrokerError> {
         let all: Vec<_> = (0..partitions).map(|partition| self.at(table, partition)).collect();
         let ends = self.read()?.ends(&all)?;
@@ -190,6 +219,7 @@ impl Restore {
         }
     }
 
+    /// Asks for the global tables, which are whole on every worker and so belong to no partition of an input.
     fn want_global(&mut self) {
         if self.has_changelogs() {
             for table in self.fed() {
@@ -205,12 +235,13 @@ impl Restore {
         tables.filter(|table| !self.tables[table.index()].is_global).collect()
     }
 
-    /// True if events of this topic may touch a table.
+    /// True if events of this topic may touch a table. Such partitions stop while a store is rebuilt.
     pub fn concerns(&self, topic: &str) -> bool {
         self.readers.iter().any(|(reads, tables)| !tables.is_empty() && reads.reads(topic))
     }
 
-    /// Asks for the tables beside this partition of an input.
+    /// Asks for the tables beside this partition of an input. Does nothing for those that are already asked
+    /// for, or whole.
     pub fn want(&mut self, name: &TopicPartition) {
         if self.has_changelogs() {
             for table in self.beside(&name.topic) {
@@ -219,7 +250,8 @@ impl Restore {
         }
     }
 
-    /// True if all tables that events of this partition may touch are whole.
+    /// True if all tables that events of this partition may touch are whole. Global tables count for every
+    /// partition.
     pub fn is_ready(&self, name: &TopicPartition) -> bool {
         let is_whole = |at: &(TableId, i32)| matches!(self.parts.get(at), Some(Part::Whole));
         !self.has_changelogs()
@@ -238,12 +270,15 @@ impl Restore {
     }
 
     /// The first table that this partition of an input waits for.
+    ///
+    /// `None` if it waits for none: for the stall report and the status.
     pub fn holds(&self, name: &TopicPartition) -> Option<Restoring> {
         let beside = self.beside(&name.topic).into_iter().map(|table| (table, name.partition));
         let global = self.fed().into_iter().map(|table| (table, 0));
         global.chain(beside).find_map(|(table, partition)| self.restoring(table, partition))
     }
 
+    /// Describes a partition of a table, unless it is whole or not asked for.
     fn restoring(&self, table: TableId, partition: i32) -> Option<Restoring> {
         let (percent, at) = match self.parts.get(&(table, partition))? {
             Part::Wanted => (0, 0),
@@ -254,6 +289,12 @@ impl Restore {
     }
 
     /// Gives partitions of inputs up, and the tables beside them that none of `left` needs.
+    ///
+    /// `left` are the partitions that stay, started or not.
+    ///
+    /// # Errors
+    ///
+    /// The changelog's reader could not stop.
     pub fn release<'a>(
         &mut self,
         names: &[TopicPartition],
@@ -266,6 +307,7 @@ impl Restore {
         let all = |name: &TopicPartition| -> Vec<(TableId, i32)> {
             self.beside(&name.topic).into_iter().map(|table| (table, name.partition)).collect()
         };
+        // Two inputs may feed one table: its partition stays while either of them is here.
         let needed: BTreeSet<_> = left.flat_map(all).collect();
         let gone: BTreeSet<_> = names.iter().flat_map(all).filter(|at| !needed.contains(at)).collect();
         for (table, partition) in gone {
@@ -278,7 +320,8 @@ impl Restore {
         Ok(())
     }
 
-    /// Begins again with an empty store.
+    /// Begins again with an empty store. Used after [`Tables::rebuild`]. Nothing but the global tables is
+    /// wanted afterwards: the caller asks for its partitions anew.
     pub fn begin_again(&mut self) -> Result<(), BrokerError> {
         for (table, partition) in std::mem::take(&mut self.parts).into_keys() {
             let at = self.at(table, partition);
@@ -288,11 +331,18 @@ impl Restore {
         Ok(())
     }
 
-    /// Restores a bounded part of what is wanted, and lets global tables follow.
+    /// Restores a bounded part of what is wanted, and lets global tables follow. Takes the records that have
+    /// come and waits for none. An answer that does not come is asked for again at a later turn.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError::Store`] if the store takes no writes; [`RestoreError::Broker`] for errors that do not
+    /// pass.
     pub fn turn(&mut self, tables: &mut Tables, clock: &dyn Clock) -> Result<Turned, RestoreError> {
         if self.parts.is_empty() {
             return Ok(Turned::default());
         }
+        // Nothing is expected, so nothing is late: the clock of `is_blocked` starts when something is wanted.
         if !self.is_restoring() {
             self.came = clock.now();
         }
@@ -307,6 +357,8 @@ impl Restore {
         Ok(Turned { has_read, is_blocked })
     }
 
+    /// Begins with some of the partitions that are wanted. If the broker does not answer, with none of them
+    /// for a while.
     fn begin_wanted(&mut self, tables: &mut Tables, clock: &dyn Clock) -> Result<(), RestoreError> {
         if clock.now() < self.not_before {
             return Ok(());
@@ -335,6 +387,7 @@ impl Restore {
         clock: &dyn Clock,
     ) -> Result<(), RestoreError> {
         let names: Vec<_> = wanted.iter().map(|&(table, partition)| self.at(table, partition)).collect();
+        // Asked before the first record is read: what is committed below these ends makes the table whole.
         let ends = self.read()?.ends(&names)?;
         let mut identities = BTreeMap::new();
         let (mut begun, mut starts) = (Vec::new(), Vec::new());
@@ -360,6 +413,9 @@ impl Restore {
     }
 
     /// Decides from which offset to which a changelog must be read.
+    ///
+    /// `ends` are those of the changelog, `topic` its id. Returns the state in which the partition begins,
+    /// and the offset at which to read.
     fn begin(
         &mut self,
         (table, partition): (TableId, i32),
@@ -369,14 +425,15 @@ impl Restore {
     ) -> Result<(Part, i64), RestoreError> {
         let kept = &self.tables[table.index()];
         let followed = tables.store().followed(table, partition)?;
-        let doubt = followed.as_ref().and_then(|followed| doubt(followed, ends, topic, clock.wall_ms(), kept));
-        let from = match (&followed, doubt) {
+        let distrusted = followed.as_ref().and_then(|followed| distrust(followed, ends, topic, clock.wall_ms(), kept));
+        let from = match (&followed, distrusted) {
             (Some(followed), None) => followed.offset,
-            (_, doubt) => {
-                if let Some(doubt) = doubt {
-                    warn!(table = %kept.name, partition, "wiped and restored from changelogs: {doubt}");
+            (_, distrusted) => {
+                if let Some(why) = distrusted {
+                    warn!(table = %kept.name, partition, "wiped and restored from changelogs: {why}");
                 }
-                // Keys that were deleted meanwhile may be gone from the changelog: no record would delete them here.
+                // Keys that were deleted meanwhile may be gone from the changelog: no record would delete
+                // them here.
                 tables.store().clear(table, partition)?;
                 ends.low
             }
@@ -387,9 +444,11 @@ impl Restore {
         if ends.low >= ends.high {
             self.begun_empty.insert(table);
         }
+        // Before the first position is written below: positions carry this id.
         tables.store().follow(table, partition, topic);
         debug!(changelog = %self.at(table, partition), from, to = ends.high, "restoring");
         self.session.get_or_insert_with(|| Session::begin(clock.now())).add(ends.high - from);
+        // The position is written although nothing was read: it may be new, and its time and topic are.
         if from >= ends.high {
             tables.restore(&[], &[ChangelogPosition { table, partition, offset: from }])?;
             tables.hold(table, partition);
@@ -410,6 +469,7 @@ impl Restore {
         let mut positions: BTreeMap<(TableId, i32), i64> = BTreeMap::new();
         let count = events.len();
         for event in events.drain(..) {
+            // Records of a partition that was released meanwhile are dropped: another worker owns it.
             let Some(&table) = self.by_topic.get(&event.topic) else { continue };
             let partition = event.partition;
             match self.parts.get_mut(&(table, partition)) {
@@ -427,6 +487,7 @@ impl Restore {
             }
         }
         self.events = events;
+        // Durable from here, in a copy on the disk: records and the position behind them, in one write.
         if !positions.is_empty() {
             let positions = positions.into_iter();
             let positions: Vec<_> =
@@ -443,7 +504,8 @@ impl Restore {
     }
 
     /// Marks the partitions that have become whole. Returns true if an open transaction has hidden records
-    /// for too long.
+    /// for too long. A position past `to` is what counts, not a record at it: the last offsets may be
+    /// markers, or aborted.
     fn advance(&mut self, tables: &mut Tables, now: Duration) -> Result<bool, RestoreError> {
         let reading = self.parts.iter().filter(|(_, part)| matches!(part, Part::Reading(_)));
         let reading: Vec<_> = reading.map(|(at, _)| *at).collect();
@@ -454,8 +516,10 @@ impl Restore {
             reading.at = reading.at.max(position.unwrap_or(reading.at));
             let offset = reading.at;
             if offset >= reading.to {
+                // The position may have passed markers, which no record has told the store of.
                 tables.restore(&[], &[ChangelogPosition { table, partition, offset }])?;
                 tables.hold(table, partition);
+                // `hold` comes first: from the moment that it counts as whole, its writes must be taken.
                 self.parts.insert((table, partition), Part::Whole);
                 if !self.tables[table.index()].is_global {
                     self.read()?.stop(&at)?;
@@ -481,6 +545,7 @@ impl Restore {
         self.came = now;
         let partition = self.at(table, partition);
         match self.read()?.stable_end(&partition) {
+            // Everything decided was read, and the rest stands behind an open transaction.
             Ok(stable) => Ok(stable < to && at >= stable),
             Err(BrokerError::Retriable(_)) => Ok(false),
             Err(error) => Err(error.into()),
@@ -510,17 +575,20 @@ impl Restore {
         Ok(())
     }
 
+    /// The changelog's partition of a table's partition: they have the same number.
     fn at(&self, table: TableId, partition: i32) -> TopicPartition {
         TopicPartition { topic: self.tables[table.index()].topic.clone(), partition }
     }
 
+    /// The reading end. Its absence is an error and not a panic, though no caller comes here without one.
     fn read(&mut self) -> Result<&mut Box<dyn Changelog>, BrokerError> {
         let changelog = self.changelog.as_mut();
         changelog.ok_or_else(|| BrokerError::Fatal("there are no changelogs".to_owned()))
     }
 }
 
-/// Tables that steps of these agents use.
+/// Tables that steps of these agents use. The tables are parameters of their steps' functions (`tables:` in a
+/// spec).
 pub fn used(plan: &Plan, agents: &[kaspr_ir::plan::AgentId]) -> BTreeSet<TableId> {
     let steps = agents.iter().flat_map(|agent| &plan[*agent].steps);
     steps.flat_map(|step| &step.tables).map(|parameter| parameter.table).collect()

@@ -27,15 +27,18 @@ use super::{ChangelogPosition, Followed, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::effects::TableWrite;
 
-/// Bytes in memory that are not yet sorted to disk; a start reads about as many from the journal.
+/// Bytes in memory that are not yet sorted to disk; a start reads about as many from the journal. A larger
+/// one would save little work on the disk and cost time at each start after a kill.
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of the disk's blocks that are kept in memory.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Bytes of the journal; fjall takes no less.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
-/// Keys that are wiped in one write.
+/// Keys that are wiped in one write. A batch lies in memory until it is written; the bound keeps a wipe of a
+/// large table small.
 const CLEARED_AT_ONCE: usize = 10_000;
 
+// The first byte of a key tells what it is for. Never renumber: stores on disks have them.
 const NAME: u8 = 0;
 const POSITION: u8 = 1;
 const PAIR: u8 = 2;
@@ -51,21 +54,25 @@ pub enum OpenError {
     Unusable(String, String),
 }
 
-/// A store on disk.
+/// A store on disk. Opened once per worker, in the folder of its number. `None` in `database` means that it
+/// was given up: every call fails from then on.
 pub struct DurableStore {
     folder: PathBuf,
-    /// The lock that refuses other processes, held as long as the store lives.
+    /// The lock that refuses other processes, held as long as the store lives. The file lies beside the
+    /// folder, so that a wipe does not remove it.
     _lock: File,
     database: Option<Open>,
     /// Names of tables, in the plan's order.
     names: Vec<String>,
-    /// Numbers of tables, by their place in the plan.
+    /// Numbers of tables, by their place in the plan. A plan may order its tables otherwise than the last
+    /// one, so keys have numbers that belong to names.
     numbers: Vec<u32>,
-    /// Topics of the changelogs that are followed.
+    /// Topics of the changelogs that are followed. Each position is written with it: see [`Store::follow`].
     topics: FxHashMap<(TableId, i32), String>,
     clock: Rc<dyn Clock>,
 }
 
+/// An open database and its one key space.
 struct Open {
     database: Database,
     pairs: Keyspace,
@@ -74,11 +81,17 @@ struct Open {
 impl DurableStore {
     /// Opens the store in `{folder}/tables.{worker}`, or makes it. A store that cannot be read is wiped, and
     /// the log says so. `tables` are the plan's names.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Taken`] if another process has the folder, [`OpenError::Unusable`] if the disk refuses
+    /// even an empty store.
     pub fn open(folder: &Path, worker: u32, tables: &[&str], clock: Rc<dyn Clock>) -> Result<DurableStore, OpenError> {
         let shown = folder.display().to_string();
         let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable(shown.clone(), error.to_string());
         std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
         let lock = File::create(folder.join(format!("tables.{worker}.lock"))).map_err(|error| unusable(&error))?;
+        // Before anything is read: two processes in one database would damage it.
         lock.try_lock().map_err(|_| OpenError::Taken(shown.clone()))?;
         let folder = folder.join(format!("tables.{worker}"));
         let opened = open(&folder, tables).or_else(|why| {
@@ -93,15 +106,23 @@ impl DurableStore {
         Ok(DurableStore { folder, _lock: lock, database: Some(database), names, numbers, topics, clock })
     }
 
+    /// The key space; an error once the store was given up.
     fn pairs_space(&self) -> Result<&Keyspace, StoreError> {
         Ok(&self.opened()?.pairs)
     }
 
+    /// As [`DurableStore::pairs_space`], with the database for batches.
     fn opened(&self) -> Result<&Open, StoreError> {
         self.database.as_ref().ok_or_else(|| StoreError("the store was given up".to_owned()))
     }
 
-    /// The key of a partition's position (`kind` [`POSITION`]) or the start of its pairs' keys.
+    /// The key of a partition's position (`kind` [`POSITION`]) or the start of its pairs' keys. Big-endian,
+    /// so that the order of keys is the order of partitions. `room` bytes are reserved for what the caller
+    /// appends.
+    ///
+    /// ```text
+    /// PAIR, table number 7, partition 3  →  02 00000007 00000003
+    /// ```
     fn place(&self, kind: u8, table: TableId, partition: i32, room: usize) -> Vec<u8> {
         let mut place = Vec::with_capacity(9 + room);
         place.push(kind);
@@ -110,12 +131,14 @@ impl DurableStore {
         place
     }
 
+    /// The key of a pair: its place, then the encoded key.
     fn key(&self, table: TableId, partition: i32, key: &[u8]) -> Vec<u8> {
         let mut place = self.place(PAIR, table, partition, key.len());
         place.extend_from_slice(key);
         place
     }
 
+    /// The value of a position: offset and time, eight bytes each, big-endian, then the topic's id as text.
     fn position(&self, table: TableId, partition: i32, offset: i64) -> Vec<u8> {
         let topic = self.topics.get(&(table, partition)).map_or("", String::as_str);
         let mut value = Vec::with_capacity(16 + topic.len());
@@ -129,7 +152,7 @@ impl DurableStore {
 impl Store for DurableStore {
     fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let (space, key) = (self.pairs_space()?, self.key(table, partition, key));
-        Ok(undamaged(|| space.get(key).map_err(told))?.map(Bytes::from))
+        Ok(undamaged(|| space.get(key).map_err(store_error))?.map(Bytes::from))
     }
 
     fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
@@ -137,7 +160,7 @@ impl Store for DurableStore {
         undamaged(|| {
             let mut pairs = Vec::new();
             for pair in space.prefix(&place) {
-                let (key, value) = pair.into_inner().map_err(told)?;
+                let (key, value) = pair.into_inner().map_err(store_error)?;
                 pairs.push((Bytes::from(key).slice(place.len()..), Bytes::from(value)));
             }
             Ok(pairs)
@@ -149,11 +172,13 @@ impl Store for DurableStore {
         let mut partitions = Vec::new();
         let mut next = 0;
         loop {
+            // One seek per partition found: the keys between are never read.
             let (from, to) = (self.place(PAIR, table, next, 0), self.place(PAIR, table, i32::MAX, 0));
             let Some(Ok(key)) = space.range((Bound::Included(from), Bound::Excluded(to))).next().map(fjall::Guard::key)
             else {
                 return partitions;
             };
+            // Behind the kind and the table's number: see `place`.
             let Some(found) = key.get(5..9).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes) else {
                 return partitions;
             };
@@ -181,14 +206,17 @@ impl Store for DurableStore {
             let place = self.place(POSITION, position.table, position.partition, 0);
             batch.insert(pairs, place, self.position(position.table, position.partition, position.offset));
         }
-        batch.commit().map_err(told)
+        // On the disk from here, writes and positions together: a kill of the process loses nothing of it.
+        batch.commit().map_err(store_error)
     }
 
     fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError> {
         let place = self.place(POSITION, table, partition, 0);
         let space = self.pairs_space()?;
-        let value = undamaged(|| space.get(place).map_err(told))?;
+        let value = undamaged(|| space.get(place).map_err(store_error))?;
         Ok(value.and_then(|value| {
+            // A value of another shape was written by another version: no position, so the copy is not
+            // trusted.
             let number = |at: usize| Some(i64::from_be_bytes(value.get(at..at + 8)?.try_into().ok()?));
             let topic = String::from_utf8(value.get(16..)?.to_vec()).ok()?;
             Some(Followed { offset: number(0)?, seen_ms: number(8)?, topic })
@@ -201,23 +229,24 @@ impl Store for DurableStore {
 
     fn touch(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
         let Some(followed) = self.followed(table, partition)? else { return Ok(()) };
+        // The same offset with a new time.
         self.apply(&[], &[ChangelogPosition { table, partition, offset: followed.offset }])
     }
 
     fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
         // The position goes first: without it the partition is not trusted, however far the wipe gets.
         let Open { database, pairs } = self.opened()?;
-        pairs.remove(self.place(POSITION, table, partition, 0)).map_err(told)?;
+        pairs.remove(self.place(POSITION, table, partition, 0)).map_err(store_error)?;
         let place = self.place(PAIR, table, partition, 0);
         loop {
             let mut batch = database.batch();
             for pair in pairs.prefix(&place).take(CLEARED_AT_ONCE) {
-                batch.remove(pairs, pair.key().map_err(told)?);
+                batch.remove(pairs, pair.key().map_err(store_error)?);
             }
             if batch.is_empty() {
                 return Ok(());
             }
-            batch.commit().map_err(told)?;
+            batch.commit().map_err(store_error)?;
         }
     }
 
@@ -225,7 +254,8 @@ impl Store for DurableStore {
         self.topics.remove(&(table, partition));
     }
 
-    fn condemn(&mut self) {
+    fn discard(&mut self) {
+        // Closed first: fjall's threads must not write into a folder that goes away.
         self.database = None;
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
             warn!(folder = %self.folder.display(), %error, "the state could not be wiped");
@@ -233,7 +263,7 @@ impl Store for DurableStore {
     }
 
     fn renew(&mut self) -> Result<(), StoreError> {
-        self.condemn();
+        self.discard();
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let (database, numbers) = open(&self.folder, &names)?;
         (self.database, self.numbers) = (Some(database), numbers);
@@ -242,12 +272,18 @@ impl Store for DurableStore {
     }
 }
 
-/// Reads data that may be damaged: a panic of fjall over it becomes an error.
+/// Reads data that may be damaged: a panic of fjall over it becomes an error. fjall checks its blocks, but
+/// asserts in some places about what it reads: the tests that damage its files show it.
 fn undamaged<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(StoreError("it is damaged".to_owned())))
 }
 
 /// Opens the database and finds the numbers of the tables. The files on the disk may hold anything.
+///
+/// # Errors
+///
+/// The files cannot be used: damaged, of another version, or the disk refuses. The caller wipes them and
+/// tries once more.
 fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> {
     undamaged(|| {
         let database = Database::builder(folder)
@@ -255,29 +291,31 @@ fn open(folder: &Path, tables: &[&str]) -> Result<(Open, Vec<u32>), StoreError> 
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(1)
             .open()
-            .map_err(told)?;
+            .map_err(store_error)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
-        let pairs = database.keyspace("tables", options).map_err(told)?;
+        let pairs = database.keyspace("tables", options).map_err(store_error)?;
         let numbers = numbers(&pairs, tables)?;
         Ok((Open { database, pairs }, numbers))
     })
 }
 
-/// Returns the numbers of tables: a name keeps its own, whatever else the plan names.
+/// Returns the numbers of tables: a name keeps its own, whatever else the plan names. A new name gets the
+/// next free number, which is written at once.
 fn numbers(pairs: &Keyspace, tables: &[&str]) -> Result<Vec<u32>, StoreError> {
     let mut known: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
     for pair in pairs.prefix([NAME]) {
-        let (name, number) = pair.into_inner().map_err(told)?;
+        let (name, number) = pair.into_inner().map_err(store_error)?;
         let number = number.as_ref().try_into().map(u32::from_be_bytes);
         known.insert(name[1..].to_vec(), number.map_err(|_| StoreError("a table has no number".to_owned()))?);
     }
+    // Numbers of tables that the plan no longer has stay taken: their data still lies under them.
     let mut next = known.values().max().map_or(0, |number| number + 1);
     let mut numbers = Vec::with_capacity(tables.len());
     for table in tables {
         let number = match known.get(table.as_bytes()) {
             Some(&number) => number,
             None => {
-                pairs.insert([&[NAME], table.as_bytes()].concat(), next.to_be_bytes()).map_err(told)?;
+                pairs.insert([&[NAME], table.as_bytes()].concat(), next.to_be_bytes()).map_err(store_error)?;
                 next += 1;
                 next - 1
             }
@@ -288,7 +326,7 @@ fn numbers(pairs: &Keyspace, tables: &[&str]) -> Result<Vec<u32>, StoreError> {
 }
 
 /// fjall's error, without the words around it.
-fn told(error: fjall::Error) -> StoreError {
+fn store_error(error: fjall::Error) -> StoreError {
     StoreError(match error {
         fjall::Error::Io(error) => error.to_string(),
         fjall::Error::Storage(error) => format!("{error:?}"),

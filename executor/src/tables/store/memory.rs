@@ -1,4 +1,5 @@
-//! A store in memory: it ends with the process.
+//! A store in memory: it ends with the process. Its state comes from the changelogs at every start, or from
+//! nothing in local runs and tests.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,14 @@ pub struct MemoryStore {
     tables: FxHashMap<(TableId, i32), Held>,
 }
 
+/// One partition of a table.
 #[derive(Debug, Default)]
 struct Held {
+    /// In key order, as [`Store::pairs`] wants them.
     pairs: BTreeMap<Bytes, Bytes>,
+    /// `None` until a first position was applied.
     followed: Option<Followed>,
+    /// The id that the next position gets.
     topic: String,
 }
 
@@ -76,7 +81,7 @@ impl Store for MemoryStore {
         self.tables.remove(&(table, partition));
     }
 
-    fn condemn(&mut self) {
+    fn discard(&mut self) {
         self.tables.clear();
     }
 

@@ -110,11 +110,11 @@ fn what_is_seen_again_grows_younger() {
 }
 
 #[test]
-fn what_is_condemned_is_gone() {
+fn what_is_discarded_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = durable(folder.path());
     store.apply(&[&[write(0, "a", Some("1"))]], &[position(0, 2)]).expect("it writes");
-    store.condemn();
+    store.discard();
     assert!(store.get(TABLE, 0, b"a").is_err(), "it is not silently empty");
     drop(store);
     assert_eq!(durable(folder.path()).followed(TABLE, 0), Ok(None));
