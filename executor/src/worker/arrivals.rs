@@ -1,12 +1,24 @@
 //! Partitions that are assigned but have not started.
+//!
+//! ```text
+//! come ─▶ names ─take_ready─▶ taken over ─▶ started
+//!           ▲                     │
+//!           └── put_back: the broker did not answer
+//!           └── wait_for_leaders: no broker leads them, ask later
+//! ```
+//!
+//! A partition is in exactly one place: here, or in the assignment. It leaves when another member gets it
+//! ([`Arrivals::drop`]).
 
 use std::time::Duration;
 
 use crate::event::message::TopicPartition;
 
-/// Partitions that are assigned but have not started, and what they wait for.
+/// Partitions that are assigned but have not started, and what they wait for. All times are by the worker's
+/// clock.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
+    /// In the order in which they came.
     names: Vec<TopicPartition>,
     /// The time since which partitions that are ready wait for others, to start together with them.
     ready_since: Option<Duration>,
@@ -17,19 +29,20 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Adds newly assigned partitions.
+    /// Adds newly assigned partitions. They are asked for at once, with those that wait for a leader.
     pub(super) fn come(&mut self, names: Vec<TopicPartition>) {
         self.names.extend(names);
         self.leaders_asked_at = Duration::ZERO;
     }
 
-    /// Puts back partitions that no broker leads; none starts before `until`.
+    /// Puts back partitions that no broker leads; none starts before `until`. Leaders change in seconds: a
+    /// question each turn would only load the other brokers.
     pub(super) fn wait_for_leaders(&mut self, names: Vec<TopicPartition>, until: Duration) {
         self.names.extend(names);
         self.leaders_asked_at = until;
     }
 
-    /// Puts back partitions that did not start.
+    /// Puts back partitions that did not start. They are tried again at the next turn.
     pub(super) fn put_back(&mut self, names: Vec<TopicPartition>) {
         self.names.extend(names);
     }
@@ -44,13 +57,15 @@ impl Arrivals {
         self.names.is_empty()
     }
 
-    /// All partitions that wait to start.
+    /// All partitions that wait to start. For the stall report, and for tables that these partitions need.
     pub(super) fn names(&self) -> &[TopicPartition] {
         &self.names
     }
 
     /// Takes out the partitions that are ready. A start costs the same for many as for one, so the first ones
     /// wait at most `wait_max` for the others.
+    ///
+    /// `is_ready` is true for a partition whose tables are whole. Returns nothing while it waits.
     pub(super) fn take_ready(
         &mut self,
         now: Duration,
@@ -62,6 +77,7 @@ impl Arrivals {
         }
         let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.names).into_iter().partition(is_ready);
         self.names = waiting;
+        // Nothing to wait for: all are ready, or none.
         if ready.is_empty() || self.names.is_empty() {
             self.ready_since = None;
             return ready;
@@ -75,7 +91,7 @@ impl Arrivals {
     }
 
     /// Notes that the committed offsets are not known. Returns true once per `limit`: then something should
-    /// be done about it.
+    /// be done about it. The next call after that begins a new period.
     pub(super) fn have_waited(&mut self, now: Duration, limit: Duration) -> bool {
         let since = *self.unknown_since.get_or_insert(now);
         let is_long = now - since >= limit;

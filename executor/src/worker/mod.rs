@@ -1,5 +1,27 @@
 //! A worker: one thread that owns a dataflow, a consumer, a producer and the tables of its
 //! partitions, and turns in *epochs*: poll, give, step until the frontier has passed, commit.
+//!
+//! One turn, in its order:
+//!
+//! ```text
+//! look at topics ─▶ sleep and poll ─▶ give ─▶ restore tables ─▶ partitions come or go ─▶ run the epoch
+//!   counts.rs         poll.rs                  restoring.rs      rebalance.rs            epoch.rs
+//!
+//! ─▶ mend the store ─▶ pause and resume ─▶ halted? ─▶ commit or abort ─▶ report stalls
+//!     restoring.rs      poll.rs                       commit.rs           standing.rs
+//! ```
+//!
+//! The worker's own state lies in parts that know nothing of each other: `Sleep` and `Intake` (poll),
+//! `Arrivals` (partitions before their start), `Pace` with `Redo` (how much user code runs between two
+//! commits), `Restarts` (warnings given). The rest belongs to other rooms, and the worker calls them in
+//! order.
+//!
+//! *Architecture invariant:* an epoch has ended, and the frontier has passed it, before anything of it is
+//! committed or given up.
+//!
+//! Answers to common questions: an event is refused as already taken in [`Assignment::take`], dropped after a
+//! failure in `stage/failing.rs`, and dropped for a rebalance in `rebalance.rs`; its effects are committed in
+//! [`crate::delivery`]; its dead letter is staged in `stage/failing.rs` like any record.
 
 mod arrivals;
 mod commit;
@@ -42,7 +64,8 @@ use poll::{Intake, Sleep};
 use restarts::Restarts;
 pub use start::Parts;
 
-/// The reason for which a worker stopped.
+/// The reason for which a worker stopped. The caller ends the process with it: what is committed stays, and
+/// everything else runs again at the next start or at another member.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     /// The broker, or the client that talks to it, failed.
@@ -63,7 +86,8 @@ pub enum Stopped {
     Halted(Box<FailureRecord>),
 }
 
-/// The outcome of one turn.
+/// The outcome of one turn. The caller, a way to run, decides by it whether to report, to look at the ends,
+/// or to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Events that came from the broker.
@@ -72,29 +96,44 @@ pub struct Turn {
     pub committed: bool,
 }
 
-/// One worker.
+/// One worker. Made by [`crate::run::assemble`], ended by [`Worker::close`].
 pub struct Worker<C: Code> {
     config: Config,
+    /// Services and bookkeeping that stages hold too.
     shared: Rc<Shared<C>>,
     consumer: Box<dyn Consumer>,
     sleep: Sleep,
+    /// Polled events on their way to readers.
     intake: Intake,
+    /// The rendered plan: stages, windows, and the staged effects.
     dataflow: Dataflow<C>,
     assignment: Assignment,
+    /// Assigned partitions that have not started.
     arrivals: Arrivals,
     pace: Pace,
+    /// The way of staged effects to the broker.
     delivery: Delivery,
+    /// The way of tables back from their changelogs.
     restore: Restore,
+    /// Warnings on offsets and tables that do not belong together.
     restarts: Restarts,
     /// Topics that tables depend on.
     counts: Counts,
+    /// The mark of the event that runs, for the next process.
     guard: Guard,
+    /// The partitions that make no progress, as of the last look.
     stalls: Stalls,
 }
 
 impl<C: Code> Worker<C> {
-    /// Runs one epoch. Waits for events at most `wait`, and less if something is due earlier.
+    /// Runs one epoch. Waits for events at most `wait`, and less if something is due earlier. User code runs
+    /// for the epoch's budget at most, plus the rest of the call that is running when it is over.
+    ///
+    /// # Errors
+    ///
+    /// The worker is over: drop it, or [`Worker::close`] it after [`Stopped::Halted`].
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, Stopped> {
+        // First, because a stop for changed topics must come before their events are given to a reader.
         self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
         self.sleep.is_eager = change.is_some() || polled > 0;
@@ -103,6 +142,7 @@ impl<C: Code> Worker<C> {
             // what waits in a stage, so nothing may still be on its way to one.
             self.run_epoch(false);
         }
+        // Before partitions start: one whose last table became whole just now starts in this turn.
         self.restore_tables()?;
         match change {
             Some(change) => self.change(change)?,
@@ -114,6 +154,7 @@ impl<C: Code> Worker<C> {
         // Before failures count: a damaged store may be the only cause of one.
         self.mend_unread()?;
         self.ease_pressure()?;
+        // Everything complete before the event that halts is committed; the event itself is not.
         if let Some(failure) = self.dataflow.halted() {
             self.flush()?;
             self.dataflow.count_halted();
@@ -124,18 +165,22 @@ impl<C: Code> Worker<C> {
         if self.sleep.is_eager {
             self.sleep.active = self.shared.clock.now();
         }
+        // After the commit: its writes are in the changelogs then, and the store that did not take them may
+        // go.
         self.mend_tables()?;
         self.report_stalls();
         self.shared.flood.borrow_mut().tell(self.shared.clock.now());
         Ok(Turn { polled, committed })
     }
 
-    /// The offsets that the group has committed in these partitions.
+    /// The offsets that the group has committed in these partitions. Asks the broker; `None` for a partition
+    /// without a commit.
     pub fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, Stopped> {
         Ok(self.consumer.committed(partitions)?)
     }
 
     /// Lets open windows hand over what they hold, in an epoch of its own, because the input has ended.
+    /// Batches that are not full come early then, as if their time were over.
     pub fn hand_over_windows(&mut self) -> Result<(), Stopped> {
         self.dataflow.hand_over.set(true);
         let turned = self.turn(Duration::ZERO);
@@ -145,12 +190,16 @@ impl<C: Code> Worker<C> {
 
     /// True if everything up to the ends of the partitions is complete and committed, except for open
     /// windows.
+    ///
+    /// # Errors
+    ///
+    /// Those of the questions to the consumer.
     pub fn is_drained(&mut self) -> Result<bool, Stopped> {
         let quiet = self.is_settled() && self.dataflow.staged.borrow().is_empty() && self.delivery.is_idle();
         Ok(quiet && self.assignment.is_polled(self.consumer.as_mut())?)
     }
 
-    /// True if nothing waits in any stage.
+    /// True if nothing waits in any stage. Windows are not stages: see [`Worker::has_open_windows`].
     pub fn is_settled(&self) -> bool {
         self.dataflow.readers.iter().all(|reader| reader.stage.borrow().is_empty())
     }
@@ -161,7 +210,14 @@ impl<C: Code> Worker<C> {
     }
 
     /// Commits what is complete, drops events that wait (they are read again later) and leaves the group.
+    /// Does not wait for calls that run: [`Worker::drain`] does, before it.
+    ///
+    /// # Errors
+    ///
+    /// The last commit or the leave failed. What was committed stays.
     pub fn close(mut self) -> Result<SharedCounters, Stopped> {
+        // The next owner begins at the committed positions: an open transaction would hold it up until its
+        // timeout.
         if !self.flush()? {
             self.delivery.abandon(self.shared.clock.as_ref());
         }
@@ -173,12 +229,13 @@ impl<C: Code> Worker<C> {
         Ok(self.shared.counters.clone())
     }
 
-    /// True if an await is pending in any reader.
+    /// True if an await is pending in any reader. Its event's positions stay open until it ends.
     pub fn awaits(&self) -> bool {
         self.dataflow.readers.iter().any(|reader| reader.stage.borrow().awaits())
     }
 
-    /// Bytes of the events that wait in the fullest partition, over all readers.
+    /// Bytes of the events that wait in the fullest partition, over all readers. For tests that look at the
+    /// bound.
     pub fn queued_most(&self) -> usize {
         self.shared.queued.borrow().iter().copied().max().unwrap_or(0)
     }
@@ -198,7 +255,8 @@ impl<C: Code> Worker<C> {
         self.assignment.positions()
     }
 
-    /// The position of the slowest reader of each partition.
+    /// The position of the slowest reader of each partition. All offsets before it are complete in every
+    /// reader, though perhaps not committed.
     pub fn complete(&self) -> BTreeMap<TopicPartition, i64> {
         let mut complete = BTreeMap::new();
         for at in self.positions() {

@@ -1,4 +1,15 @@
 //! Pace of user code: everything at once, one part after the other, or nothing while a transaction is open.
+//!
+//! | state | units per epoch | a commit begins |
+//! |---|---|---|
+//! | usual | any | when it is due |
+//! | slow code, a transaction open | none | - |
+//! | slow code, none open | any | when due, or later while code catches up |
+//! | in parts, the last part committed | the part | at once |
+//! | in parts, the last part not committed | none | - |
+//!
+//! The reason is Kafka's `transaction.timeout.ms`: the coordinator aborts a transaction that is open for
+//! longer, and user code may take minutes.
 
 use std::time::Duration;
 
@@ -8,7 +19,8 @@ use super::redo::Redo;
 use crate::config::{Config, Guarantee};
 use crate::delivery::Urgency;
 
-/// The pace of a worker.
+/// The pace of a worker. At-least-once there are no transactions, so nothing but `redo` could slow user code
+/// down, and that stays at rest too.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// The way in which aborted work is done again.
@@ -17,8 +29,11 @@ pub(super) struct Pace {
     slow_until: Duration,
     /// The time until which slow code runs before the next commit begins.
     runs_until: Duration,
+    /// The time of one epoch from which code counts as slow.
     slow_code: Duration,
+    /// The time for which it then counts so.
     slow_code_for: Duration,
+    /// True with transactions.
     is_exact: bool,
 }
 
@@ -35,7 +50,8 @@ impl Pace {
         }
     }
 
-    /// Notes that user code has run since `began`.
+    /// Notes that user code has run since `began`. The first slow epoch after quick ones is logged. It may
+    /// have cost a transaction: the pace changes only after it.
     pub(super) fn note(&mut self, began: Duration, now: Duration) {
         if now.saturating_sub(began) >= self.slow_code {
             if self.is_exact && !self.is_slow(now) {
@@ -56,9 +72,10 @@ impl Pace {
         self.redo.part().is_some()
     }
 
-    /// Notes that a transaction has ended that began at `began`. Slow code, which waited for it, runs as long now as it
-    /// waited before the next one begins: were that due at once, code would get no more than one epoch's time of
-    /// each commit's, and a worker that is behind would never catch up.
+    /// Notes that a transaction has ended that began at `began`. Slow code, which waited for it, runs as long
+    /// now as it waited before the next one begins: were that due at once, code would get no more than one
+    /// epoch's time of each commit's, and a worker that is behind would never catch up. The bound is
+    /// `slow_code`: one slow answer of the broker must not stretch all later commits.
     pub(super) fn ended(&mut self, began: Duration, now: Duration) {
         self.runs_until = now + now.saturating_sub(began).min(self.slow_code);
     }
@@ -75,6 +92,8 @@ impl Pace {
 
     /// The number of units that may begin in an epoch. In parts, none begins before the last part is committed;
     /// with slow user code, none begins while a transaction is open.
+    ///
+    /// `is_quiet`: nothing is staged or on its way. `is_sending`: a commit is under way.
     pub(super) fn units(&self, now: Duration, is_quiet: bool, is_sending: bool) -> usize {
         match self.redo.part() {
             Some(part) if is_quiet => part,

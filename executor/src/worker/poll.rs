@@ -1,5 +1,10 @@
 //! The beginning of a turn: how long the worker sleeps, what it takes from the consumer, and to which readers
 //! it gives that.
+//!
+//! *Architecture invariant:* a worker that waits for events sleeps in `poll` alone. (Short waits with an end
+//! of their own are `Delivery::wait`, for acknowledgements, and `look_at_partitions`, for metadata.) Two
+//! things bound the sleep: a deadline of its own (a window, a back-off, a commit, a look), and news that ring
+//! its bell (events, acknowledgements, changelog records, signals).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +17,8 @@ use crate::event::frame::Unit;
 use crate::event::message::Event;
 use crate::wake::Wake;
 
-/// Reasons for which a worker may not sleep, or not long.
+/// Reasons for which a worker may not sleep, or not long. A part of the worker: the turn sets it, and the
+/// next poll reads it.
 pub(super) struct Sleep {
     /// True if every source of news wakes the worker, wherever it sleeps.
     pub(super) is_woken: bool,
@@ -31,8 +37,10 @@ impl Sleep {
     }
 }
 
-/// Events between the consumer and their readers: empty except during a poll.
+/// Events between the consumer and their readers: empty except during a poll. The vectors keep their
+/// allocations from poll to poll.
 pub(super) struct Intake {
+    /// Events in the order in which the consumer gave them.
     polled: Vec<Event>,
     /// Units on their way to each reader.
     given: Vec<Vec<Unit>>,
@@ -52,8 +60,11 @@ impl Intake {
 
 impl<C: Code> Worker<C> {
     /// The time that the worker may sleep: zero while it is busy.
+    ///
+    /// `wait` is the caller's own bound. The reasons are asked from the most to the least pressing.
     pub(super) fn wait_until_due(&self, wait: Duration) -> Duration {
         let readers = &self.dataflow.readers;
+        // Work that the pace does not let begin is no reason to stay awake: its commit is.
         if self.units_of_epoch() > 0 && readers.iter().any(|reader| reader.stage.borrow().is_busy()) {
             return Duration::ZERO;
         }
@@ -69,6 +80,7 @@ impl<C: Code> Worker<C> {
         if let Some(deadline) = self.next_deadline() {
             wait = wait.min(deadline.saturating_sub(now));
         }
+        // Without a bell, the consumer's poll is where answers are found, so it must come soon.
         let answer_wait = if self.sleep.is_woken { self.config.bounds.answer_wait } else { Duration::from_millis(1) };
         if self.restore.is_restoring() {
             wait = if self.sleep.has_restored { Duration::ZERO } else { wait.min(answer_wait) };
@@ -76,6 +88,7 @@ impl<C: Code> Worker<C> {
         if self.delivery.is_sending() {
             return wait.min(answer_wait);
         }
+        // What is complete waits for its commit, and for nothing that would wake the worker.
         if !self.dataflow.staged.borrow().is_empty() {
             wait = wait.min(self.delivery.next_commit().saturating_sub(now));
         }
@@ -83,6 +96,8 @@ impl<C: Code> Worker<C> {
     }
 
     /// The longest sleep if no event, window or commit is due.
+    ///
+    /// `now` is by the worker's clock.
     fn longest_sleep(&self, now: Duration) -> Duration {
         let bounds = &self.config.bounds;
         let is_idle = self.sleep.is_woken
@@ -101,7 +116,8 @@ impl<C: Code> Worker<C> {
         due.map(|due| due.saturating_sub(now)).fold(bounds.idle_wait, Duration::min)
     }
 
-    /// The earliest time at which a window is handed over, a back-off ends or an await takes too long.
+    /// The earliest time at which a window is handed over, a back-off ends or an await takes too long. Runs
+    /// under a clock of their own (users' tests) move it to this time when nothing else happens.
     pub fn next_deadline(&self) -> Option<Duration> {
         let readers = self.dataflow.readers.iter();
         let deadlines = readers.flat_map(|reader| {
@@ -117,6 +133,10 @@ impl<C: Code> Worker<C> {
     /// A partition whose events come faster than they run stands before those of all other partitions. While
     /// other readers have nothing to do, events are therefore taken in several parts, until the fast
     /// partitions have full queues and are paused; otherwise that would only cost the pauses.
+    ///
+    /// # Errors
+    ///
+    /// Those of the consumer, and [`Stopped::Topics`].
     pub(super) fn take_events(&mut self, wait: Duration) -> Result<(Option<Change>, usize), Stopped> {
         let readers = &self.dataflow.readers;
         let busy = readers.iter().filter(|reader| reader.stage.borrow().is_busy()).count();
@@ -126,9 +146,12 @@ impl<C: Code> Worker<C> {
         for poll in 1..=polls {
             let change = self.poll(wait)?;
             let polled = self.intake.polled.len();
+            // Before they are given: a stop must come before an event meets a table of the wrong partition.
             self.look_at_keys()?;
             self.give();
             all += polled;
+            // A change ends it too: events of revoked partitions must run, or go, before anything else is
+            // fetched.
             if poll == polls || change.is_some() || polled < self.config.bounds.poll_events_max {
                 return Ok((change, all));
             }
@@ -139,7 +162,8 @@ impl<C: Code> Worker<C> {
     }
 
     /// Polls the consumer. The one place where a worker sleeps: on its wake-up descriptor, in the event loop
-    /// while coroutines wait, or in the poll of a consumer that does not wake it.
+    /// while coroutines wait, or in the poll of a consumer that does not wake it. Returns a change of
+    /// partitions, if one came; events lie in the intake.
     fn poll(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
         let watch = self.shared.watch.clone();
         let wake = watch.wake().filter(|_| self.sleep.is_woken);
@@ -153,6 +177,8 @@ impl<C: Code> Worker<C> {
                 Duration::ZERO
             }
             Some(wake) if !wait.is_zero() => {
+                // No call of user code can be late while the worker sleeps, so the threads that look for one
+                // sleep too.
                 watch.lookers().rest();
                 self.shared.code.borrow().detached(&mut || wake.wait(Some(wait)));
                 watch.lookers().stir();
@@ -169,12 +195,15 @@ impl<C: Code> Worker<C> {
         if wait.is_zero() {
             return Ok(consumer.poll(wait, max, polled)?);
         }
+        // Python's other threads go on while this one waits: the interpreter's lock is given up.
         let mut change = Ok(None);
         self.shared.code.borrow().detached(&mut || change = consumer.poll(wait, max, polled));
         Ok(change?)
     }
 
-    /// Gives what was polled to the readers that accept it.
+    /// Gives what was polled to the readers that accept it. An event that no reader accepts is dropped here:
+    /// each of its readers has taken it before, or its partition has not started. See
+    /// [`Assignment::take`](crate::assignment::Assignment::take).
     fn give(&mut self) {
         let mut slots = self.shared.slots.borrow_mut();
         let mut queued = self.shared.queued.borrow_mut();
@@ -187,6 +216,7 @@ impl<C: Code> Worker<C> {
             let (offset, size) = (event.offset, event.size());
             let event = Rc::new(event);
             self.assignment.take(number, offset, |reader| {
+                // Counted per reader: an event waits in each of them, and leaves each at its own time.
                 queued[number] += size;
                 accepted += 1;
                 self.intake.given[reader].push(Unit::Event(event.clone()));
@@ -202,6 +232,8 @@ impl<C: Code> Worker<C> {
         }
     }
 
+    /// Pauses partitions of which too much waits, and resumes those that have fallen to the low mark.
+    /// Everything is paused while the broker owes acknowledgements for as much as may be staged.
     pub(super) fn ease_pressure(&mut self) -> Result<(), Stopped> {
         let bounds = &self.config.bounds;
         let queued = self.shared.queued.borrow();

@@ -1,5 +1,14 @@
 //! Partitions come and go: assigned ones start at the group's committed offsets, revoked ones take along what
 //! waits of them.
+//!
+//! ```text
+//! Assigned ─▶ arrivals ─ tables whole ─▶ assignment.add ─▶ consumer.start
+//! Revoked  ─▶ pending calls end ─▶ last commit ─▶ let_go     while this member still owns them
+//! Lost     ─▶ let_go                                         another member may own them already
+//! ```
+//!
+//! *Architecture invariant:* after `let_go` this worker commits nothing of the partitions, and no event of
+//! them waits anywhere in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +23,10 @@ use crate::event::message::{Event, TopicPartition};
 
 impl<C: Code> Worker<C> {
     /// Acts on a change of this member's partitions.
+    ///
+    /// # Errors
+    ///
+    /// Those of the consumer; topics that have changed so that the worker must stop.
     pub(super) fn change(&mut self, change: Change) -> Result<(), Stopped> {
         match change {
             Change::Assigned(names) => {
@@ -39,8 +52,11 @@ impl<C: Code> Worker<C> {
     }
 
     /// Gives partitions up to another member. Unless everything was `committed`, what is not may no longer be
-    /// committed by this worker, and the partitions that stay here start over.
+    /// committed by this worker, and the partitions that stay here start over. The order matters: first the
+    /// open transaction ends, then what waits is dropped, and only then the group may give the partitions to
+    /// another member.
     fn let_go(&mut self, names: &[TopicPartition], committed: bool) -> Result<(), Stopped> {
+        // With an unknown outcome nothing is decided yet: `settle` starts over when the answer is there.
         let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         self.give_up(names)?;
         self.consumer.release(names)?;
@@ -50,7 +66,9 @@ impl<C: Code> Worker<C> {
         Ok(())
     }
 
-    /// Lets pending calls that hold events of these partitions end, for at most `revoke_wait_max`.
+    /// Lets pending calls that hold events of these partitions end, for at most `revoke_wait_max`. Their side
+    /// effects outside of Kafka have happened already, so letting them end saves the next owner from doing
+    /// them again.
     fn await_calls_of(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         let asked =
             |event: &Event| names.iter().any(|name| name.partition == event.partition && name.topic == event.topic);
@@ -71,6 +89,11 @@ impl<C: Code> Worker<C> {
 
     /// Starts assigned partitions whose tables are restored. A broker that does not answer is asked again at
     /// the next turn.
+    ///
+    /// # Errors
+    ///
+    /// Those that do not pass: an offset past the end, more readers than a topic may have, a consumer that
+    /// failed.
     pub(super) fn take_over(&mut self) -> Result<(), Stopped> {
         // A commit with an unknown outcome may hold writes to tables of a partition that comes back: restored
         // before the outcome is known, a table would lack them.
@@ -96,11 +119,14 @@ impl<C: Code> Worker<C> {
     }
 
     /// Puts back partitions whose committed offsets are not known yet. If that lasts, the cause may be an
-    /// open transaction of a member that is gone, so it is aborted.
+    /// open transaction of a member that is gone, so it is aborted. Kafka does not answer for the offsets of
+    /// a partition while a transaction over them is open (KIP-447).
     fn wait_to_start(&mut self, names: Vec<TopicPartition>, why: &str, now: Duration) {
         debug!(error = %why, "partitions wait to be started");
         if self.arrivals.have_waited(now, self.config.bounds.unblock_after) {
             info!(error = %why, "partitions wait to be started");
+            // Asked once more: the answer may have come in the meantime, and unblocking disturbs other
+            // members.
             if self.consumer.committed(&names).is_err() {
                 info!("aborting open transactions of members that are gone");
                 self.consumer.unblock(&names);
@@ -109,13 +135,15 @@ impl<C: Code> Worker<C> {
         self.arrivals.put_back(names);
     }
 
-    /// Takes out the assigned partitions whose tables are restored.
+    /// Takes out the assigned partitions whose tables are restored. Some of them may wait a moment for the
+    /// others: see [`Arrivals`](super::arrivals::Arrivals).
     fn take_ready(&mut self, now: Duration) -> Vec<TopicPartition> {
         let restore = &self.restore;
         self.arrivals.take_ready(now, self.config.bounds.start_wait_max, |name| restore.is_ready(name))
     }
 
-    /// Takes partitions over. Returns those that no broker leads at the moment.
+    /// Takes partitions over. Returns those that no broker leads at the moment. The counts of partitions are
+    /// asked for first, since they go into the metadata of the first commit.
     fn start_on(&mut self, names: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
         let mut counts = BTreeMap::new();
         for name in names {
@@ -133,7 +161,8 @@ impl<C: Code> Worker<C> {
     }
 
     /// Starts the consumer on partitions that stand still. A broker that does not answer is asked again at
-    /// the next turn.
+    /// the next turn. Also lets partitions go on that waited for their slowest reader, or went back after an
+    /// abort.
     pub(super) fn start_partitions(&mut self) -> Result<(), Stopped> {
         match self.assignment.start(self.consumer.as_mut()) {
             Err(BrokerError::Retriable(why)) => {
@@ -144,7 +173,9 @@ impl<C: Code> Worker<C> {
         }
     }
 
-    /// Drops queues, windows and awaits of partitions that this worker no longer owns.
+    /// Drops queues, windows and awaits of partitions that this worker no longer owns. Dropped events are
+    /// read again by the next owner, from the committed positions. Called for a rebuild of tables too, where
+    /// the next owner is this worker.
     pub(super) fn give_up(&mut self, names: &[TopicPartition]) -> Result<(), Stopped> {
         let numbers: Vec<usize> = {
             let mut slots = self.shared.slots.borrow_mut();
@@ -164,6 +195,8 @@ impl<C: Code> Worker<C> {
             }
         }
         self.assignment.remove(&numbers);
+        // A commit under way keeps its records and loses these offsets: in a transaction the two stand or
+        // fall together, so the caller has flushed or abandoned it before, or its outcome is unknown.
         self.delivery.give_up(names);
         self.arrivals.drop(names);
         let left = self.assignment.names().chain(self.arrivals.names());

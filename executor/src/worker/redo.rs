@@ -4,29 +4,41 @@
 //! An abort alone says nothing about an event: brokers go away, groups rebalance. So only a refusal, which has a
 //! reason of the broker's own, makes parts smaller, and an event fails only if it was refused while it ran alone:
 //! at once if that reason is final, else after [`REDOS_MAX`] tries.
+//!
+//! ```text
+//! 1,000 events refused      → parts of 500
+//! 500 refused               → parts of 250 …
+//! 1 refused, reason final   → it fails; parts double with every commit, until `until` is reached
+//! ```
+//!
+//! Some ten refusals find one event among a thousand. Each part is a transaction of its own, and parts are
+//! committed in order.
 
 use crate::delivery::Refused;
 use crate::event::effects::Progress;
 
 /// Refusals in a row, with no commit between them, after which events run in parts; and after which an event
-/// that runs alone fails.
+/// that runs alone fails. A reason that may pass proves nothing the first time.
 pub const REDOS_MAX: u32 = 3;
 
-/// The way in which aborted work is done again.
+/// The way in which aborted work is done again. At rest all counts are 0 and `until` is empty.
 #[derive(Debug, Default)]
 pub struct Redo {
     /// Transactions aborted since the last commit, for whatever reason.
     in_a_row: u32,
     /// Those of them that the broker refused since parts last became smaller.
     refusals: u32,
-    /// Units run and are committed in parts until these readers have come this far.
+    /// Units run and are committed in parts until these readers have come this far. One entry per reader and
+    /// partition of a refused transaction, or several.
     until: Vec<Progress>,
-    /// Units of a part; 1: each stands alone.
+    /// Units of a part; 1: each stands alone. Of no meaning while `until` is empty.
     at_once: usize,
 }
 
 impl Redo {
     /// The units of a part, if they run and are committed in parts.
+    ///
+    /// `None`: everything may run at once.
     pub fn part(&self) -> Option<usize> {
         (!self.until.is_empty()).then_some(self.at_once)
     }
@@ -38,7 +50,10 @@ impl Redo {
 
     /// Notes that a transaction was aborted that would have completed so many `events`, up to `progress`. Returns
     /// true if its event is the cause and must fail.
+    ///
+    /// `refused` is `None` where no record was the reason; that only counts as a repetition.
     pub fn undone(&mut self, progress: &[Progress], events: usize, refused: Option<&Refused>) -> bool {
+        // The next try differs by itself: it proves nothing about these events.
         if progress.is_empty() {
             return false;
         }
@@ -54,6 +69,7 @@ impl Redo {
                 self.refusals = 0;
                 return true;
             }
+            // Rounded down, but never to nothing: a part of one event is the last.
             part => self.at_once = (events.min(part.unwrap_or(usize::MAX)) / 2).max(1),
         }
         self.refusals = 0;

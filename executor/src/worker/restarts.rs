@@ -1,5 +1,14 @@
 //! Warns if the group's offsets and its tables do not belong together: otherwise state would silently start
 //! empty, or events would silently be counted twice.
+//!
+//! | offsets of the group | changelog | the log says |
+//! |---|---|---|
+//! | none | holds data | events are counted again, on top of it |
+//! | some | empty | the table starts without the events before them |
+//! | of another program | - | every reader goes on from there |
+//!
+//! Only warnings: each state can be meant (a reset, a new input), so the worker goes on. Each is given once
+//! per topic and table.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +21,8 @@ use crate::broker::BrokerError;
 use crate::code::Code;
 use crate::event::message::{TopicName, TopicPartition};
 
-/// Restart warnings already given, and topics that may still cause one.
+/// Restart warnings already given, and topics that may still cause one. A part of the worker; it lives as
+/// long, so a partition that comes back warns of nothing twice.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     /// Topics, with tables, whose offsets were the subject of a warning.
@@ -23,6 +33,7 @@ pub(super) struct Restarts {
 
 impl<C: Code> Worker<C> {
     /// Compares what the group had committed in partitions that came with the tables that depend on them.
+    /// Called when partitions were taken over, before their first event runs.
     pub(super) fn warn_of_restarts(&mut self, takeover: &Takeover) {
         let group = self.config.app.clone();
         for (topic, (partition, offset)) in &takeover.foreign {
@@ -65,7 +76,8 @@ impl<C: Code> Worker<C> {
     }
 
     /// True if the group has commits in another topic that feeds the table: then this one was merely added to
-    /// it.
+    /// it. Asks the broker. An input whose offsets are not known counts as not read: then there may be one
+    /// warning too many.
     fn has_read_other_inputs(&mut self, table: TableId, topic: &TopicName) -> bool {
         for other in self.restore.inputs_of(table).into_iter().filter(|other| **other != **topic) {
             let asked = self.shared.directory.partitions(&other).and_then(|count| {
@@ -82,7 +94,8 @@ impl<C: Code> Worker<C> {
         false
     }
 
-    /// True if no partition of the table's changelog holds anything.
+    /// True if no partition of the table's changelog holds anything. Asks the broker only where a
+    /// partition began empty and no data was found so far; if it does not answer, there is no warning.
     fn is_empty(&mut self, table: TableId) -> bool {
         if self.restore.has_data(table) || !self.restore.has_begun_empty(table) {
             return false;

@@ -1,4 +1,10 @@
 //! Tables of a worker: restored before their partitions start, and again when their store fails.
+//!
+//! | the store | what is done | what runs again |
+//! |---|---|---|
+//! | takes no writes | commit, then restore in memory | nothing that was committed |
+//! | cannot be read | abort, then wipe and restore | everything since the last commit |
+//! | is the only copy | the worker stops | - |
 
 use tracing::{error, info};
 
@@ -8,7 +14,7 @@ use crate::config::Guarantee;
 use crate::tables::restore::{RestoreError, Restoring};
 
 impl<C: Code> Worker<C> {
-    /// Reads a bounded part of the changelogs that are needed.
+    /// Reads a bounded part of the changelogs that are needed. Called each turn, before partitions start.
     pub(super) fn restore_tables(&mut self) -> Result<(), Stopped> {
         if self.delivery.is_outcome_unknown() {
             // A commit with an unknown outcome may hold older writes to a partition that came back.
@@ -26,6 +32,8 @@ impl<C: Code> Worker<C> {
             }
         };
         self.sleep.has_restored = turned.has_read;
+        // A member that died with a transaction open over the changelog had the same partitions of the inputs
+        // in it.
         if turned.is_blocked {
             info!("tables wait to be restored: aborting open transactions of members that are gone");
             self.consumer.unblock(self.arrivals.names());
@@ -34,7 +42,11 @@ impl<C: Code> Worker<C> {
     }
 
     /// Gives up a store that does not take committed writes: the changelogs have them. Partitions that use
-    /// tables start again once these are restored.
+    /// tables start again once these are restored. Called after the commit of a turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped::Store`] if there is no changelog to restore from.
     pub(super) fn mend_tables(&mut self) -> Result<(), Stopped> {
         let Some(why) = self.shared.tables.borrow().unwritten() else { return Ok(()) };
         if !self.restore.has_changelogs() {
@@ -47,6 +59,11 @@ impl<C: Code> Worker<C> {
 
     /// Wipes a store that cannot be read; the changelogs fill it again. Events since the last commit may have
     /// read wrong state, so none of their effects count. Returns true if the store was wiped.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped::Store`] if there is no changelog. The store is wiped then, since the next start must not
+    /// trust it.
     pub(super) fn mend_unread(&mut self) -> Result<bool, Stopped> {
         let Some(why) = self.shared.tables.borrow().unread() else { return Ok(false) };
         if !self.restore.has_changelogs() {
@@ -59,11 +76,14 @@ impl<C: Code> Worker<C> {
     }
 
     /// Stops partitions that use tables until the tables are restored.
+    ///
+    /// `committed`: nothing complete is left to commit, so nothing needs to run again.
     fn rebuild_tables(&mut self, committed: bool) -> Result<(), Stopped> {
         let is_unread = self.shared.tables.borrow().unread().is_some();
         let is_clear = committed || self.delivery.abandon(self.shared.clock.as_ref());
         let names: Vec<_> =
             self.assignment.names().filter(|name| self.restore.concerns(&name.topic)).cloned().collect();
+        // Paused before they are given up: the consumer would go on fetching events that no reader takes.
         self.consumer.pause(&names)?;
         self.give_up(&names)?;
         // Even at-least-once, staged effects must go if they were computed from a store that could not be
@@ -74,6 +94,7 @@ impl<C: Code> Worker<C> {
         }
         self.shared.tables.borrow_mut().rebuild();
         self.restore.begin_again()?;
+        // They take the way of partitions that were just assigned.
         self.arrivals.put_back(names);
         self.arrivals.names().iter().for_each(|name| self.restore.want(name));
         Ok(())

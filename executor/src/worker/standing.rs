@@ -1,4 +1,8 @@
 //! Standings of a worker's readers, and what holds them: the content of the stall report and the status.
+//!
+//! A reader's cause is looked for from the inside out: first its own stage and window, then the delivery,
+//! then a queue of another reader that has paused the partition, and at last the broker. The first that
+//! applies is reported.
 
 use serde_json::Value;
 
@@ -10,7 +14,7 @@ use crate::status::{Reading, Status};
 use crate::tables::restore::Restoring;
 
 impl<C: Code> Worker<C> {
-    /// Reports stalls if a look is due.
+    /// Reports stalls if a look is due. A look costs a question to each stage, so it is not made every turn.
     pub(super) fn report_stalls(&mut self) {
         let now = self.shared.clock.now();
         if !self.stalls.is_due(now) {
@@ -22,6 +26,7 @@ impl<C: Code> Worker<C> {
         }
     }
 
+    /// One standing per reader and partition, per partition that has not started, and one for the commits.
     fn standings(&self) -> Vec<Standing> {
         let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
         standings.extend(self.arrivals.names().iter().map(|partition| {
@@ -54,6 +59,7 @@ impl<C: Code> Worker<C> {
         self.positions().into_iter().map(reading).collect()
     }
 
+    /// `None`: the stage cannot say what the event waits for.
     fn cause(&self, at: &ReaderPosition) -> Option<Cause> {
         let ReaderPosition { partition, reader, .. } = at;
         let number = self.shared.slots.borrow_mut().number(&partition.topic, partition.partition);
@@ -63,6 +69,7 @@ impl<C: Code> Worker<C> {
         if self.delivery.is_full(&self.dataflow.staged) {
             return Some(Cause::Acknowledgement);
         }
+        // A partition is paused as a whole, so a reader that is done may wait for one with a full queue.
         let others = self.dataflow.readers.iter().map(|other| other.name.as_str()).filter(|other| other != reader);
         let queued = self.shared.queued.borrow().get(number).copied().unwrap_or(0);
         let is_paused = queued > self.config.bounds.queued_bytes_low;
@@ -70,18 +77,21 @@ impl<C: Code> Worker<C> {
         Some(full.map_or(Cause::Broker, |other| Cause::Behind { reader: other.to_owned() }))
     }
 
+    /// The cause inside of a reader: its stage, or its window. `number` is the partition's.
     fn holds(&self, reader: &str, number: usize) -> Option<Cause> {
         let run = self.dataflow.readers.iter().find(|run| run.name == reader)?;
         let in_window = || run.window.as_ref().and_then(|window| window.borrow().holds(number));
         run.stage.borrow().holds(number).or_else(in_window)
     }
 
-    /// True if another thread asked for the status since the last call.
+    /// True if another thread asked for the status since the last call. The signal thread asks; the worker
+    /// answers between two turns.
     pub fn is_asked(&self) -> bool {
         self.shared.watch.take_asked()
     }
 
-    /// Everything that an operator asks of a running worker: counters, positions, recent failures.
+    /// Everything that an operator asks of a running worker: counters, positions, recent failures. Built at
+    /// the moment of the call: see [`Status`].
     pub fn status(&self) -> Value {
         let counters = self.shared.counters.borrow();
         let recent = self.shared.recent.borrow();

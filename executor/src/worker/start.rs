@@ -1,4 +1,8 @@
 //! A worker's start: its parts, what it knows before the first event, and the group that it joins.
+//!
+//! The order of a start is the order of what it may disturb: first everything that can fail without the
+//! outside world having noticed, then the producer (which fences an earlier process of the same name), last
+//! the group (which rebalances).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,7 +33,7 @@ use crate::status::stall::Stalls;
 use crate::tables::restore::Restore;
 use crate::tables::{Tables, changelog};
 
-/// The parts of a worker.
+/// The parts of a worker. Put together in `run/assemble.rs` alone.
 pub struct Parts<C: Code> {
     /// The plan to run.
     pub plan: Rc<Plan>,
@@ -56,7 +60,8 @@ pub struct Parts<C: Code> {
 }
 
 impl<C: Code> Parts<C> {
-    /// Lets the clients of the broker ring the worker's bell. Returns false if the consumer cannot.
+    /// Lets the clients of the broker ring the worker's bell. Returns false if the consumer cannot. A worker
+    /// that is not woken by all of them looks for news more often instead.
     fn hang_bells(&mut self) -> bool {
         let Some(wake) = self.guard.watch.wake() else { return false };
         let bell = wake.bell();
@@ -69,6 +74,11 @@ impl<C: Code> Parts<C> {
 impl<C: Code> Worker<C> {
     /// Renders the plan and joins the group. User code is loaded already: if that fails, the group has not
     /// been disturbed.
+    ///
+    /// # Errors
+    ///
+    /// The limits of changelogs cannot be read, the producer's coordinator cannot be reached, or the
+    /// subscription is refused.
     pub fn start(mut parts: Parts<C>) -> Result<Worker<C>, Stopped> {
         let is_woken = parts.hang_bells();
         let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
@@ -94,8 +104,10 @@ impl<C: Code> Worker<C> {
         });
         guard.watch.set_stall_after(config.stall_after);
         let dataflow = Dataflow::start(&plan, &config.policies(&plan), config.bounds.window_bytes_max, &shared);
+        // Before the first event can come: a poison event must not run a fourth time.
         condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
         let delivery = Delivery::start(producer, &plan, &config)?;
+        // Last: from here on the group knows this worker, and may take partitions from others for it.
         consumer.subscribe(&subscriptions(&plan))?;
         Ok(Worker {
             sleep: Sleep::new(is_woken),
@@ -117,7 +129,8 @@ impl<C: Code> Worker<C> {
     }
 }
 
-/// Makes tables that have changelogs follow them from the first write on.
+/// Makes tables that have changelogs follow them from the first write on. Without changelogs the tables stay
+/// as they were made: their store holds the only copy.
 fn follow_changelogs(
     restore: &Restore,
     tables: &mut Tables,
@@ -130,7 +143,8 @@ fn follow_changelogs(
     Ok(())
 }
 
-/// The largest record that each table's changelog takes.
+/// The largest record that each table's changelog takes. In the plan's order. A changelog that does not exist
+/// yet has no limit here: the check has made it, or refused the start.
 fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Result<Vec<usize>, BrokerError> {
     let limit = |table: &Table| {
         let topic = directory.admin(|admin| admin.topic(&changelog(&config.app, &table.name)))?;
@@ -139,7 +153,8 @@ fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Resu
     plan.tables.iter().map(limit).collect()
 }
 
-/// Lets poison events fail when they come.
+/// Lets poison events fail when they come. The guard has their names from earlier processes, by topic; here
+/// they get the worker's numbers.
 fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
     let readers = (0..).map(ReaderId).zip(&plan.readers);
     for (id, reader) in readers {
@@ -155,6 +170,7 @@ fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Sl
     }
 }
 
+/// What all readers together read, each topic and pattern once.
 fn subscriptions(plan: &Plan) -> Vec<Subscription> {
     let mut subscriptions: Vec<Subscription> = Vec::new();
     for reader in &plan.readers {
