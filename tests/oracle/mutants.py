@@ -62,7 +62,7 @@ MUTANTS = [
     ("what blocks ends the process", "age >= limit + grace(limit)", "age >= limit * 1000", "guard"),
     ("a step of a coroutine is timed", "let outer = alarm.watch.enter(doing);", "let outer = alarm.watch.enter(&Doing { row: u32::MAX, ..*doing });", "guard"),
     ("a process that is told to end blames no event", "        watch.spare();", "        let _ = watch;", "guard"),
-    ("a stall is told once", "if !seen.told && held >= self.after {", "if held >= self.after {", "guard"),
+    ("a stall is told once", "if !seen.reported && held >= self.after {", "if held >= self.after {", "guard"),
     ("a block's namespace is its own", "    return made.__dict__", "    names.update(__name__=name)\n    return names", "golden"),
     ("an event sees the writes of events before it", "let laid = self.overlay.get(table, partition, key).or_else(", "let laid = self.overlay.get(table, partition, key).filter(|_| false).or_else(", "oracle"),
     # Code blocks (section 3).

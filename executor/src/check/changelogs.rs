@@ -1,5 +1,15 @@
 //! The changelog topics of tables: made compacted where they are missing, and looked at before the
 //! first event, as are the partition counts of topics that share a table.
+//!
+//! A table's changelog has one partition for each of its inputs', because events and state of one partition
+//! are one worker's. So all inputs of a table must have the same count, and the changelog that one:
+//!
+//! ```text
+//! orders (6 partitions) ─┐
+//!                        ├─▶ table totals ─▶ shop-totals-changelog (6)
+//! refunds (6 partitions) ┘
+//! rates (1 partition) ─────▶ global table rates ─▶ shop-rates-changelog (1)
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -13,7 +23,12 @@ use crate::tables::changelog;
 use crate::tables::restore::used;
 
 /// Looks for the changelogs of all tables that agents use; `make` makes those that are missing. `found` are
-/// the topics that the plan names.
+/// the topics that the plan names. Without `make` it only looks. Returns a finding per table, in the plan's
+/// order.
+///
+/// # Errors
+///
+/// Questions that the broker did not answer; a creation that failed. Faults of single tables are findings.
 pub fn prepare(
     plan: &Plan,
     app: &str,
@@ -40,6 +55,10 @@ pub fn prepare(
 
 /// Topics whose events may touch a table, and their partitions; `None` where no agent uses it, or where a
 /// topic is missing, which is reported elsewhere.
+///
+/// # Errors
+///
+/// Those of the questions about topics that match a pattern.
 fn inputs(
     plan: &Plan,
     table: TableId,
@@ -55,6 +74,8 @@ fn inputs(
                     let known = found.iter().find(|found| found.named.name == *name);
                     let partitions = match known {
                         Some(Found { partitions: Ok(partitions), .. }) => Some(*partitions),
+                        // `kaspr-exec check` on an empty cluster: the input comes with the run, and so does
+                        // the changelog.
                         Some(Found { is_made_by_run: true, .. }) => declared(plan, name),
                         _ => None,
                     };
@@ -74,19 +95,30 @@ fn inputs(
     Ok((!readers.is_empty()).then_some(inputs))
 }
 
-/// The partitions that a topic will have when a run has created it; `None`: as the brokers say.
+/// The partitions that a topic will have when a run has created it; `None`: as the brokers say. Called for a
+/// topic that a run would create.
 fn declared(plan: &Plan, topic: &str) -> Option<i32> {
     let declared = plan.topics.iter().find(|declared| declared.name == topic)?;
     declared.partitions.and_then(|count| i32::try_from(count).ok())
 }
 
 /// The partitions that a table's changelog must have.
+///
+/// `inputs` are its topics with their counts.
+///
+/// ```text
+/// orders 6, refunds 6   →  Ok(6)
+/// orders 6, refunds 3   →  Err("cannot be: the topics …")
+/// no topic yet          →  Ok(the table's "partitions"), or Err if it has none
+/// global                →  Ok(1)
+/// ```
 fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> {
     if table.global {
         return Ok(1);
     }
     let declared = table.partitions.and_then(|count| i32::try_from(count).ok());
     let mut inputs = inputs.iter();
+    // A pattern that matches no topic yet: the count can only come from the spec.
     let Some((first, &count)) = inputs.next() else {
         return declared.ok_or_else(|| {
             "needs a number of partitions, and no topic matches the pattern yet: write \"partitions\" in the table"
@@ -99,6 +131,7 @@ fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> 
         ));
     }
     match declared {
+        // The count follows from the inputs. One that is written as well may only agree with them.
         Some(declared) if declared != count => Err(format!(
             "needs {count} partitions, as the topic \"{first}\" has, and the table says {declared}: remove its \"partitions\""
         )),
@@ -106,9 +139,13 @@ fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> 
     }
 }
 
+/// Looks at one changelog, creates it if it should, and writes what it finds into `found`. `needed` is the
+/// count of partitions that it must have.
 fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, make: bool) -> Result<(), BrokerError> {
     let name = found.named.name.clone();
     let mut partitions = match admin.partitions(&name) {
+        // Most often a missing right: then the finding names it. Anything else is an error of the whole
+        // check.
         Err(error @ BrokerError::Group(_)) => {
             found.partitions = Err(denied(&found.named, admin)?.ok_or(error)?);
             return Ok(());
@@ -116,11 +153,13 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
         partitions => partitions?,
     };
     if partitions.is_none() && make {
+        // Compacted from the start: a changelog with retention would lose keys that nobody writes again.
         admin.create(&new_topic(&name, table, needed))?;
         info!(topic = %name, partitions = needed, "created the topic, compacted");
         (partitions, found.created) = (admin.partitions(&name)?, true);
     }
     found.partitions = match partitions {
+        // Kafka can add partitions, but keys that were written before stay where they are.
         Some(partitions) if partitions != needed => Err(format!(
             "has {partitions} partitions and needs {needed}: its records cannot be divided again; delete the topic and reset the group to build the table from its input again"
         )),
@@ -139,6 +178,7 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
     Ok(())
 }
 
+/// Compacted, unless the table's own settings say otherwise.
 fn new_topic(name: &str, table: &Table, partitions: i32) -> NewTopic {
     let mut config = BTreeMap::from([("cleanup.policy", "compact")]);
     config.extend(table.topic_config.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -151,7 +191,8 @@ fn new_topic(name: &str, table: &Table, partitions: i32) -> NewTopic {
     }
 }
 
-/// Reports where a changelog that exists is not as it would be made.
+/// Reports where a changelog that exists is not as it would be made. A changelog is never altered, since its
+/// records are the table.
 fn compare(name: &str, table: &Table, admin: &mut dyn Admin) -> Result<(), BrokerError> {
     let policy = admin.setting(name, "cleanup.policy")?;
     if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {

@@ -3,6 +3,14 @@
 //! A table's state lies beside the partitions of its inputs. Where one of them gets other partitions, or is
 //! deleted and created again with others, keys move to partitions that have no state of theirs. A start
 //! refuses that, and so does a look at any later time.
+//!
+//! Three facts are enough to notice it early:
+//!
+//! | fact | noticed by |
+//! |---|---|
+//! | the count or identity of a topic changed | a look every `topics_look_every` |
+//! | a partition is assigned that did not exist | [`Counts::have_outgrown`], before it starts |
+//! | a key lies where the known count would not put it | [`Counts::is_misplaced`], for each event |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -20,26 +28,34 @@ use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
-/// Topics that tables depend on, as they were at the last look.
+/// Topics that tables depend on, as they were at the last look. A part of the worker, made at its start.
+/// Empty, and idle, where no agent uses a table.
 pub struct Counts {
     plan: Rc<Plan>,
     app: String,
     policies: Policies,
     /// Readers of tables that have a state for each partition: what they read, and the tables.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
-    /// Inputs of such tables, so far as they are known by name.
+    /// Inputs of such tables, so far as they are known by name. Topics of patterns are added when their
+    /// partitions come.
     inputs: BTreeSet<TopicName>,
+    /// Changelogs of all tables that agents use, global ones too.
     changelogs: BTreeMap<TopicName, TableId>,
+    /// Each topic as it was at the last look that found it.
     seen: FxHashMap<TopicName, Seen>,
     /// Changelogs that were missing at the last look.
     absent: BTreeSet<TopicName>,
+    /// Per topic the partitioners that explain all keys since the last look.
     placing: FxHashMap<TopicName, Placing>,
+    /// The time between two looks.
     every: Duration,
+    /// The time of the next one, by the worker's clock; zero before the first.
     due: Duration,
 }
 
 impl Counts {
-    /// Watches the inputs and changelogs of a plan's tables; nothing where no changelogs are kept.
+    /// Watches the inputs and changelogs of a plan's tables; nothing where no changelogs are kept. Asks no
+    /// broker: the first look is due at once.
     pub fn new(plan: &Rc<Plan>, config: &Config) -> Counts {
         let kept = |agents: &[AgentId]| if config.keeps_changelogs { used(plan, agents) } else { BTreeSet::new() };
         let is_divided = |table: &TableId| !plan[*table].global;
@@ -81,6 +97,7 @@ impl Counts {
     }
 
     /// Puts the next look off to a period from now; until then each topic may ask for an earlier one, once.
+    /// Called after each look.
     pub fn put_off(&mut self, now: Duration) {
         self.due = now + self.every;
         for name in &self.inputs {
@@ -90,14 +107,18 @@ impl Counts {
         }
     }
 
-    /// True if the event's key lies in another partition than the topic's count at the last look gives it.
+    /// True if the event's key lies in another partition than the topic's count at the last look gives it. A
+    /// key may be placed by other means than Kafka's partitioner: so this is only a reason to look. It gives
+    /// up its guess for the topic then, until the next period.
     pub fn is_misplaced(&mut self, event: &Event) -> bool {
+        // An event without a key lies anywhere.
         let Some(key) = &event.key else { return false };
         let placing = self.placing.get_mut(&event.topic);
         placing.is_some_and(|placing| placing.contradicts(key, event.partition))
     }
 
-    /// True if one of these partitions feeds a table and was not there at the last look.
+    /// True if one of these partitions feeds a table and was not there at the last look. Also notes topics of
+    /// patterns, which are not known by name before.
     pub fn have_outgrown(&mut self, names: &[TopicPartition]) -> bool {
         let mut outgrown = false;
         for TopicPartition { topic, partition } in names {
@@ -110,6 +131,10 @@ impl Counts {
     }
 
     /// Looks at all topics. Gives the message that a start would give, if one would not start any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of the questions. A topic that does not exist is no error here: it keeps what was seen of it.
     pub fn look(&mut self, admin: &mut dyn Admin) -> Result<Option<String>, BrokerError> {
         let names: Vec<TopicName> = self.inputs.iter().chain(self.changelogs.keys()).cloned().collect();
         let seen = admin.look(&names)?;
@@ -124,9 +149,12 @@ impl Counts {
                 self.seen.insert(name, seen);
             }
         }
+        // The usual case ends here, with one question to the broker. Only a difference is worth the whole
+        // check.
         if gone.is_some() || !self.is_uneven() {
             return Ok(gone);
         }
+        // The words are those of a start, so that a person who restarts the worker reads the same.
         let reserved = topics::reserved(&self.plan, &self.app);
         let mut found = topics::prepare(&self.plan, &self.policies, &reserved, admin, false)?;
         found = changelogs::prepare(&self.plan, &self.app, &found, admin, false)?;
@@ -135,18 +163,20 @@ impl Counts {
     }
 
     /// True if the changelog of before is gone: it is another topic now, or there was none at two looks in a
-    /// row.
+    /// row. One look is not enough for a missing one: a broker that has just come up may not know it yet.
     fn is_gone(&mut self, name: &TopicName, now: Option<&Seen>) -> bool {
         let Some(before) = self.seen.get(name) else { return false };
         match now {
             Some(now) => {
                 self.absent.remove(name);
+                // Two empty identities tell nothing: the broker does not report them.
                 now.identity != before.identity && !before.identity.is_empty() && !now.identity.is_empty()
             }
             None => !self.absent.insert(name.clone()),
         }
     }
 
+    /// The message for a changelog that is gone, with the way to build its table again.
     fn lost(&self, name: &TopicName, table: TableId) -> String {
         let table = &self.plan[table];
         format!(
@@ -155,7 +185,8 @@ impl Counts {
         )
     }
 
-    /// True if topics of a table have other numbers of partitions than its changelog.
+    /// True if topics of a table have other numbers of partitions than its changelog. Counts are compared as
+    /// they were seen; a topic that was never seen is left out.
     fn is_uneven(&self) -> bool {
         self.changelogs.iter().filter(|(_, table)| !self.plan[**table].global).any(|(changelog, table)| {
             let readers = self.readers.iter().filter(|(_, tables)| tables.contains(table));

@@ -1,4 +1,12 @@
 //! The topics that a plan names: made where the spec declares them, looked for before the start.
+//!
+//! Nothing is changed that exists: where a topic differs from its declaration, the log says so.
+//!
+//! | the topic | declared | a run | `kaspr-exec check` |
+//! |---|---|---|---|
+//! | exists | - | uses it, if the user may | the same |
+//! | is missing | yes | creates it | says that a run creates it, or why it could not |
+//! | is missing | no | refuses to start | a fault |
 
 use std::collections::BTreeMap;
 
@@ -11,7 +19,8 @@ use crate::broker::{Access, Admin, BrokerError, NewTopic};
 use crate::tables::changelog;
 
 /// Topics that an app keeps for itself: its changelogs, and the topics that the product writes beside them. A
-/// record of user code there would damage tables that are restored from them.
+/// record of user code there would damage tables that are restored from them. Some of the names are kept for
+/// uses to come, so that no app can take them now.
 pub fn reserved(plan: &Plan, app: &str) -> Reserved {
     let tables = plan.tables.iter().map(|table| table.name.as_str());
     let of_tables = tables.flat_map(|table| [changelog(app, table), format!("{app}-{table}-closed")]);
@@ -19,7 +28,8 @@ pub fn reserved(plan: &Plan, app: &str) -> Reserved {
     Reserved::new(of_tables.chain(of_app))
 }
 
-/// A topic that the plan names, and where.
+/// A topic that the plan names, and where. A topic that several places name is one entry, with all their
+/// uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// The topic.
@@ -37,17 +47,21 @@ pub struct Named {
 /// The words for whatever declares topics other than those of dead letters.
 pub(super) const SPEC: &str = "the spec";
 
-/// Every topic that the plan names, once, in order of names.
+/// Every topic that the plan names, once, in order of names. Patterns name no topic (see [`matching`]); a
+/// selector's topics are only known when an event comes.
 pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
     let mut finder = Finder { plan, named: BTreeMap::new() };
     for reader in &plan.readers {
         let agent = &plan[reader.agents[0]];
         if let Topics::Names(names) = &reader.topics {
+            // Agents of a reader share its input, and the first of them gives the reader its name.
             let by = format!("the input of agent \"{}\"", agent.name);
             names.iter().for_each(|name| finder.add(name, by.clone(), SPEC, agent.place, Access::READ));
         }
     }
     for (id, agent) in (0..).map(AgentId).zip(&plan.agents) {
+        // Policies are resolved here: the topic of dead letters may stand in the step, its agent, or a
+        // setting.
         for (step, policy) in agent.steps.iter().zip(policies.of_steps(id)) {
             finder.letters(&policy.on_error, &agent.name, step.place);
         }
@@ -62,12 +76,14 @@ pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
     finder.named.into_values().collect()
 }
 
+/// Collects topics by name: the first place that names one is reported, and the uses of all add up.
 struct Finder<'a> {
     plan: &'a Plan,
     named: BTreeMap<String, Named>,
 }
 
 impl Finder<'_> {
+    /// Notes one use of a topic.
     fn add(&mut self, name: &str, by: String, declares: &'static str, place: Place, uses: Access) {
         let at = format!("{}:{}", self.plan.files[place.file.index()], place.line);
         let named = self.named.entry(name.to_owned());
@@ -76,12 +92,14 @@ impl Finder<'_> {
         named.uses.write |= uses.write;
     }
 
+    /// Notes an output's topic, if it is a fixed one.
     fn output(&mut self, output: &TopicOutput, agent: &str) {
         if let TopicChoice::Name(name) = &output.topic {
             self.add(name, format!("an output of agent \"{agent}\""), SPEC, output.place, Access::WRITE);
         }
     }
 
+    /// Notes the topic that a policy sends dead letters to, at first or in the end.
     fn letters(&mut self, policy: &OnError, agent: &str, place: Place) {
         if let OnError::DeadLetter { topic: Some(topic), .. } = policy.last_resort() {
             let by = format!("the dead letters of agent \"{agent}\"");
@@ -90,8 +108,8 @@ impl Finder<'_> {
     }
 }
 
-/// The creation of each topic, by specs and settings. That of a topic which only a setting names stands
-/// in the policies.
+/// The creation of each topic, by specs and settings. That of a topic which only a setting names stands in
+/// the policies. The spec's own declaration goes first; what `onError` declares is added to it.
 fn declared(plan: &Plan, policies: &Policies) -> BTreeMap<String, Topic> {
     let mut topics: BTreeMap<_, _> = plan.topics.iter().map(|topic| (topic.name.clone(), topic.clone())).collect();
     for policy in policies.all() {
@@ -102,12 +120,13 @@ fn declared(plan: &Plan, policies: &Policies) -> BTreeMap<String, Topic> {
     topics
 }
 
-/// The finding about a topic.
+/// The finding about a topic. The two flags exclude each other: `created` belongs to a run, `is_made_by_run`
+/// to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The topic.
     pub named: Named,
-    /// Its partitions, or why it cannot be used.
+    /// Its partitions, or why it cannot be used. The text completes "the topic … ".
     pub partitions: Result<i32, String>,
     /// True if it was created just now.
     pub created: bool,
@@ -117,6 +136,11 @@ pub struct Found {
 
 /// Looks for every topic; `make` creates those that are declared and missing. Where a topic differs from its
 /// declaration, that is logged and nothing is changed. Those that are `reserved` must not be written.
+///
+/// # Errors
+///
+/// Those that pass (a broker that does not answer), so that the caller can ask again. Faults of single topics
+/// are findings.
 pub fn prepare(
     plan: &Plan,
     policies: &Policies,
@@ -127,6 +151,7 @@ pub fn prepare(
     let mut all = Vec::new();
     let topics = declared(plan, policies);
     for named in named(plan, policies) {
+        // Even a topic that does not exist yet must not be created under such a name.
         if let Some(why) = reserved.refuses(&named.name).filter(|_| named.uses.write) {
             let partitions = Err(format!("cannot be written: {why}"));
             all.push(Found { named, partitions, created: false, is_made_by_run: false });
@@ -136,6 +161,7 @@ pub fn prepare(
         let creates = declared.filter(|topic| topic.declare);
         let (mut created, mut is_made_by_run) = (false, false);
         let mut partitions = admin.partitions(&named.name);
+        // Asked again after the creation: the broker's default of partitions is only known now.
         if let (Ok(None), Some(topic), true) = (&partitions, creates, make) {
             partitions = match admin.create(&new_topic(topic)) {
                 Ok(()) => admin.partitions(&named.name),
@@ -150,6 +176,7 @@ pub fn prepare(
                     (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
                     (false, None) => {}
                 }
+                // A topic that exists, and cannot be used, is a fault like one that is missing.
                 denied(&named, admin)?.map_or(Ok(partitions), Err)
             }
             Ok(None) if let Some(topic) = creates => {
@@ -159,6 +186,8 @@ pub fn prepare(
             }
             Ok(None) => Err(format!("does not exist; create it, or let {} say \"declare: true\"", named.declares)),
             Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
+            // Brokers hide what a user may not see, so a denied right explains the error better than its own
+            // words.
             Err(error) => Err(denied(&named, admin)?.unwrap_or_else(|| format!("cannot be used: {error}"))),
         };
         all.push(Found { named, partitions, created, is_made_by_run });
@@ -166,7 +195,8 @@ pub fn prepare(
     Ok(all)
 }
 
-/// Looks at topics that match patterns of inputs now, other than those that were found.
+/// Looks at topics that match patterns of inputs now, other than those that were found. Only for show: topics
+/// that come later match too, and are met while the app runs. `found` are the findings of [`prepare`].
 pub fn matching(plan: &Plan, found: &[Found], admin: &mut dyn Admin) -> Result<Vec<Found>, BrokerError> {
     let mut all: Vec<Found> = Vec::new();
     for reader in plan.readers.iter().filter(|reader| matches!(reader.topics, Topics::Pattern(_))) {
@@ -190,6 +220,9 @@ pub fn matching(plan: &Plan, found: &[Found], admin: &mut dyn Admin) -> Result<V
 }
 
 /// Reports that the user may not use a topic as the plan does.
+///
+/// `None`: it may, or the broker does not say. The text names the rights that are missing, ready for
+/// `kafka-acls`.
 pub(super) fn denied(named: &Named, admin: &mut dyn Admin) -> Result<Option<String>, BrokerError> {
     let Named { name, uses, .. } = named;
     let lacks = uses.lacks(admin.access(name)?, name);
@@ -202,6 +235,8 @@ pub(super) fn denied(named: &Named, admin: &mut dyn Admin) -> Result<Option<Stri
 }
 
 /// The text on a topic that a run creates, if there is no objection.
+///
+/// `objection` is the broker's answer to a creation that was only asked about.
 pub(super) fn not_yet(objection: Option<String>) -> String {
     match objection {
         None => "does not exist yet; a run creates it".to_owned(),
@@ -209,6 +244,7 @@ pub(super) fn not_yet(objection: Option<String>) -> String {
     }
 }
 
+/// The creation as Kafka takes it; settings that are not declared are left to the broker.
 fn new_topic(topic: &Topic) -> NewTopic {
     NewTopic {
         name: topic.name.clone(),
@@ -218,9 +254,11 @@ fn new_topic(topic: &Topic) -> NewTopic {
     }
 }
 
-/// Reports where a topic is not as it is declared.
+/// Reports where a topic is not as it is declared. A run never alters a topic: its other users may depend on
+/// what it is.
 fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin) -> Result<(), BrokerError> {
     let (name, at) = (&topic.name, &named.at);
+    // Compared as wide numbers: a declared count may not fit into Kafka's.
     if let Some(declared) = topic.partitions.filter(|&declared| i64::from(declared) != i64::from(partitions)) {
         warn!(
             topic = name,
@@ -242,6 +280,11 @@ fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin)
 }
 
 /// The faults among the findings, one line each, with their places.
+///
+/// ```text
+/// the topic "orders" (the input of agent "a") does not exist; create it, or let the spec say "declare: true"
+///   --> agent.yaml:7
+/// ```
 pub fn faults(found: &[Found]) -> Vec<String> {
     let fault = |found: &Found| {
         let why = found.partitions.as_ref().err()?;

@@ -1,8 +1,8 @@
 //! The one table of counters: plain integers of the worker.
 //!
-//! The summary, the stall report and the status read it; metrics and the live graph will. What passes counts with
-//! its commit, so the columns add up to the totals, whatever is tried again or aborted on the way. Tries and awaits
-//! count when they happen: an event that is retried for ever shows at once.
+//! The summary, the stall report and the status read it; metrics and the live graph will. What passes counts
+//! with its commit, so the columns add up to the totals, whatever is tried again or aborted on the way. Tries
+//! and awaits count when they happen: an event that is retried for ever shows at once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -76,6 +76,7 @@ impl Counters {
     pub fn count_committed(&mut self, effects: &Effects) {
         self.completed += effects.completed;
         self.failures += effects.failures.len() as u64;
+        // Dead letters are among the outgoing records, so they are taken out of the sum below.
         self.dead_letters += effects.letters;
         self.records += effects.outgoing_count() as u64 - effects.letters;
         self.add(&effects.counts);
@@ -83,6 +84,7 @@ impl Counters {
 
     /// Counts a unit before which the worker halts.
     pub fn count_halted(&mut self, rows: &[(usize, Passage)]) {
+        // A unit that halts is never committed, so nothing else would count it.
         let failed: u64 = rows.iter().map(|(_, passed)| passed.failed).sum();
         self.halted += failed;
         self.failures += failed;
@@ -94,7 +96,7 @@ impl Counters {
         self.completed + self.halted
     }
 
-    /// Tries that were followed by another one.
+    /// Tries that were followed by another one. Summed over all rows.
     pub fn retried(&self) -> u64 {
         self.steps.iter().map(|step| step.retried).sum()
     }
@@ -105,6 +107,7 @@ impl Counters {
     }
 
     fn add(&mut self, rows: &[(usize, Passage)]) {
+        // Rows are numbers from the plan's sites, and the table was made from the same plan.
         for (row, passed) in rows {
             self.steps[*row].passed.add(*passed);
         }

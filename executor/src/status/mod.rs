@@ -1,4 +1,13 @@
-//! The status of a worker as JSON: SIGUSR1 prints it (formats, "Names and settings").
+//! The status of a worker as JSON: SIGUSR1 prints it (`docs/operations.md`).
+//!
+//! | file | answers |
+//! |---|---|
+//! | `counters.rs` | how much has passed where, since the start |
+//! | `stall.rs` | which partitions stand still, and why |
+//! | here | both, with positions and the last failures, at one moment |
+//!
+//! Nothing here acts on what it sees. Of an event's key, value and headers nothing is shown but what the
+//! message of an exception quotes.
 
 pub mod counters;
 pub mod stall;
@@ -25,6 +34,7 @@ pub struct Recent {
 impl Recent {
     /// Notes a failure. One that happens again after an abort is listed once.
     pub fn note(&mut self, failure: &FailureRecord) {
+        // An aborted event fails again with the same record, and is still one failure to its reader.
         self.failures.retain(|known| known != failure);
         if self.failures.len() == RECENT_MAX {
             self.failures.pop_front();
@@ -53,8 +63,10 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Offsets up to the partition's end that are not complete, as far as the end is known.
+    /// Offsets up to the partition's end that are not complete, as far as the end is known. 0 if nothing
+    /// waits; never negative, since an end may be older news than the position.
     fn lag(&self) -> u64 {
+        // Events that were taken count, even where the client has not heard of an end beyond them.
         let end = self.high.unwrap_or(self.taken).max(self.taken);
         u64::try_from(end - self.done).unwrap_or(0)
     }
@@ -81,9 +93,11 @@ pub struct Status<'a> {
 }
 
 impl Status<'_> {
-    /// Makes one JSON object. It holds nothing of an event's payload.
+    /// Makes one JSON object. It holds nothing of an event's payload but what the messages of failures quote.
+    /// The keys are part of the interface: `docs/operations.md` lists them, and other programs read them.
     pub fn to_json(self) -> Value {
         let counters = self.counters;
+        // Sorted by name, so that two statuses can be compared line by line.
         let mut partitions: BTreeMap<TopicPartition, Vec<Reading>> = BTreeMap::new();
         for reading in self.readings {
             partitions.entry(reading.partition.clone()).or_default().push(reading);
@@ -113,6 +127,7 @@ fn partition((partition, readings): (&TopicPartition, &Vec<Reading>)) -> Value {
         "topic": &*partition.topic,
         "partition": partition.partition,
         "high": readings.iter().find_map(|reading| reading.high),
+        // The offset that Kafka has for the group is the least of the readers' positions.
         "committed": readings.iter().map(|reading| reading.committed).min(),
         "lag": readings.iter().map(Reading::lag).max(),
         "readers": readings.iter().map(reader).collect::<Vec<_>>(),
@@ -120,6 +135,7 @@ fn partition((partition, readings): (&TopicPartition, &Vec<Reading>)) -> Value {
 }
 
 fn reader(reading: &Reading) -> Value {
+    // The same words as in the stall report: they are searched for in logs.
     let holds = reading.cause.as_ref().map(Cause::to_string);
     json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds })
 }

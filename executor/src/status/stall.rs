@@ -14,6 +14,7 @@ use crate::event::message::TopicPartition;
 
 /// The looks of a worker: a share of the time after which a stall is reported, and the longest pause between
 /// two.
+// Four looks within the time after which a stall is reported: it is noticed a quarter of it late at most.
 const LOOKS_PER_STALL: u32 = 4;
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
@@ -206,6 +207,7 @@ impl Standing {
         let (reader, partition) = subject.fields();
         let offset = reader.map(|_| *position);
         let (topic, partition) = partition.map(|at| (display(&at.topic), at.partition)).unzip();
+        // A window or a back-off is the spec's own wish: it needs no attention.
         let is_asked_for = matches!(cause, Some(Cause::Window { .. } | Cause::Retry { .. }));
         let cause = cause.as_ref().map_or_else(|| "the cause is not known".to_owned(), Cause::to_string);
         let verb = subject.verb();
@@ -216,18 +218,24 @@ impl Standing {
     }
 }
 
+/// A subject that has something to do, as of the last look.
 #[derive(Debug)]
 struct Seen {
     position: i64,
+    /// The time of the look that saw this position first.
     since: Duration,
-    told: bool,
+    /// True if the log has a line about it, so that its end gets one too.
+    reported: bool,
 }
 
 /// The subjects that had something to do at the last look.
 #[derive(Debug)]
 pub struct Stalls {
+    /// The time without progress after which a stall is reported (`--stall-after`).
     after: Duration,
+    /// Only subjects with a lag: without one, standing still is rest.
     seen: BTreeMap<Subject, Seen>,
+    /// The time of the last look; `None` before the first.
     looked: Option<Duration>,
 }
 
@@ -247,12 +255,13 @@ impl Stalls {
     /// still for long enough. `None`: nothing stood still at the last look.
     pub fn next_look(&self, active: Duration) -> Option<Duration> {
         let looked = self.looked.filter(|_| !self.seen.is_empty())?;
+        // Something moved since: a subject that had stalled may be over, so the look comes at the usual pace.
         if looked <= active {
             return Some(looked + self.every());
         }
         // Early enough that the look does not count the worker as away.
         let again = looked + self.after / LOOKS_PER_STALL * (LOOKS_PER_STALL - 1);
-        let is_due = |seen: &Seen| (!seen.told).then_some(again.min(seen.since + self.after));
+        let is_due = |seen: &Seen| (!seen.reported).then_some(again.min(seen.since + self.after));
         self.seen.values().filter_map(is_due).min()
     }
 
@@ -273,29 +282,33 @@ impl Stalls {
             let mut seen = match before {
                 Some(seen) if seen.position == standing.position => seen,
                 other => {
+                    // It moved, so an earlier stall of it is over, and a new one may begin.
                     notices.extend(other.and_then(|seen| over(standing.subject.clone(), &seen, now)));
-                    Seen { position: standing.position, since: now, told: false }
+                    Seen { position: standing.position, since: now, reported: false }
                 }
             };
-            if was_away && !seen.told {
+            // A stall that was reported keeps its beginning: its end tells the whole time.
+            if was_away && !seen.reported {
                 seen.since = now;
             }
             let subject = standing.subject.clone();
             let held = now.saturating_sub(seen.since);
-            if !seen.told && held >= self.after {
-                seen.told = true;
+            if !seen.reported && held >= self.after {
+                seen.reported = true;
                 notices.push(Notice::Stalled { standing, held });
             }
             still.insert(subject, seen);
         }
+        // Left over are subjects that are gone, or have nothing to do any more.
         let ended = std::mem::replace(&mut self.seen, still);
         notices.extend(ended.into_iter().filter_map(|(subject, seen)| over(subject, &seen, now)));
         notices
     }
 }
 
+/// The notice of a stall's end, if its beginning was reported.
 fn over(subject: Subject, seen: &Seen, now: Duration) -> Option<Notice> {
-    seen.told.then(|| Notice::Over { subject, held: now.saturating_sub(seen.since) })
+    seen.reported.then(|| Notice::Over { subject, held: now.saturating_sub(seen.since) })
 }
 
 #[cfg(test)]
