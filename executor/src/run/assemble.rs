@@ -3,6 +3,13 @@
 //! A worker and its user code share tables, topics and a clock, and the code is loaded before the
 //! worker takes anything from the outside world. So there are two steps: an [`Assembly`] holds what is
 //! shared, then [`Assembly::start`] adds the code and a connector's [`Ends`].
+//!
+//! ```text
+//! Assembly::new ─▶ with_store, with_guard ─▶ python ─▶ start(code, Ends)
+//!    plan, settings, clock, topics             user code      the connector: the group is joined here
+//! ```
+//!
+//! A new connector gives its own [`Ends`]; nothing else here changes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +30,8 @@ use crate::tables::Tables;
 use crate::tables::store::{MemoryStore, Store};
 use crate::worker::{Parts, Stopped, Worker};
 
-/// The ends of a connector that a worker holds.
+/// The ends of a connector that a worker holds. Three traits of [`crate::broker`]; the fourth, `Admin`, is
+/// needed earlier, in the [`Assembly`].
 pub struct Ends {
     /// The source of events.
     pub consumer: Box<dyn Consumer>,
@@ -34,7 +42,8 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Ends on the in-memory log. Its tables do not come back.
+    /// Ends on the in-memory log. Its tables do not come back. Without changelogs the tables' store is the
+    /// only copy, as long as the process lives, or as its folder does.
     pub fn of_log(log: &Log, config: &Config) -> Ends {
         let is_exact = config.guarantee == Guarantee::ExactlyOnce;
         Ends {
@@ -45,7 +54,8 @@ impl Ends {
     }
 }
 
-/// The parts that a worker shares with its user code.
+/// The parts that a worker shares with its user code. Nothing of the outside world has been touched while it
+/// exists, except for topics that were looked up.
 pub struct Assembly {
     /// The plan to run.
     pub plan: Rc<Plan>,
@@ -53,7 +63,7 @@ pub struct Assembly {
     pub config: Config,
     /// Tells the time.
     pub clock: Rc<dyn Clock>,
-    /// Topics that are written.
+    /// Topics that are written. Their counts and limits are looked up when a record is staged.
     pub directory: Directory,
     /// The tables with their state.
     pub tables: Rc<RefCell<Tables>>,
@@ -78,7 +88,8 @@ impl Assembly {
         }
     }
 
-    /// Keeps tables in this store.
+    /// Keeps tables in this store. Call it before the code is loaded: code holds the tables that are here at
+    /// that moment.
     pub fn with_store(self, store: Box<dyn Store>) -> Assembly {
         Assembly { tables: tables_over(store), ..self }
     }
@@ -90,6 +101,10 @@ impl Assembly {
 
     /// Loads the plan's Python: it writes the worker's tables and topics. The settings are those of
     /// `context["app"].conf`.
+    ///
+    /// # Errors
+    ///
+    /// A block cannot be loaded, or its `init` raises. The group has not been disturbed then.
     pub fn python(
         &self,
         interpreter: &Interpreter,
@@ -107,6 +122,10 @@ impl Assembly {
     }
 
     /// Starts the worker: it joins its group.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Worker::start`].
     pub fn start<C: Code>(self, code: &Rc<RefCell<C>>, ends: Ends) -> Result<Worker<C>, Stopped> {
         let Assembly { plan, config, clock, directory, tables, counters, guard } = self;
         let Ends { consumer, producer, changelog } = ends;
@@ -127,6 +146,7 @@ impl Assembly {
     }
 }
 
+/// Shared, because user code reads and writes the tables that the worker commits.
 fn tables_over(store: Box<dyn Store>) -> Rc<RefCell<Tables>> {
     Rc::new(RefCell::new(Tables::over(store)))
 }

@@ -1,5 +1,11 @@
 //! A worker as a member of its group on a broker: it runs until it is asked to stop, or has caught up with
 //! the ends that the topics had at the start.
+//!
+//! ```text
+//! turn, turn, … ─▶ asked to stop, or caught up ─▶ drain: calls end ─▶ flush: last commit ─▶ close
+//! ```
+//!
+//! It knows no signals and no terminal: the caller gives it functions for both.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,14 +21,17 @@ use crate::worker::{Stopped, Worker};
 /// Time between two looks of a worker whether it has caught up, and whether brokers that were away are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Time between two log lines on how much is left, in a run that has an end.
+/// Time between two log lines on how much is left, in a run that has an end. Long enough to show a trend.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Most questions for the end of a partition at a start, and the pause between two of them.
 const ASKED_MAX: u32 = 40;
+/// Together 10 s: a topic that was just created is known to all brokers by then.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The end of a run.
+///
+/// `cli` makes the exit status of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was asked to stop; what was complete is committed.
@@ -35,7 +44,12 @@ pub enum Ended {
     Uncommitted,
 }
 
-/// The ends of all partitions of these topics that hold anything.
+/// The ends of all partitions of these topics that hold anything. Empty partitions are left out: nothing of
+/// them is waited for.
+///
+/// # Errors
+///
+/// The last answer, if no broker led a partition for 10 s; others at once.
 pub fn ends(
     topics: &[String],
     admin: &mut dyn Admin,
@@ -47,6 +61,7 @@ pub fn ends(
         partitions.extend((0..count).map(|partition| TopicPartition::new(topic.as_str(), partition)));
     }
     let marks = answered(|| {
+        // All or none: a partition left out would count as caught up.
         let leads = |(partition, marks): (&TopicPartition, Option<Watermarks>)| {
             marks.ok_or_else(|| BrokerError::Retriable(format!("no broker leads {partition}")))
         };
@@ -57,6 +72,10 @@ pub fn ends(
 }
 
 /// Asks again for a while where no broker answers: a topic that was just created is not known to all brokers.
+///
+/// # Errors
+///
+/// The last passing error once [`ASKED_MAX`] tries are over, any other at once.
 fn answered<T>(mut ask: impl FnMut() -> Result<T, BrokerError>) -> Result<T, BrokerError> {
     for _ in 1..ASKED_MAX {
         match ask() {
@@ -67,7 +86,7 @@ fn answered<T>(mut ask: impl FnMut() -> Result<T, BrokerError>) -> Result<T, Bro
     ask()
 }
 
-/// A run of a worker.
+/// A run of a worker. One per run. The functions are called from the worker's thread, between two turns.
 pub struct Member<'a> {
     /// Tells the time.
     pub clock: &'a dyn Clock,
@@ -80,13 +99,21 @@ pub struct Member<'a> {
     /// Takes the status, when it was asked for.
     pub tell: &'a dyn Fn(String),
     /// Run only up to here.
+    ///
+    /// `None`: without end. Partitions that are not named have nothing to wait for.
     pub until: Option<BTreeMap<TopicPartition, i64>>,
 }
 
 impl Member<'_> {
     /// Runs until it is asked to stop or has caught up, then commits and leaves the group.
+    ///
+    /// # Errors
+    ///
+    /// The worker stopped by itself. It is dropped then: its positions are those of the last commit.
     pub fn run<C: Code>(self, mut worker: Worker<C>) -> Result<Ended, Stopped> {
         let ended = self.turns(&mut worker)?;
+        // In this order: calls that run may still complete their events, and the last commit takes these
+        // along.
         worker.drain()?;
         let committed = worker.flush()?;
         if !committed {
@@ -96,18 +123,21 @@ impl Member<'_> {
         Ok(if committed { ended } else { Ended::Uncommitted })
     }
 
+    /// The loop of a run: returns the reason for which it ended. Nothing is committed for the end yet.
     fn turns<C: Code>(&self, worker: &mut Worker<C>) -> Result<Ended, Stopped> {
-        let (mut looked, mut told) = (self.clock.now(), self.clock.now());
+        let (mut looked, mut reported) = (self.clock.now(), self.clock.now());
         loop {
             if (self.stop)() {
                 return Ok(self.until.as_ref().map_or(Ended::Told, |ends| Ended::Interrupted(behind(ends, worker))));
             }
+            // Otherwise the worker sleeps until something wakes it; a signal does.
             let looks_soon = self.until.is_some() || (self.is_uneasy)();
             worker.turn(if looks_soon { LOOK_EVERY } else { Duration::MAX })?;
             if worker.is_asked() {
                 (self.tell)(worker.status().to_string());
             }
             let now = self.clock.now();
+            // The looks below ask brokers, so they keep a pace of their own, however fast the turns are.
             if now < looked + LOOK_EVERY {
                 continue;
             }
@@ -118,31 +148,38 @@ impl Member<'_> {
                 info!("caught up");
                 return Ok(Ended::CaughtUp);
             }
-            if now >= told + TELL_EVERY {
-                told = now;
+            if now >= reported + TELL_EVERY {
+                reported = now;
                 info!(behind = behind(ends, worker), "catching up");
             }
         }
     }
 }
 
-/// Events before the ends that this member's partitions have not completed.
+/// Events before the ends that this member's partitions have not completed. Partitions of other members are
+/// theirs to count.
 fn behind<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &Worker<C>) -> u64 {
     let left = |(partition, done): (&TopicPartition, &i64)| ends.get(partition).map_or(0, |end| end - done);
     worker.complete().iter().map(left).map(|left| u64::try_from(left).unwrap_or(0)).sum()
 }
 
 /// True if everything up to the ends is committed, by this member or another one of the group.
+///
+/// # Errors
+///
+/// Those of the worker. Offsets that are not known at the moment mean "not yet".
 fn caught_up<C: Code>(ends: &BTreeMap<TopicPartition, i64>, worker: &mut Worker<C>) -> Result<bool, Stopped> {
     let mut taken_all = true;
     for at in worker.positions() {
         let end = ends.get(&at.partition).copied().unwrap_or(0);
+        // The cheap answer first: no question to the broker while events are still to come.
         if at.taken < end {
             return Ok(false);
         }
         taken_all &= at.done >= end;
     }
     if !taken_all {
+        // The input has ended, as far as this run goes: what waits in a window only waits for time.
         if worker.is_settled() && worker.has_open_windows() {
             worker.hand_over_windows()?;
         }

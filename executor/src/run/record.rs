@@ -2,6 +2,15 @@
 //!
 //! A value is exactly one of `value` (the bytes *are* this JSON text, verbatim in both directions),
 //! `valueText` (text that is not JSON), `valueBase64`, or none of them, which is a tombstone.
+//!
+//! ```text
+//! {"topic":"orders","partition":0,"offset":7,"timestamp":1700000000000,"key":"k","value":{"id":1},"headers":[["h","v"]]}
+//! {"value":null}            the four bytes `null`          {}                 a tombstone
+//! {"valueText":"NaN"}       text that is not JSON          {"valueBase64":"/w=="}   the byte ff
+//! ```
+//!
+//! What is written here reads back to the same bytes. Local runs read and write it, golden specs and the
+//! delivery proofs compare it, so a change of it is a change of a format.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +23,8 @@ use crate::broker::OutgoingRecord;
 use crate::event::failure::FailureRecord;
 use crate::event::message::{Event, Header};
 
-/// A record as a line gives it: what is not known is left out.
+/// A record as a line gives it: what is not known is left out. A caller fills in what it knows better: the
+/// topic of an input, the time of reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The topic.
@@ -33,11 +43,13 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
-/// The error of a line that is no record.
+/// The error of a line that is no record. The text says what is wrong with the line, and not where: the
+/// caller knows its number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoRecord(String);
 
+/// The line as serde reads it. Unknown names are refused, since `vaule` would be a tombstone.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Line<'a> {
@@ -56,6 +68,7 @@ struct Line<'a> {
     headers: Vec<(String, Option<Text>)>,
 }
 
+/// Reads a field that is there: serde alone would make `null` the same as no field.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -69,6 +82,7 @@ enum Text {
 }
 
 impl Text {
+    /// The bytes that are meant; an error if they are not base64.
     fn bytes(self) -> Result<Bytes, NoRecord> {
         match self {
             Text::Text(text) => Ok(text.into()),
@@ -82,12 +96,17 @@ fn decode(base64: &str) -> Result<Bytes, NoRecord> {
 }
 
 /// Reads a line.
+///
+/// # Errors
+///
+/// The line is no JSON object of this form, names a value twice, or its base64 cannot be read.
 pub fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| NoRecord(error.to_string()))?;
     let given = [line.value.is_some(), line.value_text.is_some(), line.value_base64.is_some()];
     if given.iter().filter(|given| **given).count() > 1 {
         return Err(NoRecord("a record has one of value, valueText and valueBase64".to_owned()));
     }
+    // The raw text, not a parsed value: spaces, the order of keys and long numbers stay as they were written.
     let value = match (line.value, line.value_text, line.value_base64) {
         (Some(raw), ..) => Some(Bytes::copy_from_slice(raw.get().as_bytes())),
         (_, Some(text), _) => Some(text.into()),
@@ -106,7 +125,8 @@ pub fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     })
 }
 
-/// Appends a committed record as a line, without its end.
+/// Appends a committed record as a line, without its end. All fields are written, `value` only if there is
+/// one. No spaces, so that equal records are equal lines.
 pub fn write(record: &OutgoingRecord<'_>, offset: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"topic\":");
     write_text(record.topic, out);
@@ -130,7 +150,7 @@ pub fn write(record: &OutgoingRecord<'_>, offset: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"]}");
 }
 
-/// Appends an event as a line, without its end.
+/// Appends an event as a line, without its end. As [`write()`].
 pub fn write_event(event: &Event, out: &mut Vec<u8>) {
     let record = OutgoingRecord {
         topic: &event.topic,
@@ -145,6 +165,10 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) {
 }
 
 /// Appends a failure as a line, without its end.
+///
+/// ```text
+/// {"failure":{"agent":"orders","operation":"price","topic":"orders","partition":0,"offset":7,"kind":"KeyError",…}}
+/// ```
 pub fn write_failure(failure: &FailureRecord, out: &mut Vec<u8>) {
     #[derive(serde::Serialize)]
     struct Line<'a> {
@@ -155,6 +179,10 @@ pub fn write_failure(failure: &FailureRecord, out: &mut Vec<u8>) {
 
 /// Appends a table's pair as a line, without its end: `{"partition","key","value"}`, keys and
 /// values as the record format writes values.
+///
+/// ```text
+/// {"partition":0,"key":"lamp","value":40}
+/// ```
 pub fn write_pair(partition: i32, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"partition\":{partition}").as_bytes());
     write_named("key", key, out);
@@ -162,6 +190,7 @@ pub fn write_pair(partition: i32, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// A record's value under its name.
 fn write_value(value: &[u8], out: &mut Vec<u8>) {
     write_named("value", value, out);
 }
@@ -185,6 +214,7 @@ fn write_named(name: &str, value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// A key or a header's value: `null`, text, or `{"base64": …}`.
 fn write_bytes(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
     match bytes.map(std::str::from_utf8) {
         None => out.extend_from_slice(b"null"),
@@ -197,6 +227,7 @@ fn write_bytes(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
     }
 }
 
+/// A JSON string, escaped.
 fn write_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("text is always JSON");
 }

@@ -2,6 +2,14 @@
 //!
 //! Each input is read by a thread of its own and comes through a bounded channel. A line that is
 //! typed arrives at once; a file comes in chunks. Empty lines are passed over.
+//!
+//! ```text
+//! input thread ─┐                 bounded: CHUNKS_MAX
+//! input thread ─┴─▶ channel of chunks (whole lines) ─▶ pump, in the consumer's poll ─▶ log
+//! ```
+//!
+//! Memory is bounded: a full channel blocks the threads, and the pump puts only some chunks into the log at a
+//! time. The pump is called by the worker's thread alone.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, Read};
@@ -24,12 +32,15 @@ use crate::wake::Bell;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks on their way to the worker, all inputs together: what waits beyond them is not read.
+/// Chunks on their way to the worker, all inputs together: what waits beyond them is not read. 64 chunks of
+/// 64 KiB are 4 MiB, and more where single lines are longer.
 const CHUNKS_MAX: usize = 64;
-/// Chunks that go into the log at one poll.
+/// Chunks that go into the log at one poll. A few, so that the worker gets to run what has come.
 const CHUNKS_PER_PUMP: usize = 4;
 
 /// The formats of an input's lines.
+///
+/// `--input-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Each line is a value's bytes as they stand; the key is null.
@@ -50,7 +61,8 @@ pub struct Input {
 }
 
 impl Input {
-    /// The number of its lines, where it is a file.
+    /// The number of its lines, where it is a file. Reads the whole file. `None` for standard input, and for
+    /// a file that cannot be read.
     pub fn count(&self) -> Option<u64> {
         if self.file == Path::new("-") {
             return None;
@@ -60,7 +72,8 @@ impl Input {
         Some(file.split(b'\n').map_while(Result::ok).filter(is_event).count() as u64)
     }
 
-    /// The same, wherever user code goes: its file is named from the root.
+    /// The same, wherever user code goes: its file is named from the root. User code may change the process's
+    /// folder after this.
     pub fn absolute(&self) -> Input {
         let file = match self.file.as_os_str() == "-" {
             true => self.file.clone(),
@@ -72,6 +85,7 @@ impl Input {
 
 impl std::str::FromStr for Input {
     type Err = String;
+    /// `orders=orders.jsonl`; only the first `=` divides.
     fn from_str(text: &str) -> Result<Input, String> {
         match text.split_once('=') {
             Some((topic, file)) if !topic.is_empty() && !file.is_empty() => {
@@ -82,7 +96,8 @@ impl std::str::FromStr for Input {
     }
 }
 
-/// Whole lines of an input.
+/// Whole lines of an input. Lines keep their ends, except for the last line of an input that ends without
+/// one.
 struct Chunk {
     input: usize,
     lines: Bytes,
@@ -90,12 +105,13 @@ struct Chunk {
     first: u64,
 }
 
+/// `Broken` says why an input ended early; an input that ends well only drops its sender.
 enum Message {
     Chunk(Chunk),
     Broken(String),
 }
 
-/// The state of a local run's inputs while they are read.
+/// The state of a local run's inputs while they are read. Shared with the run and the progress bar.
 #[derive(Clone, Default)]
 pub struct Progress {
     /// Bytes read so far, all inputs together.
@@ -106,8 +122,10 @@ pub struct Progress {
     pub refused: Rc<RefCell<Option<String>>>,
 }
 
-/// Brings lines into the log.
+/// Brings lines into the log. It belongs to the consumer of a local run: the log asks it for more at each
+/// poll.
 pub struct LineFeed {
+    /// By the number of the input, as `names`.
     topics: Vec<TopicName>,
     names: Vec<String>,
     format: Format,
@@ -119,7 +137,12 @@ pub struct LineFeed {
 }
 
 impl LineFeed {
-    /// Begins to read all inputs. An input that cannot be opened is refused at once.
+    /// Begins to read all inputs. An input that cannot be opened is refused at once. One thread per input,
+    /// which ends with its input or with the feed.
+    ///
+    /// # Errors
+    ///
+    /// The text names the input that cannot be opened. Threads that run already end with the feed.
     pub fn start(inputs: &[Input], format: Format, clock: Rc<dyn Clock>) -> Result<(LineFeed, Progress), String> {
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
         let (progress, bell) = (Progress::default(), Arc::<OnceLock<Arc<Bell>>>::default());
@@ -149,13 +172,16 @@ impl LineFeed {
         Ok((feed, progress))
     }
 
+    /// Puts a chunk's lines into the log; returns how many were not empty.
     fn append(&mut self, log: &Log, chunk: &Chunk) -> Result<usize, BrokerError> {
         let mut count = 0;
         let mut start = 0;
         for (number, line) in chunk.lines.split(|&byte| byte == b'\n').enumerate() {
             let end = start + line.len();
+            // Files from Windows end their lines with two bytes. Both are ends, and neither is content.
             let trimmed = if line.ends_with(b"\r") { end - 1 } else { end };
             if trimmed > start {
+                // A slice of the chunk: no line is copied.
                 let line = chunk.lines.slice(start..trimmed);
                 self.append_line(log, chunk, chunk.first + number as u64, line)?;
                 count += 1;
@@ -165,6 +191,7 @@ impl LineFeed {
         Ok(count)
     }
 
+    /// `number` counts from 1 within the input, for the message.
     fn append_line(&mut self, log: &Log, chunk: &Chunk, number: u64, line: Bytes) -> Result<(), BrokerError> {
         let topic = &self.topics[chunk.input];
         let record = match self.format {
@@ -184,6 +211,8 @@ impl LineFeed {
         }
     }
 
+    /// The record that a line gives, with the time of reading where it names none. Its offset is the log's to
+    /// give.
     fn record(&self, topic: &TopicName, line: &[u8]) -> Result<NewRecord, String> {
         let record = record::parse(line).map_err(|error| error.to_string())?;
         if let Some(named) = record.topic.filter(|named| **named != **topic) {
@@ -198,13 +227,15 @@ impl LineFeed {
         })
     }
 
-    /// The line may come from anywhere: what is quoted of it must not break out of the log line.
+    /// The line may come from anywhere: what is quoted of it must not break out of the log line. The error
+    /// that ends the run: also kept in `refused`, so that the run can tell whose fault it is.
     fn refuse(&self, why: String) -> BrokerError {
         let why = Shown(&why, SHOWN_BYTES_MAX).to_string();
         *self.progress.refused.borrow_mut() = Some(why.clone());
         BrokerError::Fatal(why)
     }
 
+    /// Puts into the log what a thread has sent.
     fn take(&mut self, log: &Log, message: Message) -> Result<usize, BrokerError> {
         match message {
             Message::Chunk(chunk) => self.append(log, &chunk),
@@ -214,6 +245,7 @@ impl LineFeed {
 }
 
 impl Feed for LineFeed {
+    /// Returns the number of records that came. Waits only if none was there.
     fn pump(&mut self, log: &Log, wait: Duration) -> Result<usize, BrokerError> {
         if self.progress.ended.get() {
             // Nothing will come, so this is the place to wait for what is due.
@@ -230,6 +262,7 @@ impl Feed for LineFeed {
                     is_empty = true;
                     break;
                 }
+                // All senders are gone and the channel is empty: every input has ended.
                 Err(TryRecvError::Disconnected) => {
                     self.progress.ended.set(true);
                     return Ok(count);
@@ -253,6 +286,7 @@ impl Feed for LineFeed {
         }
     }
 
+    // Rung once at the start: lines may have come before there was a bell.
     fn rings(&mut self, bell: &Arc<Bell>) {
         // A worker starts once.
         let _ = self.bell.set(bell.clone());
@@ -260,7 +294,7 @@ impl Feed for LineFeed {
     }
 }
 
-/// One input's thread.
+/// One input's thread. It reads as far as the channel has room, and no further.
 struct Reader {
     input: usize,
     sender: SyncSender<Message>,
@@ -270,6 +304,7 @@ struct Reader {
 }
 
 impl Reader {
+    /// Ends when the input does, or when the worker no longer takes anything.
     fn read(mut self, mut source: Box<dyn Read + Send>) {
         let mut lines = Lines::default();
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -295,11 +330,12 @@ impl Reader {
         if !lines.pending.is_empty() {
             self.send_lines(lines.pending);
         }
+        // First dropped, then rung: the worker must find the channel closed when it wakes.
         drop(self.sender);
         wake(&self.bell);
     }
 
-    /// Sends lines to the worker. False: the worker is gone.
+    /// Sends lines to the worker. False: the worker is gone. Blocks while the channel is full.
     fn send_lines(&mut self, lines: Vec<u8>) -> bool {
         let first = self.lines + 1;
         self.lines += lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
@@ -331,19 +367,23 @@ impl Lines {
         Some(std::mem::replace(&mut self.pending, rest.to_vec()))
     }
 
+    /// The place of the last line end among these bytes.
     fn last_end(&mut self, bytes: &[u8]) -> Option<usize> {
         self.searched += bytes.len();
         bytes.iter().rposition(|&byte| byte == b'\n')
     }
 }
 
-/// A worker that has not started looks before it sleeps.
+/// A worker that has not started looks before it sleeps. Rings the worker's bell, if there is one already.
 fn wake(bell: &OnceLock<Arc<Bell>>) {
     if let Some(bell) = bell.get() {
         bell.ring();
     }
 }
 
+/// # Errors
+///
+/// The text names the input as the user did.
 fn open(Input { file, name, .. }: &Input) -> Result<Box<dyn Read + Send>, String> {
     if file.as_os_str() == "-" {
         return Ok(Box::new(std::io::stdin()));

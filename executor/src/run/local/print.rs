@@ -1,5 +1,8 @@
 //! Writes the results of a local run: committed records of every topic that the app wrote, table contents and
 //! failures.
+//!
+//! Only committed records are written: what an aborted transaction left in the log is passed over. Per
+//! partition the order is that of the log; between partitions and topics there is none.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +20,7 @@ use crate::run::record;
 /// Records read from the log at once.
 const RECORDS_AT_ONCE: usize = 10_000;
 
-/// The target of committed records.
+/// The target of committed records. Chosen by `--output-dir`.
 pub enum Target {
     /// A stream, one record a line.
     Stream(Box<dyn Write>),
@@ -25,11 +28,15 @@ pub enum Target {
     Folder(PathBuf),
 }
 
-/// Writes committed records in the order of their offsets.
+/// Writes committed records in the order of their offsets. Asked after every commit; it remembers how far it
+/// has come.
 pub struct Printer {
     target: Target,
+    /// Files that are open, for a folder: each is made when its topic has a first record.
     files: BTreeMap<TopicName, BufWriter<File>>,
+    /// The next offset to write.
     printed: BTreeMap<TopicPartition, i64>,
+    /// Room for one line, kept from record to record.
     line: Vec<u8>,
 }
 
@@ -44,6 +51,10 @@ pub enum Printed {
 
 impl Printer {
     /// A printer that has written nothing. A folder is made where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be made.
     pub fn new(target: Target) -> std::io::Result<Printer> {
         if let Target::Folder(folder) = &target {
             std::fs::create_dir_all(folder)?;
@@ -52,6 +63,10 @@ impl Printer {
     }
 
     /// Writes what was committed since the last call.
+    ///
+    /// # Errors
+    ///
+    /// The output cannot be written. A reader that has closed its end is none: `head` does that.
     pub fn print(&mut self, log: &Log) -> std::io::Result<Printed> {
         for (topic, partitions) in log.topics() {
             for partition in 0..partitions {
@@ -63,6 +78,7 @@ impl Printer {
         self.flush()
     }
 
+    /// Reads in bounded parts, so that a long run costs no memory for its output.
     fn print_partition(&mut self, log: &Log, topic: &TopicName, partition: i32) -> std::io::Result<Printed> {
         let name = TopicPartition::new(topic.clone(), partition);
         loop {
@@ -83,6 +99,7 @@ impl Printer {
         }
     }
 
+    /// Writes the line that was formed; makes the topic's file if it is the first.
     fn write(&mut self, topic: &TopicName) -> std::io::Result<Printed> {
         match &mut self.target {
             Target::Stream(stream) => quiet_when_closed(stream.write_all(&self.line)),
@@ -102,6 +119,7 @@ impl Printer {
         }
     }
 
+    /// Sends on what is buffered: a person who watches sees a record as soon as it is committed.
     fn flush(&mut self) -> std::io::Result<Printed> {
         for file in self.files.values_mut() {
             file.flush()?;
@@ -118,6 +136,7 @@ impl Printer {
     }
 }
 
+/// A broken pipe ends the output and is no error.
 fn quiet_when_closed(written: std::io::Result<()>) -> std::io::Result<Printed> {
     match written {
         Ok(()) => Ok(Printed::All),
@@ -127,17 +146,20 @@ fn quiet_when_closed(written: std::io::Result<()>) -> std::io::Result<Printed> {
 }
 
 /// Writes failures, one line each.
+///
+/// `--failures FILE`. It is flushed after every commit, so that a process that dies leaves whole lines.
 pub struct FailureFile {
     file: BufWriter<File>,
 }
 
 impl FailureFile {
-    /// Creates the file, empty.
+    /// Creates the file, empty. A file of an earlier run is overwritten.
     pub fn create(path: &Path) -> std::io::Result<FailureFile> {
         Ok(FailureFile { file: BufWriter::new(File::create(path)?) })
     }
 
-    /// Appends failures whose records are committed.
+    /// Appends failures whose records are committed. Call it after the commit that has them: a line never
+    /// stands for an event that may run again.
     pub fn write(&mut self, failures: &[FailureRecord]) -> std::io::Result<()> {
         let mut line = Vec::new();
         for failure in failures {

@@ -1,4 +1,7 @@
 //! A local run from its first line to its summary.
+//!
+//! The order of the end matters: input used up, stages empty, last commit, windows handed over, their commit,
+//! output written. Each step may bring new work for the one before, so the loop asks until nothing is left.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -31,6 +34,7 @@ pub struct Output {
 }
 
 impl Output {
+    /// The stream for records; an error if it cannot be opened a second time.
     fn stream(&self) -> std::io::Result<Box<dyn Write>> {
         Ok(match &self.stream {
             Some(stream) => Box::new(stream.try_clone()?),
@@ -39,7 +43,8 @@ impl Output {
     }
 }
 
-/// The parts of a local run.
+/// The parts of a local run. [`Local::assemble`] comes first and [`Local::run`] second: user code is loaded
+/// in between.
 pub struct Local {
     /// The plan to run.
     pub plan: Rc<Plan>,
@@ -58,6 +63,8 @@ pub struct Local {
 }
 
 /// The reason for which a local run did not end well.
+///
+/// `cli` makes exit status 2 of the first, and 1 of the others.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// The inputs or outputs cannot be used: the user's call is wrong.
@@ -71,7 +78,8 @@ pub enum LocalError {
     Output(#[from] std::io::Error),
 }
 
-/// The end of a local run.
+/// The end of a local run. Everything that was complete is committed in each case, and written unless the
+/// reader is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The input is used up and all is drained.
@@ -83,7 +91,8 @@ pub enum Ended {
 }
 
 impl Local {
-    /// The log with the topics of the plan, and what a worker over it shares with its user code.
+    /// The log with the topics of the plan, and what a worker over it shares with its user code. Topics whose
+    /// spec names no number of partitions are made when they are first used.
     pub fn assemble(&self, store: Box<dyn Store>) -> (Log, Assembly) {
         let log = Log::new(self.partitions);
         for topic in &self.plan.topics {
@@ -98,6 +107,11 @@ impl Local {
     }
 
     /// Runs until the input is used up, or `stop` says so. `watch` is called at every turn.
+    ///
+    /// # Errors
+    ///
+    /// [`LocalError::Refused`] before anything runs if an input cannot be opened, later if a line is no
+    /// record. In every case the records that were committed before are written.
     pub fn run<C: Code>(
         self,
         (log, assembly): (Log, Assembly),
@@ -118,18 +132,20 @@ impl Local {
         let tables = assembly.tables.clone();
         let worker = assembly.start(code, ends)?;
         let mut run = Run { local: &self, log, worker, printer, failures, progress };
+        // Not `?`: what follows must happen for a fault, too.
         let ended = run.until_ended(stop, watch);
         // Records that were committed before a fault are written all the same.
-        let told = run.tell()?;
+        let printed = run.tell()?;
         let ended = run.judge(ended)?;
         run.worker.close()?;
         if let Some(folder) = &self.output.folder {
             write_tables(&self.plan, &tables.borrow(), folder)?;
         }
-        Ok(if told == Printed::Closed { Ended::Closed } else { ended })
+        Ok(if printed == Printed::Closed { Ended::Closed } else { ended })
     }
 }
 
+/// A run under way.
 struct Run<'a, C: Code> {
     local: &'a Local,
     log: Log,
@@ -140,6 +156,7 @@ struct Run<'a, C: Code> {
 }
 
 impl<C: Code> Run<'_, C> {
+    /// Turns the worker until nothing is left to do, it is asked to stop, or its output's reader is gone.
     fn until_ended(
         &mut self,
         stop: &dyn Fn() -> bool,
@@ -150,7 +167,10 @@ impl<C: Code> Run<'_, C> {
                 self.worker.flush()?;
                 return Ok(Ended::Told(self.worker.complete().values().map(|done| done.cast_unsigned()).sum()));
             }
+            // Asked before the turn: lines that came during it are in the log, and the next round sees them
+            // run.
             let ended = self.progress.ended.get();
+            // With nothing on its way, waiting could only be for a window, and that is handed over now.
             let wait = match ended && self.worker.is_settled() {
                 true => std::time::Duration::ZERO,
                 false => self.local.config.bounds.idle_wait,
@@ -167,6 +187,10 @@ impl<C: Code> Run<'_, C> {
     }
 
     /// Commits what is complete and hands over windows, after the input has ended. True: nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// The worker stopped.
     fn drain(&mut self) -> Result<bool, LocalError> {
         if !self.worker.is_settled() {
             return Ok(false);
@@ -182,7 +206,8 @@ impl<C: Code> Run<'_, C> {
         Ok(true)
     }
 
-    /// Writes what was committed since the last call; the log may forget it.
+    /// Writes what was committed since the last call; the log may forget it. Called after every commit, so
+    /// that the log holds no more than what is not committed or not written.
     fn tell(&mut self) -> Result<Printed, LocalError> {
         let printed = self.printer.print(&self.log)?;
         let failures = self.worker.take_failures();
@@ -190,12 +215,14 @@ impl<C: Code> Run<'_, C> {
             file.write(&failures)?;
         }
         for (partition, done) in &self.worker.complete() {
+            // A reader may still need what is not complete, and the printer what is not written.
             self.log.forget_before(partition, (*done).min(self.printer.printed(partition)));
         }
         Ok(printed)
     }
 
-    /// Turns the worker's error into the input's, if one was refused: that is the user's fault.
+    /// Turns the worker's error into the input's, if one was refused: that is the user's fault. The worker
+    /// only sees that its consumer failed.
     fn judge(&self, ended: Result<Ended, LocalError>) -> Result<Ended, LocalError> {
         match (ended, self.progress.refused.borrow_mut().take()) {
             (Err(_), Some(why)) => Err(LocalError::Refused(why)),
@@ -204,7 +231,8 @@ impl<C: Code> Run<'_, C> {
     }
 }
 
-/// A table's committed pairs as lines without their ends, by partition and in key order.
+/// A table's committed pairs as lines without their ends, by partition and in key order. For the files of a
+/// run, and for what a test compares.
 pub fn table_lines(tables: &Tables, table: TableId) -> impl Iterator<Item = Vec<u8>> {
     tables.committed(table).into_iter().flat_map(|(partition, pairs)| {
         pairs.into_iter().map(move |(key, value)| {
@@ -216,6 +244,8 @@ pub fn table_lines(tables: &Tables, table: TableId) -> impl Iterator<Item = Vec<
 }
 
 /// `tables/{name}.jsonl`: one pair a line.
+///
+/// An empty table has an empty file, so that a reader can tell it from one that does not exist.
 fn write_tables(plan: &Plan, tables: &Tables, folder: &std::path::Path) -> std::io::Result<()> {
     let folder = folder.join("tables");
     for (number, table) in plan.tables.iter().enumerate() {

@@ -1,4 +1,9 @@
 //! The table at the end of a run: what passed where, and how fast.
+//!
+//! ```text
+//! agent   operation      in    out  filtered  failed  retried  awaited  records    time
+//! orders  price       1,000    990        10       0        0        0        0   12 ms
+//! ```
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -11,6 +16,8 @@ const TITLES: [&str; 10] =
     ["agent", "operation", "in", "out", "filtered", "failed", "retried", "awaited", "records", "time"];
 
 /// The summary as text.
+///
+/// `elapsed` is the run's whole time, for the rate in the last line. Ends with a line end.
 pub fn summary(counters: &Counters, elapsed: Duration) -> String {
     let rows: Vec<[String; 10]> =
         std::iter::once(TITLES.map(str::to_owned)).chain(counters.steps.iter().map(row)).collect();
@@ -21,6 +28,7 @@ pub fn summary(counters: &Counters, elapsed: Duration) -> String {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let pad = " ".repeat(widths[column] - cell.chars().count());
+            // Names to the left, numbers to the right.
             let cell = if column < 2 { format!("{cell}{pad}") } else { format!("{pad}{cell}") };
             write!(line, "{}{cell}", if column == 0 { "" } else { "  " }).expect("writing to a string never fails");
         }
@@ -30,6 +38,7 @@ pub fn summary(counters: &Counters, elapsed: Duration) -> String {
     text
 }
 
+/// The cells of one place, in the order of the titles.
 fn row(step: &StepCounters) -> [String; 10] {
     let StepCounters { agent, operation, passed, retried, awaited, time: spent } = step;
     let Passage { taken, given, filtered, failed, records, .. } = *passed;
@@ -39,8 +48,10 @@ fn row(step: &StepCounters) -> [String; 10] {
     [agent, operation, taken, given, filtered, failed, retried, awaited, records, time(*spent)]
 }
 
+/// The last line. Events that have halted the worker count as having come in.
 fn totals(counters: &Counters, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
+    // A run under a clock that does not move has no rate.
     let rate = if seconds > 0.0 { (counters.ended() as f64 / seconds) as u64 } else { 0 };
     let letters = match counters.dead_letters {
         0 => String::new(),
@@ -58,6 +69,10 @@ fn totals(counters: &Counters, elapsed: Duration) -> String {
 }
 
 /// A number with its thousands apart.
+///
+/// ```text
+/// 999 → 999   1000 → 1,000   1234567 → 1,234,567
+/// ```
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -70,6 +85,7 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// Three digits at most, and a dash where no code has run.
 fn time(time: Duration) -> String {
     match time.as_micros() {
         0 => "-".to_owned(),
