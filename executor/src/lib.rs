@@ -22,6 +22,37 @@
 //! - `event`: ground words: events, records, effects, failures
 //! - `clock`: the only place that asks the time
 //! - `wake`: what wakes a thread that sleeps
+//!
+//! Where is …?
+//!
+//! | question | file |
+//! |---|---|
+//! | an event refused, because it was taken before | `assignment/mod.rs`: `Assignment::take` |
+//! | an event dropped after a failure (skip, dead letter, halt, retry) | `stage/failing.rs` |
+//! | an event dropped because its partition leaves | `worker/rebalance.rs`: `give_up` |
+//! | a dead letter written | staged in `stage/failing.rs`, sent like any record by `delivery/generation.rs` |
+//! | a record sent, an offset committed, a transaction aborted | `delivery/mod.rs` |
+//! | the point from which a table write is durable | `delivery/mod.rs`: `end_transaction` |
+//! | a table read or written by an event | `tables/mod.rs` |
+//! | a table restored, or its copy distrusted | `tables/restore` |
+//! | the order of a worker's turn | `worker/mod.rs`: `Worker::turn` |
+//! | a worker put together | `run/assemble.rs` |
+//! | an exit status chosen | `cli/stop.rs` |
+//!
+//! Where would a new … go?
+//!
+//! | new | place |
+//! |---|---|
+//! | operator (join, schedule) | a file in `dataflow`, beside `window.rs`; its kind in the plan is `ir`'s and the compiler's |
+//! | step inside a reader | an instruction in `stage/program.rs`, run in `stage/walk.rs` |
+//! | language of user code | the trait of `code`, in a folder beside `code/python` |
+//! | connector | the traits of `broker`, in a folder beside `broker/kafka`; its ends in `run/assemble.rs` |
+//! | store of tables | the trait of `tables/store` |
+//! | check before the start | a file in `check` |
+//! | diagnostic of a spec | not here: `compiler/src/check`, with a code in `compiler/src/diagnostics` |
+//! | setting | `config/settings.rs`, and its flag in `cli/arguments.rs` |
+//! | cause of a stall, counter | `status` |
+//! | way to run | a file in `run`, its command in `cli` |
 
 #![deny(missing_docs)]
 

@@ -1,4 +1,8 @@
 //! `kaspr-exec`: the executor's program, and the only part of it that knows the compiler.
+//!
+//! It compiles specs (or reads a plan), resolves the settings, and hands both to the library. Whatever needs
+//! the compiler's knowledge below (the nearest name, a line of a file, a rewritten file) is passed on as a
+//! function. So the library can be used, and tested, without the compiler.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,7 @@ fn main() {
     python::exit(code)
 }
 
+/// `kaspr-exec run`: compiles, then runs on Kafka or locally.
 fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     // Before compiling: a signal that comes meanwhile counts, too.
     let signals = Signals::listen();
@@ -58,6 +63,7 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     run_on_kafka(&plan, (arguments, given), &settings, &signals)
 }
 
+/// `kaspr-exec check`: compiles, then looks whether a run could begin. The result goes to standard output.
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]
 fn check(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     let (plan, settings) = prepare(arguments, given)?;
@@ -67,10 +73,13 @@ fn check(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     Ok(())
 }
 
+/// `kaspr-exec test`: compiles every folder and reads its tests before the first of them is played, so that a
+/// mistake in the last file is reported at once.
 fn test(arguments: &TestArguments) -> Result<(), Stop> {
     let mut tested = Vec::new();
     for folder in tested_folders(&arguments.paths)? {
         let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
+        // No flags: tests depend on their specs, and on variables as a run does.
         let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
         can_run(&plan, &settings)?;
         let suite = suite(&tests_of(&folder)?, &known(&plan, &settings)?, &folder)?;
@@ -94,6 +103,10 @@ fn known(plan: &Plan, settings: &Settings) -> Result<Known, Stop> {
 }
 
 /// The tests of a file that has no fault.
+///
+/// # Errors
+///
+/// The file's faults, drawn with their lines.
 fn suite(file: &kasprc::SourceFile, known: &Known, folder: &Path) -> Result<Suite, Stop> {
     let json = kasprc::data::to_json(file).map_err(|faults| Stop(REFUSED, faults))?;
     let found = faults(&json, known, folder, &nearest).into_iter().map(finding).collect::<Vec<_>>();
@@ -104,6 +117,7 @@ fn suite(file: &kasprc::SourceFile, known: &Known, folder: &Path) -> Result<Suit
     Suite::from_json(&json).map_err(|why| Stop::refused(format!("{}: {why}", file.name)))
 }
 
+/// A fault of a test in the form that the compiler draws.
 fn finding(fault: SuiteFault) -> kasprc::places::Finding {
     let SuiteFault { pointer, of_name, message, hints } = fault;
     kasprc::places::Finding { pointer, of_name, message, hints }
@@ -114,16 +128,21 @@ fn nearest(name: &str, names: &[String]) -> Option<String> {
     kasprc::diagnostics::nearest(name, names.iter().map(String::as_str)).map(str::to_owned)
 }
 
+/// The line of a JSON pointer in an app's tests, read again: an update may have moved it.
 fn line(app: &Tested, pointer: &str) -> Option<u32> {
     tests_of(&app.folder).ok().map(|file| kasprc::places::line(&file, pointer))
 }
 
+/// Writes what came into an app's tests; all other text of the file stays.
 fn save(app: &Tested, puts: &[Put]) -> Result<(), String> {
     let file = tests_of(&app.folder).map_err(|Stop(_, why)| why)?;
     let text = kasprc::rewrite::rewrite(&file, puts)?;
     std::fs::write(&file.name, text).map_err(|error| error.to_string())
 }
 
+/// # Errors
+///
+/// There is neither a cluster nor `--local`.
 fn needs_servers(settings: &Settings) -> Result<(), Stop> {
     if settings.get("bootstrapServers").is_some() {
         return Ok(());
@@ -132,6 +151,10 @@ fn needs_servers(settings: &Settings) -> Result<(), Stop> {
 }
 
 /// The plan, and the settings that it runs with.
+///
+/// # Errors
+///
+/// In this order: flags that cannot be read, specs that do not compile, and what cannot be run yet.
 fn prepare(arguments: &RunArguments, given: &Given) -> Result<(Rc<Plan>, Settings), Stop> {
     // The supervisor of a worker has the same variables, and has said it.
     if arguments.worker.is_none() {
@@ -147,6 +170,10 @@ fn prepare(arguments: &RunArguments, given: &Given) -> Result<(Rc<Plan>, Setting
 }
 
 /// Refuses by name what cannot be run yet.
+///
+/// # Errors
+///
+/// A line for each of them: see `check::unsupported`.
 fn can_run(plan: &Plan, settings: &Settings) -> Result<(), Stop> {
     let config = settings.config(plan, 0).map_err(Stop::refused)?;
     let missing = unsupported(plan, &config.policies(plan));
@@ -165,11 +192,16 @@ fn options() -> kasprc::Options {
         (Some(Ok(major)), Some(Ok(minor))) => {
             kasprc::Options { python_version: (major, minor), ..kasprc::Options::default() }
         }
+        // A version that cannot be read: the compiler then assumes its default.
         _ => kasprc::Options::default(),
     }
 }
 
 /// A setting that stands where a path is expected is not printed: it may be a secret.
+///
+/// # Errors
+///
+/// The text has the name, and not the value.
 fn refuse_settings(paths: &[PathBuf]) -> Result<(), Stop> {
     let name = |path: &PathBuf| path.to_string_lossy().split_once('=').map(|(name, _)| name.to_owned());
     match paths.iter().filter(|path| !path.exists()).find_map(name) {
@@ -181,6 +213,10 @@ fn refuse_settings(paths: &[PathBuf]) -> Result<(), Stop> {
 }
 
 /// The plan of the paths: one plan.json, or specs that are compiled here.
+///
+/// # Errors
+///
+/// Files that cannot be read, a plan of another version, or faults of a spec, which were said already.
 fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
     refuse_settings(paths)?;
     if let [path] = paths

@@ -1,4 +1,9 @@
 //! The command line as it was typed.
+//!
+//! Doc comments of fields here are the help texts that users read. Values keep the form in which they were
+//! typed: [`Settings`](crate::config::settings::Settings) reads them, since the same texts may stand in
+//! variables and specs. A new setting is a flag here, its name in [`RunArguments::flags`], and a row in
+//! `config/settings.rs`.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -115,6 +120,11 @@ pub enum KafkaFlag {
 impl KafkaFlag {
     /// Reads what was typed. Nothing is refused here: clap prints an argument that it refuses, and this one
     /// may be a secret.
+    ///
+    /// ```text
+    /// sasl.username=shop   →  Pair     Sasl.Username=shop   →  Nameless: no setting has capitals
+    /// =secret, secret      →  Nameless
+    /// ```
     pub fn read(text: &str) -> KafkaFlag {
         let is_name =
             |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
@@ -126,11 +136,16 @@ impl KafkaFlag {
         }
     }
 
+    /// For clap, which wants a result.
     fn parse(text: &str) -> Result<KafkaFlag, Infallible> {
         Ok(KafkaFlag::read(text))
     }
 
     /// Key and value.
+    ///
+    /// # Errors
+    ///
+    /// It has no name. The text does not repeat what was typed.
     pub fn pair(&self) -> Result<(&str, &Secret), &'static str> {
         match self {
             KafkaFlag::Pair(key, value) => Ok((key, value)),
@@ -149,6 +164,8 @@ impl KafkaFlag {
     }
 
     /// The first byte that must stay hidden: of secrets, and of values whose names are not known.
+    ///
+    /// `None`: nothing of it is secret. 0: the whole text, since it may be one.
     pub fn hidden_from(&self) -> Option<usize> {
         match self {
             KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
@@ -225,7 +242,8 @@ pub struct RunArguments {
     /// Longest time from an event's completion to its commit [settings: commitInterval].
     #[arg(long, value_name = "DURATION")]
     pub commit_interval: Option<String>,
-    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a row fails alone [settings: stateDir].
+    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a
+    /// row fails alone [settings: stateDir].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Longest time that a partition stands still without a line that says why [settings: stallAfter].
@@ -274,12 +292,15 @@ pub enum LogFormat {
 
 impl RunArguments {
     /// What a supervisor gave this process in `--worker NUMBER:PID`: its number, and the supervisor's process id.
+    ///
+    /// `None` where there is no supervisor, or the text was typed by a person.
     pub fn post(&self) -> Option<(u32, u32)> {
         let (number, supervisor) = self.worker.as_deref()?.split_once(':')?;
         Some((number.parse().ok()?, supervisor.parse().ok()?))
     }
 
-    /// Settings that were given as flags.
+    /// Settings that were given as flags. By the names that settings have in a spec. Flags that are no
+    /// settings, such as `--local`, are read where they count.
     pub fn flags(&self) -> BTreeMap<&'static str, String> {
         let given = [
             ("app", &self.app),
@@ -299,7 +320,8 @@ impl RunArguments {
     }
 }
 
-/// The table of settings, for `--help`.
+/// The table of settings, for `--help`. It is written from the table of settings, so that a new one cannot be
+/// forgotten.
 fn settings_help() -> String {
     let mut text =
         "Settings, from the strongest source: flag, KASPR_*, K_*, KasprApp spec.config, default.\n".to_owned();
@@ -314,6 +336,7 @@ fn settings_help() -> String {
     text
 }
 
+/// The version with those of everything whose version matters in a report of a fault.
 fn long_version() -> String {
     format!(
         "{}\nplan version {}\nlibrdkafka {}\nCPython {}",

@@ -1,4 +1,7 @@
 //! `kaspr-exec check` on a Kafka cluster: finds out whether a run could begin, without any effect on the app.
+//!
+//! It takes the same steps as the start of a run, up to the point at which the group would notice: settings,
+//! connection, topics and changelogs, code, rights. Faults are collected; the text says what is fine, too.
 
 use std::rc::Rc;
 
@@ -19,6 +22,11 @@ use crate::run::assemble::Assembly;
 
 /// Looks whether the plan could run, and reports what it found. Joins no group, makes nothing, and leaves the
 /// producers of running workers alone.
+///
+/// # Errors
+///
+/// All faults that were found, behind what is fine. A fault that keeps the check itself from going on ends it
+/// at once.
 pub fn check_on_kafka(
     plan: &Rc<Plan>,
     (arguments, given): (&RunArguments, &Given),
@@ -32,6 +40,8 @@ pub fn check_on_kafka(
     let mut admin = kafka.admin();
     let mut found = start.topics(&mut admin, false)?;
     found.extend(topics::matching(plan, &found, &mut admin)?);
+    // After the topics: loading runs user code, which may take long or print, and the cheap answers come
+    // first.
     load(&interpreter, &start, &kafka, settings)?;
     let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
@@ -48,7 +58,11 @@ pub fn check_on_kafka(
     }
 }
 
-/// Lets CPython load every block.
+/// Lets CPython load every block. Runs `init` as a start would, and closes everything again.
+///
+/// # Errors
+///
+/// The text of the first block that cannot be loaded.
 fn load(interpreter: &Interpreter, start: &Start, kafka: &Kafka, settings: &Settings) -> Result<(), Stop> {
     let clock = Rc::new(SystemClock::start());
     let assembly = Assembly::new(&start.plan, start.config.clone(), clock, Box::new(kafka.admin()));
@@ -58,7 +72,7 @@ fn load(interpreter: &Interpreter, start: &Start, kafka: &Kafka, settings: &Sett
     })
 }
 
-/// Describes the topics that were found, and collects the faults.
+/// Describes the topics that were found, and collects the faults. Topics that a run creates are no faults.
 fn of_topics(found: &[Found]) -> (String, Vec<String>) {
     let mut text = String::new();
     for Found { named, partitions, .. } in found {
@@ -73,7 +87,8 @@ fn of_topics(found: &[Found]) -> (String, Vec<String>) {
     (text, topics::faults(&faults))
 }
 
-/// The transactional ids of the workers that these arguments would start.
+/// The transactional ids of the workers that these arguments would start. Without a lasting instance name
+/// every start has ids of its own: then one such id stands for all.
 fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
     let (app, workers) = (&start.config.app, workers.max(1));
     let of = |instance: &str| (0..workers).map(|worker| transactional_id(app, instance, worker)).collect();
@@ -81,6 +96,10 @@ fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
 }
 
 /// Describes the rights of this user besides those on topics, and collects those that it lacks.
+///
+/// # Errors
+///
+/// The brokers could not be asked. A right of which they do not tell is only mentioned.
 fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
     let (mut text, mut faults) = (String::new(), Vec::new());
     for (right, verdict) in kafka.rights(ids)? {

@@ -1,5 +1,14 @@
 //! Reads what the program was given from outside: arguments, and the variables that set its Kafka clients.
 //! Secrets among them are taken out of everything that user code and other processes can read.
+//!
+//! | source of a Kafka setting, the weaker first | seen by others until it is hidden |
+//! |---|---|
+//! | `K_KAFKA_SASL_PASSWORD`, `KASPR_KAFKA_SASL_PASSWORD` | in `/proc/PID/environ`, until the program starts |
+//! | `KASPR_KAFKA_SASL_PASSWORD_FILE=PATH` | never: only the path is |
+//! | `--kafka sasl.password=…` | in `/proc/PID/cmdline`, until the program starts |
+//!
+//! A supervisor hands flags and variables to its workers through a pipe, since a worker's command line and
+//! variables would show them again. Files are read by each worker itself.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,7 +34,8 @@ const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
 const OWN: [&str; 2] = ["K_", "KASPR_"];
 /// The flag that sets Kafka clients.
 const FLAG: &str = "--kafka";
-/// Settings that name a file for librdkafka.
+/// Settings that name a file for librdkafka. They are made absolute, because user code may change the folder
+/// before a client is made anew.
 const PATHS: [&str; 6] = [
     "ssl.ca.location",
     "ssl.certificate.location",
@@ -38,12 +48,14 @@ const PATHS: [&str; 6] = [
 const FILE: &str = ".file";
 /// Bytes of such a file: a certificate chain is smaller.
 const FILE_BYTES_MAX: u64 = 256 << 10;
-/// Bytes of settings that a worker is handed: a pipe holds them before the worker reads.
+/// Bytes of settings that a worker is handed: a pipe holds them before the worker reads. A pipe on Linux
+/// holds 64 KiB; a larger text would make the supervisor wait for a worker that may never read.
 const HANDED_BYTES_MAX: usize = 60 << 10;
 
-/// Arguments and variables of the program.
+/// Arguments and variables of the program. Taken once, by `main`, before any other thread runs.
 pub struct Given {
-    /// The command line, the program's own name first.
+    /// The command line, the program's own name first. As they were typed, secrets included: they stay in
+    /// this process.
     pub arguments: Vec<OsString>,
     /// Variables that set Kafka clients.
     variables: Vec<(String, Secret)>,
@@ -60,12 +72,17 @@ pub struct Given {
 pub struct KafkaSettings {
     /// All of them, by librdkafka's names.
     pub all: BTreeMap<String, Secret>,
-    /// Settings that a worker cannot find by itself, as JSON.
+    /// Settings that a worker cannot find by itself, as JSON. Without those that stand in files.
     handed: BTreeMap<String, Secret>,
 }
 
 /// Takes standard output for the program alone: what user code, libraries and the programs that they start
-/// write there goes to standard error, so that nothing stands between records.
+/// write there goes to standard error, so that nothing stands between records. Call it before user code is
+/// loaded. The file that it returns is the old standard output.
+///
+/// # Errors
+///
+/// Standard output is closed, or the process has no descriptors left.
 pub fn take_stdout() -> std::io::Result<File> {
     let output = std::io::stdout().as_fd().try_clone_to_owned()?;
     // SAFETY: both descriptors are open for the whole life of the process.
@@ -97,11 +114,14 @@ impl Given {
                 variables.push((name, Secret::new(value.to_string_lossy())));
             }
         }
+        // `remove_var` below only unlinks a variable: the bytes that `/proc` shows stay, so they are
+        // overwritten.
         let scrubbed = scrub_variables(&hidden).and_then(|()| scrub_arguments());
         for name in hidden {
             // SAFETY: the caller's promise.
             unsafe { std::env::remove_var(name) };
         }
+        // Not an error: the run may go on, and the log warns of it once there is a log.
         let unhidden = scrubbed.err().map(|error| error.to_string());
         let told = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
         unknown.sort();
@@ -115,6 +135,11 @@ impl Given {
 
     /// Settings of Kafka clients: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`. In a worker of a supervisor
     /// they come from there.
+    ///
+    /// # Errors
+    ///
+    /// A flag without a name, a file that cannot be read, two variables for one setting, or a supervisor that
+    /// handed nothing over. Names of settings are judged later, by the client.
     pub fn kafka(&self, arguments: &RunArguments) -> Result<KafkaSettings, Stop> {
         let mut settings = KafkaSettings::default();
         for prefix in PREFIXES {
@@ -125,6 +150,7 @@ impl Given {
             settings.all.insert(name.to_owned(), value.clone());
             settings.handed.insert(name.to_owned(), value.clone());
         }
+        // Last, so that they win: a worker does not inherit the variables that its supervisor has hidden.
         if arguments.worker.is_some() {
             settings.all.extend(taken_over()?);
         }
@@ -139,6 +165,7 @@ impl Given {
         Ok(settings)
     }
 
+    /// Adds the variables of one prefix to the settings, and overwrites those of a weaker one.
     fn add_variables(&self, prefix: &str, settings: &mut KafkaSettings) -> Result<(), Stop> {
         let mut by_file: BTreeMap<String, String> = BTreeMap::new();
         for (variable, value) in &self.variables {
@@ -160,7 +187,7 @@ impl Given {
         Ok(())
     }
 
-    /// Warns of secrets that could not be hidden, or only late.
+    /// Warns of secrets that could not be hidden, or only late. Call it when the log has started.
     pub fn warn(&self) {
         for name in &self.told {
             let variable = name.to_ascii_uppercase().replace('.', "_");
@@ -173,7 +200,8 @@ impl Given {
         }
     }
 
-    /// The command line of a worker, without the settings that it is handed.
+    /// The command line of a worker, without the settings that it is handed. Both forms of a flag are
+    /// dropped, `--kafka KEY=VALUE` and `--kafka=KEY=VALUE`.
     pub fn for_worker(&self) -> impl Iterator<Item = &OsString> {
         let dropped: Vec<usize> = flags(&self.arguments).flat_map(|(places, _)| places).collect();
         self.arguments.iter().enumerate().skip(1).filter(move |(at, _)| !dropped.contains(at)).map(|(_, given)| given)
@@ -182,6 +210,10 @@ impl Given {
 
 impl KafkaSettings {
     /// The text that a supervisor writes to the standard input of its workers.
+    ///
+    /// # Errors
+    ///
+    /// The text is larger than [`HANDED_BYTES_MAX`].
     pub fn handed(&self) -> Result<Secret, Stop> {
         let plain: BTreeMap<&str, &str> =
             self.handed.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
@@ -195,7 +227,8 @@ impl KafkaSettings {
     }
 }
 
-/// The settings that the supervisor of this worker has handed over.
+/// The settings that the supervisor of this worker has handed over. Reads standard input to its end: the
+/// supervisor closes it after the text.
 fn taken_over() -> Result<BTreeMap<String, Secret>, Stop> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(Stop::fault)?;
@@ -206,11 +239,20 @@ fn taken_over() -> Result<BTreeMap<String, Secret>, Stop> {
 
 /// The setting whose value stands in a file: `sasl.password` of `sasl.password.file`, which librdkafka does
 /// not know.
+///
+/// ```text
+/// sasl.password.file  →  Some("sasl.password")     ssl.ca.location  →  None
+/// ```
 fn named_by_file(name: &str) -> Option<&str> {
     name.strip_suffix(FILE).filter(|_| !is_known(name))
 }
 
 /// Reads a value without the line end that editors put behind it.
+///
+/// # Errors
+///
+/// The file cannot be read, is empty, is not UTF-8, or is larger than [`FILE_BYTES_MAX`]. The text names
+/// variable and path, and nothing of the content.
 fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
     let refused = |why: &dyn std::fmt::Display| Stop::refused(format!("{variable}: cannot read \"{path}\": {why}"));
     let file = std::fs::File::open(path).map_err(|error| refused(&error))?;
@@ -228,6 +270,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
 }
 
 /// True if user code must not see this variable of the executor: it holds a secret, or something unknown.
+/// Something unknown counts as a secret, since it may be a misspelt one.
 fn is_hidden(variable: &str) -> bool {
     let Some(own) = OWN.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
     let setting = own.to_ascii_lowercase().replace('_', ".");
@@ -236,6 +279,10 @@ fn is_hidden(variable: &str) -> bool {
 }
 
 /// The settings on a command line: the places of their arguments, and the text.
+///
+/// ```text
+/// run --kafka a=1 --kafka=b=2   →   ([1, 2], "a=1"), ([3], "b=2")
+/// ```
 fn flags(arguments: &[OsString]) -> impl Iterator<Item = (Vec<usize>, String)> {
     arguments.iter().enumerate().filter_map(|(at, argument)| {
         let text = argument.to_string_lossy();
@@ -251,6 +298,7 @@ fn flags(arguments: &[OsString]) -> impl Iterator<Item = (Vec<usize>, String)> {
     })
 }
 
+/// Hides the values of these variables; their names stay.
 fn scrub_variables(hidden: &[String]) -> std::io::Result<()> {
     scrub(Shown::Variables, |entry| {
         let name = entry.split(|byte| *byte == b'=').next()?;
@@ -263,6 +311,7 @@ fn scrub_arguments() -> std::io::Result<()> {
     let mut is_flag = false;
     scrub(Shown::Arguments, |entry| {
         let text = std::ffi::OsStr::from_bytes(entry).to_string_lossy();
+        // The text begins an argument of its own behind a bare flag, or behind the flag's `=`.
         let begins = match (std::mem::replace(&mut is_flag, text == FLAG), text.strip_prefix(FLAG)) {
             (true, _) => 0,
             (false, Some(rest)) if rest.starts_with('=') => FLAG.len() + 1,

@@ -1,4 +1,8 @@
 //! `kaspr-exec run` on a Kafka cluster.
+//!
+//! The start of a worker, in an order in which each step disturbs no more than it must: settings and names,
+//! log, connection, topics (made where they are declared), stores on the disk, user code, and at last the
+//! group. A fault in a step leaves the later ones untouched.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,6 +37,10 @@ use crate::run::local::thousands;
 use crate::run::member::{Ended, Member, ends};
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
+///
+/// # Errors
+///
+/// Any end but a good one, with its exit status: see [`super::stop`].
 pub fn run_on_kafka(
     plan: &Rc<Plan>,
     (arguments, given): (&RunArguments, &Given),
@@ -43,6 +51,7 @@ pub fn run_on_kafka(
     let worker = worker_number(arguments)?;
     let client_settings = given.kafka(arguments)?;
     let start = Start::new(plan, client_settings.all.clone(), settings, worker.unwrap_or(0))?;
+    // Faults of names and settings are reported before it; from here on warnings go to the log.
     start_log(arguments.log_level);
     given.warn();
     if arguments.workers > 1 && worker.is_none() {
@@ -53,6 +62,7 @@ pub fn run_on_kafka(
             code => Err(Stop(code, String::new())),
         };
     }
+    // Only a worker has a deadline; a supervisor ends when its workers have.
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
     let interpreter = Interpreter::start(&arguments.python_path);
     interpreter.run(|py| {
@@ -61,15 +71,22 @@ pub fn run_on_kafka(
     })
 }
 
-/// The facts of a run that are known before anything is connected.
+/// The facts of a run that are known before anything is connected. Made for a run and for a check alike.
 pub(super) struct Start {
     pub(super) plan: Rc<Plan>,
     pub(super) config: Config,
     pub(super) client: ClientSettings,
+    /// The number among the workers of this supervisor, 0 if there is none.
     worker: u32,
 }
 
 impl Start {
+    /// `user` are the settings of the Kafka clients.
+    ///
+    /// # Errors
+    ///
+    /// A setting cannot be read, or a name cannot stand in a transactional id. The brokers have not been
+    /// asked anything.
     pub(super) fn new(
         plan: &Rc<Plan>,
         user: BTreeMap<String, Secret>,
@@ -89,6 +106,8 @@ impl Start {
         let client = ClientSettings {
             servers,
             app: config.app.clone(),
+            // Only a name that was given is lasting: a static member with a random one would keep its
+            // partitions for a session after its end.
             instance: settings.get("instance").map(|_| config.transactional_id.clone()),
             transactional_id: config.transactional_id.clone(),
             guarantee: config.guarantee,
@@ -101,6 +120,10 @@ impl Start {
     }
 
     /// Runs the worker until it is asked to stop or has caught up.
+    ///
+    /// # Errors
+    ///
+    /// Faults of topics, code and stores before the group is joined; afterwards the end of the worker.
     fn run(
         &self,
         interpreter: &Interpreter,
@@ -129,11 +152,13 @@ impl Start {
             until,
         };
         let ended = member.run(worker);
+        // Also after a fault, so that generators of `init` run to their end.
         code.borrow_mut().close();
         if !arguments.quiet {
             say_summary(&counters.borrow(), clock.now() - began);
         }
         match ended? {
+            // The log has said it already, so there is no further message.
             Ended::Uncommitted => Err(Stop(FORCED, String::new())),
             Ended::Interrupted(behind) => {
                 let done = thousands(counters.borrow().completed);
@@ -144,6 +169,10 @@ impl Start {
     }
 
     /// Opens the stores on disk, and has the guard watch over calls into the client, too.
+    ///
+    /// # Errors
+    ///
+    /// The state folder cannot be used, or another process has it.
     fn assemble(&self, kafka: &Kafka, settings: &Settings, clock: &Rc<dyn Clock>) -> Result<Assembly, Stop> {
         let assembly = Assembly::new(&self.plan, self.config.clone(), clock.clone(), Box::new(kafka.admin()))
             .with_store(store(&self.plan, settings, self.worker, clock)?)
@@ -153,18 +182,23 @@ impl Start {
         Ok(assembly)
     }
 
-    /// The ends of everything that is read, as they are now.
+    /// The ends of everything that is read, as they are now. They are the ends of the run: events that come
+    /// later are left to the next.
     fn ends_now(&self, kafka: &Kafka, consumer: &mut dyn Consumer) -> Result<BTreeMap<TopicPartition, i64>, Stop> {
         let mut admin = kafka.admin();
         Ok(ends(&read_topics(&self.plan, &mut admin)?, &mut admin, consumer)?)
     }
 
+    /// # Errors
+    ///
+    /// The cluster cannot be used. Nothing was made there.
     pub(super) fn connect(&self) -> Result<Kafka, Stop> {
         let kafka = Kafka::connect(self.client.clone())?;
         info!(app = %self.client.app, servers = %self.client.servers, transactional_id = %self.config.transactional_id, "connected");
         Ok(kafka)
     }
 
+    /// Without `make` it only looks. The findings may hold faults: the caller decides what they end.
     pub(super) fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
         let (policies, reserved) = (self.config.policies(&self.plan), topics::reserved(&self.plan, &self.config.app));
         let mut found = topics::prepare(&self.plan, &policies, &reserved, admin, make)?;
@@ -174,6 +208,7 @@ impl Start {
     }
 }
 
+/// Writes it to the log, since a wrong one is noticed late.
 fn tell_guarantee(guarantee: Guarantee) {
     match guarantee {
         Guarantee::ExactlyOnce => info!("guarantee: exactly-once"),
@@ -182,6 +217,10 @@ fn tell_guarantee(guarantee: Guarantee) {
 }
 
 /// Recognises events that end the process, where there is a place to note them.
+///
+/// # Errors
+///
+/// The note cannot be opened: the disk, or another process.
 pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) -> Result<Guard, Stop> {
     let Some(state_dir) = settings.state_dir() else {
         info!("no state dir: an event that ends the process is not recognised when it comes again");
@@ -191,6 +230,7 @@ pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) ->
     Guard::open(post).map_err(Stop::own_fault)
 }
 
+/// All of them in one message, each behind `error:`.
 fn refuse_faults(found: &[Found]) -> Result<(), Stop> {
     let faults = topics::faults(found);
     if faults.is_empty() {
@@ -216,6 +256,10 @@ fn read_topics(plan: &Plan, admin: &mut dyn Admin) -> Result<Vec<String>, Stop> 
 }
 
 /// Checks a name of which names of producers, changelogs and positions are made.
+///
+/// # Errors
+///
+/// The name is empty or has other characters. `what` says which name it is.
 fn check_name(what: &str, name: &str) -> Result<(), Stop> {
     let is_fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
     if !name.is_empty() && name.chars().all(is_fine) {
@@ -226,6 +270,10 @@ fn check_name(what: &str, name: &str) -> Result<(), Stop> {
 }
 
 /// The name of a worker's producer.
+///
+/// ```text
+/// app shop, instance pod-1, worker 0  →  shop.pod-1.0
+/// ```
 pub(super) fn transactional_id(app: &str, instance: &str, worker: u32) -> String {
     format!("{app}.{instance}.{worker}")
 }
@@ -242,6 +290,10 @@ fn check_id(transactional_id: &str) -> Result<(), Stop> {
 }
 
 /// `--worker NUMBER:PID`: this process is a worker of that supervisor.
+///
+/// # Errors
+///
+/// The text was not made by a supervisor, or the supervisor is gone.
 fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
     if arguments.worker.is_none() {
         return Ok(None);
@@ -253,13 +305,15 @@ fn worker_number(arguments: &RunArguments) -> Result<Option<u32>, Stop> {
     }
 }
 
-/// The place at which a test wants the process to end: `KASPR_FAILPOINT`.
+/// The place at which a test wants the process to end: `KASPR_FAILPOINT`. Not a setting: it is read here and
+/// named in no help.
 fn failpoint() -> Result<Failpoint, Stop> {
     let Ok(text) = std::env::var("KASPR_FAILPOINT") else { return Ok(Failpoint::default()) };
     Failpoint::parse(&text).map_err(|why| Stop::refused(format!("KASPR_FAILPOINT: {why}")))
 }
 
-/// A name that no other instance has.
+/// A name that no other instance has. Eight hex digits from the seed that the standard library draws for its
+/// maps, so no crate is needed for it.
 pub(super) fn random() -> String {
     use std::hash::{BuildHasher, Hasher};
     let number = std::collections::hash_map::RandomState::new().build_hasher().finish();

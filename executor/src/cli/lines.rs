@@ -1,8 +1,8 @@
 //! Writes the log: an event is one line, whatever text of users is in it.
 //!
-//! A log call names its *subject* in fields (`agent`, `operation`, `reader`, `topic`, `partition`, `offset`) and
-//! says the rest in a fragment. As JSON every field is a key; as text the subject stands first, then the fragment,
-//! `kind`, `error` and `cause`, the other fields as `name=value`, and `at`, a place in a spec:
+//! A log call names its *subject* in fields (`agent`, `operation`, `reader`, `topic`, `partition`, `offset`)
+//! and says the rest in a fragment. As JSON every field is a key; as text the subject stands first, then the
+//! fragment, `kind`, `error` and `cause`, the other fields as `name=value`, and `at`, a place in a spec:
 //!
 //! ```text
 //! WARN agent "orders": operation "price": orders/3@1207: failed: KeyError: 'amount'  --> shop.yaml:14
@@ -30,10 +30,12 @@ use crate::event::shown::{Bounded, SHOWN_BYTES_MAX, TRACEBACK_BYTES_MAX, cut_byt
 const TRACEBACK: &str = "traceback";
 /// The text before each of its lines.
 const INDENT: &str = "\n    ";
-/// The fields that say what a line is about, in the order in which text names them.
+/// The fields that say what a line is about, in the order in which text names them. Fields that are not here
+/// come at the end of a line, as `name=value`.
 const SUBJECT: [&str; 8] = ["worker", "agent", "operation", "reader", "topic", "partition", "offset", "last"];
 
-/// Fields as text. `worker`: the number of this process, where a supervisor runs several.
+/// Fields as text. `worker`: the number of this process, where a supervisor runs several. The formatter of
+/// `tracing-subscriber` writes time and level in front.
 pub struct TextFields {
     /// The worker's number.
     pub worker: Option<u32>,
@@ -50,11 +52,13 @@ impl<'writer> FormatFields<'writer> for TextFields {
     }
 }
 
-/// The fields of an event as texts, by name. The traceback may have lines.
+/// The fields of an event as texts, by name. The traceback may have lines. In the order of the call. Names
+/// are those of the code, so a search by name is quick enough.
 #[derive(Default)]
 struct Text(Vec<(&'static str, String)>);
 
 impl Text {
+    /// Takes a field over, escaped and cut.
     fn keep(&mut self, name: &'static str, value: &dyn Display) {
         let mut text = String::new();
         let written = match name {
@@ -65,11 +69,14 @@ impl Text {
         self.0.push((name, text));
     }
 
+    /// Takes a field out, so that what is left at the end is written as `name=value`.
     fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(other, _)| *other == name)?;
         Some(self.0.remove(at).1)
     }
 
+    /// The subject first, then the fragment: the same fields in the same order, whatever the order of the
+    /// call.
     fn write(mut self, out: &mut dyn Write) -> Result {
         let traceback = self.take(TRACEBACK);
         let place = self.take("at");
@@ -96,6 +103,7 @@ impl Text {
     }
 }
 
+/// Each line is escaped by itself and indented, so none can begin like a line of the log.
 fn write_traceback(out: &mut dyn Write, traceback: &str) -> Result {
     let shown = cut_bytes(traceback, TRACEBACK_BYTES_MAX);
     for line in shown.trim_end().split('\n').filter(|_| !shown.is_empty()) {
@@ -118,13 +126,15 @@ impl Visit for Text {
     }
 }
 
+/// Writes a text with control characters escaped, cut at [`SHOWN_BYTES_MAX`].
 fn bounded(out: &mut dyn Write, value: &dyn Display) -> Result {
     let mut bounded = Bounded::new(out, SHOWN_BYTES_MAX);
     write!(bounded, "{value}")?;
     bounded.finish()
 }
 
-/// Events as JSON, one object a line. `worker`: as in [`TextFields`].
+/// Events as JSON, one object a line. `worker`: as in [`TextFields`]. Keys are the names of the fields, with
+/// `timestamp`, `level` and `worker` before them.
 pub struct JsonLines {
     /// The worker's number.
     pub worker: Option<u32>,
@@ -143,12 +153,14 @@ where
 }
 
 /// A line of the log as JSON that no log call writes: the final error, a summary, what the watchdog says.
+/// Without a line end. The caller's fields win over those that every line has.
 pub fn json_line(level: Level, worker: Option<u32>, fields: Map<String, Value>) -> String {
     let mut line = begun(level, worker);
     line.extend(fields);
     Value::Object(line).to_string()
 }
 
+/// The fields that every line has.
 fn begun(level: Level, worker: Option<u32>) -> Map<String, Value> {
     let mut timestamp = String::new();
     // A clock that cannot be written leaves the time empty; the rest of the line is still worth having.
@@ -166,6 +178,7 @@ fn begun(level: Level, worker: Option<u32>) -> Map<String, Value> {
 struct Json(Map<String, Value>);
 
 impl Json {
+    // JSON escapes control characters itself, so only the length is bounded here.
     fn text(&mut self, field: &Field, text: &str) {
         let max = if field.name() == TRACEBACK { TRACEBACK_BYTES_MAX } else { SHOWN_BYTES_MAX };
         let shown = cut_bytes(text, max);
@@ -198,6 +211,7 @@ impl Visit for Json {
         self.0.insert(field.name().to_owned(), value.into());
     }
 
+    // serde_json's numbers end at 64 bits; a larger one becomes text rather than another number.
     fn record_u128(&mut self, field: &Field, value: u128) {
         match u64::try_from(value) {
             Ok(value) => self.record_u64(field, value),

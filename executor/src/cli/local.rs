@@ -1,4 +1,6 @@
 //! `kaspr-exec run --local`.
+//!
+//! It ties a [`Local`] run to the program: paths, progress bar, signals, summary and exit status.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -21,10 +23,16 @@ use crate::config::settings::Settings;
 use crate::run::local::feed::Input;
 use crate::run::local::{Ended, Local, LocalError, Output, thousands};
 
-/// Finds the name that is nearest to a topic that no agent reads.
+/// Finds the name that is nearest to a topic that no agent reads. The compiler has the measure; this room
+/// must not know it.
 pub type Nearest<'a> = &'a dyn Fn(&str, &[String]) -> Option<String>;
 
 /// Runs the plan on the in-memory log until its input is used up.
+///
+/// # Errors
+///
+/// An input that cannot be used, code that cannot be loaded, the end of the worker, or a signal. What was
+/// committed is written in each case.
 pub fn run_locally(
     plan: &Rc<Plan>,
     arguments: &RunArguments,
@@ -36,6 +44,7 @@ pub fn run_locally(
     check_inputs(plan, arguments, nearest)?;
     let bar = start_log(arguments.log_level);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
+    // Before user code is loaded: it may change the folder from which paths count.
     let inputs: Vec<_> = arguments.input.iter().map(Input::absolute).collect();
     let local = Local {
         plan: plan.clone(),
@@ -69,7 +78,9 @@ pub fn run_locally(
             }
             terminal.update(clock.now() - began, progress, counters.borrow().completed);
         });
+        // The bar goes first; the summary would be drawn over.
         terminal.finish();
+        // Generators of `init` may still print: that stands before the summary.
         code.borrow_mut().close();
         if !arguments.quiet && !matches!(ended, Ok(Ended::Closed)) {
             say_summary(&counters.borrow(), clock.now() - began);
@@ -83,6 +94,8 @@ pub fn run_locally(
 }
 
 /// `906 of 5,000`, where all inputs are files.
+///
+/// Counts the lines of the files: only here, since a run that comes to its end does not need the number.
 fn progress_words(done: u64, inputs: &[Input]) -> String {
     let done = thousands(done);
     match inputs.iter().map(Input::count).sum::<Option<u64>>() {
@@ -96,12 +109,17 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// The exit status of a fault: whose fault it was.
 fn stopped(error: &LocalError) -> Stop {
     let code = if matches!(error, LocalError::Refused(_)) { REFUSED } else { FAULT };
     Stop(code, format!("error: {error}"))
 }
 
 /// An input for a topic that no agent reads is a slip.
+///
+/// # Errors
+///
+/// There is no input, or one whose lines no agent would take. The text lists the topics that are read.
 fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> Result<(), Stop> {
     if arguments.input.is_empty() {
         return Err(Stop::refused("nothing to read: name an input with --input TOPIC=FILE"));
@@ -128,6 +146,8 @@ fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> 
 }
 
 /// Bytes of all inputs, where all are files.
+///
+/// `None` if one of them is standard input, or cannot be looked at.
 fn total_bytes(arguments: &RunArguments) -> Option<u64> {
     arguments.input.iter().map(|input| std::fs::metadata(&input.file).ok().map(|file| file.len())).sum()
 }

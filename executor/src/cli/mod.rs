@@ -1,4 +1,17 @@
 //! The command line of `kaspr-exec`: what was typed, what the terminal shows, and the ways to run.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `arguments.rs` | which flags there are |
+//! | `given.rs`, `variables.rs`, `scrub.rs` | what came in, and which secrets of it must be hidden |
+//! | `kafka.rs`, `supervisor.rs` | `run` on Kafka: one worker, or a process for each of several |
+//! | `local.rs`, `test.rs`, `check.rs`, `shell.rs` | the other commands |
+//! | `stored.rs` | where tables are kept |
+//! | `terminal.rs`, `lines.rs`, `voice.rs`, `colour.rs` | what is written to the terminal, and in which form |
+//! | `stop.rs` | exit statuses and signals |
+//!
+//! Only the program uses this room; everything below it takes settings as values and returns errors. What the
+//! compiler must say (the nearest name, a place in a file) comes as a function from `main.rs`.
 
 mod arguments;
 mod check;

@@ -1,5 +1,12 @@
 //! Takes secrets out of what every process of the same user can read of this one:
 //! `/proc/PID/cmdline` and `/proc/PID/environ` show the memory where the system put them at the start.
+//!
+//! ```text
+//! run --kafka sasl.password=hunter2   →   run --kafka sasl.password=*******
+//! ```
+//!
+//! The bytes are overwritten in place, through `/proc/self/mem`: the standard library has copies of its own,
+//! and gives no way to the originals. Works on Linux; elsewhere the error says that nothing was hidden.
 
 use std::fs::File;
 use std::io::{Error, Result};
@@ -26,7 +33,8 @@ impl Shown {
         }
     }
 
-    /// Its field in `/proc/self/stat` (proc(5): `arg_start`, `env_start`), counted behind the name.
+    /// Its field in `/proc/self/stat` (proc(5): `arg_start`, `env_start`), counted behind the name. The name
+    /// itself is the second field, and the third stands first behind it.
     fn field(self) -> usize {
         match self {
             Shown::Arguments => 45,
@@ -35,6 +43,10 @@ impl Shown {
     }
 
     /// Its first address in memory.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell: a container may hide it.
     fn address(self) -> Result<u64> {
         let stat = std::fs::read_to_string("/proc/self/stat")?;
         // The name of the program may hold spaces and parentheses.
@@ -45,12 +57,19 @@ impl Shown {
 }
 
 /// Overwrites what `secret` finds in each entry. Nothing moves, so that pointers to what stays remain good.
+///
+/// `secret` returns the range of bytes within an entry. An entry has as many bytes afterwards as before.
+///
+/// # Errors
+///
+/// `/proc` cannot be read or written. Some entries may be overwritten by then.
 pub fn scrub(shown: Shown, mut secret: impl FnMut(&[u8]) -> Option<Range<usize>>) -> Result<()> {
     let bytes = std::fs::read(shown.file())?;
     let mut found = Vec::new();
     let mut at = 0;
     for entry in bytes.split(|byte| *byte == 0) {
         found.extend(secret(entry).map(|range| at + range.start..at + range.end));
+        // The zero byte behind each entry.
         at += entry.len() + 1;
     }
     if found.is_empty() {

@@ -1,4 +1,6 @@
 //! `kaspr-exec completions` and `kaspr-exec man`.
+//!
+//! Both are made from the command line's own description, so they cannot disagree with `--help`.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,6 +11,10 @@ use super::arguments::Arguments;
 use super::stop::Stop;
 
 /// Prints the completions of a shell.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
 pub fn completions(shell: clap_complete::Shell) -> Result<(), Stop> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "kaspr-exec", &mut text);
@@ -21,7 +27,11 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), Stop> {
     }
 }
 
-/// Writes the man pages into a folder.
+/// Writes the man pages into a folder. One page per command.
+///
+/// # Errors
+///
+/// The folder does not exist, or cannot be written.
 pub fn man(folder: &Path) -> Result<(), Stop> {
     clap_mangen::generate_to(Arguments::command(), folder)
         .map_err(|error| Stop::refused(format!("cannot write into \"{}\": {error}", folder.display())))

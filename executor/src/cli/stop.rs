@@ -1,4 +1,16 @@
 //! The ends of the program: exit statuses, messages and signals.
+//!
+//! | status | end |
+//! |---|---|
+//! | 0 | all is drained |
+//! | 1 | a fault |
+//! | 2 | wrong use, or a spec that is refused |
+//! | 75 | forced: the watchdog, a second signal, or the deadline |
+//! | 76 | a fault of this worker alone: only a supervisor sees it, and starts the worker again |
+//! | 130, 143 | interrupted before its work was done |
+//!
+//! A handler may run at any moment, inside of any call. So it only stores into atomics, writes bytes and ends
+//! the process; everything else happens in the threads that it wakes.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,10 +41,12 @@ pub use crate::guard::FORCED;
 
 /// Last words of a process that is not done by its deadline: of a signal handler, which cannot form words.
 const LATE: &[u8] = b"error: not stopped by the deadline, ending now: what was not committed comes again\n";
+// Made by hand for the same reason: a handler may allocate nothing.
 const LATE_JSON: &[u8] =
     b"{\"level\":\"ERROR\",\"message\":\"not stopped by the deadline, ending now: what was not committed comes again\"}\n";
 
-/// An end of the program before its work is done: an exit status and a message.
+/// An end of the program before its work is done: an exit status and a message. An empty message: everything
+/// was said already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop(pub i32, pub String);
 
@@ -48,7 +62,7 @@ impl Stop {
     }
 
     /// The end because something failed here that need not fail elsewhere, or later: a disk, a port, a broker
-    /// that was lost.
+    /// that was lost. A supervisor starts the worker again, after a pause.
     pub fn own_fault(why: impl std::fmt::Display) -> Stop {
         Stop(OWN_FAULT, format!("error: {why}"))
     }
@@ -81,7 +95,8 @@ impl From<Stopped> for Stop {
     }
 }
 
-/// Signals: SIGTERM and SIGINT are counted, SIGUSR1 is noted.
+/// Signals: SIGTERM and SIGINT are counted, SIGUSR1 is noted. Clones share the same state. Made once, at the
+/// start of `run`.
 #[derive(Clone)]
 pub struct Signals {
     count: Arc<AtomicUsize>,
@@ -97,7 +112,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on. The second signal ends the process at once, with 75.
+    /// Listens from now on. The second signal ends the process at once, with 75. SIGALRM is used for the
+    /// deadline, and SIGUSR1 for the status.
     pub fn listen() -> Signals {
         let signals = Signals {
             count: Arc::default(),
@@ -112,6 +128,7 @@ impl Signals {
             let act = move || {
                 // Stored before the count: a thread that sees that a signal has come finds its number.
                 let _ = first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
+                // A person who presses Ctrl-C twice wants the end now: what is not committed comes again.
                 if count.fetch_add(1, Ordering::SeqCst) > 0 {
                     spare(&watch);
                     signal_hook::low_level::exit(FORCED);
@@ -137,6 +154,7 @@ impl Signals {
         // SAFETY: as above.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGALRM, late) }
             .expect("SIGALRM can be handled");
+        // Without a worker in this process the question is noted for the supervisor, which passes it on.
         let Signals { watch, asked, bell, .. } = signals.clone();
         let ask = move || match watch.get() {
             Some(watch) => watch.ask(),
@@ -150,14 +168,15 @@ impl Signals {
         signals
     }
 
-    /// Sets the time from the first signal after which the process ends with 75.
+    /// Sets the time from the first signal after which the process ends with 75. Whole seconds, at least one:
+    /// `alarm` knows no less.
     pub fn end_after(&self, deadline: Duration) {
         let seconds = u32::try_from(deadline.as_secs().max(1)).unwrap_or(u32::MAX);
         self.deadline.store(seconds, Ordering::SeqCst);
     }
 
     /// Spares what runs the blame when the process must end, and asks it for its status on SIGUSR1, from now
-    /// on.
+    /// on. A question that came before is passed on.
     pub fn watch(&self, watch: Arc<Watch>) {
         if self.asked.swap(false, Ordering::Relaxed) {
             watch.ask();
@@ -166,7 +185,8 @@ impl Signals {
         let _ = self.watch.set(watch);
     }
 
-    /// From now on signals ring this bell, and so do children that end.
+    /// From now on signals ring this bell, and so do children that end. For a supervisor: a worker's own bell
+    /// is rung through its watch.
     pub fn ring(&self, bell: Arc<Bell>) {
         let children = bell.clone();
         // SAFETY: the action only touches an atomic and writes.
@@ -181,7 +201,8 @@ impl Signals {
         self.asked.swap(false, Ordering::Relaxed)
     }
 
-    /// The exit status of a run that the first signal has interrupted, as shells give it.
+    /// The exit status of a run that the first signal has interrupted, as shells give it. 130 for SIGINT, 143
+    /// for SIGTERM. Ask only after one has come.
     pub fn status(&self) -> i32 {
         128 + self.first.load(Ordering::SeqCst)
     }
@@ -191,12 +212,13 @@ impl Signals {
         Stop(self.status(), format!("interrupted: {done}"))
     }
 
-    /// True if a signal has come.
+    /// True if a signal has come. Cheap: asked at every turn.
     pub fn told(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// As [`Signals::told`]; user code learns of it, too.
+    /// As [`Signals::told`]; user code learns of it, too. The functions that it has registered for the signal
+    /// are called, in the worker's thread.
     pub fn told_to_python(&self) -> bool {
         let told = self.told();
         if told {

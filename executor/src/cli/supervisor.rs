@@ -1,5 +1,16 @@
 //! Several workers on one machine: a process for each, since one Python runs on one core, and a
 //! supervisor that starts them again when they die.
+//!
+//! | a worker ends with | the supervisor |
+//! |---|---|
+//! | 0 | counts it as done |
+//! | 1, 2 | stops all: the others would meet the same |
+//! | 76 (a fault of its own) or a crash | starts it again, after a pause that doubles up to 30 s |
+//! | 76 from every worker at its start | stops all: no worker could start |
+//! | anything, once all are to stop | counts it as done |
+//!
+//! Its own status is the worst of those for which it stopped. Workers die with it: the kernel sends them
+//! SIGTERM if it is killed.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -19,22 +30,25 @@ use crate::wake::Wake;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// First and longest pause before a worker is started again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A worker that ran this long had no trouble starting.
+/// A worker that ran this long had no trouble starting. Its next trouble begins with the first pause again.
 const STEADY: Duration = Duration::from_secs(60);
 
+/// A place that is always filled, by one child after the other, until it is done.
 struct Post {
     number: u32,
     child: Option<Child>,
     started: Duration,
     /// The time at which it is started again, if it is not running.
     due: Duration,
+    /// The pause before the next start.
     pause: Duration,
     /// It ended by a fault of its own before it had run for long.
     has_failed: bool,
+    /// Nothing is started here any more.
     done: bool,
 }
 
-/// Settings that workers are started with.
+/// Settings that workers are started with. The same for every worker; only the number differs.
 pub struct Handover {
     /// The supervisor's command line, without settings of Kafka clients.
     pub arguments: Vec<OsString>,
@@ -42,8 +56,8 @@ pub struct Handover {
     pub settings: Secret,
 }
 
-/// Runs `workers` processes of this program until all are done. Gives the exit status: that of the fault
-/// for which they stopped, if one did.
+/// Runs `workers` processes of this program until all are done. Gives the exit status: that of the fault for
+/// which they stopped, if one did. Returns when no child is left.
 pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
     let now = clock.now();
     let post =
@@ -55,6 +69,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
     info!(workers, "starting workers");
     loop {
         let now = clock.now();
+        // Cleared before the looks below: a child that ends during them rings again.
         wake.iter().for_each(Wake::clear);
         if signals.told() && !told {
             told = true;
@@ -64,6 +79,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
             posts.iter().for_each(|post| tell(post, libc::SIGUSR1));
         }
         look_after(&mut posts, (&mut told, &mut worst), signals, now);
+        // One that has run for long is not counted: it could start.
         if !told && posts.iter().all(|post| post.has_failed && post.child.is_none()) {
             error!("no worker could start: stopping");
             (worst, told) = (FAULT, true);
@@ -93,7 +109,8 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
     }
 }
 
-/// Looks which workers have ended, and whether that ends all: `told` is set, and `worst` is the status for it.
+/// Looks which workers have ended, and whether that ends all: `told` is set, and `worst` is the status for
+/// it. Every child that has ended is waited for here, so that none is left as a zombie.
 fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals: &Signals, now: Duration) {
     for post in posts {
         let Some(status) = post.ended() else { continue };
@@ -130,6 +147,9 @@ fn next_start(posts: &[Post], now: Duration) -> Option<Duration> {
 }
 
 impl Post {
+    /// # Errors
+    ///
+    /// The program cannot be found or started any more.
     fn start(&mut self, handover: &Handover, now: Duration) -> std::io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&handover.arguments).arg("--worker").arg(format!("{}:{}", self.number, std::process::id()));
@@ -152,6 +172,7 @@ impl Post {
         Some(status)
     }
 
+    /// Has a worker started again after a pause: it ended before its work was done.
     fn again(&mut self, status: ExitStatus, now: Duration) {
         let was_steady = now >= self.started + STEADY;
         self.pause = if was_steady { PAUSES.0 } else { self.pause };
@@ -163,6 +184,7 @@ impl Post {
         }
     }
 
+    /// `what` is the reason for the log.
     fn put_off(&mut self, what: &str, now: Duration) {
         self.due = now + self.pause;
         warn!(worker = self.number, "{what}, starting again in {} s", self.pause.as_secs());
@@ -170,6 +192,7 @@ impl Post {
     }
 }
 
+/// Does nothing if the worker does not run.
 fn tell(post: &Post, signal: i32) {
     if let Some(pid) = post.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {
         // SAFETY: the child has not been waited for, so the number is still its own.
@@ -177,7 +200,8 @@ fn tell(post: &Post, signal: i32) {
     }
 }
 
-/// In a worker: dies with its supervisor, also when that is killed. False: it is gone already.
+/// In a worker: dies with its supervisor, also when that is killed. False: it is gone already. Call it before
+/// anything else: what was begun meanwhile would go on alone.
 pub fn dies_with(supervisor: u32) -> bool {
     // In this order, so that a supervisor that dies before the call of prctl is noticed by its number.
     // SAFETY: prctl only sets this process's signal; getppid cannot fail.

@@ -1,4 +1,7 @@
 //! The terminal: the log, and a bar where a run takes its time.
+//!
+//! Both write to standard error: records have standard output for themselves. The bar is taken away while a
+//! line is written and drawn again below it.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -20,11 +23,13 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 /// The bar moves at most so often.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 
-/// The bar of a run, on a terminal.
+/// The bar of a run, on a terminal. One per local run.
 pub struct Terminal {
     bar: ProgressBar,
     total_bytes: Option<u64>,
+    /// The time of the last drawing, counted from the beginning of the run.
     shown: Option<Duration>,
+    /// True on a terminal, unless `--quiet`.
     enabled: bool,
 }
 
@@ -35,11 +40,15 @@ impl Terminal {
     }
 
     /// Moves the bar.
+    ///
+    /// `now` counts from the beginning of the run, `events` are complete. Costs nothing while it is too early
+    /// to draw.
     pub fn update(&mut self, now: Duration, progress: &Progress, events: u64) {
         if !self.enabled || now < BAR_AFTER || self.shown.is_some_and(|shown| now < shown + BAR_EVERY) {
             return;
         }
         if self.shown.is_none() {
+            // Hidden until now, so that a short run leaves no trace on the terminal.
             self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             if let Some(total) = self.total_bytes {
                 self.bar.set_length(total);
@@ -62,6 +71,7 @@ impl Terminal {
     }
 }
 
+/// The templates are texts of this file.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is well-formed")
 }
@@ -88,7 +98,8 @@ impl<'a> MakeWriter<'a> for AboveBar {
     }
 }
 
-/// Sends the log to standard error from here on; gives the bar that it is written above.
+/// Sends the log to standard error from here on; gives the bar that it is written above. Call it once per
+/// process. The form is that of [`super::voice::speak`].
 pub fn start_log(level: Level) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::hidden());
     let log = tracing_subscriber::fmt()

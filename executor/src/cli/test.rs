@@ -1,4 +1,7 @@
 //! `kaspr-exec test`: finds the tests, plays them, reports what differs.
+//!
+//! Results go to standard output, logs to standard error. A test that fails ends nothing: all are played, and
+//! the exit status tells at the end.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -18,6 +21,8 @@ use crate::run::testing::{Came, Case, Difference, Put, Suite, difference, play, 
 pub const TESTS: &str = "tests.yaml";
 
 /// An app and its tests.
+///
+/// `main.rs` makes it: it reads the tests' file and compiles the specs.
 pub struct Tested {
     /// The folder of both.
     pub folder: PathBuf,
@@ -29,7 +34,12 @@ pub struct Tested {
     pub suite: Suite,
 }
 
-/// The folders of the paths that hold tests, each once, sorted.
+/// The folders of the paths that hold tests, each once, sorted. A path may be a folder, or a spec beside the
+/// tests.
+///
+/// # Errors
+///
+/// A folder that cannot be read, or one without tests in it or below.
 pub fn tested_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
     let mut folders = Vec::new();
     for path in paths {
@@ -47,6 +57,7 @@ pub fn tested_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
     Ok(folders)
 }
 
+/// Adds the folders with tests, this one included.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if folder.join(TESTS).is_file() {
         found.push(folder.to_owned());
@@ -60,19 +71,28 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes what came into the file of an app's tests; the error says why it cannot be written so.
+/// Writes what came into the file of an app's tests; the error says why it cannot be written so. Given by
+/// `main.rs`, which knows how to rewrite YAML and to keep its comments.
 pub type Save<'a> = &'a dyn Fn(&Tested, &[Put]) -> Result<(), String>;
 
 /// The line of a place in the file of an app's tests.
+///
+/// `None` if it cannot be found; the pointer is a JSON pointer into the tests.
 pub type Line<'a> = &'a dyn Fn(&Tested, &str) -> Option<u32>;
 
-/// Plays all tests; a fault where one fails and is not updated.
+/// Plays all tests; a fault where one fails and is not updated. With `--update`, a test that differs and is
+/// written counts as updated, and not as failed.
+///
+/// # Errors
+///
+/// Some failed, or none was chosen.
 pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>, line: Line<'_>) -> Result<(), Stop> {
     start_log(arguments.log_level);
     let interpreter = Interpreter::start(&arguments.python_path);
     let mut counts = Counts::default();
     interpreter.run(|_| {
         for app in tested {
+            // All tests of a file are played before it is rewritten: their places in it stay true meanwhile.
             let played = run_app(&interpreter, app, arguments.only.as_deref());
             let saved = if arguments.update { saved(app, &played, save) } else { Ok(()) };
             for played in &played {
@@ -98,6 +118,7 @@ pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>, l
     }
 }
 
+/// For the last line.
 #[derive(Default)]
 struct Counts {
     passed: usize,
@@ -123,7 +144,7 @@ enum Found {
     Difference(String),
 }
 
-/// A test that was played.
+/// A test that was played. Its number is its place in the file.
 struct Played<'a> {
     number: usize,
     case: &'a Case,
@@ -132,6 +153,7 @@ struct Played<'a> {
     difference: Option<Difference>,
 }
 
+/// Plays the tests of an app whose names contain `only`.
 fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -> Vec<Played<'a>> {
     let cases = app.suite.tests.iter().enumerate();
     let cases = cases.filter(|(_, case)| only.is_none_or(|part| case.name.contains(part)));
@@ -146,6 +168,11 @@ fn run_app<'a>(interpreter: &Interpreter, app: &'a Tested, only: Option<&str>) -
     played.collect()
 }
 
+/// A worker of its own for each test, so that none sees another's tables or modules.
+///
+/// # Errors
+///
+/// The text says why the test could not be played: its code does not load, or the worker stopped.
 fn run_case(interpreter: &Interpreter, app: &Tested, case: &Case) -> Result<Came, String> {
     let config = app.settings.config(&app.plan, 0).map_err(|error| error.to_string())?;
     let (here, folder) = (std::env::current_dir(), std::path::absolute(&app.folder));
@@ -160,6 +187,10 @@ fn run_case(interpreter: &Interpreter, app: &Tested, case: &Case) -> Result<Came
 }
 
 /// Writes what came where it differs.
+///
+/// # Errors
+///
+/// The file cannot be rewritten so: the caller reports that with each test that differs.
 fn saved(app: &Tested, played: &[Played<'_>], save: Save<'_>) -> Result<(), String> {
     let mut all = Vec::new();
     for Played { number, case, came, difference } in played {
@@ -170,6 +201,7 @@ fn saved(app: &Tested, played: &[Played<'_>], save: Save<'_>) -> Result<(), Stri
     if all.is_empty() { Ok(()) } else { save(app, &all) }
 }
 
+/// A test that could not be played has nothing to be updated with.
 fn result(played: &Played<'_>, updates: bool, saved: &Result<(), String>) -> Found {
     match (&played.difference, saved) {
         (None, _) => Found::Nothing,
@@ -182,6 +214,8 @@ fn result(played: &Played<'_>, updates: bool, saved: &Result<(), String>) -> Fou
 }
 
 /// `at` is the line of what was expected.
+///
+/// Writes the result of a test, as text or as one JSON object.
 fn tell(app: &Tested, (case, at): (&Case, Option<String>), result: &Found, format: ResultFormat) {
     let folder = app.folder.display();
     let found = match result {

@@ -1,4 +1,8 @@
 //! Variables of the environment that look like settings of the program, and are none.
+//!
+//! A misspelt variable is ignored in silence by most programs. Here it gives one warning, with the nearest
+//! name. The prefix `KASPR_` is the program's alone; behind `K_` the operator has variables of its own, so
+//! nothing there is judged.
 
 use crate::config::settings::SETTINGS;
 
@@ -10,6 +14,10 @@ const CLIENTS: &str = "KASPR_KAFKA_";
 const FAILPOINT: &str = "KASPR_FAILPOINT";
 
 /// True if a variable is meant for the program, and the program does not know it.
+///
+/// ```text
+/// KASPR_COMIT_INTERVAL  →  true      KASPR_APP_SERVICE_HOST  →  false: Kubernetes sets it
+/// ```
 pub(super) fn is_unknown(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(OWN) else { return false };
     let is_setting = SETTINGS.iter().any(|setting| setting.variable == rest);
@@ -22,6 +30,7 @@ fn is_of_a_service(name: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     let is_port = |word: &str| word.parse::<u16>().is_ok();
     let is_protocol = |word: &str| matches!(word, "TCP" | "UDP" | "SCTP");
+    // A service `kaspr-port` gives KASPR_PORT_PORT, so the words are matched from the end.
     match words.as_slice() {
         [.., "SERVICE", "HOST"] | [.., "PORT"] => true,
         [.., "PORT", port, protocol] => is_port(port) && is_protocol(protocol),
@@ -31,6 +40,8 @@ fn is_of_a_service(name: &str) -> bool {
 }
 
 /// The warning of a variable. Its value is not in it: it may be a secret.
+///
+/// `nearest` finds the known name that is near enough to be meant.
 pub(super) fn warning(name: &str, nearest: &dyn Fn(&str, &[String]) -> Option<String>) -> String {
     let known: Vec<String> = SETTINGS.iter().map(|setting| setting.variable.to_owned()).collect();
     // Their common prefix would bring all names near each other.

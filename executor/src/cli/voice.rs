@@ -2,6 +2,9 @@
 //!
 //! [`lines`](super::lines) forms what log calls of the executor write. This room is for the rest: the
 //! final error, faults of a spec, the summary, and what the watchdog says of a worker that stands still.
+//!
+//! It is set once, before anything can be said, and holds for the whole process: a program that reads the log
+//! must never meet a line of the other form.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub(super) struct Voice {
 static VOICE: OnceLock<Voice> = OnceLock::new();
 
 /// Sets the form of everything that this process says from here on. The first call counts.
+///
+/// `worker` is the number that every JSON line then has.
 pub fn speak(format: LogFormat, worker: Option<u32>) {
     // A process speaks in one form to its end.
     let _ = VOICE.set(Voice { format, worker });
@@ -41,17 +46,21 @@ pub fn speaks_json() -> bool {
     voice().format == LogFormat::Json
 }
 
-/// Says what ends the process, or what a program that reads the log need not tell apart.
+/// Says what ends the process, or what a program that reads the log need not tell apart. In JSON it becomes
+/// the message of an error object. An empty text says nothing.
 pub fn say(message: &str) {
     write(&form(message));
 }
 
 /// Says faults of a spec, which are one object each where lines are JSON.
+///
+/// `faults` are the drawn ones, or one JSON object per line, as the compiler gives either.
 pub fn say_faults(faults: &str) {
     if !speaks_json() {
         return write(faults);
     }
     for line in faults.lines() {
+        // The compiler writes nothing else; a line that is none would break the reader of the log.
         let Ok(Value::Object(fault)) = serde_json::from_str(line) else { continue };
         let level = if fault.get("severity") == Some(&json!("error")) { Level::ERROR } else { Level::WARN };
         write(&json_line(level, voice().worker, fault));
@@ -59,11 +68,13 @@ pub fn say_faults(faults: &str) {
 }
 
 /// Says the status of a worker, which is a JSON object in either form.
+///
+/// `{"status": …}`, without time and level: a question has been answered, nothing has happened.
 pub fn say_status(status: &str) {
     write(status);
 }
 
-/// Says what passed where, and how fast.
+/// Says what passed where, and how fast. The text is a table; as JSON the rows are under `operations`.
 pub fn say_summary(counters: &Counters, elapsed: Duration) {
     match speaks_json() {
         false => write(&summary(counters, elapsed)),
@@ -76,11 +87,13 @@ pub(super) fn say_warning(message: &str) {
     write(&formed(message, "warning: ", Level::WARN));
 }
 
-/// The words as a line: an error as people read it, or a JSON object with its level.
+/// The words as a line: an error as people read it, or a JSON object with its level. The watchdog uses it
+/// too, for its last words.
 pub fn form(message: &str) -> String {
     formed(message, "error: ", Level::ERROR)
 }
 
+/// `prefix` is dropped in JSON, where the level says the same.
 fn formed(message: &str, prefix: &str, level: Level) -> String {
     if !speaks_json() || message.trim().is_empty() {
         return message.to_owned();
@@ -90,6 +103,7 @@ fn formed(message: &str, prefix: &str, level: Level) -> String {
     json_line(level, voice().worker, fields) + "\n"
 }
 
+/// The names are part of the interface, as those of the status.
 fn summary_fields(counters: &Counters, elapsed: Duration) -> Map<String, Value> {
     let operations: Vec<Value> = counters.steps.iter().map(StepCounters::to_json).collect();
     let fields = json!({
@@ -110,6 +124,7 @@ fn summary_fields(counters: &Counters, elapsed: Duration) -> Map<String, Value> 
 #[allow(clippy::print_stderr, reason = "this is where the program speaks")]
 fn write(text: &str) {
     if !text.is_empty() {
+        // One call per message: lines of several threads do not mix.
         eprintln!("{}", text.trim_end());
     }
 }

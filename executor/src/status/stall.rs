@@ -13,8 +13,8 @@ use tracing::{info, warn};
 use crate::event::message::TopicPartition;
 
 /// The looks of a worker: a share of the time after which a stall is reported, and the longest pause between
-/// two.
-// Four looks within the time after which a stall is reported: it is noticed a quarter of it late at most.
+/// two. Four looks within the time after which a stall is reported: it is noticed a quarter of it late at
+/// most.
 const LOOKS_PER_STALL: u32 = 4;
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 

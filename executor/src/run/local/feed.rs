@@ -8,8 +8,8 @@
 //! input thread ─┴─▶ channel of chunks (whole lines) ─▶ pump, in the consumer's poll ─▶ log
 //! ```
 //!
-//! Memory is bounded: a full channel blocks the threads, and the pump puts only some chunks into the log at a
-//! time. The pump is called by the worker's thread alone.
+//! Apart from the longest line, memory is bounded: a full channel blocks the threads, and the pump puts only
+//! some chunks into the log at a time. The pump is called by the worker's thread alone.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, Read};
