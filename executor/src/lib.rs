@@ -31,7 +31,8 @@
 //! | an event dropped after a failure (skip, dead letter, halt, retry) | `stage/failing.rs` |
 //! | an event dropped because its partition leaves | `worker/rebalance.rs`: `give_up` |
 //! | a dead letter written | staged in `stage/failing.rs`, sent like any record by `delivery/generation.rs` |
-//! | a record sent, an offset committed, a transaction aborted | `delivery/mod.rs` |
+//! | a record sent, an offset committed | `delivery/mod.rs` |
+//! | a transaction aborted, an unknown outcome settled | `delivery/outcome.rs` |
 //! | the point from which a table write is durable | `delivery/mod.rs`: `end_transaction` |
 //! | a table read or written by an event | `tables/mod.rs` |
 //! | a table restored, or its copy distrusted | `tables/restore` |

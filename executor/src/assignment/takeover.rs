@@ -4,7 +4,7 @@
 //! |---|---|
 //! | of this product | the offset, plus the reader's distance in the metadata |
 //! | of another program | the offset, which the log mentions |
-//! | none in this partition, but in others of the topic | the beginning, if the partition is newer than the first start; else as below |
+//! | none here, but in others of the topic | the beginning, if the partition came later than the group; else as below |
 //! | none in the topic | `--from` |
 //!
 //! Retention may have deleted that offset: then the first that is left counts, for each reader that stood
@@ -76,6 +76,10 @@ impl Assignment {
         let strangers = self.counts_at_start(names, &committed, counts, consumer, &mut takeover)?;
         let ends = consumer.ends(names)?;
         let firsts = self.first_offsets(names, &ends, &committed, consumer)?;
+        debug_assert!(
+            committed.len() == names.len() && ends.len() == names.len() && firsts.len() == names.len(),
+            "the consumer answers for each partition, in order"
+        );
         for (((name, committed), ends), first) in names.iter().zip(committed).zip(ends).zip(firsts) {
             // Its ends come from its leader: without one, not even the beginning is known.
             let (Some(ends), Some(first)) = (ends, first) else {

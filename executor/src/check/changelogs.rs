@@ -153,7 +153,7 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
         partitions => partitions?,
     };
     if partitions.is_none() && make {
-        // Compacted from the start: a changelog with retention would lose keys that nobody writes again.
+        // Compacted from the start: a changelog with retention would lose keys that are not written again.
         admin.create(&new_topic(&name, table, needed))?;
         info!(topic = %name, partitions = needed, "created the topic, compacted");
         (partitions, found.created) = (admin.partitions(&name)?, true);

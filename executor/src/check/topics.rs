@@ -120,8 +120,7 @@ fn declared(plan: &Plan, policies: &Policies) -> BTreeMap<String, Topic> {
     topics
 }
 
-/// The finding about a topic. The two flags exclude each other: `created` belongs to a run, `is_made_by_run`
-/// to a check.
+/// The finding about a topic. `created` belongs to a run, `is_made_by_run` to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The topic.

@@ -242,8 +242,7 @@ pub struct RunArguments {
     /// Longest time from an event's completion to its commit [settings: commitInterval].
     #[arg(long, value_name = "DURATION")]
     pub commit_interval: Option<String>,
-    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a
-    /// row fails alone [settings: stateDir].
+    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a row fails alone [settings: stateDir].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
     /// Longest time that a partition stands still without a line that says why [settings: stallAfter].

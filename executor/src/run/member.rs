@@ -21,12 +21,12 @@ use crate::worker::{Stopped, Worker};
 /// Time between two looks of a worker whether it has caught up, and whether brokers that were away are back.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Time between two log lines on how much is left, in a run that has an end. Long enough to show a trend.
+/// Time between two log lines on how much is left, in a run that has an end.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Most questions for the end of a partition at a start, and the pause between two of them.
+/// Most questions for the end of a partition at a start.
 const ASKED_MAX: u32 = 40;
-/// Together 10 s: a topic that was just created is known to all brokers by then.
+/// The pause between two of them. Together that is 10 s, in which a topic that was just created gets known.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The end of a run.

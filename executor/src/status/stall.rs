@@ -12,10 +12,10 @@ use tracing::{info, warn};
 
 use crate::event::message::TopicPartition;
 
-/// The looks of a worker: a share of the time after which a stall is reported, and the longest pause between
-/// two. Four looks within the time after which a stall is reported: it is noticed a quarter of it late at
+/// Looks of a worker within the time after which a stall is reported: it is noticed a quarter of that late at
 /// most.
 const LOOKS_PER_STALL: u32 = 4;
+/// The longest pause between two looks.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// The cause that holds a reader in a partition. Times count from the moment of the look.

@@ -207,6 +207,7 @@ impl<C: Code> Worker<C> {
     fn give(&mut self) {
         let mut slots = self.shared.slots.borrow_mut();
         let mut queued = self.shared.queued.borrow_mut();
+        debug_assert!(self.intake.given.iter().all(Vec::is_empty), "units of the last poll were handed over");
         let mut accepted = 0;
         for event in self.intake.polled.drain(..) {
             let number = slots.of(&event);

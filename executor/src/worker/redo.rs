@@ -40,6 +40,7 @@ impl Redo {
     ///
     /// `None`: everything may run at once.
     pub fn part(&self) -> Option<usize> {
+        debug_assert!(self.until.is_empty() || self.at_once > 0, "a part has at least one unit");
         (!self.until.is_empty()).then_some(self.at_once)
     }
 

@@ -85,7 +85,7 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// Three digits at most, and a dash where no code has run.
+/// In the unit that fits, and a dash where no code has run.
 fn time(time: Duration) -> String {
     match time.as_micros() {
         0 => "-".to_owned(),

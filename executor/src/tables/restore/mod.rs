@@ -514,6 +514,7 @@ impl Restore {
             let position = self.read()?.position(&at);
             let Some(Part::Reading(reading)) = self.parts.get_mut(&(table, partition)) else { continue };
             reading.at = reading.at.max(position.unwrap_or(reading.at));
+            debug_assert!(reading.from <= reading.at, "a changelog is read forwards");
             let offset = reading.at;
             if offset >= reading.to {
                 // The position may have passed markers, which no record has told the store of.
