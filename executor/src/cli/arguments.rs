@@ -290,7 +290,8 @@ pub enum LogFormat {
 }
 
 impl RunArguments {
-    /// What a supervisor gave this process in `--worker NUMBER:PID`: its number, and the supervisor's process id.
+    /// Number and process id that a supervisor gave this process in `--worker NUMBER:PID`: its own number, and
+    /// the supervisor's id.
     ///
     /// `None` where there is no supervisor, or the text was typed by a person.
     pub fn post(&self) -> Option<(u32, u32)> {

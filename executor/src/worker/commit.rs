@@ -22,7 +22,7 @@ impl<C: Code> Worker<C> {
         Ok(self.delivered(urgency)? == Delivered::Committed)
     }
 
-    /// When the next commit begins.
+    /// The urgency of the next commit, as the pace has it now.
     pub(super) fn urgency(&self) -> Urgency {
         self.pace.urgency(self.shared.clock.now(), self.is_busy())
     }

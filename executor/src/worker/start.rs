@@ -170,7 +170,7 @@ fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Sl
     }
 }
 
-/// What all readers together read, each topic and pattern once.
+/// The topics and patterns that all readers together read, each once.
 fn subscriptions(plan: &Plan) -> Vec<Subscription> {
     let mut subscriptions: Vec<Subscription> = Vec::new();
     for reader in &plan.readers {

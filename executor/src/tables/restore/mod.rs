@@ -110,7 +110,7 @@ pub struct Restore {
     by_topic: BTreeMap<TopicName, TableId>,
     /// The tables that events of a topic may touch, by reader.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
-    /// What this worker needs: entries come with `want` and go with `release`.
+    /// The partitions that this worker needs: entries come with `want` and go with `release`.
     parts: BTreeMap<(TableId, i32), Part>,
     /// Tables with data, in the store's copy or in a changelog.
     filled: BTreeSet<TableId>,
