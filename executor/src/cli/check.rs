@@ -45,10 +45,10 @@ pub fn check_on_kafka(
     load(&interpreter, &start, &kafka, settings)?;
     let mut text = format!("app {}\nbrokers {} answer\n", start.client.app, start.client.servers);
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
-    let (told, mut faults) = of_topics(&found);
-    text.push_str(&told);
-    let (told, more) = of_rights(&kafka, &start, &ids(&start, settings, arguments.workers))?;
-    text.push_str(&told);
+    let (lines, mut faults) = of_topics(&found);
+    text.push_str(&lines);
+    let (lines, more) = of_rights(&kafka, &start, &ids(&start, settings, arguments.workers))?;
+    text.push_str(&lines);
     faults.extend(more);
     match faults.is_empty() {
         true => Ok(text),

@@ -60,7 +60,7 @@ pub struct Given {
     /// Variables that set Kafka clients.
     variables: Vec<(String, Secret)>,
     /// Names of secrets that stood on the command line.
-    told: Vec<String>,
+    exposed: Vec<String>,
     /// The reason for which secrets can still be seen.
     unhidden: Option<String>,
     /// Names of variables that look like settings, and are none.
@@ -123,9 +123,9 @@ impl Given {
         }
         // Not an error: the run may go on, and the log warns of it once there is a log.
         let unhidden = scrubbed.err().map(|error| error.to_string());
-        let told = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
+        let exposed = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
         unknown.sort();
-        Given { arguments, variables, told, unhidden, unknown }
+        Given { arguments, variables, exposed, unhidden, unknown }
     }
 
     /// Warns of variables that look like settings, and are none.
@@ -189,7 +189,7 @@ impl Given {
 
     /// Warns of secrets that could not be hidden, or only late. Call it when the log has started.
     pub fn warn(&self) {
-        for name in &self.told {
+        for name in &self.exposed {
             let variable = name.to_ascii_uppercase().replace('.', "_");
             warn!(
                 "the Kafka setting \"{name}\" stood on the command line, where other processes could read it until now: name a file that holds it in KASPR_KAFKA_{variable}_FILE"

@@ -63,7 +63,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
     let post =
         |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, has_failed: false, done: false };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
-    let (mut told, mut worst) = (false, FINE);
+    let (mut is_ending, mut worst) = (false, FINE);
     let wake = Wake::new();
     wake.iter().for_each(|wake| signals.ring(wake.bell()));
     info!(workers, "starting workers");
@@ -71,20 +71,20 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         let now = clock.now();
         // Cleared before the looks below: a child that ends during them rings again.
         wake.iter().for_each(Wake::clear);
-        if signals.told() && !told {
-            told = true;
+        if signals.told() && !is_ending {
+            is_ending = true;
             posts.iter().for_each(|post| tell(post, libc::SIGTERM));
         }
         if signals.take_asked() {
             posts.iter().for_each(|post| tell(post, libc::SIGUSR1));
         }
-        look_after(&mut posts, (&mut told, &mut worst), signals, now);
+        look_after(&mut posts, (&mut is_ending, &mut worst), signals, now);
         // One that has run for long is not counted: it could start.
-        if !told && posts.iter().all(|post| post.has_failed && post.child.is_none()) {
+        if !is_ending && posts.iter().all(|post| post.has_failed && post.child.is_none()) {
             error!("no worker could start: stopping");
-            (worst, told) = (FAULT, true);
+            (worst, is_ending) = (FAULT, true);
         }
-        if told {
+        if is_ending {
             // A worker that waits for its next start has nothing to stop.
             posts.iter_mut().filter(|post| post.child.is_none()).for_each(|post| post.done = true);
             if worst != FINE && !signals.told() {
@@ -94,7 +94,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         if posts.iter().all(|post| post.done) {
             return worst;
         }
-        if !told {
+        if !is_ending {
             for post in posts.iter_mut().filter(|post| !post.done && post.child.is_none() && post.due <= now) {
                 if let Err(why) = post.start(handover, now) {
                     post.has_failed = true;
@@ -103,18 +103,18 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
             }
         }
         match &wake {
-            Some(wake) => wake.wait(if told { Some(LOOK_EVERY) } else { next_start(&posts, clock.now()) }),
+            Some(wake) => wake.wait(if is_ending { Some(LOOK_EVERY) } else { next_start(&posts, clock.now()) }),
             None => std::thread::park_timeout(LOOK_EVERY),
         }
     }
 }
 
-/// Looks which workers have ended, and whether that ends all: `told` is set, and `worst` is the status for
+/// Looks which workers have ended, and whether that ends all: `is_ending` is set, and `worst` is the status for
 /// it. Every child that has ended is waited for here, so that none is left as a zombie.
-fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals: &Signals, now: Duration) {
+fn look_after(posts: &mut [Post], (is_ending, worst): (&mut bool, &mut i32), signals: &Signals, now: Duration) {
     for post in posts {
         let Some(status) = post.ended() else { continue };
-        match (status.code(), *told) {
+        match (status.code(), *is_ending) {
             (Some(FINE), _) => post.done = true,
             // The signal came before the worker listened: it had begun nothing.
             (None, true) if status.signal() == Some(libc::SIGTERM) => post.done = true,
@@ -122,7 +122,7 @@ fn look_after(posts: &mut [Post], (told, worst): (&mut bool, &mut i32), signals:
                 error!(worker = post.number, code, "ended: stopping all workers");
                 *worst = (*worst).max(code);
                 post.done = true;
-                *told = true;
+                *is_ending = true;
             }
             // A worker that the supervisor interrupts ends as a run that the user has interrupted.
             (Some(INTERRUPTED | TERMINATED), true) if signals.told() => {
