@@ -44,7 +44,7 @@ MUTANTS = [
     ("values are picked before they are sent", "let value = draft.value.as_ref().unwrap_or(value);\n            machine.code.encode(&target.value_codec, value,", "machine.code.encode(&target.value_codec, value,", "oracle"),
     ("a batch holds max values", "if open.count >= self.max || early", "if open.count > self.max || early", "oracle"),
     ("only values that decode count towards max", "open.count += u32::from(decodes);", "open.count += 1;", "tested"),
-    ("a window is measured from its first event", "open.bytes += event.size();", "open.due = due;\n        open.bytes += event.size();", "tested"),
+    ("a window is measured from its first event", "open.bytes += bytes;", "open.due = due;\n        open.bytes += bytes;", "tested"),
     ("a call into a loop is interrupted", "_ if age >= limit => Rang::Call,", "_ if age >= limit * 1000 => Rang::Call,", "executor"),
     ("what is awaitable is awaited", "Kind::Awaitable => self.begin(py, &result, given, with, false),", "Kind::Awaitable => Called::Value(result.into()),", "oracle"),
     ("bytes pass by JSON in outputs", "Ok(bytes) => out.extend_from_slice(bytes.as_bytes()),", "Ok(_) => return Err(Fault::new(\"Encode\", \"bytes\")),", "oracle"),
@@ -91,7 +91,7 @@ MUTANTS = [
     ("a part that a function returns keeps its rest", "if object.is(&given.object) { given.rest.clone() }", "if object.is(&given.object) { None }", "oracle"),
     # Batches (section 5).
     ("a window ends after within", "filter(|(_, open)| open.due <= now)", "filter(|(_, open)| open.due < now.min(open.due))", "tested"),
-    ("batches of one partition where they must be", "_ => self.shared.slots.borrow_mut().of(&event),", "_ => 0 * self.shared.slots.borrow_mut().of(&event),", "tested"),
+    ("batches of one partition where they must be", "if self.scope == BatchScope::Mixed { 0 } else { partition }", "if self.scope == BatchScope::Mixed { 0 } else { 0 * partition }", "tested"),
     ("with retry batches are of one partition", "if retries(&policies.of_app().on_error) => BatchScope::Partition", "if retries(&policies.of_app().on_error) => BatchScope::Mixed", "tested"),
     ("the end of the input hands windows over", "let keys: Vec<_> = self.open.keys().copied().collect();", "let keys: Vec<_> = self.open.keys().copied().take(0).collect();", "oracle"),
     # Outputs (section 6).

@@ -76,6 +76,7 @@ MUTANTS = [
         ("found.first().and_then(Option::as_ref) == Some(&sent.committed)",
          "found.first().and_then(Option::as_ref).map(|found| found.offset) == Some(sent.committed.offset)"),
     ]),
+    ("a window gives way where it fills its partition's queue", [("if held * 2 >= queued {", "if held * 2 > queued * 2 {")]),
     ("windows lose what is revoked", [("window.borrow_mut().drop_partitions(&gone);", "let _ = window;")]),
     ("markers are passed where the consumer is", [
         ("in self.partitions.values_mut().filter(|assigned| assigned.started) {\n            let Some(position)",
@@ -109,6 +110,7 @@ SEEN_BY = {
     "tables are restored to the high watermark": "restore",
     "retention that passes one reader takes nothing from another": "worker",
     "a dead letter waits for the word on its topic": "worker",
+    "a window gives way where it fills its partition's queue": "worker",
 }
 
 # Seeds that are run before the next look whether one has failed.

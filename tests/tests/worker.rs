@@ -246,6 +246,25 @@ fn a_window_that_meets_its_bound_is_handed_over_early() {
 }
 
 #[test]
+fn a_window_that_fills_the_queue_of_a_partition_is_handed_over_early() {
+    let text = agent("batcher", "readings", WINDOW, "batches") + &agent("quick", "readings", "", "quickly");
+    let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));
+    let mut config = Config::new("app", "test", 0);
+    (config.bounds.queued_bytes_high, config.bounds.queued_bytes_low) = (4000, 1000);
+    config.bounds.poll_events_max = 5;
+    let mut worker = start_with(&log, &plan, &clock, config);
+    (0..200).for_each(|_| send(&log, "readings", &"x".repeat(100)));
+    // Ten seconds: no window is over by itself.
+    for _ in 0..100 {
+        clock.advance(Duration::from_millis(100));
+        turns(&mut worker, 3);
+    }
+    assert_eq!(values(&log, "quickly").len(), 200, "another reader goes on");
+    let sizes: Vec<_> = values(&log, "batches").iter().map(|batch| batch.split('+').count()).collect();
+    assert!(sizes.len() >= 4 && sizes.iter().all(|size| (5..=30).contains(size)), "{sizes:?}");
+}
+
+#[test]
 fn a_pending_await_holds_its_own_reader_only() {
     let text = agent("slow", "readings", "", "slowly") + &agent("quick", "readings", "", "quickly");
     let (plan, clock, log) = (compile(&text), SimulatedClock::default(), Log::new(1));

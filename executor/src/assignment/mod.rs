@@ -300,6 +300,11 @@ impl Assignment {
         (pause, resume)
     }
 
+    /// The numbers of paused partitions.
+    pub fn paused(&self) -> impl Iterator<Item = usize> {
+        self.partitions.iter().filter(|(_, assigned)| assigned.paused).map(|(&number, _)| number)
+    }
+
     /// The partitions, in order of their numbers.
     pub fn names(&self) -> impl Iterator<Item = &TopicPartition> {
         self.partitions.values().map(|assigned| &assigned.name)

@@ -35,7 +35,9 @@ pub struct Window<C: Code> {
     bytes_max: usize,
     shared: Rc<Shared<C>>,
     open: BTreeMap<usize, Open>,
-    told_early: bool,
+    /// Bytes of the events that wait here, by the number of their partition.
+    held: Vec<usize>,
+    is_early_logged: bool,
 }
 
 impl<C: Code> Window<C> {
@@ -49,15 +51,14 @@ impl<C: Code> Window<C> {
         shared: Rc<Shared<C>>,
     ) -> Window<C> {
         let within = Duration::from_millis(plan.within_ms);
-        Window { max: plan.max, within, scope, codec, bytes_max, shared, open: BTreeMap::new(), told_early: false }
+        let (open, held) = (BTreeMap::new(), Vec::new());
+        Window { max: plan.max, within, scope, codec, bytes_max, shared, open, held, is_early_logged: false }
     }
 
     /// Takes an event. Returns the batch if the event fills it.
     pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
-        let key = match self.scope {
-            BatchScope::Mixed => 0,
-            _ => self.shared.slots.borrow_mut().of(&event),
-        };
+        let partition = self.shared.slots.borrow_mut().of(&event);
+        let key = if self.scope == BatchScope::Mixed { 0 } else { partition };
         let decodes = self.shared.code.borrow_mut().validate(&self.codec, event.value.as_deref()).is_ok();
         if !decodes && !self.open.contains_key(&key) {
             // It fails at once, alone: no open batch comes before it.
@@ -65,13 +66,17 @@ impl<C: Code> Window<C> {
         }
         let due = self.shared.clock.now() + self.within;
         let open = self.open.entry(key).or_insert_with(|| Open { events: Vec::new(), count: 0, bytes: 0, due });
-        open.bytes += event.size();
+        let bytes = event.size();
+        if self.held.len() <= partition {
+            self.held.resize(partition + 1, 0);
+        }
+        self.held[partition] += bytes;
+        open.bytes += bytes;
         open.count += u32::from(decodes);
         open.events.push((event, decodes));
         let early = open.bytes >= self.bytes_max && open.count < self.max;
-        if early && !self.told_early {
-            info!(bytes = open.bytes, events = open.count, "a batch window is full before its time: handed over early");
-            self.told_early = true;
+        if early {
+            log_early(&mut self.is_early_logged, open);
         }
         if open.count >= self.max || early { self.close(key) } else { None }
     }
@@ -91,7 +96,26 @@ impl<C: Code> Window<C> {
 
     fn close(&mut self, key: usize) -> Option<Unit> {
         let open = self.open.remove(&key)?;
+        let mut slots = self.shared.slots.borrow_mut();
+        open.events.iter().for_each(|(event, _)| self.held[slots.of(event)] -= event.size());
         Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
+    }
+
+    /// Bytes of a partition's events that wait here.
+    pub fn held(&self, partition: usize) -> usize {
+        self.held.get(partition).copied().unwrap_or(0)
+    }
+
+    /// Makes the windows with events of a partition due now. Its queue is full, so nothing of it comes before they
+    /// are handed over, neither here nor to other readers.
+    pub fn hurry(&mut self, partition: usize) {
+        let mut slots = self.shared.slots.borrow_mut();
+        for open in self.open.values_mut() {
+            if open.events.iter().any(|(event, _)| slots.of(event) == partition) {
+                log_early(&mut self.is_early_logged, open);
+                open.due = Duration::ZERO;
+            }
+        }
     }
 
     /// The cause that holds a partition here: the window with an event of it.
@@ -115,6 +139,7 @@ impl<C: Code> Window<C> {
     /// Forgets all events: the consumer reads them again.
     pub fn clear(&mut self) {
         self.open.clear();
+        self.held.clear();
     }
 
     /// True if no window is open.
@@ -132,5 +157,13 @@ impl<C: Code> Window<C> {
             open.count = u32::try_from(count).expect("it was counted in u32");
         }
         self.open.retain(|_, open| !open.events.is_empty());
+        self.held.iter_mut().enumerate().filter(|(number, _)| gone(*number)).for_each(|(_, bytes)| *bytes = 0);
+    }
+}
+
+/// Says the first time that a window is handed over before its time: the bound on memory does it.
+fn log_early(is_logged: &mut bool, open: &Open) {
+    if !std::mem::replace(is_logged, true) {
+        info!(bytes = open.bytes, events = open.count, "a batch window is full before its time: handed over early");
     }
 }

@@ -247,6 +247,21 @@ impl<C: Code> Worker<C> {
         if !resume.is_empty() {
             self.consumer.resume(&resume)?;
         }
+        if !full {
+            let paused =
+                self.assignment.paused().filter(|&number| queued.get(number).is_some_and(|&bytes| bytes > marks.1));
+            paused.for_each(|number| self.hurry_windows(number, queued[number]));
+        }
         Ok(())
+    }
+
+    /// Ends the wait of windows that hold the better part of a paused partition's queue. Else the partition would
+    /// stand still for all its readers until the windows' time is over.
+    fn hurry_windows(&self, partition: usize, queued: usize) {
+        let windows = || self.dataflow.readers.iter().filter_map(|reader| reader.window.as_ref());
+        let held: usize = windows().map(|window| window.borrow().held(partition)).sum();
+        if held * 2 >= queued {
+            windows().for_each(|window| window.borrow_mut().hurry(partition));
+        }
     }
 }
