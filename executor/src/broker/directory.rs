@@ -2,6 +2,18 @@
 //!
 //! A record that the broker would refuse is found here, when it is staged, as its event's failure; in a
 //! transaction it would be found after ten seconds, and the transaction would fail as a whole.
+//!
+//! A topic is asked for once and then remembered until it is known to have changed. What cannot be written is
+//! remembered for a second ([`MISSING_FOR`]), so that a flood of events with the name of a missing topic costs one
+//! question a second and not one each. Three kinds of faults come from here, each an event's failure and none the
+//! worker's: `Topic` (missing, reserved, no permission), `Partition` (not one of the topic's) and `Size`. A fault
+//! with [`Fault::passes`] means that no broker answered: its event waits and runs again.
+//!
+//! ```text
+//! stage ──place(topic, partition?, key)──▶ Directory ──not known──▶ Admin::topic, Admin::access
+//!       ──check_size(topic, record)─────▶    │  └── known: no question
+//!                                            └── worker: refresh every 10 s, forget after a refusal
+//! ```
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,6 +33,7 @@ const MISSING_FOR: Duration = Duration::from_secs(1);
 /// Topics that cannot be written which are remembered at once: payloads may name any number of them.
 const MISSING_MAX: usize = 1000;
 
+/// Made when the topic is first asked for; never changed but for its turn.
 struct Known {
     info: TopicInfo,
     /// The number that the next record without a key gets: partitions take turns.
@@ -28,11 +41,15 @@ struct Known {
 }
 
 /// Topics by name, asked of the broker once.
+///
+/// A handle: the stages, user code and the worker hold clones of one directory.
 #[derive(Clone)]
 pub struct Directory {
     inner: Rc<RefCell<Inner>>,
 }
 
+/// What all handles share. Every number in `numbers` and `last` is an index into `topics`, which only grows until
+/// [`Directory::forget`] empties all three.
 struct Inner {
     admin: Box<dyn Admin>,
     topics: Vec<Known>,
@@ -50,6 +67,7 @@ struct Inner {
 
 impl Directory {
     /// A directory that asks `admin`.
+    /// Until [`Directory::begin`] it has no clock: it then asks about a missing topic every time.
     pub fn new(admin: Box<dyn Admin>) -> Directory {
         Directory {
             inner: Rc::new(RefCell::new(Inner {
@@ -72,6 +90,9 @@ impl Directory {
     }
 
     /// The partition for a record: the one chosen by the user, else the one of its key.
+    ///
+    /// Fails with the kind `Topic` or `Partition`. A record without a key takes the next partition in turn; one with a
+    /// key or a partition of its own takes no turn.
     pub fn place(&self, topic: &TopicName, chosen: Option<i32>, key: Option<&[u8]>) -> Result<i32, Fault> {
         let mut inner = self.inner.borrow_mut();
         let known = inner.known(topic)?;
@@ -86,6 +107,7 @@ impl Directory {
                 if key.is_none() {
                     known.turn = known.turn.wrapping_add(1);
                 }
+                // The turn was taken above; with a key the number is not looked at.
                 Ok(partition_for(key, partitions, known.turn.wrapping_sub(1)))
             }
         }
@@ -98,6 +120,7 @@ impl Directory {
     }
 
     /// Refuses a record that is larger than its topic takes.
+    /// Fails with the kind `Size`, or with `Topic` where the topic cannot be written at all.
     pub fn check_size(
         &self,
         topic: &TopicName,
@@ -119,11 +142,15 @@ impl Directory {
 
     /// Takes the time that records waited for the broker's word on their topics since the last call: it is not the
     /// time of the code that sends them.
+    /// Taken by the epoch, which subtracts it when it judges whether user code is slow.
     pub fn take_waited(&self) -> Duration {
         std::mem::take(&mut self.inner.borrow_mut().waited)
     }
 
     /// Asks the broker again about every topic: one has changed.
+    ///
+    /// The worker calls it when the broker has refused a record that fitted what is known here. Missing topics are
+    /// kept: they are asked again within a second anyway.
     pub fn forget(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.numbers.clear();
@@ -133,6 +160,8 @@ impl Directory {
 
     /// Looks at all topics that are known: of those whose partitions are others than when they were asked
     /// for, records are placed by what the broker says from here on.
+    ///
+    /// One question for all topics, now and then. An error leaves everything as it was.
     pub fn refresh(&self) -> Result<(), BrokerError> {
         let mut inner = self.inner.borrow_mut();
         let names: Vec<TopicName> = inner.numbers.keys().cloned().collect();
@@ -143,6 +172,7 @@ impl Directory {
         for (name, seen) in names.iter().zip(seen) {
             let partitions = inner.topics[inner.numbers[name]].info.partitions;
             if seen.is_none_or(|seen| seen.partitions != partitions) {
+                // Only the name goes: the entry in `topics` stays, so that the numbers of other topics stay valid.
                 inner.numbers.remove(name);
                 inner.last = None;
             }
@@ -162,8 +192,10 @@ impl Directory {
 }
 
 impl Inner {
+    /// The topic, asked for if it is not known. Most records of an event go where the last one went.
     fn known(&mut self, topic: &TopicName) -> Result<&mut Known, Fault> {
         let number = match &self.last {
+            // Names are shared, so comparing pointers is enough here; an equal name elsewhere costs one hash.
             Some((last, number)) if Rc::ptr_eq(last, topic) => *number,
             _ => self.number(topic)?,
         };
@@ -182,6 +214,7 @@ impl Inner {
     /// Asks for a topic that is not known, unless the answer was no a moment ago: every event of a
     /// flood may name it.
     fn learn(&mut self, topic: &TopicName) -> Result<usize, Fault> {
+        // Before any question: no answer of a broker would make such a name right.
         if let Some(why) = self.reserved.refuses(topic) {
             return Err(Fault::new("Topic", why));
         }
@@ -190,6 +223,7 @@ impl Inner {
         if let Some((_, fault)) = self.missing.get(topic).filter(|(since, _)| is_fresh(*since)) {
             return Err(fault.clone());
         }
+        // The time goes to the broker's account, not to that of the code whose record asked.
         let asked = self.ask(topic);
         if let (Some(clock), Some(began)) = (&self.clock, now) {
             self.waited += clock.now().saturating_sub(began);
@@ -201,10 +235,12 @@ impl Inner {
                 self.topics.push(Known { info, turn: 0 });
                 Ok(self.topics.len() - 1)
             }
+            // A fault that passes is not remembered: its event asks again as soon as it runs again.
             (Err(fault), Some(now)) if !fault.passes => {
                 if self.missing.len() >= MISSING_MAX {
                     self.missing.retain(|_, (since, _)| is_fresh(*since));
                 }
+                // A thousand names within a second: those beyond are asked for each time, and memory stays bounded.
                 if self.missing.len() < MISSING_MAX {
                     self.missing.insert(topic.clone(), (now, fault.clone()));
                 }
@@ -214,6 +250,7 @@ impl Inner {
         }
     }
 
+    /// Asks for a topic and for the permission to write it, as a fault of the event where either is lacking.
     fn ask(&mut self, topic: &str) -> Result<TopicInfo, Fault> {
         let fault = |why: String| Fault::new("Topic", why);
         let info = match self.admin.topic(topic) {

@@ -3,6 +3,23 @@
 //! The same worker runs over rdkafka, over the in-memory log and over seeded faults, because it
 //! only knows these traits. All calls come from the worker's one thread. A *consumer* is a member
 //! of the app's group; a *producer* sends records, in transactions or not; *admin* knows topics.
+//!
+//! The life of a partition, as a [`Consumer`] gives it:
+//!
+//! ```text
+//! Change::Assigned ─▶ stands still ─▶ start(offset) ─▶ events … pause ⇄ resume … start(offset) after an abort
+//! Change::Revoked  ─▶ still this member's, for a last commit ─▶ release
+//! Change::Lost     ─▶ another member's already: nothing of it is committed ─▶ release
+//! ```
+//!
+//! The life of a transaction, as a [`Producer`] takes it:
+//!
+//! ```text
+//! init_transactions ─▶ begin ─▶ send … ─▶ poll until nothing is in flight ─▶ send_offsets ─▶ commit
+//!         ▲              ▲                                                          │          │
+//!         │              └───────────── abort ◀── BrokerError::Abort, Refused, Rejected ───────┤
+//!         └──────────────────────────────────── BrokerError::Indefinite, Fenced ◀──────────────┘
+//! ```
 
 pub mod directory;
 pub mod kafka;
@@ -107,10 +124,12 @@ impl Watermarks {
     /// left, with a line in the log. An offset past the end belongs to another topic of that name.
     pub fn within(self, name: &TopicPartition, offset: i64) -> Result<i64, BrokerError> {
         let Watermarks { low, high } = self;
+        // Records that retention has deleted are lost whatever is done; stopping would not bring them back.
         if offset < low {
             warn!(topic = %name.topic, partition = name.partition, offset = low, "starting here: retention deleted offsets {offset} to {} before they were read", low - 1);
             return Ok(low);
         }
+        // Reading from the end instead would skip whatever the new topic holds already.
         if offset > high {
             return Err(BrokerError::Group(format!(
                 "the group stands at offset {offset} of {name}, which ends at {high}: the topic was recreated, or lost records; reset the group's offsets of this topic (kafka-consumer-groups --reset-offsets) to go on"
@@ -222,6 +241,8 @@ pub struct GroupMetadata {
 impl GroupMetadata {
     /// True if it stands for a member: the broker might take anything else without a check.
     pub fn is_member(&self) -> bool {
+        // A broker takes generation -1 with an empty member id unchecked from a caller that names no instance, and
+        // from any caller while a group of the classic protocol is empty.
         self.generation >= 1 && !self.member.is_empty()
     }
 }
@@ -414,10 +435,14 @@ pub trait Admin {
 
 /// Bytes that a record takes in a log, as Kafka counts them against `max.message.bytes`: its
 /// fields, and the overhead of a batch that holds it alone.
+///
+/// An upper bound: every length is counted as if it took the five bytes of the longest one, so the result is some
+/// tens of bytes too large for most records. Compression is not taken into account.
 pub fn record_size(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
     /// Batch header (61) and the longest variable-length fields of one record (KIP-98).
     const OVERHEAD: usize = 61 + 32;
     let headers: usize =
+        // Ten bytes: two lengths of up to five bytes each.
         headers.iter().map(|(name, value)| 10 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
     OVERHEAD + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers
 }

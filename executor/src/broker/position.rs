@@ -1,9 +1,22 @@
 //! Readers' positions, as they travel in the metadata of a committed offset.
 //!
-//! The offset that is committed for a partition is the least `done` of its readers. Readers that
-//! are ahead, and what a successor must know, stand in the metadata:
-//! `1;{transactional id};{partition count at the first start};{reader set};{reader}=+{ahead};…`.
-//! A reader is named by eight hex digits of its agent's name, the set by those of all names.
+//! Kafka keeps one offset per partition and group, and an app may have several readers of a topic. So the offset
+//! that is committed for a partition is the least `done` of its readers. Readers that are ahead, and what a
+//! successor must know, stand in the metadata, a text that Kafka keeps beside the offset:
+//!
+//! ```text
+//! 1;{transactional id};{partition count at the first start};{reader set};{reader}=+{ahead};…
+//! ```
+//!
+//! A reader is named by eight hex digits of its agent's name, the set by those of all names. Readers that stand at
+//! the offset itself are not listed. So with readers a at 117 and b at 100, where the topic had 12 partitions:
+//!
+//! ```text
+//! offset 100, metadata 1;shop.pod-1.0;12;{hash of "a\nb"};{hash of "a"}=+17
+//! ```
+//!
+//! The first field is the version of the format. A worker that finds another version, or another program's text,
+//! knows the offset alone: all its readers begin there.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +47,22 @@ const _: () = assert!(
 
 /// The farthest that a reader of a topic may be ahead of its slowest, so that metadata fits if all others are as
 /// far ahead: 99,999,999 offsets where a topic has the most readers, any number up to 126 of them.
+///
+/// It is 10^n - 1, for the n digits that each reader gets of the room behind the id, and `i64::MAX` where that
+/// is more than an `i64` holds. The assignment gives a reader no event that would take it further ahead.
 pub fn lead_max(readers: usize, transactional_id: &str) -> i64 {
     let room = METADATA_BYTES_MAX.saturating_sub(HEAD_BYTES_MAX + transactional_id.len());
+    // The slowest reader is at the offset and takes no room; a reader alone on its topic divides by 1, not 0.
     let each = room / readers.saturating_sub(1).max(1);
     let digits = u32::try_from(each.saturating_sub(READER_BYTES)).unwrap_or(u32::MAX);
     10_i64.checked_pow(digits).map_or(i64::MAX, |bound| bound - 1)
 }
 
 /// Eight hex digits that stand for a name.
+///
+/// The first four bytes of SHA-256, big-endian: the same in every release, since it is kept in the group's
+/// offsets. Two names of one app that collide would share a position; with 200 readers that is one chance in
+/// some 200,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameHash(u32);
 
@@ -54,6 +75,7 @@ impl NameHash {
 
     /// Of a set of agents' names, whatever their order.
     pub fn of_all<'a>(names: impl Iterator<Item = &'a str>) -> NameHash {
+        // Sorted: two workers may load the agents in different orders and must write the same digits.
         let mut names: Vec<_> = names.collect();
         names.sort_unstable();
         NameHash::of(&names.join("\n"))
@@ -67,6 +89,9 @@ impl std::fmt::Display for NameHash {
 }
 
 /// The metadata of a committed offset.
+///
+/// Made by [`crate::assignment`] at every commit, encoded by the connector, and read by the worker that takes the
+/// partition over. The count of partitions is handed on unchanged from commit to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// The transactional id of the producer that committed.
@@ -82,6 +107,10 @@ pub struct Metadata {
 
 impl Metadata {
     /// The text, at most [`METADATA_BYTES_MAX`] long where no reader is further ahead than [`lead_max`].
+    ///
+    /// ```text
+    /// {"shop.a.0", 12, 9f86d081, {2c26b46b: 17}}  ──▶  1;shop.a.0;12;9f86d081;2c26b46b=+17
+    /// ```
     pub fn encode(&self) -> String {
         use std::fmt::Write;
         let mut text = format!("1;{};{};{}", self.transactional_id, self.partitions_at_start, self.readers);
@@ -92,14 +121,18 @@ impl Metadata {
     }
 
     /// The length of the text in bytes.
+    /// Counted without writing it, since the worker asks before each commit.
     pub fn bytes(&self) -> usize {
+        // Neither number is negative, so there is no sign to count; 0 has a digit and no logarithm.
         let digits = |number: i64| number.checked_ilog10().unwrap_or(0) as usize + 1;
         let head = "1;;;".len() + self.transactional_id.len() + digits(self.partitions_at_start.into()) + HASH_DIGITS;
         head + self.ahead.values().map(|&ahead| READER_BYTES + digits(ahead)).sum::<usize>()
     }
 
     /// Reads the text; `None` where another program wrote it.
+    /// Every field must be well-formed: half of a position would be worse than none.
     pub fn decode(text: &str) -> Option<Metadata> {
+        // A transactional id has no semicolon: app and instance may only have characters of topics' names.
         let mut fields = text.split(';');
         if fields.next()? != "1" {
             return None;

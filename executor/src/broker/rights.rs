@@ -1,8 +1,12 @@
 //! Rights that brokers grant to users, and how a person adds one that is missing.
+//!
+//! Brokers answer a missing right with a bare code. The programs turn it into the right's name and the command
+//! that grants it, so that whoever runs the cluster can act without looking anything up.
 
 use std::fmt;
 
 /// The things that a right may be about.
+/// Only the kinds that an app needs: Kafka has more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A topic.
@@ -106,6 +110,9 @@ pub struct User {
 
 impl User {
     /// Says that rights are missing, and the commands that add them.
+    ///
+    /// One line with the names of the rights, then one line per right with its `kafka-acls.sh` command. Names are
+    /// quoted for a shell: the command is made to be copied.
     pub fn lacks(&self, rights: &[Right]) -> String {
         let user = self.principal.as_deref().unwrap_or("this user");
         let names: Vec<String> = rights.iter().map(Right::to_string).collect();
@@ -114,6 +121,7 @@ impl User {
     }
 
     fn command(&self, right: &Right) -> String {
+        // A placeholder that no broker takes: a guess might grant the right to another user.
         let principal = self.principal.as_deref().unwrap_or("User:NAME");
         let resource = match &right.resource {
             Resource::Topic(name) => format!("--topic {}", quoted(name)),
@@ -131,7 +139,12 @@ impl User {
     }
 }
 
-/// A word as a shell takes it.
+/// A word as a shell takes it: as it is where it is harmless, else in single quotes.
+///
+/// ```text
+/// shop    → shop
+/// o'hara  → 'o'\''hara'
+/// ```
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".,:_-=/@".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {

@@ -1,4 +1,6 @@
 //! Knows the topics of the in-memory log.
+//!
+//! The log has no settings of topics and no permissions: no setting is known, and every use of a topic is allowed.
 
 use kaspr_ir::topics::is_topic_name;
 
@@ -7,6 +9,7 @@ use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use crate::event::message::TopicName;
 
 /// Knows the topics of a log.
+/// Asking for a topic creates it where the log creates topics, as a client of Kafka could.
 pub struct LogAdmin {
     log: Log,
 }
@@ -43,6 +46,7 @@ impl Admin for LogAdmin {
             return Err(BrokerError::Fatal(no_topic(&topic.name)));
         }
         let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
+        // The borrow ends here: `create` borrows the state itself.
         let default = self.log.state.borrow().default_partitions;
         self.log.create(&topic.name, partitions.unwrap_or(default));
         Ok(())

@@ -1,4 +1,7 @@
 //! Reads changelogs that are kept in the log.
+//!
+//! It belongs to no group and commits nothing. There are no ids of topics here, and every identity is empty: two
+//! topics of one name in a log's life are not told apart.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +11,7 @@ use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
 
 /// A reader of changelogs in a log.
+/// Partitions that are read, and the next offset of each.
 pub struct LogChangelog {
     log: Log,
     positions: BTreeMap<TopicPartition, i64>,
@@ -18,6 +22,7 @@ impl LogChangelog {
         LogChangelog { log, positions: BTreeMap::new() }
     }
 
+    /// Asks about the topic of a partition; an error where topic or partition do not exist.
     fn ask<T>(&self, partition: &TopicPartition, ask: impl Fn(&Topic) -> Option<T>) -> Result<T, BrokerError> {
         let state = self.log.state.borrow();
         let answer = state.topics.get(&partition.topic).and_then(ask);
@@ -52,6 +57,7 @@ impl Changelog for LogChangelog {
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
         let state = self.log.state.borrow();
         for (partition, position) in &mut self.positions {
+            // Every poll begins with the first partition: the others get their turn when it has nothing more to read.
             let left = max.saturating_sub(into.len());
             let Some(topic) = state.topics.get(&partition.topic).filter(|_| left > 0) else { continue };
             *position = topic.read(&partition.topic, partition.partition, *position, left, into);

@@ -1,4 +1,7 @@
 //! A member of a group that reads the log.
+//!
+//! It sees the log as it is at the moment of each poll. A change of its group comes before any events, one step at
+//! a poll: partitions to give up, then partitions to take. Dropping it leaves the group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +14,17 @@ use crate::event::message::{Event, TopicPartition};
 use crate::wake::Bell;
 
 /// A consumer of the in-memory log.
+///
+/// Partitions in `positions` have been started; an assigned one that is missing there stands still. `paused` may
+/// name partitions that have not started.
 pub struct LogConsumer {
     log: Log,
     group: String,
     member: String,
     instance: Option<String>,
+    /// The inputs of a local run; `None`: records come by [`Log::append`] and from producers alone.
     feed: Option<Box<dyn Feed>>,
+    /// The next offset to read, of each partition that has started.
     positions: BTreeMap<TopicPartition, i64>,
     paused: BTreeSet<TopicPartition>,
     /// The partition that is read first at the next poll: they take turns.
@@ -43,6 +51,8 @@ impl LogConsumer {
         self
     }
 
+    /// Takes what is there, of one partition after the other until `max` is reached. Another partition is first each
+    /// time, so that one with much to read does not starve the rest.
     fn read(&mut self, max: usize, into: &mut Vec<Event>) {
         let state = self.log.state.borrow();
         let count = self.positions.len();
@@ -50,6 +60,7 @@ impl LogConsumer {
         let first = if count == 0 { 0 } else { self.turn % count };
         let names: Vec<_> = self.positions.keys().cloned().collect();
         for name in names[first..].iter().chain(&names[..first]) {
+            debug_assert!(into.len() <= max, "no more is read than there is room for");
             let left = max - into.len();
             if left == 0 {
                 return;
@@ -57,6 +68,7 @@ impl LogConsumer {
             if self.paused.contains(name) {
                 continue;
             }
+            // A position may be given for a topic that was never created: it stays where it is.
             let Some(topic) = state.topics.get(&name.topic) else {
                 continue;
             };
@@ -65,6 +77,7 @@ impl LogConsumer {
         }
     }
 
+    /// Asks the group for this member's next step: it is made at the same moment.
     fn step(&mut self) -> Option<Change> {
         let mut state = self.log.state.borrow_mut();
         let step = state.groups.get_mut(&self.group)?.step(&self.member)?;
@@ -77,6 +90,7 @@ impl LogConsumer {
 
 impl Consumer for LogConsumer {
     fn subscribe(&mut self, topics: &[Subscription]) -> Result<(), BrokerError> {
+        // Created before the member joins: its partitions are then there at the first poll.
         let mut state = self.log.state.borrow_mut();
         if state.auto_create {
             for topic in topics {
@@ -92,6 +106,7 @@ impl Consumer for LogConsumer {
     }
 
     fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError> {
+        // Alone, and before anything is read that the change may be about.
         if let Some(change) = self.step() {
             return Ok(Some(change));
         }
@@ -100,6 +115,7 @@ impl Consumer for LogConsumer {
         if into.len() < max
             && let Some(feed) = &mut self.feed
         {
+            // With something to hand over there is nothing to wait for.
             let wait = if into.is_empty() { wait } else { Duration::ZERO };
             feed.pump(&self.log, wait)?;
             self.read(max, into);
@@ -167,6 +183,7 @@ impl Consumer for LogConsumer {
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
         let mut state = self.log.state.borrow_mut();
         let group = state.groups.entry(self.group.clone()).or_default();
+        // The generation itself is not compared: on one thread no rebalance comes between a poll and a commit.
         if group.generation(&self.member).is_none() {
             return Err(BrokerError::Abort(format!("{} is no member of {}", self.member, self.group)));
         }
@@ -198,6 +215,7 @@ impl Consumer for LogConsumer {
 
     fn rings(&mut self, bell: &Arc<Bell>) -> bool {
         self.feed.as_mut().is_some_and(|feed| {
+            // Without a feed nothing can come while the worker sleeps: it is the only thread that writes.
             feed.rings(bell);
             true
         })

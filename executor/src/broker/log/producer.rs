@@ -1,4 +1,7 @@
 //! A producer of the in-memory log, with transactions and fencing.
+//!
+//! A record is in the log when [`Producer::send`] returns, so nothing is ever in flight and nothing is refused
+//! later. With an id every record is in a transaction: it shows when that commits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +14,14 @@ use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Pr
 use crate::event::message::{TopicName, TopicPartition};
 
 /// A producer of the in-memory log. Records are acknowledged as they are sent.
+/// Once another producer has taken its id over, its calls on transactions fail with [`BrokerError::Fenced`].
 pub struct LogProducer {
     log: Log,
+    /// `None`: no transactions; records show at once.
     transactional_id: Option<String>,
+    /// The epoch of its last takeover; 0: it has not begun, and every request is refused.
     epoch: u32,
+    /// True from `begin` to the end of the transaction. The coordinator may know nothing of it yet.
     begun: bool,
     /// Offsets after the last tracked record, by partition.
     written: BTreeMap<TopicPartition, i64>,
@@ -26,11 +33,13 @@ impl LogProducer {
         LogProducer { log, transactional_id, epoch: 0, begun: false, written: BTreeMap::new() }
     }
 
+    /// The id; an error where there is none, since the caller has not asked for transactions.
     fn id(&self) -> Result<&str, BrokerError> {
         let id = self.transactional_id.as_deref();
         id.ok_or_else(|| BrokerError::Fatal("a producer without transactional id has no transactions".to_owned()))
     }
 
+    /// The id, if this producer is the newest under it and a transaction has begun.
     fn check_begun(&self) -> Result<&str, BrokerError> {
         let id = self.id()?;
         self.log.state.borrow().coordinator.check(id, self.epoch)?;
@@ -40,14 +49,17 @@ impl LogProducer {
         }
     }
 
+    /// The transaction for a record; `None` outside transactions.
     fn transaction(&self) -> Result<Option<TransactionId>, BrokerError> {
         if self.transactional_id.is_none() {
             return Ok(None);
         }
         let id = self.check_begun()?;
+        // The log has no clock: nothing here expires, and the beginning is not looked at.
         self.log.state.borrow_mut().coordinator.open(id, self.epoch, Duration::ZERO).map(Some)
     }
 
+    /// Has the coordinator decide what is open there; a transaction without records has nothing to decide.
     fn end(&mut self, commits: bool) -> Result<(), BrokerError> {
         self.log.state.borrow_mut().end(self.id()?, self.epoch, commits)?;
         self.begun = false;
@@ -67,6 +79,7 @@ impl Producer for LogProducer {
         if self.begun {
             return Err(BrokerError::Fatal("a transaction is open already".to_owned()));
         }
+        // No request, as in Kafka: the coordinator learns of the transaction with its first record.
         self.begun = true;
         Ok(())
     }
@@ -77,6 +90,7 @@ impl Producer for LogProducer {
         let topic = record.topic.clone();
         let offset = self.log.state.borrow_mut().append_sent(&topic, NewRecord::from(record), transaction)?;
         if tracked {
+            // The last one stands: offsets of a partition only grow.
             self.written.insert(TopicPartition { topic, partition }, offset + 1);
         }
         Ok(Taken::Yes)
@@ -98,6 +112,7 @@ impl Producer for LogProducer {
 
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError> {
         let id = self.check_begun()?;
+        // No request, as librdkafka: the group is not asked whether it knows the member.
         if offsets.is_empty() {
             return Ok(());
         }
@@ -128,6 +143,7 @@ impl From<OutgoingRecord<'_>> for NewRecord {
 
 impl State {
     /// Appends what a producer sends; gives the offset.
+    /// An error where the topic or the partition does not exist.
     pub(super) fn append_sent(
         &mut self,
         topic: &TopicName,

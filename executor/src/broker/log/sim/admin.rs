@@ -1,10 +1,13 @@
 //! Knows the topics of a simulated broker, when it answers.
+//!
+//! Only the question for partitions may stay without an answer.
 
 use super::{Fault, World};
 use crate::broker::log::LogAdmin;
 use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 
 /// Knows the topics of a simulated broker.
+/// It belongs to no life, so no process dies in a call of it.
 pub struct SimAdmin {
     world: World,
     log: LogAdmin,

@@ -1,4 +1,7 @@
 //! Reads changelogs of a simulated broker, when it answers.
+//!
+//! A restoration meets unanswered questions, reads in small pieces and the death of its process between any two of
+//! them; records themselves come as the log has them.
 
 use super::{Fault, Life, World};
 use crate::broker::log::LogChangelog;
@@ -6,6 +9,7 @@ use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
 
 /// The reader of changelogs of a simulated worker.
+/// It belongs to one life, and ends with it.
 pub struct SimChangelog {
     world: World,
     life: Life,
@@ -18,6 +22,7 @@ impl SimChangelog {
         SimChangelog { world: world.clone(), life: life.clone(), log: world.log.changelog() }
     }
 
+    /// A point where the process may die, or the question may stay without an answer.
     fn asked(&self, what: &str) -> Result<(), BrokerError> {
         self.world.step(&self.life, what)?;
         if self.world.hits(Fault::Unanswered) {
@@ -53,6 +58,7 @@ impl Changelog for SimChangelog {
 
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
         self.asked("a read of changelogs")?;
+        // Few at a time, so that a restoration takes several turns, with commits of others in between.
         let max = self.world.draw(|seed| 1 + seed.below(max.min(20)));
         self.log.poll(max, into)
     }

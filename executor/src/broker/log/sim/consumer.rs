@@ -1,4 +1,12 @@
 //! A member of a group that gets news late, asks in vain, and may be expelled without knowing it.
+//!
+//! What can go wrong here and goes wrong in Kafka too: a rebalance shows late, a question has no answer, committed
+//! offsets are hidden by an open transaction, the session ends and the client learns of it seconds later, and the
+//! client gives no member id. It never gives an event twice or out of order without a seek.
+//!
+//! ```text
+//! joined ─ expelled ─▶ goes on, perhaps nameless ─ hears of it ─▶ Change::Lost ─ release ─▶ joins under a new id
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,21 +18,28 @@ use crate::clock::Clock;
 use crate::event::message::{Event, TopicPartition};
 
 /// Longest wait for committed offsets.
+/// As the connector to Kafka has it.
 const COMMITTED_WAIT_MS: u64 = 500;
 
 /// The place from which a partition is read.
+/// Made when the partition is assigned, dropped when it is released.
 #[derive(Debug)]
 struct Reading {
     /// `None`: it stands still since it came.
     next: Option<i64>,
+    /// True between a pause and the next resume or start.
     paused: bool,
 }
 
 /// The consumer of a simulated worker.
+///
+/// Between the end of a session and the client's knowledge of it, `member` names a member that the group does not
+/// have: its commits must be refused by the group, not by the client.
 pub struct SimConsumer {
     world: World,
     life: Life,
     group: String,
+    /// The id of the same worker's producer, by which others know whether it is alive.
     transactional_id: String,
     topics: Vec<Subscription>,
     /// This client's name in the group; empty before it has joined and after it has lost its place.
@@ -36,6 +51,7 @@ pub struct SimConsumer {
     /// The client itself knows already, and gives no member id.
     is_nameless: bool,
     readings: BTreeMap<TopicPartition, Reading>,
+    /// The partition that is read first at the next poll: they take turns.
     turn: usize,
 }
 
@@ -57,6 +73,7 @@ impl SimConsumer {
         }
     }
 
+    /// Fails, in some cases, after a time of `most_ms` at most: the caller must ask again.
     fn unanswered(&self, what: &str, most_ms: u64) -> Result<(), BrokerError> {
         if self.world.hits(Fault::Unanswered) {
             self.world.takes(1, most_ms);
@@ -65,6 +82,7 @@ impl SimConsumer {
         Ok(())
     }
 
+    /// Joins under a member id that no client had before, and divides the group's partitions.
     fn join(&mut self) -> Result<(), BrokerError> {
         self.member = self.world.member(&self.life, &self.transactional_id);
         self.life.member.replace(self.member.clone());
@@ -79,6 +97,7 @@ impl SimConsumer {
     }
 
     /// The group's decision, if the client hears of it.
+    /// It may be late by any number of polls. A member that has been expelled first loses its partitions, then joins.
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
         if self.world.hits(Fault::Deaf) {
             return Ok(None);
@@ -102,6 +121,7 @@ impl SimConsumer {
                 return Ok(Some(Change::Lost(self.readings.keys().cloned().collect())));
             }
         }
+        // It joins again only when the worker has released what it lost.
         if self.readings.is_empty() {
             self.join()?;
         }
@@ -109,6 +129,7 @@ impl SimConsumer {
     }
 
     /// Learns, late for some members, that the session is over.
+    /// The delay is drawn once for each session that ends: none, a moment, or seconds.
     fn hears_of_its_end(&mut self) -> bool {
         let now = self.world.clock.now();
         let (world, is_nameless) = (&self.world, &mut self.is_nameless);
@@ -122,6 +143,7 @@ impl SimConsumer {
         hears_at <= now
     }
 
+    /// Takes the group's decision over, and hands it on as the worker sees it.
     fn follow(&mut self, step: Step) -> Change {
         let names = |names: &[TopicPartition]| names.iter().map(|name| format!(" {name}")).collect::<String>();
         match step {
@@ -139,6 +161,7 @@ impl SimConsumer {
         }
     }
 
+    /// Takes what is there from partitions that have been started and not paused.
     fn read(&mut self, max: usize, into: &mut Vec<Event>) {
         let state = self.world.log.state.borrow();
         let count = self.readings.len();
@@ -169,14 +192,17 @@ impl Consumer for SimConsumer {
         if let Some(change) = self.change()? {
             return Ok(Some(change));
         }
+        // Any number, so that a poll may end between any two events.
         let max = self.world.draw(|seed| 1 + seed.below(max));
         self.read(max, into);
         if into.is_empty() {
+            // An idle poll waits out its time: nothing here would wake a worker that sleeps elsewhere.
             self.world.passes(wait);
         }
         Ok(None)
     }
 
+    /// Fails between two partitions too: some have started then, and the worker starts all of them again.
     fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
         self.world.step(&self.life, "a seek")?;
         for (partition, offset) in at {
@@ -217,6 +243,7 @@ impl Consumer for SimConsumer {
         let state = self.world.log.state.borrow();
         let group = state.groups.get(&self.group);
         let unstable = partitions.iter().find(|partition| group.is_some_and(|group| !group.is_stable(partition)));
+        // The broker does not answer until the transaction is decided: the client waits out its time.
         if let Some(partition) = unstable {
             drop(state);
             self.world.takes(COMMITTED_WAIT_MS, COMMITTED_WAIT_MS);
@@ -257,6 +284,7 @@ impl Consumer for SimConsumer {
         self.world.step(&self.life, "a commit of offsets")?;
         let (group, mut state) = (self.group(), self.world.log.state.borrow_mut());
         if !state.groups.entry(self.group.clone()).or_default().admits(&group) {
+            // As UNKNOWN_MEMBER_ID and ILLEGAL_GENERATION: offsets of a member that has been replaced.
             return Err(BrokerError::Abort(format!("{} is no member of this generation", self.member)));
         }
         state.commit_offsets(&self.group, offsets);
@@ -269,6 +297,7 @@ impl Consumer for SimConsumer {
         let committed = |partition: &TopicPartition| state.groups.get(&self.group)?.committed(partition);
         let metadata = partitions.iter().filter_map(|partition| committed(partition)?.metadata);
         let ids: BTreeSet<_> = metadata.map(|metadata| metadata.transactional_id).collect();
+        // Its own id is left alone: a takeover would abort what this worker has open.
         ids.iter().filter(|id| !id.is_empty() && **id != self.transactional_id).for_each(|id| self.world.succeed(id));
     }
 
@@ -285,10 +314,13 @@ impl Consumer for SimConsumer {
         if let Some(group) = self.world.log.state.borrow_mut().groups.get_mut(&self.group) {
             group.release(&self.member, partitions);
         }
+        // A process that dies here has given its partitions up and not learnt of it.
         self.world.step(&self.life, "the end of a release")
     }
 
+    /// The newest generation that the client has heard of, which may not be the group's any more.
     fn group(&self) -> GroupMetadata {
+        // Generation -1 and no name, as librdkafka gives them while the client is no member.
         let is_nameless = self.member.is_empty() || self.is_nameless || self.world.hits(Fault::Nameless);
         let (generation, member) =
             if is_nameless { (-1, String::new()) } else { (self.generation, self.member.clone()) };

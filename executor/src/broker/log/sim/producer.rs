@@ -1,4 +1,12 @@
 //! A producer whose records take their time and whose calls may fail.
+//!
+//! ```text
+//! send ─▶ a flight, with its fate and the time of its report ─▶ the clock passes it ─▶ in the log, and reported
+//!                                                            └▶ abort, takeover, crash: some arrive
+//! ```
+//!
+//! The fate of a record is drawn when it is sent, and shows at a poll. Flights stay in their order, since an
+//! idempotent producer writes in order. Calls on transactions are [`request`](super::request)s.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,15 +22,20 @@ use crate::event::message::{TopicName, TopicPartition};
 const QUEUE_MAX: usize = 40;
 
 /// A record on its way.
+/// Made by a send; ends when its report is taken, or with the client.
 struct Flight {
+    /// The commit that it belongs to, for [`Producer::in_flight`].
     generation: u64,
+    /// The time of its report; never before that of the record before it.
     due: Duration,
     fate: Fate,
     topic: TopicName,
     record: NewRecord,
+    /// True for a record of a changelog, whose offset the worker asks for.
     tracked: bool,
 }
 
+/// A record's fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Arrives,
@@ -30,19 +43,25 @@ enum Fate {
     TimesOut {
         written: bool,
     },
+    /// The broker refuses it, however often it is sent.
     Refused,
 }
 
 /// The producer of a simulated worker.
+///
+/// `broken` and `fenced` are what the next poll reports; until then the client takes no more records.
 pub struct SimProducer {
     world: World,
     life: Life,
     sender: Sender,
     begun: bool,
+    /// In the order sent; at most [`QUEUE_MAX`].
     flights: VecDeque<Flight>,
+    /// Offsets after the last tracked record that was acknowledged, by partition.
     written: BTreeMap<TopicPartition, i64>,
     /// The fate of a record that went wrong.
     broken: Option<Fate>,
+    /// A record came under an epoch that is not the newest.
     fenced: bool,
 }
 
@@ -62,6 +81,7 @@ impl SimProducer {
     }
 
     /// Takes the reports that have come.
+    /// Those whose time has come, in the order sent; the first that went wrong is kept for the next poll.
     fn land(&mut self) {
         let now = self.world.clock.now();
         while self.flights.front().is_some_and(|flight| flight.due <= now) {
@@ -77,10 +97,12 @@ impl SimProducer {
         self.world.expire();
     }
 
+    /// Writes a record that has arrived, and opens the transaction if it is the first in it.
     fn write(&mut self, flight: Flight) {
         let mut state = self.world.log.state.borrow_mut();
         let Sender { id, epoch } = &self.sender;
         let now = self.world.clock.now();
+        // Where calls drag on, time has passed since the record came, and the transaction began then.
         let arrived = if self.world.inner.borrow().drags { flight.due.min(now) } else { now };
         let Ok(transaction) = state.coordinator.open(id, *epoch, arrived) else {
             self.fenced = true;
@@ -90,20 +112,24 @@ impl SimProducer {
         let what = String::from_utf8_lossy(flight.record.value.as_deref().unwrap_or_default()).into_owned();
         let offset = state.append_sent(&flight.topic, flight.record, Some(transaction)).expect("its topic exists");
         self.world.note(|| format!("{id}: {what} at {}/{partition}@{offset}", flight.topic));
+        // One that timed out may be written, but its offset is never reported.
         if flight.tracked && flight.fate == Fate::Arrives {
             self.written.insert(TopicPartition { topic: flight.topic, partition }, offset + 1);
         }
     }
 
     /// Empties the queue, as when the client goes away: records that are under way may still arrive.
+    /// It is drawn how many do: the first ones, since records keep their order.
     fn drop_flights(&mut self) {
         let arrive = self.world.draw(|seed| seed.below(self.flights.len() + 1));
         for flight in self.flights.drain(..).take(arrive).collect::<Vec<_>>() {
             self.write(flight);
         }
+        // Reports of the old client are not read any more.
         self.fenced = false;
     }
 
+    /// Draws a record's fate, and how long its report takes.
     fn fate(&self, record: &OutgoingRecord<'_>) -> (Fate, Duration) {
         let world = &self.world;
         let delay = match world.hits(Fault::Slow) {
@@ -122,6 +148,7 @@ impl SimProducer {
         }
     }
 
+    /// Fails where a worker calls out of turn: offsets and the end of a transaction come after all reports.
     fn is_open(&self, what: &str) -> Result<(), BrokerError> {
         match self.begun && self.flights.is_empty() {
             true => Ok(()),
@@ -138,6 +165,7 @@ impl Producer for SimProducer {
         self.drop_flights();
         let Sender { id, epoch } = &mut self.sender;
         if self.world.hits(Fault::Unanswered) {
+            // The request had its effect and its answer is lost: the epoch of this producer is old by now.
             if self.world.draw(|seed| seed.hits(300)) {
                 self.world.log.state.borrow_mut().take_over(id);
             }
@@ -148,6 +176,7 @@ impl Producer for SimProducer {
         self.world.takes(60, 600);
         *epoch = self.world.log.state.borrow_mut().take_over(id);
         self.world.note(|| format!("{id}: takes over with epoch {epoch}"));
+        // What went wrong before is the old client's.
         (self.begun, self.broken, self.fenced) = (false, None, false);
         // Another client does not know what the last one wrote.
         self.written.clear();
@@ -171,12 +200,15 @@ impl Producer for SimProducer {
         if !self.begun {
             return Err(BrokerError::Fatal("a record is sent outside a transaction".to_owned()));
         }
+        // Full at any length: the worker must not count on how much the client holds.
         if self.flights.len() >= QUEUE_MAX || self.world.hits(Fault::QueueFull) {
             return Ok(Taken::QueueFull);
         }
         let (fate, delay) = self.fate(&record);
+        // Not before the last one, as an idempotent producer's records are written in order.
         let earliest = self.flights.back().map_or(Duration::ZERO, |flight| flight.due);
         let due = (self.world.clock.now() + delay).max(earliest);
+        debug_assert!(due >= earliest, "reports come in the order of records");
         let (topic, tracked) = (record.topic.clone(), record.tracked);
         self.flights.push_back(Flight { generation, due, fate, topic, record: record.into(), tracked });
         Ok(Taken::Yes)
@@ -224,9 +256,11 @@ impl Producer for SimProducer {
         self.world.call(&self.life, &self.sender, &Request::Offsets(offsets.to_vec(), group.clone()))
     }
 
+    /// Fails at once where records are in flight: librdkafka would wait for them, and the worker must not rely on it.
     fn commit(&mut self) -> Result<(), BrokerError> {
         self.is_open("the commit")?;
         let committed = self.world.call(&self.life, &self.sender, &Request::End { commits: true });
+        // A transaction that must be aborted is still under way: its abort comes next.
         if !matches!(committed, Err(BrokerError::Abort(_))) {
             self.begun = false;
         }

@@ -1,4 +1,18 @@
 //! Requests of a transaction on their way to the broker, and how a client's call with one ends.
+//!
+//! The client's answer and the fate at the broker are drawn apart:
+//!
+//! ```text
+//! fault       request at the broker              the caller sees
+//! none        applied                            its answer
+//! Repeated    applied, and perhaps a late copy   its answer, after 200 ms or more
+//! Aborted     not applied, perhaps a late copy   Abort
+//! Unknown     lost, applied, late, or both       Indefinite
+//! Crash       none, applied, or late             nothing: the process is dead
+//! ```
+//!
+//! A late copy carries the id and epoch of its sender. A takeover in between raises the epoch, and the copy is
+//! refused: that is why a worker replaces its producer after a slow call.
 
 use std::time::Duration;
 
@@ -36,6 +50,7 @@ impl std::fmt::Display for Request {
 }
 
 /// The sender of a request.
+/// Stays what it was when the request was sent, whatever becomes of the producer.
 #[derive(Clone, Debug)]
 pub struct Sender {
     /// The `transactional.id`.
@@ -45,12 +60,14 @@ pub struct Sender {
 }
 
 /// A request or takeover that is under way, and for which no caller waits.
+/// The world has it arrive when the clock passes `due`.
 #[derive(Debug)]
 pub struct Late {
     due: Duration,
     what: Arrival,
 }
 
+/// The kinds of late arrivals.
 #[derive(Debug)]
 enum Arrival {
     /// A first copy of a request that was repeated or given up.
@@ -72,9 +89,11 @@ impl World {
         let mut inner = self.inner.borrow_mut();
         let due = inner.late.iter().enumerate().filter(|(_, late)| late.due <= now);
         let (place, _) = due.min_by_key(|(_, late)| late.due)?;
+        // The others keep their order: of two that are due at once the older one arrives first.
         Some(inner.late.remove(place))
     }
 
+    /// Lets a late request have its effect, if its sender is still the newest producer.
     pub(super) fn arrive(&self, late: Late) {
         match late.what {
             Arrival::Copy(sender, request) => self.arrive_late(&sender, &request),
@@ -85,6 +104,7 @@ impl World {
         }
     }
 
+    /// A copy may hit a transaction that was opened after it was sent: protocol V1 does not name the transaction.
     fn arrive_late(&self, sender: &Sender, request: &Request) {
         // Offsets that come when nothing is open are not kept for what is opened next: the broker
         // asks the coordinator first.
@@ -99,6 +119,7 @@ impl World {
     }
 
     /// Lets some worker end what is open under an id, in its own time.
+    /// In a quarter of all cases none does: the broker's own timeout must do then.
     pub(super) fn succeed(&self, id: &str) {
         if self.draw(|seed| seed.hits(250)) {
             self.note(|| format!("{id}: no producer comes that would end it"));
@@ -108,6 +129,7 @@ impl World {
         self.inner.borrow_mut().late.push(Late { due, what: Arrival::Successor(id.to_owned()) });
     }
 
+    /// Lets a request have its effect at the broker, now.
     fn apply(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         let now = self.clock.now();
         let mut state = self.log.state.borrow_mut();
@@ -117,6 +139,8 @@ impl World {
         }
     }
 
+    /// Puts a copy on its way. Two in three take 600 ms at most, one in three up to 9 s: they come when a later
+    /// transaction is open, or after a takeover.
     fn arrives_late(&self, sender: &Sender, request: &Request) {
         let most = self.draw(|seed| *seed.pick(&[600, 600, 9000]));
         let due = self.clock.now() + self.draw(|seed| seed.millis(1, most));
@@ -125,6 +149,7 @@ impl World {
     }
 
     /// A call of a client. The outcome that the caller sees and the fate of the request are two things.
+    /// The process may die before the request leaves, or when it has had its effect and no answer has come.
     pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         if (0..DEATHS).any(|_| self.hits(Fault::Crash)) {
             self.note(|| format!("{}: its process is killed", sender.id));
@@ -140,8 +165,8 @@ impl World {
         let is_abort = matches!(request, Request::End { commits: false });
         let answer = if !is_abort && self.hits(Fault::Aborted) {
             self.is_refused(sender, request)
-        } else if self.hits(Fault::Doubt) {
-            self.is_in_doubt(sender, request)
+        } else if self.hits(Fault::Unknown) {
+            self.is_unknown(sender, request)
         } else {
             if self.hits(Fault::Repeated) {
                 self.takes(REPEATS_AFTER_MS, 1500);
@@ -161,6 +186,8 @@ impl World {
         answer
     }
 
+    /// Answers that the transaction must be aborted. The request was not applied; where the client had repeated it, the
+    /// first copy may still arrive.
     fn is_refused(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         if self.draw(|seed| seed.hits(500)) {
             self.takes(REPEATS_AFTER_MS, 1500);
@@ -173,7 +200,14 @@ impl World {
         Err(BrokerError::Abort("the broker demands it".to_owned()))
     }
 
-    fn is_in_doubt(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+    /// Answers that nothing is known, whatever has become of the request. The caller learns the outcome only from the
+    /// committed offsets, once a takeover has fenced a late copy.
+    ///
+    /// ```text
+    /// 0 lost   1 applied, the answer is lost   2 late   3 applied, and a copy is late
+    /// ```
+    fn is_unknown(&self, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
+        // The numbers are those of the words below.
         let fate = self.draw(|seed| seed.below(4));
         // The broker may refuse it: the caller does not learn of that.
         if matches!(fate, 1 | 3) {
@@ -183,6 +217,7 @@ impl World {
             self.arrives_late(sender, request);
         }
         match self.draw(|seed| seed.hits(300)) {
+            // The client waits out its timeout, or the connection breaks soon.
             true => self.passes(Duration::from_secs(10)),
             false => self.takes(1, 400),
         }
