@@ -1,23 +1,32 @@
 //! The only place that asks the time.
+//!
+//! The worker is given a [`Clock`] and asks nothing else, so that tests and the simulator run hours in
+//! milliseconds. Threads beside the worker's make a [`SystemClock`] of their own.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time. Timers, commit intervals and timestamps all go by it, so that a test can hold it.
+///
+/// Two readings are for durations ([`Clock::now`], [`Clock::tick`]), one for what people and other programs read
+/// ([`Clock::wall_ms`]): it may jump, and nothing is timed by it.
 pub trait Clock {
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;
     /// Milliseconds since 1970, for timestamps of records.
+    /// 0 for a machine whose clock stands before that.
     fn wall_ms(&self) -> i64;
     /// Like [`Clock::now`], but some milliseconds behind it perhaps: as of the system's last tick,
     /// which costs a fraction.
+    /// For questions that are asked for every event; on Linux the tick comes 100 to 1000 times a second.
     fn tick(&self) -> Duration {
         self.now()
     }
 }
 
 /// The machine's clock.
+/// Two of them have different zeros: their times are not to be compared.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -66,6 +75,7 @@ fn tick() -> Duration {
 }
 
 /// A clock that a test holds in its hand. It starts at 0 and moves when the test moves it.
+/// Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedClock {
     now: Rc<Cell<Duration>>,

@@ -1,5 +1,14 @@
 //! The wake-up descriptor of a thread that sleeps until something is due or arrives: a *bell* that
 //! brokers, inputs and signals ring, and the end that the sleeper waits on.
+//!
+//! ```text
+//! worker's thread: wait ─ asleep ─ awake ─ clear ─ looks for news ─ wait …
+//! other threads:                 ring ┘        └ ring: the next wait returns at once
+//! ```
+//!
+//! A pipe, because a worker with pending coroutines sleeps in the event loop of user code, which can wait for a
+//! descriptor and for nothing of Rust's. Ringing is cheap and may be done too often; a ring is never lost, as long
+//! as the sleeper looks for news after [`Wake::clear`] and not before.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The sleeper's end.
+/// Made once per worker, and lives as long as it does.
 #[derive(Debug)]
 pub struct Wake {
     reads: PipeReader,
@@ -15,6 +25,7 @@ pub struct Wake {
 }
 
 /// The end of the thread or signal handler that has news.
+/// Clients of a broker keep it in their callbacks, perhaps for longer than the sleeper lives.
 #[derive(Debug)]
 pub struct Bell {
     writes: PipeWriter,
@@ -35,6 +46,7 @@ impl Wake {
     }
 
     /// Rings it.
+    /// As [`Bell::ring`], from the sleeper's side.
     pub fn ring(&self) {
         self.bell.ring();
     }

@@ -1,9 +1,19 @@
 //! Ends the process at a chosen step of a commit, to test what a crash leaves behind.
+//!
+//! Set by tests through `KASPR_FAILPOINT`. The steps are those of [`crate::delivery`]:
+//!
+//! ```text
+//! begin ─ sent ─ delivered ─ offsets ─ committed ─ applied
+//!         │      │                     │           └ positions and tables have it
+//!         │      └ acknowledged        └ durable from here
+//!         └ the client has all records
+//! ```
 
 /// The steps of a commit at which a process can be made to end, in their order.
 pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
 
 /// A step, and how often it is passed before the process ends there.
+/// The default is no step: it is never passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failpoint {
     name: String,
@@ -23,11 +33,13 @@ impl Failpoint {
 
     /// Passes a step: here the process may end as a kill would end it.
     pub fn pass(&mut self, name: &str) {
+        // Also the way of every process that is no test: one comparison a step.
         if self.left == 0 || self.name != name {
             return;
         }
         self.left -= 1;
         if self.left == 0 {
+            // No destructor and no exit handler runs: clients send nothing more, as after SIGKILL.
             std::process::abort();
         }
     }

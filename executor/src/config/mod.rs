@@ -1,4 +1,7 @@
 //! Settings and bounds: every queue is bounded, and each bound has its name here.
+//!
+//! [`settings`] holds what users say, as text; [`Config`] what it means, with the bounds that users do not set.
+//! A worker is made from a [`Config`] and its plan, and neither changes while it runs.
 
 pub mod failpoint;
 pub mod secret;
@@ -128,22 +131,28 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
+            // A fifth of the default commit interval, so that a commit is late by no more than that and one call.
             epoch_budget: Duration::from_millis(20),
             poll_events_max: 1000,
+            // 20,000 events at most; fewer where the fast partitions are paused before.
             polls_max: 20,
             flush_wait_max: Duration::from_secs(20),
             drain_wait_max: Duration::from_secs(5),
+            // Nothing is expected from it: an idle worker that wakes more often only costs CPU.
             idle_wait: Duration::from_secs(5),
             look_wait: Duration::from_millis(100),
             answer_wait: Duration::from_millis(10),
+            // Far apart, because a pause may drop what the client has fetched, and a resume fetches it again.
             queued_bytes_high: 8 << 20,
             queued_bytes_low: 2 << 20,
             window_bytes_max: 64 << 20,
             staged_bytes_max: 16 << 20,
             staged_records_max: 100_000,
+            // The same number as in the settings of the producer: the broker goes by that one.
             transaction_timeout: Duration::from_secs(15),
             slow_code: Duration::from_secs(1),
             slow_code_for: Duration::from_secs(600),
+            // 0.8 of the 250 ms in the settings of the producer.
             slow_call: Duration::from_millis(200),
             unblock_after: Duration::from_secs(1),
             start_wait_max: Duration::from_millis(500),

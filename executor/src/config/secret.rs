@@ -1,8 +1,12 @@
 //! Values that are never printed, and the names of settings that have such values.
+//!
+//! Settings of Kafka clients come from flags, files and variables and are shown in errors and in the status: a
+//! password must get into none of them.
 
 use std::fmt;
 
 /// A value that neither `Debug` nor `Display` shows.
+/// Only [`Secret::expose`] gives it away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -40,7 +44,16 @@ const OTHER: &str = "sasl.oauthbearer.config";
 const PLACES: [&str; 6] = [".location", ".file", ".url", ".keytab", ".cafile", ".capath"];
 
 /// True if a setting's value is a secret, by its name: `sasl.password`.
+///
+/// ```text
+/// ssl.key.password                       secret
+/// ssl.key.location                       no secret: the place of one
+/// sasl.oauthbearer.token.endpoint.url    no secret: an address
+/// ```
+///
+/// A name that might be a secret's counts as one: a value that is hidden needlessly does no harm.
 pub fn is_secret(name: &str) -> bool {
+    // By words, not by a list: names that librdkafka adds later are covered.
     let has_word = name == OTHER || WORDS.iter().any(|word| name.contains(word));
     has_word && !PLACES.iter().any(|place| name.ends_with(place))
 }

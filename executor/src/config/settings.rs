@@ -2,6 +2,17 @@
 //!
 //! Flag, then `KASPR_*`, then `K_*` (what the operator sets in pods), then the `KasprApp`'s config,
 //! then the default.
+//!
+//! ```text
+//! --from latest          ┐
+//! KASPR_FROM=latest      │
+//! K_FROM=latest          ├─▶ Settings: from = "latest" ─▶ Config: From::Latest
+//! spec.config.from       │
+//! default: earliest      ┘
+//! ```
+//!
+//! Values stay text until [`Settings::config`] reads them, so an error can quote what was written. Settings of
+//! Kafka's client are not here: they have no table, see `broker/kafka/config.rs`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -103,6 +114,8 @@ pub struct SettingError {
 }
 
 /// The resolved settings: values by name.
+/// Made once by the command line, before anything is connected. A setting without a value and without a default
+/// has no entry.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
@@ -110,6 +123,7 @@ pub struct Settings {
 
 impl Settings {
     /// Resolves every setting. `flags` are by name; `variable` reads the environment.
+    /// Nothing is checked here: values that make no sense are found when they are read.
     pub fn resolve(
         flags: &BTreeMap<&'static str, String>,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -118,6 +132,7 @@ impl Settings {
         let mut values = BTreeMap::new();
         for setting in SETTINGS {
             let from_app = || {
+                // YAML makes numbers and mappings of some values; as JSON they are what a flag would have said.
                 plan.app.settings.get(setting.name).map(|value| match value {
                     serde_json::Value::String(text) => text.clone(),
                     other => other.to_string(),
@@ -141,6 +156,7 @@ impl Settings {
 
     /// The folder that outlives the process, if there is one: an absolute path, since user code may change
     /// the process's folder.
+    /// `None`: tables live in memory, and crashes are not remembered.
     pub fn state_dir(&self) -> Option<PathBuf> {
         self.get("stateDir").map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
     }
@@ -151,6 +167,7 @@ impl Settings {
     }
 
     /// The worker's configuration. An app without a name is called `local` in local runs.
+    /// Fails at the first value that makes no sense. `worker` is its number among the processes of the instance.
     pub fn config(&self, plan: &Plan, worker: u32) -> Result<Config, SettingError> {
         let app = self.get("app").or(plan.app.name.as_deref()).unwrap_or("local");
         let mut config = Config::new(app, self.get("instance").unwrap_or("local"), worker);
@@ -169,6 +186,7 @@ impl Settings {
                 OnError::from_setting(text).map_err(|fault| error("onError", text, &fault.to_string()))?;
         }
         if let Some(text) = self.get("timeout") {
+            // Longer, the group would give the partitions away while the call runs.
             let timeout = duration(text).filter(|timeout| !timeout.is_zero() && *timeout <= CALL_MAX);
             config.timeout =
                 timeout.ok_or_else(|| error("timeout", text, "a duration of at most 240s is needed: 30s"))?;
@@ -179,6 +197,7 @@ impl Settings {
             })?;
         }
         if let Some(text) = self.get("stallAfter") {
+            // Not zero: the watch takes that for "never".
             let after = duration(text).filter(|after| !after.is_zero());
             config.stall_after = after.ok_or_else(|| error("stallAfter", text, "a duration is needed: 30s"))?;
         }
@@ -200,6 +219,7 @@ impl Settings {
     }
 
     /// The settings for `context["app"].conf`: names as Python writes them.
+    /// `bootstrapServers` is `bootstrap_servers` there; `app` and `name` are the app's name, whatever its source.
     pub fn for_python(&self, config: &Config) -> BTreeMap<String, String> {
         let mut values: BTreeMap<String, String> =
             self.values.iter().map(|(name, value)| (snake(name), value.clone())).collect();
@@ -213,6 +233,7 @@ fn error(name: &str, value: &str, why: &str) -> SettingError {
     SettingError { name: name.to_owned(), value: value.to_owned(), why: why.to_owned() }
 }
 
+/// `commitInterval` → `commit_interval`.
 fn snake(name: &str) -> String {
     let mut text = String::new();
     for character in name.chars() {
@@ -224,6 +245,7 @@ fn snake(name: &str) -> String {
     text
 }
 
+/// `earliest`, `latest`, or a time in ms since 1970: `1700000000000`. `None`: it is none of them.
 fn from(text: &str) -> Option<From> {
     match text {
         "earliest" => Some(From::Earliest),
@@ -233,6 +255,7 @@ fn from(text: &str) -> Option<From> {
 }
 
 /// A duration as users write it.
+/// `100ms`, `1.5m`, `2h`; `None`: it is no duration. Rounded to whole milliseconds as in specs.
 pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)
 }

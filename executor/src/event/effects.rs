@@ -25,6 +25,7 @@ pub struct Span {
 }
 
 impl Span {
+    /// The same stretch in a buffer that has `by` bytes before it.
     fn shifted(self, by: usize) -> Span {
         Span { start: self.start + by, end: self.end + by }
     }
@@ -109,13 +110,16 @@ impl Scratch {
         }
         self.writes.push(write);
         if self.writes.len() > WRITES_WITHOUT_INDEX {
+            // The first time that is all of them, afterwards the new one alone.
             for (at, write) in self.writes.iter().enumerate().skip(self.index.len()) {
                 self.index.insert((write.table, write.partition, write.key.clone()), at);
             }
         }
     }
 
+    /// Among writes of one event only: committed and staged ones are the tables' concern.
     fn find(&self, table: TableId, partition: i32, key: &[u8]) -> Option<usize> {
+        // Without an index there are few: comparing them costs less than to hash one key.
         if self.index.is_empty() {
             return self
                 .writes
@@ -155,6 +159,7 @@ impl Scratch {
     /// of an event costs no copy: the buffers are swapped.
     pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
         let start = self.bytes.len();
+        // The caller gets the empty buffer, with room that is used for the next value.
         if start == 0 {
             std::mem::swap(&mut self.bytes, buffer);
         } else {
@@ -242,6 +247,16 @@ impl Effects {
     /// Takes over the effects of a complete event.
     pub fn keep(&mut self, scratch: &mut Scratch) {
         let shift = self.bytes.len();
+        debug_assert!(
+            scratch
+                .outgoing
+                .iter()
+                .flat_map(|sent| [sent.key, sent.value])
+                .flatten()
+                .all(|span| { span.start <= span.end && span.end <= scratch.bytes.len() }),
+            "spans lie in the buffer beside them"
+        );
+        // Spans count from the beginning of their buffer, so they move by what stands before.
         self.bytes.extend_from_slice(&scratch.bytes);
         self.outgoing.extend(scratch.outgoing.drain(..).map(|mut outgoing| {
             outgoing.key = outgoing.key.map(|span| span.shifted(shift));
@@ -249,6 +264,7 @@ impl Effects {
             outgoing
         }));
         self.written += scratch.writes.iter().map(TableWrite::size).sum::<usize>();
+        // Keys may repeat among events: the later write stands behind, and wins where it is laid or applied.
         self.writes.append(&mut scratch.writes);
         scratch.clear();
     }
@@ -260,6 +276,7 @@ impl Effects {
                 debug_assert!(last.done <= progress.done, "a partition completes in order");
                 last.done = progress.done;
             }
+            // Only the last entry is looked at: events of one partition mostly run one after the other.
             _ => self.progress.push(progress),
         }
     }

@@ -37,6 +37,7 @@ impl Fault {
     /// The same fault, of an event's key or value that its codec cannot read: with the first bytes, at the line
     /// of the serializer.
     pub fn of_bytes(self, (what, codec): (&str, &Codec), bytes: Option<&[u8]>, at: &Option<String>) -> Fault {
+        // Any other kind is an exception of user code, whose own message says more.
         if self.kind != "Decode" {
             return self;
         }
@@ -44,6 +45,7 @@ impl Fault {
         let first = bytes[..bytes.len().min(FIRST_BYTES)].escape_ascii();
         let more = if bytes.len() > FIRST_BYTES { "…" } else { "" };
         let message = format!("the {what} b\"{first}{more}\" cannot be read as {codec}: {}", self.message);
+        // Its own line is nearer to the cause than the serializer's.
         Fault { message, at: self.at.or_else(|| at.clone()), ..self }
     }
 

@@ -60,6 +60,8 @@ impl Frame {
     /// Makes the frame of a finished unit the frame of another, keeping its allocations.
     pub fn restart(&mut self, unit: Unit, partition: Option<i32>, refused: Option<Refused>) {
         (self.unit, self.partition, self.refused) = (unit, partition, refused);
+        // The caller is the only owner: code that kept the last unit's context would hold the frame too, and
+        // would find it open again.
         self.scratch.get_mut().clear();
         self.closed.set(false);
     }

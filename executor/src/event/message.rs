@@ -62,6 +62,7 @@ impl Event {
 
     /// Bytes that it holds in memory, for the bounds on queues and windows.
     pub fn size(&self) -> usize {
+        // Allocations are not counted, only bytes: the bounds are about payloads, which outweigh them.
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         let value = self.value.as_ref().map_or(0, Bytes::len);

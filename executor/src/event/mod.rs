@@ -1,4 +1,11 @@
 //! Ground words of the executor: events, records, and the ways in which they succeed or fail.
+//!
+//! Every other room names them, and they name none but each other and the plan.
+//!
+//! ```text
+//! Event ─▶ Unit ─▶ Frame { Scratch } ─▶ Effects { OutgoingRecord, TableWrite, Progress, FailureRecord } ─▶ commit
+//!                       └ fails: Fault ─▶ a policy decides ─▶ FailureRecord, or it runs again
+//! ```
 
 pub mod effects;
 pub mod failure;

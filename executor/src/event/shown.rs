@@ -71,6 +71,7 @@ impl Write for Bounded<'_> {
 /// True if a character ends a line, controls a terminal or changes the direction of what follows.
 fn breaks_line(character: char) -> bool {
     character.is_control()
+        // Line ends and direction marks of Unicode, which are no control characters by its own tables.
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -81,6 +82,7 @@ pub fn cut(text: &str, max: usize) -> &str {
 
 /// `text`, cut to at most `max` bytes between two characters.
 pub fn cut_bytes(text: &str, max: usize) -> &str {
+    // At most three steps back: a character has four bytes at most.
     let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }

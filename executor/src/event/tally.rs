@@ -48,6 +48,7 @@ impl Tally {
             self.places.resize(place + 1, Passage::default());
         }
         let passed = &mut self.places[place];
+        // A place that was asked for and counted nothing is noted again; draining it twice gives zeros.
         if *passed == Passage::default() {
             self.touched.push(place);
         }
@@ -57,6 +58,7 @@ impl Tally {
     /// Takes the counts out, and keeps the allocations.
     pub fn drain(&mut self) -> impl Iterator<Item = (usize, Passage)> {
         let Tally { places, touched } = self;
+        // Only what was touched, since this runs for every event and a reader may have hundreds of places.
         touched.drain(..).map(|place| (place, std::mem::take(&mut places[place])))
     }
 

@@ -3,6 +3,11 @@
 //! The thread looks from the first client on, before user code is loaded, and until the last has ended. A
 //! call of the worker's thread that does not return ends the process. A call of another thread holds nothing
 //! up: it is named, and given up.
+//!
+//! ```text
+//! Callers ─┬─ own: the worker's thread; a call of 60 s ends the process with status 75
+//!          └─ others, by thread: a call of 60 s is logged and given up; a new thread does the work
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -32,6 +37,7 @@ pub struct Callers {
 
 impl Callers {
     /// Starts to watch over calls, for as long as the returned value lives.
+    /// Without a thread, calls go unwatched; that is no reason not to run.
     pub fn start() -> Arc<Callers> {
         let callers = Arc::<Callers>::default();
         let watched = Arc::downgrade(&callers);
@@ -72,13 +78,16 @@ impl Callers {
 }
 
 /// Calls that a look has seen: by the address of their thread's [`Calls`], their number, and since when.
+/// An address alone would not do: a thread's [`Calls`] may lie where those of an ended one lay.
 type Seen = BTreeMap<usize, (u64, Duration)>;
 
+/// Looks until the last [`Callers`] has gone. Time is [`LookTime`]'s: a process that stood still blames no call.
 #[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
 fn look_after(watched: &Weak<Callers>, every: Duration, limit: Duration, end: impl Fn(Option<&Watch>, &str, Duration)) {
     let clock = SystemClock::start();
     let (mut time, mut seen) = (LookTime::start(clock.now(), every), Seen::new());
     loop {
+        // Not through `Lookers`: there is no watch yet when the first client is made.
         std::thread::sleep(every);
         let Some(callers) = watched.upgrade() else { return };
         let now = time.look(clock.now());
@@ -92,6 +101,7 @@ impl Callers {
     /// Looks once; gives the call of the worker's thread that has run for too long. Calls of other threads
     /// that have are given up.
     fn look(&self, seen: &mut Seen, now: Duration, limit: Duration) -> Option<(&'static str, Duration)> {
+        // Copied, so that no lock is held while a line is logged: logging may wait for a slow reader.
         let others = self.others().clone();
         let before = std::mem::take(seen);
         let mut held = |calls: &Arc<Calls>| {

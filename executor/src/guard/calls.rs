@@ -2,6 +2,10 @@
 //!
 //! Every call has a bound of its own, but the client does not always keep it: a worker whose call never
 //! returns sends heartbeats and does nothing else. Beginning and ending a call are two plain stores.
+//!
+//! ```text
+//! word: the call's number in the upper 56 bits, its kind + 1 in the lower 8; 0 while none runs
+//! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -98,6 +102,7 @@ impl Calls {
         let outer = self.running();
         // Only the thread itself counts.
         let number = self.count.load(Ordering::Relaxed) + 1;
+        // A number of its own, so that a look can tell two calls of one kind apart from one that goes on.
         self.count.store(number, Ordering::Relaxed);
         self.word.store(number << KIND_BITS | (call as u64 + 1), Ordering::Release);
         let _ends = Ends(self, outer);

@@ -1,4 +1,13 @@
 //! Remembers the events that have ended the process, and how often in a row: `{state-dir}/crashes.{worker}`.
+//!
+//! Each worker writes its own file and reads all of them, since a partition may move to another worker of the state
+//! dir between two crashes. Counts of another app or another revision of the plan are ignored: other code may well
+//! run the event.
+//!
+//! ```text
+//! {"app":"shop","revision":"…","crashes":[{"reader":"orders","topic":"in","partition":3,"offset":7,"events":1,
+//!  "crashes":2,"call":["orders","count"]}]}
+//! ```
 
 use std::path::PathBuf;
 
@@ -45,6 +54,7 @@ impl Crash {
 }
 
 /// The content of the file.
+/// `app` and `revision` are those of the process that wrote it.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Content {
     app: String,
@@ -63,6 +73,7 @@ pub struct Crashes {
 
 impl Crashes {
     /// Reads this worker's crashes, and those that other workers on the same state dir have counted.
+    /// A file that is no JSON counts for nothing and is logged; an error is the file system's.
     pub fn read(post: Post<'_>) -> std::io::Result<Crashes> {
         let path = post.state_dir.join(format!("crashes.{}", post.worker));
         let own = Content { app: post.app.to_owned(), revision: post.revision.to_owned(), crashes: Vec::new() };
@@ -93,12 +104,14 @@ impl Crashes {
             Some(known) => *known = Crash { crashes: known.crashes + 1, ..crash.clone() },
             None => list.push(Crash { crashes: 1, ..crash.clone() }),
         }
+        // Bounded, because an event that is never seen again would stay for ever: its partition may be gone.
         let oldest = list.len().saturating_sub(REMEMBERED_MAX);
         list.drain(..oldest);
         self.write()?;
         Ok(self.total(&crash))
     }
 
+    /// Crashes of this event that all workers together have counted.
     fn total(&self, crash: &Crash) -> u32 {
         let all = self.own.crashes.iter().chain(&self.others);
         all.filter(|known| known.is_of(crash)).map(|known| known.crashes).sum()
@@ -115,6 +128,7 @@ impl Crashes {
         condemned
     }
 
+    /// True for a poison event.
     fn is_final(&self, crash: &Crash) -> bool {
         self.total(crash) >= CRASHES_MAX
     }
@@ -126,6 +140,7 @@ impl Crashes {
 
     /// Forgets suspects that are complete. Poison events stay: until their failure is committed they may come
     /// again.
+    /// The file is written only if something goes.
     pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) -> std::io::Result<()> {
         let is_complete = |crash: &Crash| {
             let at = (crash.reader.as_str(), crash.topic.as_str(), crash.partition);

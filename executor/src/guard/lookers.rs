@@ -3,6 +3,16 @@
 //! The worker's thread notes when it *rests*: it waits for something to come and runs nothing. A thread that
 //! looks parks then, until the worker goes on. Both sides write their own word before they read the other's,
 //! in one order for all, so that one of them always sees that the other has moved.
+//!
+//! ```text
+//! worker                      thread that looks
+//! rests = true                parked = true
+//! … sleeps …                  rests? yes: park
+//! rests = false               rests? no: does not park
+//! parked? yes: unpark all
+//! ```
+//!
+//! A needless unpark does no harm: it costs one look.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +58,7 @@ impl Lookers {
     #[allow(clippy::disallowed_methods, reason = "this is not the worker's thread")]
     pub fn pause(&self, every: Duration, may_park: bool) {
         if may_park && self.rests.load(Ordering::SeqCst) {
+            // Before the second question: a worker that stirs from here on sees it, and wakes this thread.
             self.parked.store(true, Ordering::SeqCst);
             if self.rests.load(Ordering::SeqCst) {
                 std::thread::park();

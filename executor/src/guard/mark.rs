@@ -2,6 +2,14 @@
 //!
 //! It is written with plain stores, no call into the kernel: the page cache keeps what a process
 //! wrote, however it ended.
+//!
+//! ```text
+//! byte   0      8     16      24      28         32      36
+//!        magic  unit  offset  reader  partition  events  row     in the machine's byte order
+//! ```
+//!
+//! One thread writes, any number read. `unit` is the guard of the other words: a reader takes them only if it saw
+//! the same unit, not 0, before and after.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -15,6 +23,7 @@ pub const PAGE: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
 
 /// The words of a mark.
+/// The layout of the file: it must not change without another [`MAGIC`].
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Mark {
@@ -65,6 +74,7 @@ impl Mark {
     }
 
     /// The call that is made now.
+    /// The unit stays as it is: the old row and the new one are both of it.
     pub fn set_row(&self, row: u32) {
         self.row.store(row, Ordering::Release);
     }
@@ -84,6 +94,7 @@ impl Mark {
                 events: self.events.load(Ordering::Acquire),
                 row: self.row.load(Ordering::Acquire),
             };
+            // Else another unit began meanwhile: its words may be mixed with those of the last one.
             if self.unit.load(Ordering::Acquire) == unit {
                 return Some(doing);
             }
@@ -97,6 +108,8 @@ impl Mark {
 }
 
 /// Reads a mark from a page of a file.
+///
+/// `None`: nothing ran, the page is not ours, or it is too short.
 pub fn read(bytes: &[u8]) -> Option<Doing> {
     let word = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
     let half = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);

@@ -4,6 +4,15 @@
 //! finds it there and counts it, and an event that was found three times is a poison event (delivery, rule
 //! 9). Without a state dir there is a mark all the same, in memory: the watchdog and the stall report read
 //! it.
+//!
+//! ```text
+//! worker's thread ──plain stores──▶ Watch { mark, call } ◀──looks── watchdog, alarm, status, signal handlers
+//!                                     │ mapped: running.{worker}
+//! next process ──reads──▶ the mark that was left ──counts──▶ crashes.{worker} ──three──▶ poison event
+//! ```
+//!
+//! Only a process that dies while an event runs leaves a mark. One that ends for another reason clears it first
+//! ([`Watch::spare`]), so that no event is blamed for a signal or for a client of Kafka that does not return.
 
 mod callers;
 mod calls;
@@ -74,12 +83,16 @@ pub struct Guard {
 
 impl Guard {
     /// A guard without a file: the mark is gone with the process.
+    /// Local runs and tests use it: nothing is counted, and no event is refused.
     pub fn none() -> Guard {
         Guard { watch: Arc::new(Watch::in_memory()), crashes: Crashes::default() }
     }
 
     /// Takes `{state-dir}/running.{worker}` over, and counts the event that the process before
     /// this one left in it.
+    ///
+    /// Called once, before user code is loaded. The lock on the file lasts as long as the process; it fails with
+    /// [`GuardError::InUse`] where another process holds it.
     pub fn open(post: Post<'_>) -> Result<Guard, GuardError> {
         let failed = |error| GuardError::File { state_dir: post.state_dir.to_owned(), error };
         std::fs::create_dir_all(post.state_dir).map_err(failed)?;
@@ -97,6 +110,8 @@ impl Guard {
         let mut crashes = Crashes::read(post).map_err(failed)?;
         let bytes = std::fs::read(&path).map_err(failed)?;
         if let Some(crash) = names::last_crash(&bytes, post) {
+            // Counted before the mark is cleared below: a process that is killed in between counts the event once too
+            // often, where the other order could miss it.
             let count = crashes.count(crash.clone()).map_err(failed)?;
             tell(&crash, count);
         }
@@ -105,6 +120,7 @@ impl Guard {
     }
 
     /// Events that have ended the process too often.
+    /// Asked once, at the start. They stay listed until their failures have been committed and the process has ended.
     pub fn condemned(&self) -> Vec<&Crash> {
         self.crashes.condemned()
     }
@@ -123,6 +139,7 @@ impl Guard {
     }
 }
 
+/// Logs a crash that was found, with what happens to its event.
 fn tell(crash: &Crash, count: u32) {
     let Crash { topic, partition, offset, events, call, .. } = crash;
     let (agent, operation) = call.as_ref().map(|(agent, operation)| (agent.as_str(), operation.as_str())).unzip();

@@ -1,5 +1,15 @@
 //! The meaning of a mark's numbers: readers, partitions, places of calls. In the file, behind the mark, one
 //! JSON object a line.
+//!
+//! ```text
+//! {"post":{"app":"shop","revision":"…"}}
+//! {"reader":"orders"}                      reader 0
+//! {"row":["orders","count"]}               row 0
+//! {"partition":["in",3]}                   partition 0
+//! ```
+//!
+//! Numbers are given in the order of the lines, so the file is only appended to; a line is written before its number
+//! can stand in the mark.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -49,6 +59,7 @@ enum Line {
 }
 
 /// The names, and the file that has them too.
+/// `file`: where the next line goes; `None` for a mark in memory.
 #[derive(Debug, Default)]
 pub struct Names {
     pub readers: Vec<String>,
@@ -81,6 +92,7 @@ impl Names {
         self.note(&Line::Partition(topic.to_owned(), partition));
     }
 
+    /// Writes a line; a failure is logged and the run goes on, since only the next process would need it.
     fn note(&mut self, line: &Line) {
         if let Err(error) = self.write(line) {
             warn!(%error, "events that end the process may not be recognised");
@@ -104,6 +116,7 @@ pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
     let mut names = Names::default();
     let lines = bytes.get(PAGE..)?.split(|byte| *byte == b'\n');
     let mut is_ours = false;
+    // A line that was cut short by a full disk ends the names: those before it are whole.
     for line in lines.map_while(|line| serde_json::from_slice::<Line>(line).ok()) {
         match line {
             Line::Post { app, revision } => is_ours = app == post.app && revision == post.revision,

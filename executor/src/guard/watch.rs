@@ -132,6 +132,7 @@ impl Watch {
     /// The call has ended. No alarm fires between load and store: the alarm thread needs the GIL, which the
     /// caller holds.
     pub fn disarm(&self) -> Option<Rang> {
+        // Read and then cleared: whoever armed the call must know whether an exception is on its way to it.
         let word = self.call.load(Ordering::Acquire);
         self.call.store(0, Ordering::Release);
         Rang::of(word)
@@ -139,6 +140,7 @@ impl Watch {
 
     /// A unit that waited goes on inside something else, with a call at the row that it had.
     pub fn enter(&self, doing: &Doing) -> Outer {
+        // Taken before the mark is overwritten: `leave` restores unit, row and call as they were.
         let outer = Outer { doing: self.doing(), call: self.call.load(Ordering::Acquire), row: self.page.row() };
         self.page.set(&Doing { unit: next(&self.units), ..*doing });
         self.arm(doing.row);
@@ -336,12 +338,14 @@ pub struct LookTime {
 
 impl LookTime {
     /// From `now` on, with a look `every` now and then. A busy machine may be late by as much again.
+    /// A gap of two periods still counts in full.
     pub fn start(now: Duration, every: Duration) -> LookTime {
         LookTime { last: now, passed: Duration::ZERO, most: 2 * every }
     }
 
     /// The time of a look.
     pub fn look(&mut self, now: Duration) -> Duration {
+        // A longer gap is a process that was stopped, or a machine that slept: no call had that time.
         self.passed += now.saturating_sub(self.last).min(self.most);
         self.last = now;
         self.passed

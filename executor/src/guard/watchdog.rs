@@ -5,6 +5,10 @@
 //! it has its partitions. So a thread that takes no lock which the worker's thread could hold, least of all
 //! the interpreter's, ends the process after a second deadline, and logs the cause. Nothing is lost: what was
 //! not committed comes again, and the crash guard counts the event.
+//!
+//! ```text
+//! call begins ──timeout──▶ alarm: exception ──grace: half of it, 1 to 30 s──▶ watchdog: _exit(75)
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
@@ -111,6 +115,7 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
 }
 
 /// Time for which it has gone on, if that is too long.
+/// A call is measured by its own limit, a unit as a whole by [`CALL_MAX`].
 fn stuck(sighting: &Sighting, now: Duration, limit: Duration) -> Option<Duration> {
     let call = sighting.call(now).map(|(_, age)| age).filter(|age| *age >= limit + grace(limit));
     call.or_else(|| sighting.unit(now).filter(|age| *age >= CALL_MAX + grace(CALL_MAX)))
@@ -141,6 +146,7 @@ fn client_words(name: &str, held: Duration) -> String {
     )
 }
 
+/// Ends the process because user code does not return. The mark stays: the event is counted as a crash.
 fn end(watch: &Watch, sighting: &Sighting, held: Duration) -> ! {
     let on = sighting.doing().and_then(|doing| watch.place(&doing));
     let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
@@ -189,6 +195,7 @@ fn write(words: &str) {
     // SAFETY: standard error's descriptor, and bytes that live through the call. A descriptor that is ready
     // takes a page without waiting; if it does not take it, there is no other place to report that.
     unsafe {
+        // A full pipe whose reader is stuck must not keep the process alive.
         if libc::poll(&mut ready, 1, WORDS_WAIT_MS) > 0 {
             libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len().min(super::mark::PAGE));
         }
