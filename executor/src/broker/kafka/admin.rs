@@ -1,4 +1,7 @@
 //! Knows and makes topics, over the producer's connection.
+//!
+//! A topic that was just created is a special case throughout: "unknown topic" then means that the broker which was
+//! asked is late ([`Fresh`]), and the question is repeated, [`FRESH_TRIES`] times at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +36,8 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 
 /// The admin of a Kafka cluster: it knows and makes topics.
+///
+/// Its questions block the worker; most of them come before the first event.
 pub struct KafkaAdmin {
     line: Line,
     settings: ClientSettings,
@@ -52,6 +57,7 @@ impl KafkaAdmin {
     }
 
     /// Partitions of a topic. One that was just created is asked for until a broker knows it.
+    /// `None`: it does not exist. What the answer says is noted for later questions about it.
     fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
         let counted = self.again_while_fresh(name, || self.count_once(name), |count| count.is_some_and(|n| n > 0))?;
         match counted {
@@ -62,6 +68,7 @@ impl KafkaAdmin {
     }
 
     /// Asks until the answer knows the topic, for as long as the broker that is asked may not know it yet.
+    /// `tells` says whether an answer is final. Up to [`FRESH_TRIES`] × [`FRESH_PAUSE`], 10 s.
     fn again_while_fresh<T>(
         &self,
         name: &str,
@@ -69,6 +76,7 @@ impl KafkaAdmin {
         tells: impl Fn(&T) -> bool,
     ) -> Result<T, BrokerError> {
         for _ in 1..FRESH_TRIES {
+            // The last answer counts, whatever it is.
             match ask() {
                 Ok(answer) if tells(&answer) => return Ok(answer),
                 Ok(_) | Err(BrokerError::Retriable(_)) if self.fresh.is_fresh(name) => {
@@ -80,6 +88,7 @@ impl KafkaAdmin {
         ask()
     }
 
+    /// One question, whatever the answer.
     fn count_once(&self, name: &str) -> Result<Option<i32>, BrokerError> {
         let asked = {
             let client = self.line.client();
@@ -98,16 +107,19 @@ impl KafkaAdmin {
                 let user = user.principal.as_deref().unwrap_or("this user");
                 Err(BrokerError::Group(format!("{user} has no permission: DESCRIBE on the topic \"{name}\"")))
             }
+            // Mostly one that passes, as for a topic without a leader.
             Some(code) => Err(judge(&format!("the topic \"{name}\""), &KafkaError::MetadataFetch(code))),
         }
     }
 
     /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
+    /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     fn admin(&self) -> Result<Kept<AdminClient<DefaultClientContext>>, BrokerError> {
         let made = Kept::make(&self.line.calls, || self.settings.plain().create());
         made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {}", words(&error))))
     }
 
+    /// `None`: the broker does not allow the question, or knows no such setting.
     fn describe(&self, topic: &str, name: &str) -> Result<Option<String>, BrokerError> {
         let admin = self.admin()?;
         let ask = || {
@@ -118,12 +130,14 @@ impl KafkaAdmin {
             Ok(answered.into_iter().next().unwrap_or(Err(Code::NoEnt)))
         };
         let is_unknown = |code: &Code| matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
-        let told = self.again_while_fresh(topic, ask, |told| !told.as_ref().err().is_some_and(is_unknown))?;
-        Ok(told.ok().and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
+        let described =
+            self.again_while_fresh(topic, ask, |described| !described.as_ref().err().is_some_and(is_unknown))?;
+        Ok(described.ok().and_then(|resource| resource.get(name).and_then(|entry| entry.value.clone())))
     }
 
     /// Asks to create a topic, or whether it could be created; gives the objection. A topic that exists is
     /// fine.
+    /// An error: no answer. Counts that are not given are the broker's defaults, which the protocol writes as -1.
     fn ask_to_create(&self, topic: &NewTopic, options: &AdminOptions) -> Result<Option<Code>, BrokerError> {
         let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
         let mut native =
@@ -136,11 +150,13 @@ impl KafkaAdmin {
         let answered = self.waited(|| futures_executor::block_on(asked));
         let answered =
             answered.map_err(|error| judge(&format!("the topic \"{}\" cannot be created", topic.name), &error))?;
+        // One topic was asked for, so there is one answer.
         let objection = answered.into_iter().find_map(Result::err).map(|(_, code)| code);
         Ok(objection.filter(|code| *code != Code::TopicAlreadyExists))
     }
 
     /// The reason why a topic cannot be created, in words.
+    /// With the command that helps, where a right is lacking.
     fn why_not(&self, topic: &NewTopic, code: Code) -> String {
         match code {
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
@@ -158,6 +174,7 @@ fn options() -> AdminOptions {
 impl Admin for KafkaAdmin {
     fn topic(&mut self, name: &str) -> Result<Option<TopicInfo>, BrokerError> {
         let Some(partitions) = self.count(name)? else { return Ok(None) };
+        // No more than the client's own limit, which holds for all topics.
         let limit = self.describe(name, "max.message.bytes")?.and_then(|limit| limit.parse().ok());
         let message_bytes_max = limit.unwrap_or(MESSAGE_BYTES_DEFAULT).min(RECORD_BYTES_MAX);
         Ok(Some(TopicInfo { partitions, message_bytes_max }))
@@ -205,6 +222,7 @@ impl Admin for KafkaAdmin {
                 false => BrokerError::Group(why),
             });
         }
+        // Also if another worker was faster: from here on "unknown topic" is no answer.
         self.fresh.created(&topic.name);
         if self.count(&topic.name)?.is_some_and(|partitions| partitions > 0) {
             return Ok(());

@@ -5,6 +5,11 @@
 //! Upstream's patch (#5457) changes static functions, which cannot be replaced from outside. So the worker
 //! waits for this call only as long as it wants to. The outcome is unknown then, and the next producer has a
 //! client of its own: the old one is fenced, and its thread ends when its call does.
+//!
+//! ```text
+//! worker ──call──▶ thread "kaspr-offsets" ──outcome──▶ worker     (the thread stays for the next call)
+//!        └─ waits in vain: unknown outcome; the thread is left, and a new one takes the next call
+//! ```
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -18,6 +23,7 @@ type Outcome = Result<(), TransactionError>;
 type Call = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// Runs calls, one after the other.
+/// `thread`: idle between two calls; `None` before the first and after one that did not return.
 #[derive(Default)]
 pub struct Aside {
     thread: Option<(Sender<Call>, Receiver<Outcome>)>,
@@ -25,6 +31,9 @@ pub struct Aside {
 
 impl Aside {
     /// Runs a call; waits at most `wait` for its end.
+    ///
+    /// A call that takes longer is given up: an error of the code [`Code::OperationTimedOut`], which leaves the outcome
+    /// open. What the call holds (the client) lives until it returns.
     pub fn run(&mut self, wait: Duration, call: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
         let thread = match self.thread.take() {
             Some(thread) => thread,
@@ -32,6 +41,7 @@ impl Aside {
         };
         let sent = thread.0.send(Box::new(call));
         match sent.ok().and_then(|()| thread.1.recv_timeout(wait).ok()) {
+            // Only a thread that has answered is used again: its next answer is to the next call.
             Some(outcome) => {
                 self.thread = Some(thread);
                 outcome
@@ -47,6 +57,7 @@ fn unknown(text: String) -> TransactionError {
     TransactionError { code: Code::OperationTimedOut, text, is_fatal: false, requires_abort: false }
 }
 
+/// Ends when both ends of its channels are gone.
 fn start() -> std::io::Result<(Sender<Call>, Receiver<Outcome>)> {
     let (calls, todo) = channel::<Call>();
     let (done, outcomes) = channel();

@@ -2,6 +2,11 @@
 //!
 //! The client that reads is never asked for the ends of partitions: its questions would wait behind fetches
 //! that wait for records.
+//!
+//! ```text
+//! ends (all records) ─▶ start(offsets) ─▶ poll … ─▶ position ≥ end: restored ─▶ stop
+//!                                           └─ stands before an open transaction: stable_end shows it
+//! ```
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,10 +39,13 @@ use crate::wake::Bell;
 const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The reader of changelogs.
+///
+/// One per worker; partitions come and go while tables are restored. It stays between restorations, idle.
 pub struct KafkaChangelog {
     /// The client that reads committed records.
     reader: Kept<BaseConsumer>,
     line: Line,
+    /// Names that records share.
     topics: FxHashSet<TopicName>,
     last_topic: TopicName,
     /// Topics that are read.
@@ -63,16 +71,20 @@ impl KafkaChangelog {
     }
 }
 
+/// The error of a reader that librdkafka does not make.
 fn refused(error: KafkaError) -> BrokerError {
     BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
 }
 
+/// True if a broker does not know the topic or the partition, (not) yet or any more.
 fn is_unknown(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
 }
 
 impl Changelog for KafkaChangelog {
+    /// Over the producer's client, all records counted. A partition without an answer may be one of a deleted topic:
+    /// that is followed up in [`KafkaChangelog::poll`].
     fn ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
         self.read.extend(partitions.iter().map(|partition| partition.topic.clone()));
         let ends = ends(&self.line, Sees::All, partitions)?;
@@ -104,6 +116,7 @@ impl Changelog for KafkaChangelog {
         started.map_err(|error| judge(&doing(), &error))
     }
 
+    /// Never fails: a partition that is not read needs no stopping.
     fn stop(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
         let at = list(std::slice::from_ref(partition));
         if let Err(error) = self.line.calls.during(ClientCall::Assign, || self.reader.incremental_unassign(&at)) {

@@ -1,5 +1,13 @@
 //! The producer's client, which also answers questions about topics: its callbacks, and the place where a new
 //! client may replace it.
+//!
+//! ```text
+//! send: in_flight[generation] + 1        librdkafka: sends, retries, acknowledges
+//! poll ─▶ delivery callback, in the caller's thread: in_flight[generation] - 1, and the offset or the fault
+//! ```
+//!
+//! Reports come within a poll of the worker's thread, so the lock of the counts is never waited for; it is there
+//! because the client wants callbacks that threads may share.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +33,9 @@ use crate::guard::{Callers, Calls, ClientCall};
 pub type Client = BaseProducer<DeliveryContext>;
 
 /// The producer's client, in a place where a new client may replace it.
+///
+/// All parts of a connection hold clones of it, and take the client anew for each question: after
+/// [`Line::replace`] they ask over the new one.
 #[derive(Clone)]
 pub struct Line {
     client: Rc<Kept<RefCell<Arc<Client>>>>,
@@ -36,6 +47,7 @@ pub struct Line {
 
 impl Line {
     /// A client that is not connected yet.
+    /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
         let callers = Callers::start();
         let calls = callers.own();
@@ -49,8 +61,10 @@ impl Line {
     }
 
     /// Puts a new client in the place of the old one, which ends in a thread of its own.
+    /// What the old client still sends is fenced by the new one's [`raw::init_transactions`].
     pub(super) fn replace(&self, client: Arc<Client>) {
         const THREAD: &str = "kaspr-old-producer";
+        // Others may hold the old client for a question: it ends with the last of them.
         let old = std::mem::replace(&mut *self.client.borrow_mut(), client);
         // Its end waits for threads and connections of its own: the worker does not wait for that.
         let calls = self.callers.other(THREAD);
@@ -62,6 +76,7 @@ impl Line {
 }
 
 /// Makes a client that is not connected yet.
+/// It connects in the background from here on.
 pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
     let context =
         DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default(), bell: OnceLock::new() };
@@ -70,6 +85,7 @@ pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<A
 }
 
 /// The callbacks of the producer: they count what is in flight.
+/// Belongs to one client, and goes after it.
 pub struct DeliveryContext {
     health: Arc<Health>,
     /// It sends in transactions: a failed record fails the transaction, not the worker.
@@ -80,6 +96,8 @@ pub struct DeliveryContext {
 }
 
 /// The counts and faults that the client's reports leave.
+///
+/// `failed`, `too_large`, `fatal` and `shut_out` are about the transaction that is open, and are emptied with it.
 #[derive(Default)]
 pub(super) struct Flights {
     /// Per generation, oldest first: records that are not acknowledged.
@@ -99,6 +117,11 @@ pub(super) struct Flights {
 }
 
 /// Packs what a record carries to its report: its generation, and whether it is tracked.
+///
+/// ```text
+/// generation 5, tracked   → 0b1011
+/// generation 5, untracked → 0b1010
+/// ```
 pub(super) fn opaque(generation: u64, tracked: bool) -> usize {
     usize::try_from(generation << 1 | u64::from(tracked)).expect("pointers have 64 bits where this runs")
 }
@@ -130,6 +153,7 @@ impl ProducerContext for DeliveryContext {
     /// See [`opaque`].
     type DeliveryOpaque = usize;
 
+    /// Counts one report. It must come for every record that was queued, also for those that are purged.
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let mut flights = self.flights();
         flights.reports += 1;
@@ -149,6 +173,7 @@ impl ProducerContext for DeliveryContext {
             Err((error, message)) => {
                 let code = error.rdkafka_error_code();
                 flights.too_large += usize::from(code == Some(Code::MessageSizeTooLarge));
+                // The first fault is the cause of the rest, unless a later one is a record that is refused for good.
                 if flights.failed.as_ref().is_none_or(|(first, _)| is_refusal(code) && !is_refusal(*first)) {
                     let (place, size) = (format!("{}/{}", message.topic(), message.partition()), message.payload_len());
                     let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
@@ -161,6 +186,11 @@ impl ProducerContext for DeliveryContext {
 
 /// Finds the client's log line on a partition that the broker does not let into a transaction: its errors do
 /// not name it. Partitions that came with it are not tried.
+///
+/// ```text
+/// ADDPARTS  …/1: Failed to add partition "t" [0] …: Broker: Topic authorization failed   from "Failed" on
+/// ADDPARTS  …/1: Failed to add partition "u" [0] …: Broker: Operation not attempted      none: it came with "t"
+/// ```
 fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
     if facility != "ADDPARTS" || message.contains("Operation not attempted") {
         return None;
@@ -169,6 +199,7 @@ fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
 }
 
 /// The kind of failure where the broker will never take the record.
+/// `None`: trying again may help, or the record is not the cause.
 pub(super) fn refusal(code: Code) -> Option<&'static str> {
     match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some("Size"),

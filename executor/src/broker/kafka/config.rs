@@ -1,4 +1,16 @@
 //! Settings of Kafka clients: the executor's own, those that users may set, and those that delivery fixes.
+//!
+//! ```text
+//! common ─┬─ consumer ── visitor    a member, and a member that comes and goes
+//!         ├─ reader                 changelogs
+//!         ├─ producer               records, questions
+//!         ├─ successor              takes a transactional id over
+//!         ├─ unstable               committed offsets under open transactions
+//!         └─ plain                  admin
+//! ```
+//!
+//! The user's settings are laid over each of them, so a setting that is not listed as fixed wins over the
+//! executor's own. Those that are fixed are refused at the start ([`ClientSettings::check`]).
 
 use std::collections::BTreeMap;
 
@@ -52,6 +64,8 @@ const FIXED: [(&str, &str); 17] = [
 ];
 
 /// Settings from which clients are made.
+/// Made by the command line, checked once, and cloned into every part that makes clients. Only `batch_bytes`
+/// changes while a worker runs.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// `host:port,…`.
@@ -74,6 +88,8 @@ pub struct ClientSettings {
 
 impl ClientSettings {
     /// Refuses settings that are fixed, unknown, or have values that librdkafka does not take.
+    ///
+    /// The text names the setting and never its value. It is called before anything is connected.
     pub fn check(&self) -> Result<(), String> {
         for (name, reason) in FIXED {
             if self.user.contains_key(name) {
@@ -92,6 +108,7 @@ impl ClientSettings {
     }
 
     /// Refuses a user without a password, or the other way round: the client's own words would say less.
+    /// Needed are the mechanism and, for those with passwords, both halves of the user.
     fn check_user(&self) -> Result<(), String> {
         let (protocol, _, with_users) = self.protocol();
         if !with_users {
@@ -124,6 +141,7 @@ impl ClientSettings {
     }
 
     /// The way clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
+    /// `sasl_ssl` → (`sasl_ssl`, true, true). As written by the user; `plaintext` where nothing is.
     pub fn protocol(&self) -> (&str, bool, bool) {
         let protocol = self.user.get("security.protocol").map_or("plaintext", Secret::expose);
         let is = |part: &str| protocol.to_ascii_lowercase().contains(part);
@@ -131,6 +149,7 @@ impl ClientSettings {
     }
 
     /// The user that brokers see.
+    /// `User:shop`; `User:ANONYMOUS` without TLS and users; without a name where the brokers derive it.
     pub fn identity(&self) -> User {
         let (_, is_tls, with_users) = self.protocol();
         let has_name = ["PLAIN", "SCRAM"].iter().any(|kind| self.mechanism().to_ascii_uppercase().starts_with(kind));
@@ -143,6 +162,7 @@ impl ClientSettings {
         User { principal: name.map(|name| format!("User:{name}")), servers: self.servers.clone() }
     }
 
+    /// Without the user's settings, which each caller lays over it last.
     fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -158,6 +178,9 @@ impl ClientSettings {
     }
 
     /// Settings of the member of the group.
+    ///
+    /// Members learn of a rebalance by their heartbeats: within a second, at the interval set here. 300 s between polls
+    /// are more than the longest call of user code ([`crate::config::CALL_MAX`]).
     pub fn consumer(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -166,7 +189,9 @@ impl ClientSettings {
             .set("client.id", &self.transactional_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            // The worker names every offset itself: a client that chose one would skip or repeat events in silence.
             .set("auto.offset.reset", "error")
+            // It makes committed offsets stable, too: none are given while a transaction over them is open.
             .set("isolation.level", "read_committed")
             .set("heartbeat.interval.ms", "1000")
             .set("session.timeout.ms", "30000")
@@ -189,6 +214,7 @@ impl ClientSettings {
     }
 
     /// Settings of a member without a name, which comes and goes.
+    /// It gets partitions for a moment, and commits nothing.
     pub fn visitor(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.remove("group.instance.id");
@@ -202,11 +228,13 @@ impl ClientSettings {
     }
 
     /// Settings of a client that neither reads nor writes records.
+    /// For admin questions and for looks at certificates and mechanisms.
     pub fn plain(&self) -> ClientConfig {
         self.with_user(self.common())
     }
 
     /// Settings of a reader of changelogs, which joins no group.
+    /// It names the group and never joins it.
     pub fn reader(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -225,6 +253,7 @@ impl ClientSettings {
     }
 
     /// Settings of a client that sees what the group has committed, whatever transactions are open over it.
+    /// It joins nothing either. The fence asks by it whose transaction hides an offset.
     pub fn unstable(&self) -> ClientConfig {
         let mut config = self.common();
         config.set("group.id", &self.app).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
@@ -232,6 +261,7 @@ impl ClientSettings {
     }
 
     /// Settings of a producer that takes a `transactional.id` over.
+    /// A producer that sends nothing: its beginning alone ends what is open under the id.
     pub fn successor(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.common();
         config.set("transactional.id", transactional_id);
@@ -239,6 +269,9 @@ impl ClientSettings {
     }
 
     /// Settings of the producer, whose connection serves questions about topics too.
+    ///
+    /// At-least-once a record is sent until a broker takes it, however long that takes; exactly-once for 10 s, which is
+    /// less than its transaction lives.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.common();
         config
@@ -280,6 +313,11 @@ pub fn is_known(name: &str) -> bool {
 }
 
 /// The objection of librdkafka to a value, without the value: it may be a secret in the wrong place.
+///
+/// ```text
+/// linger.ms=1000000: "Configuration property "linger.ms" value 1000000 is outside allowed range 0..900000"
+///                    ─▶ its value is outside the allowed range 0..900000
+/// ```
 fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
     if code == RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN {
         return "librdkafka has no setting of this name".to_owned();
@@ -291,6 +329,7 @@ fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
 
 /// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
 /// meant here.
+/// `None`: the variable has another prefix, or names no setting of the client.
 pub fn setting_of(variable: &str, prefix: &str) -> Option<String> {
     let name = variable.strip_prefix(prefix)?.to_ascii_lowercase().replace('_', ".");
     (!name.is_empty() && name != "bootstrap.servers").then_some(name)

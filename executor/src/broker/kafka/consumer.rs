@@ -1,4 +1,15 @@
 //! A member of the app's group, over librdkafka's consumer.
+//!
+//! ```text
+//! group ──▶ rebalance callback (context) ──▶ change() ──▶ the worker: Change
+//!           comes: acknowledged at once, with nothing assigned
+//!           goes:  acknowledged by release(), after the worker's last commit
+//! start(offsets) ──▶ assigned or sought (fetching) ──▶ poll: events
+//! ```
+//!
+//! Invariants: `starts` names exactly the partitions that are assigned to the client, `given` those that the worker
+//! takes for its own; between a change and the start they differ. A member that the group takes for fenced loses
+//! everything and comes back as a new client (`rejoin`); until then calls on the client do nothing.
 
 mod fetching;
 mod rejoin;
@@ -44,14 +55,19 @@ const WAKE_MAX: Duration = Duration::from_secs(1);
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// A member of the app's group.
+///
+/// Made with the worker, before it joins; leaves the group when it is closed. The order of the fields is the order
+/// in which they end: queues go before the client that they belong to.
 pub struct KafkaConsumer {
     /// Dropped before its client: fields are dropped in their order.
     commits: raw::Commits,
+    /// Questions whose answers are not looked at, see [`KafkaConsumer::wake_fetchers`].
     wakes: Questions,
     consumer: Kept<BaseConsumer<MemberContext>>,
     health: Arc<Health>,
     /// Names that events share.
     topics: FxHashSet<TopicName>,
+    /// The one of the last event.
     last_topic: TopicName,
     /// Wakes the worker.
     bell: Option<Arc<Bell>>,
@@ -74,13 +90,16 @@ pub struct KafkaConsumer {
     clock: SystemClock,
     /// Partitions that are assigned, and where each was last started.
     starts: BTreeMap<TopicPartition, i64>,
+    /// Paused by the worker: that nothing comes from them is no sign of being stuck.
     paused: BTreeSet<TopicPartition>,
     /// The client has given a partition up because its offset does not exist; when to put it right.
     adrift: Option<Duration>,
+    /// The look for partitions that get nothing though they go on.
     stuck: stuck::Look,
 }
 
 /// A client that has not joined yet.
+/// Its threads start here; it asks no group before it subscribes.
 fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsumer<MemberContext>, BrokerError> {
     let made = settings.consumer().create_with_context(MemberContext::new(health.clone()));
     made.map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))
@@ -88,6 +107,7 @@ fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsume
 
 impl KafkaConsumer {
     /// A consumer that has not joined yet.
+    /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
         let consumer = Kept::make(&line.calls, || client(settings, &health))?;
         let commits = raw::Commits::new(&consumer);
@@ -117,7 +137,9 @@ impl KafkaConsumer {
     }
 
     /// Decides what an error in the place of a message means.
+    /// `Ok`: polling goes on. librdkafka reports most troubles here once, and repairs them by itself.
     fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
+        // The next poll brings it back; everything that the old client says is about a member that is gone.
         if self.is_fenced() {
             return Ok(());
         }
@@ -159,6 +181,7 @@ impl KafkaConsumer {
     }
 
     /// The error of a member that lacks a right, which is named.
+    /// Asks which of the rights it is, so it waits for a broker; the text has the command that grants it.
     fn denied(&self, error: &KafkaError) -> BrokerError {
         let assigned = self.starts.keys().map(|partition| &*partition.topic);
         let named = self.subscribed.iter().map(String::as_str).filter(|name| !name.starts_with('^'));
@@ -172,6 +195,7 @@ impl KafkaConsumer {
 
     /// True if the broker that is asked knows every topic that is read. Asking also makes the client look for
     /// these topics again.
+    /// One question for each topic that is read by name.
     fn are_known(&self) -> bool {
         let ask = |name: &String| self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX);
         let is_known = |name: &String| match self.line.calls.during(ClientCall::Metadata, || ask(name)) {
@@ -181,10 +205,13 @@ impl KafkaConsumer {
         self.subscribed.iter().filter(|name| !name.starts_with('^')).all(is_known)
     }
 
+    /// The next change of the group for the worker, if there is one. On the way it notes the member's identity, and has
+    /// the fence learn who is in the group.
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
         let is_stirred = self.consumer.context().take_stirred();
         let change = self.consumer.context().next_change();
         let is_served = matches!(change, Some(Rebalanced::Assigned(_)));
+        // A rebalance may give another member id without a change of partitions: a fenced member must know its own.
         if is_served || is_stirred {
             self.note_identity(is_served);
         }
@@ -214,6 +241,7 @@ impl KafkaConsumer {
                 self.given.retain(|name| !self.owed.contains(name));
                 Ok(Some(Change::Revoked(self.owed.clone())))
             }
+            // Owed as well: librdkafka waits for an acknowledgement even where nothing can be done any more.
             Rebalanced::Lost(list) => {
                 self.owed = names(list);
                 self.given.retain(|name| !self.owed.contains(name));
@@ -226,6 +254,7 @@ impl KafkaConsumer {
     }
 
     /// Joins the group.
+    /// Partitions come as changes, once the group has shared them out.
     fn join(&mut self) -> Result<(), BrokerError> {
         let names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
@@ -234,6 +263,7 @@ impl KafkaConsumer {
         Ok(())
     }
 
+    /// Has the client's queue and that of commits ring the bell. Called again for each new client.
     fn hang(&mut self, bell: &Arc<Bell>) {
         let rung = bell.clone();
         self.consumer.set_nonempty_callback(move || rung.ring());
@@ -244,8 +274,10 @@ impl KafkaConsumer {
 
     /// Wakes the threads that fetch, by a question to their brokers: they sleep up to a second after a pause
     /// or a change. The answer does not matter.
+    /// After a start, a resume or a release: without it the gap of partitions that stay is up to a second.
     fn wake_fetchers(&mut self, partitions: &[TopicPartition]) {
         let calls = &self.line.calls;
+        // Answers of earlier questions are thrown away, or the queue would only grow.
         while calls.during(ClientCall::ListOffsets, || self.wakes.answer(Duration::ZERO)).is_some() {}
         let some = &partitions[..partitions.len().min(WOKEN_MAX)];
         if !some.is_empty() {
@@ -256,6 +288,7 @@ impl KafkaConsumer {
     }
 
     /// The member's generation and name.
+    /// 0 and empty outside a group. Asked of the client itself, without a broker.
     fn member(&self) -> (i32, String) {
         self.line.calls.during(ClientCall::GroupMetadata, || raw::member(&self.consumer))
     }
@@ -265,6 +298,7 @@ impl KafkaConsumer {
         self.line.calls.during(ClientCall::PollConsumer, || raw::has_more(&self.consumer))
     }
 
+    /// At the client too, where a pause survives an assignment.
     fn unpause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.retain(|partition| !partitions.contains(partition));
         let resumed = self.line.calls.during(ClientCall::Pause, || self.consumer.resume(&list(partitions)));
@@ -272,7 +306,9 @@ impl KafkaConsumer {
     }
 
     /// Acknowledges the revocations of the group, whether the worker has learnt of them or not.
+    /// Called when the member leaves: what the worker has not committed by now is another member's to do again.
     fn give_back(&mut self) -> Result<(), KafkaError> {
+        // First, so that a revocation that comes meanwhile is acknowledged in its callback.
         self.consumer.context().acknowledge_all();
         let mut owed = list(&std::mem::take(&mut self.owed));
         while let Some(change) = self.consumer.context().next_change() {
@@ -300,6 +336,8 @@ impl Consumer for KafkaConsumer {
         self.join()
     }
 
+    /// A turn of upkeep comes first, in this order: the way back of a fenced member, a change, topics that may be
+    /// missing, partitions that the client has given up, partitions that are stuck.
     fn poll(&mut self, wait: Duration, max: usize, into: &mut Vec<Event>) -> Result<Option<Change>, BrokerError> {
         if self.is_fenced() {
             return self.come_back(wait);
@@ -307,6 +345,7 @@ impl Consumer for KafkaConsumer {
         if let Some(change) = self.change()? {
             return Ok(Some(change));
         }
+        // Taken out for the call: the question borrows the rest of the consumer.
         let mut missing = std::mem::take(&mut self.missing);
         missing.settle(|| self.are_known())?;
         self.missing = missing;
@@ -315,6 +354,7 @@ impl Consumer for KafkaConsumer {
         }
         self.free_stuck()?;
         let mut wait = wait;
+        // A change ends the round: events behind it may be of partitions that go.
         while into.len() < max && !self.consumer.context().has_change() {
             match self.line.calls.during(ClientCall::PollConsumer, || self.consumer.poll(wait)) {
                 Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
@@ -331,10 +371,13 @@ impl Consumer for KafkaConsumer {
         if into.is_empty() {
             return self.change();
         }
+        // Events are an answer: no question is needed to know that brokers are there.
         self.health.answered();
         Ok(None)
     }
 
+    /// Partitions may be assigned already, as after an abort: those are sought. On an error some may have started;
+    /// the worker starts all of them again.
     fn start(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
         if at.is_empty() {
             return Ok(());
@@ -358,6 +401,8 @@ impl Consumer for KafkaConsumer {
         Ok(())
     }
 
+    /// Asked of the client, which counts markers and aborted records that it passed over. Never before the
+    /// offset of the last start.
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
         let start = *self.starts.get(partition)?;
         let list = list(std::slice::from_ref(partition));
@@ -372,6 +417,8 @@ impl Consumer for KafkaConsumer {
         }
     }
 
+    /// Fails with [`BrokerError::Retriable`] while a transaction over one of them is open: the broker gives no stable
+    /// offset then. An offset that another program committed comes without metadata.
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BrokerError> {
         let ask = || self.consumer.committed_offsets(list(partitions), COMMITTED_WAIT_MAX);
         let asked = self.line.calls.during(ClientCall::CommittedOffsets, ask);
@@ -418,6 +465,7 @@ impl Consumer for KafkaConsumer {
         Ok(partitions.iter().map(offset).collect())
     }
 
+    /// The first call asks, the next ones look for the answer; offsets of later calls count only after it.
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
         let turn = || self.commits.turn(&self.consumer, || offset_list(offsets));
         let answer = self.line.calls.during(ClientCall::CommitOffsets, turn);
@@ -438,6 +486,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        // The worker answers for all that it was told, whatever it names here.
         self.owed.clear();
         if self.commits.is_asked() {
             // The answer on its way is to an earlier question: a caller that waits for another one must not
@@ -449,6 +498,7 @@ impl Consumer for KafkaConsumer {
         }
         let give_up = || unassign(&self.consumer, &list(partitions));
         let given_up = self.line.calls.during(ClientCall::Assign, give_up);
+        // A fenced client refuses: its assignment goes with it.
         if !self.is_fenced() {
             given_up.map_err(|error| BrokerError::Fatal(format!("partitions could not be given up: {error}")))?;
         }
@@ -459,6 +509,7 @@ impl Consumer for KafkaConsumer {
         Ok(())
     }
 
+    /// Asked of the client each time: a join raises the generation without a change of partitions.
     fn group(&self) -> GroupMetadata {
         let (generation, member) = self.member();
         GroupMetadata { group: self.settings.app.clone(), generation, member, instance: self.settings.instance.clone() }
@@ -483,6 +534,7 @@ impl Consumer for KafkaConsumer {
         let calls = self.line.calls.clone();
         let given_back = calls.during(ClientCall::Assign, || self.give_back());
         given_back.map_err(|error| judge("partitions could not be given up", &error))?;
+        // The queue is served until the client has left: it leaves when nothing waits to be polled.
         calls.during(ClientCall::Close, || {
             self.consumer.close_queue().map_err(|error| judge("the group cannot be left", &error))?;
             while !self.consumer.closed() {

@@ -1,4 +1,9 @@
 //! The callbacks of librdkafka: changes of partitions, and the state of the brokers.
+//!
+//! ```text
+//! all clients ──complaints──▶ Health ◀──answered, unanswered── the worker
+//! consumer ──rebalance──▶ MemberContext: a queue of changes ──next_change──▶ KafkaConsumer
+//! ```
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +24,9 @@ const UNANSWERED_MAX: u32 = 4;
 
 /// The state of the brokers, as all clients of a worker see it. Logs once when they go away and once when
 /// they are back.
+///
+/// librdkafka complains of every connection that fails, also of those that it opens again at once. So a complaint is
+/// a suspicion only: the worker then asks, and several questions in a row without an answer are the proof.
 pub struct Health {
     servers: String,
     /// The mechanism by which the client proves its identity: `PLAIN`.
@@ -54,6 +62,8 @@ impl Health {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a complaint of a client, by its code: the user or TLS is refused, the client has given up, or a connection
+    /// is gone.
     pub(super) fn complains(&self, code: Option<Code>, reason: &str) {
         let mut state = self.state();
         match code {
@@ -63,6 +73,7 @@ impl Health {
                     Code::SSL => format!("no TLS connection to {servers}: {reason}"),
                     _ => format!("authentication failed at {servers} (mechanism {mechanism}): {reason}"),
                 };
+                // Once: librdkafka tries again for ever, and says so each time.
                 if state.refused.is_none() {
                     warn!("{text}");
                 }
@@ -82,6 +93,7 @@ impl Health {
     }
 
     /// Notes that a broker has answered.
+    /// Any answer of any broker does: events that came, a commit, metadata.
     pub fn answered(&self) {
         let mut state = self.state();
         (state.refused, state.denied, state.suspect, state.unanswered) = (None, None, false, 0);
@@ -109,6 +121,7 @@ impl Health {
     }
 
     /// The reason for which the brokers refuse the client.
+    /// The last words count; an answer of a broker withdraws them.
     pub fn refused(&self) -> Option<String> {
         self.state().refused.clone()
     }
@@ -119,6 +132,7 @@ impl Health {
     }
 
     /// The client's last words before it gave up for good.
+    /// The client never recovers from it.
     pub fn fatal(&self) -> Option<String> {
         self.state().fatal.clone()
     }
@@ -141,6 +155,7 @@ impl Health {
 }
 
 /// A change of partitions as it came.
+/// Topics and partitions as librdkafka names them.
 pub enum Rebalanced {
     /// These are assigned by the group, and not yet by the client.
     Assigned(Vec<(String, i32)>),
@@ -153,6 +168,8 @@ pub enum Rebalanced {
 }
 
 /// The callbacks of the consumer.
+///
+/// The callback runs within a poll of the client; the change is taken when that poll is over, or at the next one.
 pub struct MemberContext {
     /// The state of the brokers.
     pub health: Arc<Health>,
@@ -175,6 +192,7 @@ impl MemberContext {
     }
 
     /// Takes the oldest change.
+    /// In the order in which they came.
     pub fn next_change(&self) -> Option<Rebalanced> {
         self.changes().pop_front()
     }
@@ -185,6 +203,7 @@ impl MemberContext {
     }
 
     /// Has revocations acknowledged at once from here on: the member leaves.
+    /// There is no way back: the flag goes with the client.
     pub fn acknowledge_all(&self) {
         self.leaves.store(true, Ordering::Relaxed);
     }
@@ -221,6 +240,7 @@ impl ConsumerContext for MemberContext {
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let done = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => acknowledge(consumer),
+            // A rebalance that moves nothing must be acknowledged like any other, or the group waits for it.
             _ if names.is_empty() || self.leaves.load(Ordering::Relaxed) => unassign(consumer, list),
             _ => Ok(()),
         };
@@ -236,6 +256,7 @@ impl ConsumerContext for MemberContext {
 }
 
 /// Acknowledges partitions that came, without assigning any.
+/// The next step of the group then takes place while offsets are asked for.
 fn acknowledge(consumer: &BaseConsumer<MemberContext>) -> Result<(), KafkaError> {
     let none = TopicPartitionList::new();
     match consumer.rebalance_protocol() {
@@ -245,10 +266,13 @@ fn acknowledge(consumer: &BaseConsumer<MemberContext>) -> Result<(), KafkaError>
 }
 
 /// Acknowledges that partitions are given up, those too that were never assigned.
+///
+/// Without the cooperative protocol all partitions go at once, whatever `list` names.
 pub fn unassign(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
     if !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
         return consumer.unassign();
     }
+    // librdkafka refuses to unassign what it does not have, and partitions come without being assigned here.
     let assigned = consumer.assignment()?;
     let mut left = TopicPartitionList::with_capacity(list.count());
     for element in list.elements() {

@@ -1,5 +1,9 @@
 //! Questions about topics that rdkafka's safe wrapper does not ask: what this user may do with them, and which
 //! topic a name stands for. Those about groups have a file of their own, `groups`.
+//!
+//! ```text
+//! ask ─▶ a queue and options of its own ─▶ send ─▶ poll the queue, `wait` at most ─▶ Answer, read while it lives
+//! ```
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -19,6 +23,7 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 type Description = *const native::rd_kafka_TopicDescription_t;
 
 /// Says what this user may do with a topic; `None` where the broker does not.
+/// A topic that may not even be described allows nothing.
 pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
     let read = |description| {
         let mut count = 0;
@@ -36,11 +41,14 @@ pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
 }
 
 /// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
+/// As base64, 22 characters. A topic that is deleted and made again has another one.
 pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
     describe_topics(client, &[topic], wait, identity)?.pop()?.ok()
 }
 
 /// Partitions and identity of topics, in their order, `None` for those that do not exist; no answer: `None`.
+/// An error of one topic, other than that it does not exist, makes the whole answer `None`: the caller asks again
+/// later.
 pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Option<Vec<Option<Seen>>> {
     let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
     let read = |description| {
@@ -61,6 +69,7 @@ pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Opt
 ///
 /// # Safety
 /// `list` is null, or points to so many operations.
+/// `None` for a null list: brokers leave it out where the question was not allowed. ALL stands for both uses.
 pub(super) unsafe fn allowed(list: *const native::rd_kafka_AclOperation_t, count: usize) -> Option<Access> {
     use native::rd_kafka_AclOperation_t as Native;
     if list.is_null() {
@@ -72,6 +81,7 @@ pub(super) unsafe fn allowed(list: *const native::rd_kafka_AclOperation_t, count
     Some(Access { read: may(Native::RD_KAFKA_ACL_OPERATION_READ), write: may(Native::RD_KAFKA_ACL_OPERATION_WRITE) })
 }
 
+/// The topic's id as text; empty where the broker has none.
 fn identity(description: Description) -> String {
     // SAFETY: the description lives through the calls, and id and text are its.
     let text = unsafe {
@@ -99,6 +109,8 @@ impl Drop for Answer {
 ///
 /// # Safety
 /// `client` lives through the call.
+///
+/// `None`: no answer within `wait`. With permissions, where the question has any.
 pub(super) unsafe fn ask(
     client: *mut native::rd_kafka_t,
     kind: native::rd_kafka_admin_op_t,
@@ -114,6 +126,7 @@ pub(super) unsafe fn ask(
         if !refused.is_null() {
             native::rd_kafka_error_destroy(refused);
         }
+        // Longer than `wait` for questions that must not end before their answer, see `groups`.
         native::rd_kafka_AdminOptions_set_request_timeout(options, open_ms, ptr::null_mut(), 0);
         send(client, options, queue);
         let event = native::rd_kafka_queue_poll(queue, milliseconds(wait));
@@ -124,6 +137,7 @@ pub(super) unsafe fn ask(
 }
 
 /// Asks about topics; `read` sees each that exists, and the others give the error. `None`: no answer.
+/// In the order of `topics`. A name with a zero byte cannot be asked for: `None`, too.
 fn describe_topics<T>(
     client: &Client,
     topics: &[&str],
@@ -156,7 +170,7 @@ fn describe_topics<T>(
             return None;
         }
         let topics = std::slice::from_raw_parts(topics, count);
-        names.iter().map(|name| told(topics, name, &read)).collect()
+        names.iter().map(|name| described(topics, name, &read)).collect()
     }
 }
 
@@ -164,7 +178,11 @@ fn describe_topics<T>(
 ///
 /// # Safety
 /// `topics` are live descriptions.
-unsafe fn told<T>(topics: &[Description], name: &CStr, read: impl Fn(Description) -> T) -> Option<Result<T, Code>> {
+unsafe fn described<T>(
+    topics: &[Description],
+    name: &CStr,
+    read: impl Fn(Description) -> T,
+) -> Option<Result<T, Code>> {
     // SAFETY: the caller's promise; name and error are the description's.
     unsafe {
         let is_named = |topic: Description| CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic)) == name;

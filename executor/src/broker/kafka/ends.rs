@@ -1,4 +1,6 @@
 //! Offsets of many partitions, asked for at once: over the producer's client, which does not fetch.
+//!
+//! Leaders are asked of the metadata first, so that a partition without one holds up no other of the question.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +19,9 @@ use crate::guard::ClientCall;
 const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The ends of partitions; `None`: no broker leads the partition at the moment.
+///
+/// In the order of `partitions`. What the high end counts is `sees`'s to say. Fails as [`judge`] says; the worker
+/// asks again at a later turn.
 pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
     let answers = ask(line, &[(Which::First, sees), (Which::End, sees)], partitions)?;
     let [first, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };
@@ -28,6 +33,7 @@ pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Ve
 }
 
 /// Asks about all partitions at once that some broker leads.
+/// One answer per question, in their order. A partition that no broker leads is in none of them.
 pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
     let client = line.client();
     let led = led(line, &client, partitions)?;
@@ -41,6 +47,7 @@ pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) 
 }
 
 /// Filters the partitions that some broker leads.
+/// One question per topic: metadata of all topics of a cluster could be large.
 fn led(line: &Line, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
     let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
     for TopicPartition { topic, .. } in partitions {

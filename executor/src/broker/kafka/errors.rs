@@ -1,10 +1,20 @@
 //! Decides what librdkafka's errors mean for a worker.
+//!
+//! ```text
+//! passes          waiting helps                          Retriable
+//! membership      the group went on without us           Abort
+//! the group's     permissions, protocol: a person acts   Group
+//! anything else   a person acts                          Fatal
+//! ```
+//!
+//! A code that is not listed ends the worker: better than to go on after an error of unknown meaning.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::broker::BrokerError;
 
 /// Tells an error on which a person must act from one after which the same call may succeed later.
+/// `doing` is what was tried, for the text: `the topic "in"`.
 pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
     let code = code(error);
     let text = format!("{doing}: {}", words(error));
@@ -32,6 +42,7 @@ pub enum Step {
 }
 
 /// The client's answer to a call on a transaction that failed.
+/// `is_fatal` and `requires_abort` are librdkafka's own judgement of its state, which the code alone does not give.
 #[derive(Debug)]
 pub struct TransactionError {
     /// The code.
@@ -46,13 +57,23 @@ pub struct TransactionError {
 
 /// Decides what an error of a call on a transaction means. A call whose request may still be under way leaves
 /// the outcome open, whatever the client says of trying again.
+///
+/// ```text
+///                 is_fatal   requires_abort   else
+/// Init            Fatal      Retriable        Retriable
+/// Begin           Fenced     Fenced           Fenced
+/// Offsets, Commit Fenced     Abort            Indefinite
+/// Abort           Fenced     Indefinite       Indefinite
+/// ```
 pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
     let TransactionError { code, text, is_fatal, requires_abort } = error;
     match (step, code) {
         (Step::Init, _) if is_fatal => BrokerError::Fatal(text),
         (Step::Init, _) => BrokerError::Retriable(text),
         _ if is_fatal => BrokerError::Fenced(text),
+        // Beginning asks no broker: it fails only where the client's state has come apart from the worker's.
         (Step::Begin, _) => BrokerError::Fenced(text),
+        // Whatever the client demands: a takeover ends what is open.
         (Step::Abort, _) => BrokerError::Indefinite(text),
         _ if requires_abort => BrokerError::Abort(text),
         _ => BrokerError::Indefinite(text),
@@ -60,6 +81,7 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
 }
 
 /// The error without rdkafka's wrapping, as a person reads it.
+/// Short: the code's words, without the name of the call.
 pub fn words(error: &KafkaError) -> String {
     match (code(error), error) {
         (Some(code), _) => code.to_string(),
@@ -120,6 +142,7 @@ pub fn passes(code: Code) -> bool {
 }
 
 /// True if every member of the group meets the error: a person must change permissions or the group.
+/// See [`BrokerError::Group`].
 pub fn is_the_groups(code: Code) -> bool {
     matches!(
         code,
@@ -135,6 +158,7 @@ pub fn is_the_groups(code: Code) -> bool {
 
 /// True if the broker has answered, and its reason is neither known to pass nor about the producer or the
 /// group.
+/// Some of them name a policy of the cluster, which may concern one record.
 pub fn is_answer(code: Code) -> bool {
     matches!(
         code,

@@ -13,6 +13,13 @@
 //! other partitions. What is still hidden then, no takeover brings to light, only an operator with Kafka's
 //! tool for hanging transactions (a broker that is killed while it ends a transaction can lose the rest of
 //! it: KAFKA-20734).
+//!
+//! ```text
+//! worker ──Order──▶ thread "kaspr-fence"
+//!   Learn   the group has changed          read who is in it
+//!   Over    offsets or tables are hidden   take over the names in the metadata of these partitions, then as Gone
+//!   Gone    partitions came                of all names ever seen, take over those whose members are gone
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,6 +60,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 const TAKEOVERS_MAX: u32 = 3;
 
 /// An order to the fence.
+/// Orders are followed one after the other; one that does not fit into the queue is dropped, since it comes again.
 enum Order {
     /// Read the list of members.
     Learn,
@@ -63,6 +71,7 @@ enum Order {
 }
 
 /// Takes over the names of members that are gone, in a thread of its own.
+/// It does nothing at-least-once: there are no transactions then. The thread starts with the first order.
 pub struct Fence {
     settings: ClientSettings,
     callers: Arc<Callers>,
@@ -94,6 +103,7 @@ impl Fence {
         self.order(Order::Gone(producers));
     }
 
+    /// Hands an order to the thread, and starts one where none is at work.
     fn order(&mut self, order: Order) {
         if !self.settings.is_exact() {
             return;
@@ -117,6 +127,7 @@ impl Fence {
 }
 
 /// Names that were taken over because of what they hid: the time of the last takeover, and their number.
+/// Only of those that hid something: a member that is gone is ended once.
 #[derive(Default)]
 struct Takeovers(BTreeMap<String, (Duration, u32)>);
 
@@ -133,6 +144,7 @@ enum Takeover {
 
 impl Takeovers {
     /// Decides whether it is time for a takeover.
+    /// Names that have been left alone for [`FORGOTTEN_AFTER`] begin anew.
     fn next(&mut self, id: &str, now: Duration) -> Takeover {
         self.0.retain(|_, (last, _)| now < *last + FORGOTTEN_AFTER);
         match self.0.get(id) {
@@ -149,13 +161,14 @@ impl Takeovers {
     }
 }
 
+/// Follows orders until the fence is dropped. An error ends the order, not the thread.
 fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>) {
     let (mut known, mut takeovers) = (BTreeSet::new(), Takeovers::default());
-    let (clock, mut is_told) = (SystemClock::start(), false);
+    let (clock, mut was_logged) = (SystemClock::start(), false);
     while let Ok(order) = orders.recv() {
         let Err(error) = follow((settings, calls), order, &mut known, &mut takeovers, &clock) else { continue };
         // Brokers end it by themselves in the end, so it is logged once.
-        if code(&error) == Some(Code::TransactionalIdAuthorizationFailed) && !std::mem::replace(&mut is_told, true) {
+        if code(&error) == Some(Code::TransactionalIdAuthorizationFailed) && !std::mem::replace(&mut was_logged, true) {
             let right = Right::transact(&settings.app);
             warn!(permission = %right, "not allowed: open transactions of dead workers hide records for {TRANSACTION_TIMEOUT_MS} ms");
         }
@@ -164,6 +177,7 @@ fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>)
 }
 
 /// Follows an order. `known`: producers whose members were in the group once and have not been ended since.
+/// A client of its own for each order: orders are rare, and clients have threads.
 fn follow(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     order: Order,
@@ -185,6 +199,7 @@ fn follow(
         }
         Order::Gone(producers) => known.extend(producers),
     }
+    // After the takeovers of `Over`, so that an error here does not hold them up.
     let alive = members((settings, calls), consumer.client())?;
     // Only members get a reliable member list.
     if !alive.contains(&settings.transactional_id) {
@@ -197,9 +212,11 @@ fn follow(
             if !members((settings, calls), consumer.client())?.contains(&id) {
                 succeed((settings, calls), &id)?;
             }
+            // Also where its member is back: it stands among the living below.
             known.remove(&id);
         }
     }
+    // All at once: which of them matter is not known, and the living are learnt again at once.
     if known.len() > KNOWN_MAX {
         known.clear();
     }
@@ -208,6 +225,7 @@ fn follow(
 }
 
 /// Takes over a name because of what it hides. False: it is too soon.
+/// `InVain`: it is done all the same, and logged with the tool that helps.
 fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
     match takeover {
         Takeover::TooSoon => return Ok(false),
@@ -224,6 +242,7 @@ fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover:
 }
 
 /// Begins as a producer under a name and ends at once.
+/// Waits [`WAIT_MAX`] at most. The one who had the name is fenced if it lives: it does its work again.
 fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Result<(), KafkaError> {
     let successor: Kept<BaseProducer> = Kept::make(calls, || settings.successor(id).create())?;
     calls.during(ClientCall::InitTransactions, || successor.init_transactions(WAIT_MAX))?;
@@ -232,6 +251,8 @@ fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Resul
 }
 
 /// The producers, other than this worker's, that committed these partitions last.
+/// Partitions without a commit, or with one of another program, have none. The client sees commits under open
+/// transactions too, so it does not wait for them.
 fn holders(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     consumer: &BaseConsumer,
@@ -249,6 +270,7 @@ fn holders(
 }
 
 /// The producers whose consumers are members of the group. Other readers in the group have none.
+/// A client that is no member may get a list without names, or none.
 pub(super) fn members<C: ClientContext>(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
     client: &Client<C>,

@@ -1,5 +1,11 @@
 //! Topics that were just created: brokers learn of a topic one after the other, and each question may
 //! go to another broker, so that "unknown topic" means nothing for a while.
+//!
+//! ```text
+//! created or first named ──30 s──▶ old: unknown means missing
+//!     └─ deleted: unknown means missing at once, until it is created again
+//! read, and unknown to a broker ──asked every 250 ms──▶ known: fine     ──10 s──▶ an error of the group
+//! ```
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,6 +26,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// The times at which topics were created, or first named by a broker; `None` for those that were deleted
 /// since. All admins of a process share it.
+/// Names that were deleted are kept, so that one more mention does not make them fresh.
 #[derive(Clone)]
 pub struct Fresh {
     clock: Rc<SystemClock>,
@@ -34,11 +41,13 @@ impl Default for Fresh {
 
 impl Fresh {
     /// Notes that the topic exists now, by this worker's request or another's at the same moment.
+    /// A new topic of the name of a deleted one is fresh again.
     pub fn created(&self, name: &str) {
         self.since.borrow_mut().insert(name.to_owned(), Some(self.clock.now()));
     }
 
     /// Notes that a broker knows the topic: others may not know it yet.
+    /// Only the first mention counts.
     pub fn named(&self, name: &str) {
         let mut since = self.since.borrow_mut();
         if !since.contains_key(name) && since.len() < REMEMBERED_MAX {
@@ -61,48 +70,56 @@ impl Fresh {
 }
 
 /// Topics that are read and that some broker does not know: they were deleted, or just created.
+/// One question at a time, about all topics that its owner reads: librdkafka does not always say which.
 pub struct Missing {
     clock: SystemClock,
-    doubt: Option<Doubt>,
+    absence: Option<Absence>,
 }
 
-struct Doubt {
+/// From the first error on, until all topics are known.
+struct Absence {
+    /// The time of the first error.
     since: Duration,
+    /// The time of the last question.
     asked: Duration,
+    /// The error that is returned if it lasts.
     why: String,
 }
 
 impl Default for Missing {
     fn default() -> Missing {
-        Missing { clock: SystemClock::start(), doubt: None }
+        Missing { clock: SystemClock::start(), absence: None }
     }
 }
 
 impl Missing {
     /// Notes that a broker does not know a topic.
+    /// Further ones change nothing: the first stands for all.
     pub fn note(&mut self, why: String) {
         let now = self.clock.now();
-        self.doubt.get_or_insert(Doubt { since: now, asked: now, why });
+        self.absence.get_or_insert(Absence { since: now, asked: now, why });
     }
 
     /// True if a topic may be missing: [`Missing::settle`] is to be called soon.
     pub fn is_open(&self) -> bool {
-        self.doubt.is_some()
+        self.absence.is_some()
     }
 
     /// Asks now and then, while a topic may be missing, whether all topics are known; an error when one has
     /// been unknown for too long.
+    /// `are_known` asks a broker, and is called once in [`ASK_EVERY`] at most.
     pub fn settle(&mut self, are_known: impl FnOnce() -> bool) -> Result<(), BrokerError> {
-        let Some(doubt) = &mut self.doubt else { return Ok(()) };
+        let Some(absence) = &mut self.absence else { return Ok(()) };
         let now = self.clock.now();
-        if now < doubt.asked + ASK_EVERY {
+        if now < absence.asked + ASK_EVERY {
             return Ok(());
         }
-        doubt.asked = now;
+        // Before the question, which may take longer than the pause.
+        absence.asked = now;
         if are_known() {
-            self.doubt = None;
-        } else if now >= doubt.since + MISSING_MAX {
-            return Err(BrokerError::Group(doubt.why.clone()));
+            self.absence = None;
+        } else if now >= absence.since + MISSING_MAX {
+            return Err(BrokerError::Group(absence.why.clone()));
         }
         Ok(())
     }

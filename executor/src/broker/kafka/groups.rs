@@ -26,6 +26,7 @@ type Description = *const native::rd_kafka_ConsumerGroupDescription_t;
 
 /// Says what this user may do with a consumer group, which need not exist: `write` means nothing for it.
 /// Inner `None` where the broker does not say.
+/// An error is the coordinator's, or [`Code::OperationTimedOut`].
 pub fn access<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Result<Option<Access>, Code> {
     described(client, group, wait, |group| {
         let mut count = 0;
@@ -38,6 +39,7 @@ pub fn access<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration)
 }
 
 /// Says which member holds the instance id; waits at most `wait`.
+/// A name that no member holds is [`Holder::Nobody`], no answer is [`Holder::Unknown`].
 pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
     let find = |group: Description| {
         // SAFETY: the description lives through the calls, and its members with it.
@@ -74,6 +76,7 @@ unsafe fn text(text: *const c_char) -> String {
 }
 
 /// Asks the coordinator about the group, and reads its answer with `read`.
+/// Waits at most `wait`, and leaves the question open for [`OPEN_MAX_MS`].
 fn described<C: ClientContext, T>(
     client: &Client<C>,
     group: &str,
@@ -85,6 +88,7 @@ fn described<C: ClientContext, T>(
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
     // SAFETY: client and names live through the call, which copies the names.
     let answer = unsafe {
+        // Open for longer than any asker waits: a question must not run into its own timeout, see above.
         ask(client.native_ptr(), kind, wait, OPEN_MAX_MS, |client, options, queue| {
             native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
         })
@@ -102,6 +106,7 @@ fn described<C: ClientContext, T>(
         }
         let mut count = 0;
         let groups = native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        // One group was asked about, and is described even if it does not exist.
         if groups.is_null() || count == 0 {
             return Err(Code::InvalidGroupId);
         }

@@ -10,6 +10,14 @@
 //! Only the group can tell the two apart: it names the member id that it holds for the instance. An id that
 //! this process has had itself is its own. Any other belongs to another process, or to one that this process
 //! has replaced and that is dead: then it is gone when its session is over.
+//!
+//! ```text
+//! holder          session not over   session over
+//! unknown         wait               join again
+//! nobody          join again         join again
+//! an id of ours   join again         join again
+//! another's       wait, warn once    error: each process needs an instance id of its own
+//! ```
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -58,14 +66,19 @@ pub enum Way {
 }
 
 /// The member's identities in its group, and how far it is on its way back after it was fenced.
+///
+/// Times are those of the consumer's clock. `tries` counts new clients without partitions since `tried_at`.
 #[derive(Debug)]
 pub struct Identity {
     instance: String,
     session: Duration,
+    /// Member ids of this process, the newest first; at most [`IDS_MAX`].
     ids: VecDeque<String>,
     /// The time at which the member was fenced; `None`: it is not.
     fenced_at: Option<Duration>,
+    /// The time of the next question for the holder.
     ask_at: Duration,
+    /// Another's id was logged since the member was fenced.
     was_warned: bool,
     tries: u32,
     tried_at: Duration,
@@ -101,6 +114,7 @@ impl Identity {
         if id.is_empty() || self.ids.contains(&id) {
             return;
         }
+        // The oldest goes: a coordinator that comes back knows one of the last.
         self.ids.truncate(IDS_MAX - 1);
         self.ids.push_front(id);
     }
@@ -116,6 +130,7 @@ impl Identity {
     }
 
     /// The member is fenced now, under this id. True: it is time to ask which member holds its instance id.
+    /// Called at every poll until the member joins again; asks for a question once a second.
     pub fn fenced(&mut self, id: String, now: Duration) -> bool {
         self.note(id);
         if self.fenced_at.is_none() {
@@ -152,6 +167,7 @@ impl Identity {
             }
             Holder::Unknown | Holder::Nobody | Holder::Member { .. } => {}
         }
+        // Joining does not help: it would go on like this for ever.
         if self.tries >= TRIES_MAX {
             return Err(BrokerError::Fatal(format!(
                 "the group takes the member \"{instance}\" for fenced, and joining again has not helped {TRIES_MAX} times"

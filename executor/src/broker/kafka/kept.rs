@@ -1,4 +1,7 @@
 //! Clients whose beginning and end are calls like all others: both wait for threads of the client.
+//!
+//! A client that is dropped waits for its threads, and they for calls that may hang: so that the watchdog can see
+//! it, the drop is noted like any other call.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -6,6 +9,7 @@ use std::sync::Arc;
 use crate::guard::{Calls, ClientCall};
 
 /// A client, or the last reference to one.
+/// It is used through `Deref`, as the client itself.
 pub struct Kept<T> {
     /// `None` only at its end.
     client: Option<T>,
@@ -14,6 +18,7 @@ pub struct Kept<T> {
 
 impl<T> Kept<T> {
     /// Makes a client.
+    /// The error is the maker's own.
     pub fn make<E>(calls: &Arc<Calls>, make: impl FnOnce() -> Result<T, E>) -> Result<Kept<T>, E> {
         let client = calls.during(ClientCall::Create, make)?;
         Ok(Kept { client: Some(client), calls: calls.clone() })

@@ -1,4 +1,6 @@
 //! Lists of partitions as librdkafka wants them.
+//!
+//! Three lists for three uses: offsets to commit, offsets to read from, and names alone.
 
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -8,6 +10,7 @@ use crate::broker::{BrokerError, OffsetCommit};
 use crate::event::message::TopicPartition;
 
 /// Offsets with their metadata, as librdkafka takes them.
+/// Fails where librdkafka does not take an offset, as a negative one.
 pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for OffsetCommit { partition, committed } in offsets {
@@ -30,6 +33,7 @@ pub(super) fn offsets_list(at: &[(TopicPartition, i64)]) -> Result<TopicPartitio
     Ok(list)
 }
 
+/// Partitions alone; their offsets are librdkafka's "invalid", which means: none is named.
 pub(super) fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {

@@ -3,6 +3,19 @@
 //! A worker has one consumer (a member of the app's group), one producer, and an admin that shares the producer's
 //! connection. All calls come from the worker's thread, but for one that may not return ([`aside`]); librdkafka's own
 //! threads fetch and send, and report through the callbacks of [`context`].
+//!
+//! ```text
+//! Kafka::connect ─▶ Line: one producer client ─┬─▶ KafkaProducer      records, transactions
+//!                                              ├─▶ KafkaAdmin         topics, settings, rights
+//!                                              └─▶ ends, groups, describe: questions of the others
+//!               ─▶ KafkaConsumer: a client of its own, and the threads of fence and orphans
+//!               ─▶ KafkaChangelog: a client of its own, which joins no group
+//! ```
+//!
+//! Questions go over the producer's client, since on one that fetches they would wait for the fetch under way. Each
+//! call into a client is made within [`Calls::during`], so that one that does not return is seen from outside.
+//!
+//! Faults of librdkafka that are repaired from outside are listed in the test below: it fails with a new version.
 
 pub mod admin;
 mod aside;
@@ -61,6 +74,7 @@ const KNOCKS: [u128; 3] = [1, 5, 15];
 const EVENTS_PER_STEP: usize = 100;
 
 /// A connection to a cluster that has answered.
+/// Lives as long as the worker; a worker that starts again connects again.
 pub struct Kafka {
     settings: ClientSettings,
     health: Arc<Health>,
@@ -70,6 +84,10 @@ pub struct Kafka {
 
 impl Kafka {
     /// Connects, and waits until a broker has answered. Errors name the servers and the reason.
+    ///
+    /// [`BrokerError::Group`] where the brokers refuse the client and no retry helps, with the setting that would;
+    /// [`BrokerError::Fatal`] where none answered for 15 s. A question that is answered is the only proof of a
+    /// connection: librdkafka connects in its own threads, and reports what fails there to callbacks.
     pub fn connect(settings: ClientSettings) -> Result<Kafka, BrokerError> {
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
         let line = Line::new(&settings, health.clone())?;
@@ -85,6 +103,7 @@ impl Kafka {
                 health.answered();
                 return Ok(Kafka { settings, health, line, fresh: Fresh::default() });
             }
+            // Before the tries are over: a refusal does not pass.
             if let Some(refused) = health.refused() {
                 let why = line.calls.during(ClientCall::Metadata, || why_refused(&settings, &health));
                 return Err(BrokerError::Group(why.unwrap_or(refused)));
@@ -103,11 +122,13 @@ impl Kafka {
     }
 
     /// True if brokers may be lost: [`Kafka::look`] should ask soon.
+    /// Cheap: no broker is asked.
     pub fn is_suspect(&self) -> bool {
         self.health.is_suspect()
     }
 
     /// Asks lost brokers whether they are back; a connection that works is left alone.
+    /// Waits for [`LOOK_WAIT_MAX`] at most.
     pub fn look(&self) {
         if !self.is_suspect() {
             return;
@@ -120,11 +141,13 @@ impl Kafka {
     }
 
     /// The call into a client that the worker's thread is in.
+    /// For the watchdog and the status, which name it.
     pub fn calls(&self) -> Arc<Calls> {
         self.line.calls.clone()
     }
 
     /// Spares the event that runs the blame when a call into a client does not return.
+    /// Called once the watch exists, which is after the first client.
     pub fn spare(&self, watch: Arc<Watch>) {
         self.line.callers.spare(watch);
     }
@@ -135,6 +158,7 @@ impl Kafka {
     }
 
     /// A member of the app's group, which joins when it subscribes.
+    /// One per connection: it shares the health of the brokers, and asks over this connection's client.
     pub fn consumer(&self) -> Result<KafkaConsumer, BrokerError> {
         KafkaConsumer::new(&self.settings, self.health.clone(), self.line.clone())
     }
@@ -156,6 +180,7 @@ impl Kafka {
 }
 
 /// Says why a broker refuses the client.
+/// Makes clients and connections of its own, some seconds long: it is called once, at the end of a start.
 fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
     match health.denied() {
         Some(reason) => sasl::explain_refusal(settings, &reason),
@@ -165,6 +190,7 @@ fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
 
 /// Asks whether any broker answers. The question is for one topic, which need not exist: all topics of a
 /// cluster may be more than a slow link carries in the time.
+/// True if one does within `wait`.
 fn ask(client: &Client, settings: &ClientSettings, wait: Duration) -> bool {
     client.client().fetch_metadata(Some(&settings.app), wait).is_ok()
 }

@@ -4,6 +4,10 @@
 //! On a connection that fetches, an answer waits for the fetch under way, half a second in a quiet partition:
 //! so a caller that waits for answers asks over a client that does not fetch. On a client that fetches the
 //! question has another use: it wakes the threads that fetch, and no caller waits for the answer.
+//!
+//! ```text
+//! ask(question, partitions) ─▶ one request per leader ─▶ answer: the number of the question, its offsets
+//! ```
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -24,6 +28,7 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 const NOTHING: i64 = -1;
 
 /// The question that is asked of partitions.
+/// One queue has each of them at most once: see [`Which::number`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The first offset that exists.
@@ -36,6 +41,7 @@ pub enum Which {
 
 impl Which {
     /// The offset that stands for the question in the protocol.
+    /// -2, -1 or the time itself.
     fn spec(self) -> i64 {
         match self {
             Which::First => native::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
@@ -67,6 +73,7 @@ pub enum Sees {
 pub type Offsets = BTreeMap<(String, i32), Option<i64>>;
 
 /// Questions of one client, and their answers. It must go before its client does.
+/// Questions are answered in any order; [`ask_all`] sorts them.
 #[derive(Debug)]
 pub struct Questions {
     queue: *mut native::rd_kafka_queue_t,
@@ -80,6 +87,7 @@ impl Questions {
     }
 
     /// Asks, and does not wait. The client must be the one of [`Questions::new`].
+    /// An answer comes in any case, within `wait` or a little later: that nothing came is an answer too.
     pub fn ask<C: ClientContext>(
         &mut self,
         client: &Client<C>,
@@ -113,6 +121,7 @@ impl Questions {
                 native::rd_kafka_error_destroy(refused);
             }
             native::rd_kafka_AdminOptions_set_request_timeout(options, wait, ptr::null_mut(), 0);
+            // The number travels as a pointer that is never followed.
             native::rd_kafka_AdminOptions_set_opaque(options, which.number() as *mut _);
             native::rd_kafka_ListOffsets(client, raw, options, self.queue);
             native::rd_kafka_AdminOptions_destroy(options);
@@ -144,6 +153,7 @@ impl Drop for Questions {
 }
 
 /// Asks, and waits for the answers in the order of the questions.
+/// An error of one fails all. Waits up to twice `wait` for each answer.
 pub fn ask_all<C: ClientContext>(
     client: &Client<C>,
     asked: &[(Which, Sees)],
@@ -167,6 +177,7 @@ pub fn ask_all<C: ClientContext>(
 ///
 /// # Safety
 /// `event` is a live event.
+/// Partitions whose error passes are left out.
 unsafe fn offsets(event: *mut native::rd_kafka_event_t) -> Result<Offsets, KafkaError> {
     let mut offsets = Offsets::new();
     // SAFETY: the caller's promise; everything that is read is the event's.
@@ -190,6 +201,7 @@ unsafe fn offsets(event: *mut native::rd_kafka_event_t) -> Result<Offsets, Kafka
             let element = &*native::rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
             let topic = CStr::from_ptr(element.topic).to_string_lossy().into_owned();
             let code = Code::from(element.err);
+            // One that passes leaves its partition out, and the others have their answers.
             if element.err != NO_ERROR && !passes(code) {
                 return Err(KafkaError::AdminOp(code));
             }

@@ -5,6 +5,12 @@
 //! gets the rest: no member is assigned that partition, and it has no owner until the group changes for
 //! another reason. So a static member that has come looks for such partitions for a while. If some stay, a
 //! member without a name comes and goes: the group shares out what it has.
+//!
+//! ```text
+//! 3 s ─ look ─ 3 s ─ look ─ 3 s ─ look: the same partitions three times ─ a random wait ─ still so? ─ visit
+//! ```
+//!
+//! All of it runs in a thread of its own, for a minute after each join of a static member.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -46,12 +52,14 @@ const NAMED_MAX: usize = 5;
 type Partitions = BTreeSet<TopicPartition>;
 
 /// A search in a thread of its own, which ends with this.
+/// Dropping it ends the thread at its next pause.
 pub struct Search {
     _ends: Sender<()>,
 }
 
 impl Search {
     /// Looks for partitions without an owner, if this is a static member.
+    /// `None` for members without an instance id: the group shares out everything when they come.
     pub fn start(settings: &ClientSettings, callers: &Arc<Callers>) -> Option<Search> {
         settings.instance.as_ref()?;
         let (ends, ended) = channel();
@@ -71,6 +79,7 @@ impl Search {
     }
 }
 
+/// Ends after [`LOOKS_MAX`] looks. A look that fails counts as one that saw nothing.
 fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(), KafkaError> {
     let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
     // Not at once: a start has better things to do than to make one more client.
@@ -94,12 +103,14 @@ fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -
             if ended.recv_timeout(some_part_of(LOOK_EVERY)) != Err(RecvTimeoutError::Timeout) {
                 break;
             }
+            // Once more, after the random wait: another member may have been faster.
             if look() == before {
                 info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
                 if let Err(error) = visit(settings, calls, &before.topics) {
                     info!("the group could not be made to share out its partitions: {error}");
                 }
             }
+            // Whatever came of it: three more looks before it is done again.
             before = Seen::default();
         }
         if ends() {
@@ -118,6 +129,7 @@ fn named(partitions: &Partitions) -> String {
 }
 
 /// A time that differs from process to process.
+/// From nothing to all of it, in thousandths.
 fn some_part_of(time: Duration) -> Duration {
     // The library's hash maps are seeded at random; no crate is needed for one number.
     let random = RandomState::new().build_hasher().finish();
@@ -125,6 +137,7 @@ fn some_part_of(time: Duration) -> Duration {
 }
 
 /// The result of a look at a group that is at rest.
+/// Nothing for a group that is not at rest, or whose members are not understood.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// Topics that members want.
@@ -133,8 +146,10 @@ struct Seen {
     orphans: Partitions,
 }
 
+/// Members' subscriptions and assignments are bytes of the consumer protocol, which the group list carries along.
 fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, KafkaError> {
     let groups = calls.during(ClientCall::Admin, || consumer.fetch_group_list(Some(app), WAIT_MAX))?;
+    // While it rebalances, partitions have no owner and need none.
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
         return Ok(Seen::default());
     };
@@ -161,6 +176,7 @@ fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, Ka
 
 /// Joins the group without a name and leaves it as soon as it is let in. It subscribes to what all the others
 /// read: tables that topics share stay where all of their partitions of a number are.
+/// An error: the group did not let it in within [`VISIT_MAX`].
 fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let make = || settings.visitor().create_with_context(Visit::default());
@@ -194,6 +210,7 @@ impl ConsumerContext for Visit {
 }
 
 /// Reads the topics of a member's subscription: version, then names.
+/// `None`: cut short, or no text.
 fn wants(metadata: &[u8]) -> Option<Vec<String>> {
     let mut bytes = Bytes(metadata);
     bytes.short()?;
@@ -203,6 +220,7 @@ fn wants(metadata: &[u8]) -> Option<Vec<String>> {
 
 /// Reads the partitions of a member's assignment: version, then names with their partitions. The assignment
 /// of a member that has nothing may be empty.
+/// `None`: cut short, or no text.
 fn has(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
     if assignment.is_empty() {
         return Some(Vec::new());

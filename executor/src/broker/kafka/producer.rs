@@ -1,4 +1,14 @@
 //! Sends records, over librdkafka's producer.
+//!
+//! ```text
+//! init_transactions ─▶ begin ─▶ send … ─ poll ─▶ send_offsets (aside) ─▶ commit
+//!   the second time a new client,                      └ may not return: unknown outcome
+//!   which fences the old one
+//! ```
+//!
+//! An error is one of three: the broker will never take a record (`Refused`, `Rejected`), the transaction must be
+//! done again (`Abort`), or its outcome is open (`Indefinite`, `Fenced`). The client names a record only where the
+//! broker refused that record; what came along in the transaction fails with it, and those records are victims.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
@@ -38,6 +48,9 @@ const PURGE_TURNS_MAX: u32 = 100;
 const BATCH_BYTES_MIN: usize = 1000;
 
 /// The producer of a worker.
+///
+/// `client` is the line's client at all times but inside `init_transactions`. At-least-once there are no
+/// transactions, and no call on them comes.
 pub struct KafkaProducer {
     line: Line,
     client: Arc<Client>,
@@ -68,6 +81,7 @@ impl KafkaProducer {
     }
 
     /// Hangs the worker's bell up at the client's queue.
+    /// Once for each client: the context keeps the bell until the client has ended.
     fn hang_bell(&self) {
         if let Some(bell) = &self.bell {
             let hang = || raw::Hung::on_reports(&self.client, bell);
@@ -75,6 +89,7 @@ impl KafkaProducer {
         }
     }
 
+    /// Counts of the client in use; those of older clients went with them.
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.client.context().flights()
     }
@@ -86,6 +101,7 @@ impl KafkaProducer {
             let before = self.flights().reports;
             self.line.calls.during(ClientCall::PollProducer, || self.client.poll(wait));
             wait = Duration::ZERO;
+            // A poll may also have served something else, as a log line: only reports count here.
             if self.flights().reports == before {
                 break;
             }
@@ -95,7 +111,10 @@ impl KafkaProducer {
 
     /// Makes batches smaller in the next client. A topic's limit is for a batch as a whole, and the client
     /// does not cut one that is refused. False: they cannot be smaller.
+    ///
+    /// A quarter each time, not below [`BATCH_BYTES_MIN`]. The transaction is then done again over the new client.
     fn makes_batches_smaller(&mut self) -> bool {
+        // A user's own size stands.
         let user_says = self.settings.user.contains_key("batch.size");
         if !self.settings.is_exact() || user_says || self.settings.batch_bytes <= BATCH_BYTES_MIN {
             return false;
@@ -107,6 +126,13 @@ impl KafkaProducer {
     }
 
     /// The fault of a record, or of the transaction that took it along.
+    ///
+    /// ```text
+    /// at-least-once                        Fatal: nothing may be skipped, and there is no transaction to do again
+    /// the record's own reason is final     Refused, with the kind of failure
+    /// the broker answered something else   Rejected: it may repeat or not
+    /// no answer, or a victim's             Abort
+    /// ```
     fn failed(&self, code: Option<Code>, why: String) -> BrokerError {
         let is_exact = self.settings.is_exact();
         let (code, why) = match is_exact && is_victim(code) {
@@ -122,6 +148,7 @@ impl KafkaProducer {
     }
 
     /// The meaning of an error of a call on a transaction. A right that is missing is named.
+    /// [`BrokerError::Group`] then: every worker of the app lacks it, and no retry helps.
     fn judged(&self, step: Step, error: TransactionError, reads: &[&str]) -> BrokerError {
         // Only offsets are about topics that are read. In other steps the error is about a topic of a record, and
         // the event that sent the record is to blame.
@@ -138,6 +165,7 @@ impl KafkaProducer {
     }
 
     /// The error of a client that gave up for good.
+    /// Only at-least-once: a transactional client that gives up is replaced ([`BrokerError::Fenced`]).
     fn gave_up(&self, why: &str) -> BrokerError {
         let code = self.client.client().fatal_error().map(|(code, _)| code);
         match code {
@@ -150,6 +178,7 @@ impl KafkaProducer {
 
     /// The reason for which the transaction failed, in the broker's words, with the partition that it is
     /// about.
+    /// `None`: the client knows of no reason to abort.
     fn culprit(&self) -> Option<(Option<Code>, String)> {
         let ask = || raw::reason_to_abort(&self.client);
         let reason = self.line.calls.during(ClientCall::BeginTransaction, ask)?;
@@ -175,6 +204,7 @@ impl Producer for KafkaProducer {
             (self.used, self.outdated) = (false, false);
         }
         let calls = &self.line.calls;
+        // Waits for the coordinator to end what an earlier producer left open under this id.
         let ready = calls.during(ClientCall::InitTransactions, || raw::init_transactions(&self.client, INIT_WAIT_MAX));
         ready.map_err(|error| self.judged(Step::Init, error, &[]))?;
         self.used = true;
@@ -186,6 +216,7 @@ impl Producer for KafkaProducer {
         begun.map_err(|error| self.judged(Step::Begin, error, &[]))
     }
 
+    /// Counted as in flight from here until its report, which comes whatever becomes of it.
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
         let opaque = opaque(generation, record.tracked);
         let mut native = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
@@ -203,6 +234,7 @@ impl Producer for KafkaProducer {
         let send = || self.client.send(native).map_err(|(error, _)| error);
         match self.line.calls.during(ClientCall::Produce, send) {
             Ok(()) => {
+                // No report can have come yet: they come within a poll of this thread.
                 let mut flights = self.flights();
                 match flights.in_flight.back_mut() {
                     Some(flight) if flight.0 == generation => flight.1 += 1,
@@ -239,6 +271,7 @@ impl Producer for KafkaProducer {
             (flights.fatal.take(), flights.failed.take(), std::mem::take(&mut flights.too_large))
         };
         match (fatal, failed) {
+            // Before a failed record: it fails because the client does.
             (Some(fatal), _) => Err(BrokerError::Fenced(fatal)),
             // A record that is alone in its batch is too large itself.
             (None, Some((_, why))) if too_large > 1 && self.makes_batches_smaller() => Err(BrokerError::Abort(why)),
@@ -274,6 +307,7 @@ impl Producer for KafkaProducer {
         if offsets.is_empty() {
             return Ok(());
         }
+        // Made here: the call itself runs in a thread that may outlive this transaction.
         let list = offset_list(offsets).map_err(|error| BrokerError::Abort(words(&error)))?;
         let (client, group) = (self.client.clone(), group.clone());
         let send = move || raw::send_offsets(&client, &list, &group, CALL_WAIT_MAX);
@@ -284,6 +318,8 @@ impl Producer for KafkaProducer {
         })
     }
 
+    /// Durable once it returns `Ok`. If the call was slow, a repeated request may hit the next transaction: the worker
+    /// replaces this producer before it begins one.
     fn commit(&mut self) -> Result<(), BrokerError> {
         let calls = &self.line.calls;
         let committed = calls.during(ClientCall::CommitTransaction, || raw::commit(&self.client, CALL_WAIT_MAX));
@@ -294,6 +330,8 @@ impl Producer for KafkaProducer {
 
     /// Empties the queue first: with records in flight the client's own abort waits out its time.
     fn abort(&mut self) -> Result<(), BrokerError> {
+        // Queued records never leave; those in flight are reported as purged and may still be written, which the
+        // abort undoes.
         let purge = || self.client.purge(PurgeConfig::default().queue().inflight());
         self.line.calls.during(ClientCall::AbortTransaction, purge);
         for _ in 0..PURGE_TURNS_MAX {
@@ -305,6 +343,7 @@ impl Producer for KafkaProducer {
         let calls = &self.line.calls;
         let aborted = calls.during(ClientCall::AbortTransaction, || raw::abort(&self.client, CALL_WAIT_MAX));
         let mut flights = self.flights();
+        // Whatever was not reported within the wait belongs to no generation any more.
         flights.in_flight.clear();
         (flights.failed, flights.fatal, flights.too_large, flights.shut_out) = (None, None, 0, None);
         drop(flights);

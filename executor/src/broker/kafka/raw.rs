@@ -1,5 +1,8 @@
 //! Calls to librdkafka itself, for what rdkafka's safe wrapper hides or cannot do without a panic on odd
 //! data. Questions for offsets and about topics and groups have files of their own: `offsets`, `describe` and `groups`.
+//!
+//! Each call states what it relies on; nothing here keeps a pointer beyond a call, but for [`Hung`] and [`Commits`],
+//! whose owners drop them before their client.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -38,6 +41,9 @@ unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
 }
 
 /// A message's headers. Names that are no UTF-8 are read as well as they can be.
+///
+/// In their order, repeated names too; `None` for a null value. rdkafka's own reading panics on a name that is no
+/// UTF-8.
 pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     let mut headers = Vec::new();
     let mut list = ptr::null_mut();
@@ -62,6 +68,7 @@ pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
 }
 
 /// The metadata of a partition in a list of committed offsets.
+/// Empty where the partition has none. rdkafka's own reading panics on bytes that are no UTF-8.
 pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String {
     // SAFETY: the list lives through the call and is not changed in it.
     let elements = unsafe { std::slice::from_raw_parts((*list.ptr()).elems, list.count()) };
@@ -77,12 +84,14 @@ pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String
 }
 
 /// Fills in the next offsets that the consumer gives.
+/// False: the client refuses the question. A partition without a position keeps a logical offset.
 pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) -> bool {
     // SAFETY: client and list live through the call, which writes the list's offsets.
     unsafe { native::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) == NO_ERROR }
 }
 
 /// The end of a partition as of the last fetch; `None` before the first.
+/// It costs no question, and may be old.
 pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartition) -> Option<i64> {
     let topic = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (0, 0);
@@ -95,6 +104,7 @@ pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartit
 }
 
 /// The member's generation and name; 0 and empty outside a group.
+/// Both together, at one moment: a commit with the id of one generation and the number of another is refused.
 pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     // SAFETY: the client lives through the calls; the metadata is destroyed here.
     unsafe {
@@ -111,9 +121,11 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
 }
 
 /// True if something waits in the member's queue.
+/// Events, errors and changes of partitions count alike.
 pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
     // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
     unsafe {
+        // A handle of its own, which counts a reference to the queue.
         let queue = native::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
         if queue.is_null() {
             return false;
@@ -159,6 +171,8 @@ unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, bell: *mut c_void) {
 
 /// Commits of offsets whose answers come to a queue of their own, so that no call waits for them and no
 /// message is met on the way.
+///
+/// `asked`: a commit is on its way, and its answer has not been read. One at a time.
 pub struct Commits {
     queue: *mut native::rd_kafka_queue_t,
     asked: bool,
@@ -185,6 +199,12 @@ impl Commits {
     }
 
     /// Asks, or looks for the answer to what was asked. True: it is committed.
+    ///
+    /// ```text
+    /// turn ─▶ asks ─▶ false      turn ─▶ no answer yet ─▶ false      turn ─▶ the answer: true, or the error
+    /// ```
+    ///
+    /// `offsets` is only called where it asks. After an error the next turn asks again.
     pub fn turn(
         &mut self,
         consumer: &BaseConsumer<MemberContext>,
@@ -226,6 +246,7 @@ impl Commits {
 ///
 /// # Safety
 /// `event` is a live event.
+/// A commit may succeed as a whole and fail for one partition.
 unsafe fn worst(event: *mut native::rd_kafka_event_t) -> RDKafkaRespErr {
     // SAFETY: the caller's promise; the list is the event's.
     unsafe {
@@ -256,6 +277,7 @@ impl Drop for Commits {
 ///
 /// # Safety
 /// `error` is null or an error that is the caller's.
+/// Null is success. The error is given back here in any case.
 unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), TransactionError> {
     if error.is_null() {
         return Ok(());
@@ -276,12 +298,14 @@ unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), Transactio
 }
 
 /// Makes the client the only producer under its `transactional.id`.
+/// Ends what is open under the id; waits for the coordinator, `wait` at most.
 pub fn init_transactions<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_init_transactions(client.client().native_ptr(), milliseconds(wait))) }
 }
 
 /// Begins a transaction.
+/// A matter of the client alone: no broker is asked.
 pub fn begin<C: ProducerContext>(client: &BaseProducer<C>) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_begin_transaction(client.client().native_ptr())) }
@@ -295,6 +319,7 @@ pub fn reason_to_abort<C: ProducerContext>(client: &BaseProducer<C>) -> Option<T
 }
 
 /// Puts offsets of the group's member into the client's transaction.
+/// May not return in time, see [`super::aside`]. The generation and the member are checked by the group's coordinator.
 pub fn send_offsets<C: ProducerContext>(
     client: &BaseProducer<C>,
     offsets: &TopicPartitionList,
@@ -332,12 +357,14 @@ pub fn commit<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> R
 }
 
 /// Aborts the client's transaction.
+/// The queue should be empty by then, or the call waits for what is in flight.
 pub fn abort<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
     unsafe { outcome(native::rd_kafka_abort_transaction(client.client().native_ptr(), milliseconds(wait))) }
 }
 
 /// A time as librdkafka takes it.
+/// More than an `i32` holds, 24 days, counts as that.
 pub(super) fn milliseconds(wait: Duration) -> i32 {
     i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
 }
@@ -358,12 +385,14 @@ const CERTIFICATE_STEP: Duration = Duration::from_millis(100);
 
 /// Connects with a client of its own, whose verification of certificates reports what it finds; the client of
 /// a worker says only that it failed. `None`: no certificate is refused.
+/// Takes up to `wait` where a certificate is refused or no broker answers.
 pub fn certificate_fault(config: &ClientConfig, wait: Duration) -> Option<CertificateFault> {
     let seen = SeenFault::default();
     let config = config.create_native_config().ok()?;
     // SAFETY: what is made here is given back here. The client calls back only until it is destroyed,
     // which waits for its threads, and `seen` lives longer.
     unsafe {
+        // A copy, since the client takes what it is given and the original is rdkafka's to free.
         let config = native::rd_kafka_conf_dup(config.ptr());
         native::rd_kafka_conf_set_opaque(config, (&raw const seen).cast_mut().cast());
         native::rd_kafka_conf_set_log_cb(config, None);

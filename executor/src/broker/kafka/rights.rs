@@ -5,6 +5,12 @@
 //! broker refuses for another reason: transactions that may last longer than brokers allow. It checks the
 //! permission first, then the time, and changes nothing. A broker that has no such limit would let the
 //! producer begin; so it is asked first about an id that no worker has.
+//!
+//! ```text
+//! InitProducerId with a timeout of 24 days ─┬─ no right to the id:  TRANSACTIONAL_ID_AUTHORIZATION_FAILED   Denied
+//!                                           ├─ the broker's limit:  INVALID_TRANSACTION_TIMEOUT             Refused
+//!                                           └─ no limit:            a producer id                           Begun
+//! ```
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,6 +41,7 @@ const ASKED_MAX: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Transactional ids that are asked about.
+/// Made by the command line from the names of app, instance and workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// Made as those of workers are, and used by none.
@@ -55,6 +62,7 @@ pub enum Verdict {
 }
 
 /// Asks for the rights on the group and on transactions.
+/// The group first, then transactions where the guarantee needs them. An error: no answer.
 pub fn ask(line: &Line, settings: &ClientSettings, ids: &Ids) -> Result<Vec<(Right, Verdict)>, BrokerError> {
     let app = &settings.app;
     let group = on_group(line, settings)?;
@@ -66,6 +74,7 @@ pub fn ask(line: &Line, settings: &ClientSettings, ids: &Ids) -> Result<Vec<(Rig
     Ok(asked)
 }
 
+/// A broker that does not say counts as one that allows it.
 fn on_group(line: &Line, settings: &ClientSettings) -> Result<Verdict, BrokerError> {
     let client = line.client();
     let ask =
@@ -88,6 +97,7 @@ fn on_group(line: &Line, settings: &ClientSettings) -> Result<Verdict, BrokerErr
 }
 
 /// The outcome of a try to begin as a producer.
+/// See the drawing above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tried {
     /// The user may not.
@@ -98,6 +108,7 @@ enum Tried {
     Begun,
 }
 
+/// Asks about the unused id first: it stands for all, unless single ids are allowed.
 fn on_transactions(line: &Line, settings: &ClientSettings, ids: &Ids, group: &Verdict) -> Result<Verdict, BrokerError> {
     let asked: Vec<&String> = match try_id(line, settings, &ids.unused)? {
         Tried::Begun => return Ok(Verdict::Granted),
@@ -120,12 +131,14 @@ fn on_transactions(line: &Line, settings: &ClientSettings, ids: &Ids, group: &Ve
     Ok(Verdict::Granted)
 }
 
+/// The ids of producers whose workers are members now.
 fn running(line: &Line, settings: &ClientSettings) -> Result<BTreeSet<String>, BrokerError> {
     let client = line.client();
     let running = members((settings, &line.calls), client.client());
     running.map_err(|error| judge(&format!("the members of the group \"{}\"", settings.app), &error))
 }
 
+/// The client is made for this question and ends with it.
 fn try_id(line: &Line, settings: &ClientSettings, id: &str) -> Result<Tried, BrokerError> {
     let mut config = settings.successor(id);
     config.set("transaction.timeout.ms", TOO_LONG_MS);
@@ -145,6 +158,7 @@ fn try_id(line: &Line, settings: &ClientSettings, id: &str) -> Result<Tried, Bro
 
 /// Rights whose lack is the reason of an error on the way to a commit: no event is to blame for it. `reads`
 /// are the topics that are read.
+/// Empty for any other error, and where all of them are there. Asks about each topic in turn.
 pub fn lacking(client: &Client, settings: &ClientSettings, code: Option<Code>, reads: &[&str]) -> Vec<Right> {
     match code {
         Some(Code::TransactionalIdAuthorizationFailed) => vec![Right::transact(&settings.app)],

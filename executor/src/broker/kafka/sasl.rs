@@ -1,5 +1,12 @@
 //! Finds out why a broker refuses the client where users prove their identity: the client's own words name
 //! neither the setting nor, where it has no user at all, that one is asked for.
+//!
+//! ```text
+//! the client has a user, and is refused ─▶ explain_refusal: the mechanism, the protocol or the password
+//! the client has none, and nothing answers ─▶ explain_missing: tries a user that no broker has
+//! ```
+//!
+//! The words of librdkafka that are looked for stand below.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,12 +33,14 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_TURN: Duration = Duration::from_millis(50);
 
 /// Explains what to set where a broker has refused the client's user, from the client's words.
+/// `None`: the client names no user, or the words are not understood.
 pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String> {
     let (servers, mechanism) = (&settings.servers, settings.mechanism());
     let (protocol, is_tls, with_users) = settings.protocol();
     if !with_users {
         return None;
     }
+    // Before the handshake's words, which stand in the same text.
     if reason.contains(UNSUPPORTED) {
         let known = mechanisms(reason)?;
         let first = known.split(',').next().unwrap_or_default();
@@ -55,6 +64,7 @@ pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String
 
 /// Explains what to set where a broker asks for a user and the client names none: the client itself says
 /// nothing, since it takes the connections that end for idle ones.
+/// `None`: the brokers ask for none, or nothing is reachable. Takes up to [`ANSWER_WAIT_MAX`].
 pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
     let (protocol, is_tls, with_users) = settings.protocol();
     if with_users || !is_reachable(&settings.servers) {
@@ -76,6 +86,7 @@ pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
 }
 
 /// Mechanisms of the broker, in the client's words on a handshake.
+/// `… supported mechanisms: PLAIN,SCRAM-SHA-512 (after …` → `PLAIN,SCRAM-SHA-512`.
 fn mechanisms(reason: &str) -> Option<&str> {
     let (_, known) = reason.split_once(SUPPORTED)?;
     let known = known.split([' ', '(', ';']).find(|part| !part.is_empty())?;
@@ -83,6 +94,7 @@ fn mechanisms(reason: &str) -> Option<&str> {
 }
 
 /// Connects as a user that no broker has; gives the client's words on the refusal. `None`: there was none.
+/// The refusal names the mechanisms that the broker has.
 fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
     let mut config = settings.plain();
     config.remove("sasl.mechanism");
@@ -101,6 +113,7 @@ fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
 }
 
 /// Collects refusals of users.
+/// The first one is kept.
 #[derive(Clone, Default)]
 struct Ear(Arc<Mutex<Option<String>>>);
 

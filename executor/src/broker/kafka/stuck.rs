@@ -3,6 +3,11 @@
 //!
 //! The client's own idea of where a partition ends comes from its fetches, and a partition that is not
 //! fetched has none. So now and then the ends are asked for over the producer's client, without waiting.
+//!
+//! ```text
+//! every 20 s: ask for the ends ─ later turns: the answer ─▶ behind, and at the same position for 60 s ─▶ stuck
+//! stuck again at that position: after 120 s, 240 s …
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +32,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub type Fetched = (TopicPartition, i64);
 
 /// The last look at partitions that are behind.
+/// Partitions that are at their ends are not in it.
 #[derive(Debug, Default)]
 pub struct Behind(BTreeMap<TopicPartition, Waits>);
 
 /// Since when a partition stands where it does, and after how long it counts as stuck. What did not help is
 /// done again after twice the time: what is left may hold no record at all.
+/// `position` is the next offset that the consumer would give.
 #[derive(Clone, Copy, Debug)]
 struct Waits {
     position: i64,
@@ -42,6 +49,7 @@ struct Waits {
 impl Behind {
     /// Compares positions with the ends; gives those that are stuck. A partition that is not among those that
     /// are fetched, or is at its end, is forgotten.
+    /// `end`: the last known end of a partition, `None` where it is not known.
     fn look(
         &mut self,
         now: Duration,
@@ -55,6 +63,7 @@ impl Behind {
                 continue;
             }
             let new = Waits { position: *position, since: now, patience: STUCK_AFTER };
+            // A position that has moved begins a new wait: something came, or a marker was passed.
             let mut waits = before.get(partition).copied().filter(|waits| waits.position == *position).unwrap_or(new);
             if now >= waits.since + waits.patience {
                 stuck.push((partition.clone(), *position));
@@ -67,6 +76,7 @@ impl Behind {
 }
 
 /// Looks for partitions that are stuck.
+/// The default has asked nothing yet and asks at its first turn.
 #[derive(Default)]
 pub struct Look {
     /// The question under way, with its client: in this order they go.
@@ -77,6 +87,7 @@ pub struct Look {
 
 impl Look {
     /// Asks when it is time, and gives what is stuck when the answer has come. `fetched` is only called then.
+    /// Never waits: the answer is taken at a later turn.
     pub fn turn(&mut self, now: Duration, line: &Line, fetched: impl Fn() -> Vec<Fetched>) -> Vec<Fetched> {
         if let Some((questions, _)) = &mut self.asked {
             let answer = line.calls.during(ClientCall::ListOffsets, || questions.answer(Duration::ZERO));
@@ -106,6 +117,7 @@ impl Look {
     }
 }
 
+/// The end of one partition in an answer.
 fn end(ends: &Offsets, partition: &TopicPartition) -> Option<i64> {
     ends.get(&(partition.topic.to_string(), partition.partition)).copied().flatten()
 }

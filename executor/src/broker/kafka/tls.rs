@@ -1,5 +1,11 @@
 //! Finds out why no connection comes about where TLS is in play: the client itself says neither what is wrong
 //! with a certificate nor, for sure, whether a broker speaks TLS at all.
+//!
+//! ```text
+//! speaks_tls: a ClientHello ─▶ first byte 21 or 22: TLS   any other byte, or closed: none   silence: not known
+//! ```
+//!
+//! Both look with connections of their own, once a start has failed or seems to.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -26,6 +32,7 @@ mod code {
 }
 
 /// Explains why the client trusts no broker, if a certificate is the reason.
+/// `None`: certificates are fine, or no broker answers. Names the broker and what to do.
 pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
     let CertificateFault { broker, code } = certificate_fault(&settings.plain(), CERTIFICATE_WAIT_MAX)?;
     let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
@@ -44,6 +51,7 @@ pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
 }
 
 /// Says it where a broker speaks TLS and the client does not, or the other way round.
+/// `None`: they agree, or no broker answers. Takes up to a second for each connection and each answer.
 pub fn explain_protocol(settings: &ClientSettings) -> Option<String> {
     let (protocol, is_tls, with_users) = settings.protocol();
     let differs = |server: &&str| speaks_tls(server).is_some_and(|speaks| speaks != is_tls);
@@ -65,6 +73,7 @@ pub fn is_reachable(servers: &str) -> bool {
     servers.split(',').any(|server| connect(server.trim()).is_some())
 }
 
+/// The first address that takes a connection within [`BYTE_WAIT_MAX`].
 fn connect(server: &str) -> Option<TcpStream> {
     let mut addresses = server.to_socket_addrs().ok()?;
     addresses.find_map(|address| TcpStream::connect_timeout(&address, BYTE_WAIT_MAX).ok())
@@ -88,6 +97,8 @@ fn speaks_tls(server: &str) -> Option<bool> {
 }
 
 /// The first words of a TLS 1.2 client (RFC 5246, 7.4.1.2).
+///
+/// It need only be good enough for an answer: its random bytes are all 7, and the connection ends behind it.
 fn client_hello() -> Vec<u8> {
     const CIPHERS: [u8; 12] = [0xC0, 0x2B, 0xC0, 0x2C, 0xC0, 0x2F, 0xC0, 0x30, 0x00, 0x9C, 0x00, 0x2F];
     /// Curves, their form, and signatures.

@@ -1,5 +1,13 @@
 //! The offsets from which a member's partitions are fetched: given to the client, and put right where it
 //! gets nothing any more.
+//!
+//! ```text
+//! assigned already ──▶ seek ── refused: given up by the client ──┐
+//! new              ────────────────────────────────────────────▶ unassign, assign at the offset
+//! ```
+//!
+//! librdkafka gives a partition up for good when its offset does not exist (`auto.offset.reset=error`): the error
+//! names no partition, and only unassigning and assigning it again revives it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +31,7 @@ const ADRIFT_AGAIN: Duration = Duration::from_secs(1);
 
 impl KafkaConsumer {
     /// Fetches partitions from these offsets on, and drops what was fetched of them before.
+    /// `starts` is changed at the end, so that after an error the partitions are tried anew.
     pub(super) fn fetch_from(&mut self, at: Vec<(TopicPartition, i64)>) -> Result<(), BrokerError> {
         let (assigned, mut new): (Vec<_>, Vec<_>) =
             at.iter().cloned().partition(|(partition, _)| self.starts.contains_key(partition));
@@ -36,6 +45,7 @@ impl KafkaConsumer {
 
     /// Seeks in partitions that are assigned. Gives back those that the client has given up: it revives none
     /// of them, whatever is sought.
+    /// Waits for the client's own threads, not for a broker. No message that was fetched before comes after it.
     fn seek(&self, at: Vec<(TopicPartition, i64)>) -> Result<Vec<(TopicPartition, i64)>, BrokerError> {
         if at.is_empty() {
             return Ok(at);
@@ -52,6 +62,7 @@ impl KafkaConsumer {
     }
 
     /// Assigns partitions at these offsets, also those that are assigned already.
+    /// Unassigned first where the protocol is cooperative: assigning twice is an error there.
     fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
         if at.is_empty() {
             return Ok(());
@@ -66,6 +77,7 @@ impl KafkaConsumer {
             return calls.during(ClientCall::Assign, || self.consumer.incremental_assign(&new)).map_err(failed);
         }
         // Here only all partitions can be assigned at once: the others go on where they stand.
+        // Read before the assignment, with which all partitions begin anew.
         let mut all: BTreeMap<_, _> = self.fetched(|_| true).into_iter().collect();
         all.extend(at.iter().cloned());
         let all: Vec<_> = all.into_iter().collect();
@@ -74,6 +86,7 @@ impl KafkaConsumer {
     }
 
     /// The offsets at which assigned partitions stand.
+    /// A partition whose position the client does not know stands where it was started.
     pub(super) fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
         let asked = self.starts.iter().filter(|(partition, _)| which(partition));
         asked.map(|(partition, start)| (partition.clone(), self.position(partition).unwrap_or(*start))).collect()
@@ -81,6 +94,10 @@ impl KafkaConsumer {
 
     /// The client has given up a partition whose offset does not exist any more: retention has passed it. It
     /// goes on at the first offset that is left. Where none has been passed, all begin again where they stand.
+    ///
+    /// Without an answer, or with a partition that no broker leads, it is tried again after [`ADRIFT_AGAIN`]. One that
+    /// retention has passed is logged; one that stands behind the end of its log ends the worker
+    /// ([`crate::broker::Watermarks::within`]).
     pub(super) fn put_right(&mut self) -> Result<(), BrokerError> {
         let fetched = self.fetched(|_| true);
         let names: Vec<_> = fetched.iter().map(|(partition, _)| partition.clone()).collect();
@@ -101,10 +118,12 @@ impl KafkaConsumer {
                 passed.push((partition.clone(), within));
             }
         }
+        // Where none was passed, the one that was given up is not known: all are assigned anew.
         self.fetch_from(if passed.is_empty() { fetched } else { passed })
     }
 
     /// Revives partitions that get nothing though they go on.
+    /// Paused ones are left out: nothing should come from them.
     pub(super) fn free_stuck(&mut self) -> Result<(), BrokerError> {
         let mut look = std::mem::take(&mut self.stuck);
         let fetched = || self.fetched(|partition| !self.paused.contains(partition));

@@ -1,5 +1,12 @@
 //! The way back into the group for a static member that the group takes for fenced: everything of it is
 //! lost to the worker, and a new client joins in the place of the old one.
+//!
+//! ```text
+//! fenced ─▶ Change::Lost ─▶ release ─▶ ask who holds the instance id, every second ─┬─▶ join again, as a new client
+//!                                                                                   └─▶ another process: an error
+//! ```
+//!
+//! The judgement is [`Identity`]'s; here is what it takes of the consumer.
 
 use std::time::Duration;
 
@@ -22,12 +29,14 @@ const HOLDER_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaConsumer {
     /// The group took this member for fenced, so its client does nothing any more.
+    /// librdkafka's fatal errors last as long as the client: only a new one ends this.
     pub(super) fn is_fenced(&self) -> bool {
         let is_fatal = || matches!(self.consumer.client().fatal_error(), Some((Code::FencedInstanceId, _)));
         self.identity.is_some() && is_fatal()
     }
 
     /// Remembers the member id that the group has just given, or confirmed.
+    /// `is_served`: the group has given partitions, too, so the way back was worth it.
     pub(super) fn note_identity(&mut self, is_served: bool) {
         let id = self.member().1;
         let Some(identity) = &mut self.identity else { return };
@@ -38,6 +47,7 @@ impl KafkaConsumer {
     }
 
     /// Goes on where a call failed because the member is fenced: the next poll puts it right.
+    /// The error becomes one that may be tried again.
     pub(super) fn unless_fenced<T>(&self, outcome: Result<T, BrokerError>) -> Result<T, BrokerError> {
         match outcome {
             Err(BrokerError::Fatal(why) | BrokerError::Group(why)) if self.is_fenced() => {
@@ -54,6 +64,7 @@ impl KafkaConsumer {
         let id = self.member().1;
         let Some(identity) = &mut self.identity else { return Ok(None) };
         let is_due = identity.fenced(id, now);
+        // Before any question: the worker must stop its work on partitions that others may have by now.
         if !self.given.is_empty() {
             self.owed = std::mem::take(&mut self.given).into_iter().collect();
             return Ok(Some(Change::Lost(self.owed.clone())));
@@ -74,12 +85,14 @@ impl KafkaConsumer {
     }
 
     /// Puts a new client in the place of the old one.
+    /// Partitions start at their committed offsets, like those of any new member.
     fn join_again(&mut self) -> Result<(), BrokerError> {
         let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health))?;
         let parts = (raw::Commits::new(&new), super::Questions::new(new.client()));
         // What belongs to the old client goes before it.
         (self.commits, self.wakes) = parts;
         let old = std::mem::replace(&mut self.consumer, new);
+        // Else the old client would wait for ever for an acknowledgement that the worker owes it no more.
         old.context().acknowledge_all();
         self.line.calls.during(ClientCall::Destroy, || drop(old));
         self.starts.clear();
