@@ -15,10 +15,12 @@ pub trait Clock {
     /// Time since some fixed moment; never goes back.
     fn now(&self) -> Duration;
     /// Milliseconds since 1970, for timestamps of records.
+    ///
     /// 0 for a machine whose clock stands before that.
     fn wall_ms(&self) -> i64;
     /// Like [`Clock::now`], but some milliseconds behind it perhaps: as of the system's last tick,
     /// which costs a fraction.
+    ///
     /// For questions that are asked for every event; on Linux the tick comes 100 to 1000 times a second.
     fn tick(&self) -> Duration {
         self.now()
@@ -26,6 +28,7 @@ pub trait Clock {
 }
 
 /// The machine's clock.
+///
 /// Two of them have different zeros: their times are not to be compared.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -75,6 +78,7 @@ fn tick() -> Duration {
 }
 
 /// A clock that a test holds in its hand. It starts at 0 and moves when the test moves it.
+///
 /// Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedClock {

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The sleeper's end.
+///
 /// Made once per worker, and lives as long as it does.
 #[derive(Debug)]
 pub struct Wake {
@@ -25,6 +26,7 @@ pub struct Wake {
 }
 
 /// The end of the thread or signal handler that has news.
+///
 /// Clients of a broker keep it in their callbacks, perhaps for longer than the sleeper lives.
 #[derive(Debug)]
 pub struct Bell {
@@ -46,6 +48,7 @@ impl Wake {
     }
 
     /// Rings it.
+    ///
     /// As [`Bell::ring`], from the sleeper's side.
     pub fn ring(&self) {
         self.bell.ring();

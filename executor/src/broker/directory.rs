@@ -67,6 +67,7 @@ struct Inner {
 
 impl Directory {
     /// A directory that asks `admin`.
+    ///
     /// Until [`Directory::begin`] it has no clock: it then asks about a missing topic every time.
     pub fn new(admin: Box<dyn Admin>) -> Directory {
         Directory {
@@ -120,6 +121,7 @@ impl Directory {
     }
 
     /// Refuses a record that is larger than its topic takes.
+    ///
     /// Fails with the kind `Size`, or with `Topic` where the topic cannot be written at all.
     pub fn check_size(
         &self,
@@ -142,6 +144,7 @@ impl Directory {
 
     /// Takes the time that records waited for the broker's word on their topics since the last call: it is not the
     /// time of the code that sends them.
+    ///
     /// Taken by the epoch, which subtracts it when it judges whether user code is slow.
     pub fn take_waited(&self) -> Duration {
         std::mem::take(&mut self.inner.borrow_mut().waited)

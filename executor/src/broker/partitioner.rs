@@ -24,6 +24,7 @@ pub fn partition_for(key: Option<&[u8]>, partitions: i32, turn: u32) -> i32 {
 }
 
 /// `org.apache.kafka.common.utils.Utils.murmur2`.
+///
 /// The 32-bit hash of Austin Appleby with Kafka's seed; Java's `int`, so the result has a sign.
 pub fn murmur2(key: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_B28C;
@@ -69,6 +70,7 @@ impl Placing {
 
     /// Takes a key and its partition. True: it contradicts what explained all keys before it, so that the
     /// topic has other partitions by now, or else keys are placed in a way that is not known here.
+    ///
     /// True at most once in the life of a value. Costs a hash or two of the key.
     pub fn contradicts(&mut self, key: &[u8], partition: i32) -> bool {
         if !self.murmur2 && !self.crc32 {

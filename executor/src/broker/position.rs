@@ -121,6 +121,7 @@ impl Metadata {
     }
 
     /// The length of the text in bytes.
+    ///
     /// Counted without writing it, since the worker asks before each commit.
     pub fn bytes(&self) -> usize {
         // Neither number is negative, so there is no sign to count; 0 has a digit and no logarithm.
@@ -130,6 +131,7 @@ impl Metadata {
     }
 
     /// Reads the text; `None` where another program wrote it.
+    ///
     /// Every field must be well-formed: half of a position would be worse than none.
     pub fn decode(text: &str) -> Option<Metadata> {
         // A transactional id has no semicolon: app and instance may only have characters of topics' names.

@@ -11,6 +11,7 @@ use crate::event::shown;
 
 /// Names that no record of user code may go to: those that Kafka cannot hold or keeps for itself, and
 /// those that the app keeps for itself.
+///
 /// The default keeps only Kafka's rules, for runs without an app.
 #[derive(Clone, Debug, Default)]
 pub struct Reserved {

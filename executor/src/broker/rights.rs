@@ -6,6 +6,7 @@
 use std::fmt;
 
 /// The things that a right may be about.
+///
 /// Only the kinds that an app needs: Kafka has more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -146,6 +147,7 @@ impl User {
 /// o'hara  → 'o'\''hara'
 /// ```
 fn quoted(word: &str) -> String {
+    // Characters that no shell gives a meaning to.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".,:_-=/@".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.to_owned(),

@@ -13,6 +13,7 @@
 pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
 
 /// A step, and how often it is passed before the process ends there.
+///
 /// The default is no step: it is never passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failpoint {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 /// A value that neither `Debug` nor `Display` shows.
+///
 /// Only [`Secret::expose`] gives it away.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -114,8 +114,9 @@ pub struct SettingError {
 }
 
 /// The resolved settings: values by name.
-/// Made once by the command line, before anything is connected. A setting without a value and without a default
-/// has no entry.
+///
+/// Made once by the command line, before anything is connected. A setting without a value and without a default has
+/// no entry.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
@@ -123,6 +124,7 @@ pub struct Settings {
 
 impl Settings {
     /// Resolves every setting. `flags` are by name; `variable` reads the environment.
+    ///
     /// Nothing is checked here: values that make no sense are found when they are read.
     pub fn resolve(
         flags: &BTreeMap<&'static str, String>,
@@ -156,6 +158,7 @@ impl Settings {
 
     /// The folder that outlives the process, if there is one: an absolute path, since user code may change
     /// the process's folder.
+    ///
     /// `None`: tables live in memory, and crashes are not remembered.
     pub fn state_dir(&self) -> Option<PathBuf> {
         self.get("stateDir").map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
@@ -167,6 +170,7 @@ impl Settings {
     }
 
     /// The worker's configuration. An app without a name is called `local` in local runs.
+    ///
     /// Fails at the first value that makes no sense. `worker` is its number among the processes of the instance.
     pub fn config(&self, plan: &Plan, worker: u32) -> Result<Config, SettingError> {
         let app = self.get("app").or(plan.app.name.as_deref()).unwrap_or("local");
@@ -219,6 +223,7 @@ impl Settings {
     }
 
     /// The settings for `context["app"].conf`: names as Python writes them.
+    ///
     /// `bootstrapServers` is `bootstrap_servers` there; `app` and `name` are the app's name, whatever its source.
     pub fn for_python(&self, config: &Config) -> BTreeMap<String, String> {
         let mut values: BTreeMap<String, String> =
@@ -255,6 +260,7 @@ fn from(text: &str) -> Option<From> {
 }
 
 /// A duration as users write it.
+///
 /// `100ms`, `1.5m`, `2h`; `None`: it is no duration. Rounded to whole milliseconds as in specs.
 pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)

@@ -37,6 +37,7 @@ pub struct Callers {
 
 impl Callers {
     /// Starts to watch over calls, for as long as the returned value lives.
+    ///
     /// Without a thread, calls go unwatched; that is no reason not to run.
     pub fn start() -> Arc<Callers> {
         let callers = Arc::<Callers>::default();
@@ -78,6 +79,7 @@ impl Callers {
 }
 
 /// Calls that a look has seen: by the address of their thread's [`Calls`], their number, and since when.
+///
 /// An address alone would not do: a thread's [`Calls`] may lie where those of an ended one lay.
 type Seen = BTreeMap<usize, (u64, Duration)>;
 

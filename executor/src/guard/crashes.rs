@@ -54,6 +54,7 @@ impl Crash {
 }
 
 /// The content of the file.
+///
 /// `app` and `revision` are those of the process that wrote it.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Content {
@@ -73,6 +74,7 @@ pub struct Crashes {
 
 impl Crashes {
     /// Reads this worker's crashes, and those that other workers on the same state dir have counted.
+    ///
     /// A file that is no JSON counts for nothing and is logged; an error is the file system's.
     pub fn read(post: Post<'_>) -> std::io::Result<Crashes> {
         let path = post.state_dir.join(format!("crashes.{}", post.worker));
@@ -140,6 +142,7 @@ impl Crashes {
 
     /// Forgets suspects that are complete. Poison events stay: until their failure is committed they may come
     /// again.
+    ///
     /// The file is written only if something goes.
     pub fn completed(&mut self, reader: &str, (topic, partition): (&str, i32), done: i64) -> std::io::Result<()> {
         let is_complete = |crash: &Crash| {

@@ -23,6 +23,7 @@ pub const PAGE: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
 
 /// The words of a mark.
+///
 /// The layout of the file: it must not change without another [`MAGIC`].
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -74,6 +75,7 @@ impl Mark {
     }
 
     /// The call that is made now.
+    ///
     /// The unit stays as it is: the old row and the new one are both of it.
     pub fn set_row(&self, row: u32) {
         self.row.store(row, Ordering::Release);

@@ -83,6 +83,7 @@ pub struct Guard {
 
 impl Guard {
     /// A guard without a file: the mark is gone with the process.
+    ///
     /// Local runs and tests use it: nothing is counted, and no event is refused.
     pub fn none() -> Guard {
         Guard { watch: Arc::new(Watch::in_memory()), crashes: Crashes::default() }
@@ -120,7 +121,9 @@ impl Guard {
     }
 
     /// Events that have ended the process too often.
-    /// Asked once, at the start. They stay listed until their failures have been committed and the process has ended.
+    ///
+    /// Asked once, at the start. They stay listed until their failures have been committed and the process has
+    /// ended.
     pub fn condemned(&self) -> Vec<&Crash> {
         self.crashes.condemned()
     }

@@ -59,6 +59,7 @@ enum Line {
 }
 
 /// The names, and the file that has them too.
+///
 /// `file`: where the next line goes; `None` for a mark in memory.
 #[derive(Debug, Default)]
 pub struct Names {

@@ -338,6 +338,7 @@ pub struct LookTime {
 
 impl LookTime {
     /// From `now` on, with a look `every` now and then. A busy machine may be late by as much again.
+    ///
     /// A gap of two periods still counts in full.
     pub fn start(now: Duration, every: Duration) -> LookTime {
         LookTime { last: now, passed: Duration::ZERO, most: 2 * every }

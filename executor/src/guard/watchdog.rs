@@ -115,6 +115,7 @@ pub fn watch_over(watch: Arc<Watch>, every: Duration, ends: Arc<AtomicBool>) -> 
 }
 
 /// Time for which it has gone on, if that is too long.
+///
 /// A call is measured by its own limit, a unit as a whole by [`CALL_MAX`].
 fn stuck(sighting: &Sighting, now: Duration, limit: Duration) -> Option<Duration> {
     let call = sighting.call(now).map(|(_, age)| age).filter(|age| *age >= limit + grace(limit));

@@ -57,6 +57,7 @@ impl KafkaAdmin {
     }
 
     /// Partitions of a topic. One that was just created is asked for until a broker knows it.
+    ///
     /// `None`: it does not exist. What the answer says is noted for later questions about it.
     fn count(&self, name: &str) -> Result<Option<i32>, BrokerError> {
         let counted = self.again_while_fresh(name, || self.count_once(name), |count| count.is_some_and(|n| n > 0))?;
@@ -68,6 +69,7 @@ impl KafkaAdmin {
     }
 
     /// Asks until the answer knows the topic, for as long as the broker that is asked may not know it yet.
+    ///
     /// `tells` says whether an answer is final. Up to [`FRESH_TRIES`] × [`FRESH_PAUSE`], 10 s.
     fn again_while_fresh<T>(
         &self,
@@ -113,6 +115,7 @@ impl KafkaAdmin {
     }
 
     /// A client for the few questions that need one of its own; it has a thread, so it does not stay.
+    ///
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     fn admin(&self) -> Result<Kept<AdminClient<DefaultClientContext>>, BrokerError> {
         let made = Kept::make(&self.line.calls, || self.settings.plain().create());
@@ -137,6 +140,7 @@ impl KafkaAdmin {
 
     /// Asks to create a topic, or whether it could be created; gives the objection. A topic that exists is
     /// fine.
+    ///
     /// An error: no answer. Counts that are not given are the broker's defaults, which the protocol writes as -1.
     fn ask_to_create(&self, topic: &NewTopic, options: &AdminOptions) -> Result<Option<Code>, BrokerError> {
         let number = |given: Option<u32>| given.and_then(|given| i32::try_from(given).ok()).unwrap_or(-1);
@@ -156,6 +160,7 @@ impl KafkaAdmin {
     }
 
     /// The reason why a topic cannot be created, in words.
+    ///
     /// With the command that helps, where a right is lacking.
     fn why_not(&self, topic: &NewTopic, code: Code) -> String {
         match code {

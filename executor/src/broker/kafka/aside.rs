@@ -23,6 +23,7 @@ type Outcome = Result<(), TransactionError>;
 type Call = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// Runs calls, one after the other.
+///
 /// `thread`: idle between two calls; `None` before the first and after one that did not return.
 #[derive(Default)]
 pub struct Aside {

@@ -47,6 +47,7 @@ pub struct Line {
 
 impl Line {
     /// A client that is not connected yet.
+    ///
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
         let callers = Callers::start();
@@ -61,6 +62,7 @@ impl Line {
     }
 
     /// Puts a new client in the place of the old one, which ends in a thread of its own.
+    ///
     /// What the old client still sends is fenced by the new one's [`raw::init_transactions`].
     pub(super) fn replace(&self, client: Arc<Client>) {
         const THREAD: &str = "kaspr-old-producer";
@@ -76,6 +78,7 @@ impl Line {
 }
 
 /// Makes a client that is not connected yet.
+///
 /// It connects in the background from here on.
 pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
     let context =
@@ -85,6 +88,7 @@ pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<A
 }
 
 /// The callbacks of the producer: they count what is in flight.
+///
 /// Belongs to one client, and goes after it.
 pub struct DeliveryContext {
     health: Arc<Health>,
@@ -199,6 +203,7 @@ fn shut_out<'a>(facility: &str, message: &'a str) -> Option<&'a str> {
 }
 
 /// The kind of failure where the broker will never take the record.
+///
 /// `None`: trying again may help, or the record is not the cause.
 pub(super) fn refusal(code: Code) -> Option<&'static str> {
     match code {

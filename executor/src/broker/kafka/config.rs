@@ -64,6 +64,7 @@ const FIXED: [(&str, &str); 17] = [
 ];
 
 /// Settings from which clients are made.
+///
 /// Made by the command line, checked once, and cloned into every part that makes clients. Only `batch_bytes`
 /// changes while a worker runs.
 #[derive(Clone, Debug)]
@@ -108,6 +109,7 @@ impl ClientSettings {
     }
 
     /// Refuses a user without a password, or the other way round: the client's own words would say less.
+    ///
     /// Needed are the mechanism and, for those with passwords, both halves of the user.
     fn check_user(&self) -> Result<(), String> {
         let (protocol, _, with_users) = self.protocol();
@@ -141,6 +143,7 @@ impl ClientSettings {
     }
 
     /// The way clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
+    ///
     /// `sasl_ssl` → (`sasl_ssl`, true, true). As written by the user; `plaintext` where nothing is.
     pub fn protocol(&self) -> (&str, bool, bool) {
         let protocol = self.user.get("security.protocol").map_or("plaintext", Secret::expose);
@@ -149,6 +152,7 @@ impl ClientSettings {
     }
 
     /// The user that brokers see.
+    ///
     /// `User:shop`; `User:ANONYMOUS` without TLS and users; without a name where the brokers derive it.
     pub fn identity(&self) -> User {
         let (_, is_tls, with_users) = self.protocol();
@@ -214,6 +218,7 @@ impl ClientSettings {
     }
 
     /// Settings of a member without a name, which comes and goes.
+    ///
     /// It gets partitions for a moment, and commits nothing.
     pub fn visitor(&self) -> ClientConfig {
         let mut config = self.consumer();
@@ -228,12 +233,14 @@ impl ClientSettings {
     }
 
     /// Settings of a client that neither reads nor writes records.
+    ///
     /// For admin questions and for looks at certificates and mechanisms.
     pub fn plain(&self) -> ClientConfig {
         self.with_user(self.common())
     }
 
     /// Settings of a reader of changelogs, which joins no group.
+    ///
     /// It names the group and never joins it.
     pub fn reader(&self) -> ClientConfig {
         let mut config = self.common();
@@ -253,6 +260,7 @@ impl ClientSettings {
     }
 
     /// Settings of a client that sees what the group has committed, whatever transactions are open over it.
+    ///
     /// It joins nothing either. The fence asks by it whose transaction hides an offset.
     pub fn unstable(&self) -> ClientConfig {
         let mut config = self.common();
@@ -261,6 +269,7 @@ impl ClientSettings {
     }
 
     /// Settings of a producer that takes a `transactional.id` over.
+    ///
     /// A producer that sends nothing: its beginning alone ends what is open under the id.
     pub fn successor(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.common();
@@ -329,6 +338,7 @@ fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
 
 /// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
 /// meant here.
+///
 /// `None`: the variable has another prefix, or names no setting of the client.
 pub fn setting_of(variable: &str, prefix: &str) -> Option<String> {
     let name = variable.strip_prefix(prefix)?.to_ascii_lowercase().replace('_', ".");

@@ -99,6 +99,7 @@ pub struct KafkaConsumer {
 }
 
 /// A client that has not joined yet.
+///
 /// Its threads start here; it asks no group before it subscribes.
 fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsumer<MemberContext>, BrokerError> {
     let made = settings.consumer().create_with_context(MemberContext::new(health.clone()));
@@ -107,6 +108,7 @@ fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsume
 
 impl KafkaConsumer {
     /// A consumer that has not joined yet.
+    ///
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
         let consumer = Kept::make(&line.calls, || client(settings, &health))?;
@@ -137,6 +139,7 @@ impl KafkaConsumer {
     }
 
     /// Decides what an error in the place of a message means.
+    ///
     /// `Ok`: polling goes on. librdkafka reports most troubles here once, and repairs them by itself.
     fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
         // The next poll brings it back; everything that the old client says is about a member that is gone.
@@ -181,6 +184,7 @@ impl KafkaConsumer {
     }
 
     /// The error of a member that lacks a right, which is named.
+    ///
     /// Asks which of the rights it is, so it waits for a broker; the text has the command that grants it.
     fn denied(&self, error: &KafkaError) -> BrokerError {
         let assigned = self.starts.keys().map(|partition| &*partition.topic);
@@ -195,6 +199,7 @@ impl KafkaConsumer {
 
     /// True if the broker that is asked knows every topic that is read. Asking also makes the client look for
     /// these topics again.
+    ///
     /// One question for each topic that is read by name.
     fn are_known(&self) -> bool {
         let ask = |name: &String| self.consumer.fetch_metadata(Some(name), COMMITTED_WAIT_MAX);
@@ -254,6 +259,7 @@ impl KafkaConsumer {
     }
 
     /// Joins the group.
+    ///
     /// Partitions come as changes, once the group has shared them out.
     fn join(&mut self) -> Result<(), BrokerError> {
         let names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
@@ -274,6 +280,7 @@ impl KafkaConsumer {
 
     /// Wakes the threads that fetch, by a question to their brokers: they sleep up to a second after a pause
     /// or a change. The answer does not matter.
+    ///
     /// After a start, a resume or a release: without it the gap of partitions that stay is up to a second.
     fn wake_fetchers(&mut self, partitions: &[TopicPartition]) {
         let calls = &self.line.calls;
@@ -288,6 +295,7 @@ impl KafkaConsumer {
     }
 
     /// The member's generation and name.
+    ///
     /// 0 and empty outside a group. Asked of the client itself, without a broker.
     fn member(&self) -> (i32, String) {
         self.line.calls.during(ClientCall::GroupMetadata, || raw::member(&self.consumer))
@@ -306,6 +314,7 @@ impl KafkaConsumer {
     }
 
     /// Acknowledges the revocations of the group, whether the worker has learnt of them or not.
+    ///
     /// Called when the member leaves: what the worker has not committed by now is another member's to do again.
     fn give_back(&mut self) -> Result<(), KafkaError> {
         // First, so that a revocation that comes meanwhile is acknowledged in its callback.

@@ -93,6 +93,7 @@ impl Health {
     }
 
     /// Notes that a broker has answered.
+    ///
     /// Any answer of any broker does: events that came, a commit, metadata.
     pub fn answered(&self) {
         let mut state = self.state();
@@ -121,6 +122,7 @@ impl Health {
     }
 
     /// The reason for which the brokers refuse the client.
+    ///
     /// The last words count; an answer of a broker withdraws them.
     pub fn refused(&self) -> Option<String> {
         self.state().refused.clone()
@@ -132,6 +134,7 @@ impl Health {
     }
 
     /// The client's last words before it gave up for good.
+    ///
     /// The client never recovers from it.
     pub fn fatal(&self) -> Option<String> {
         self.state().fatal.clone()
@@ -155,6 +158,7 @@ impl Health {
 }
 
 /// A change of partitions as it came.
+///
 /// Topics and partitions as librdkafka names them.
 pub enum Rebalanced {
     /// These are assigned by the group, and not yet by the client.
@@ -192,6 +196,7 @@ impl MemberContext {
     }
 
     /// Takes the oldest change.
+    ///
     /// In the order in which they came.
     pub fn next_change(&self) -> Option<Rebalanced> {
         self.changes().pop_front()
@@ -203,6 +208,7 @@ impl MemberContext {
     }
 
     /// Has revocations acknowledged at once from here on: the member leaves.
+    ///
     /// There is no way back: the flag goes with the client.
     pub fn acknowledge_all(&self) {
         self.leaves.store(true, Ordering::Relaxed);
@@ -256,6 +262,7 @@ impl ConsumerContext for MemberContext {
 }
 
 /// Acknowledges partitions that came, without assigning any.
+///
 /// The next step of the group then takes place while offsets are asked for.
 fn acknowledge(consumer: &BaseConsumer<MemberContext>) -> Result<(), KafkaError> {
     let none = TopicPartitionList::new();

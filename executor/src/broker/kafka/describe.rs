@@ -23,6 +23,7 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 type Description = *const native::rd_kafka_TopicDescription_t;
 
 /// Says what this user may do with a topic; `None` where the broker does not.
+///
 /// A topic that may not even be described allows nothing.
 pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
     let read = |description| {
@@ -41,12 +42,14 @@ pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
 }
 
 /// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
+///
 /// As base64, 22 characters. A topic that is deleted and made again has another one.
 pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
     describe_topics(client, &[topic], wait, identity)?.pop()?.ok()
 }
 
 /// Partitions and identity of topics, in their order, `None` for those that do not exist; no answer: `None`.
+///
 /// An error of one topic, other than that it does not exist, makes the whole answer `None`: the caller asks again
 /// later.
 pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Option<Vec<Option<Seen>>> {
@@ -69,6 +72,7 @@ pub fn look<T: AsRef<str>>(client: &Client, topics: &[T], wait: Duration) -> Opt
 ///
 /// # Safety
 /// `list` is null, or points to so many operations.
+///
 /// `None` for a null list: brokers leave it out where the question was not allowed. ALL stands for both uses.
 pub(super) unsafe fn allowed(list: *const native::rd_kafka_AclOperation_t, count: usize) -> Option<Access> {
     use native::rd_kafka_AclOperation_t as Native;
@@ -137,6 +141,7 @@ pub(super) unsafe fn ask(
 }
 
 /// Asks about topics; `read` sees each that exists, and the others give the error. `None`: no answer.
+///
 /// In the order of `topics`. A name with a zero byte cannot be asked for: `None`, too.
 fn describe_topics<T>(
     client: &Client,

@@ -33,6 +33,7 @@ pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Ve
 }
 
 /// Asks about all partitions at once that some broker leads.
+///
 /// One answer per question, in their order. A partition that no broker leads is in none of them.
 pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
     let client = line.client();
@@ -47,6 +48,7 @@ pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) 
 }
 
 /// Filters the partitions that some broker leads.
+///
 /// One question per topic: metadata of all topics of a cluster could be large.
 fn led(line: &Line, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
     let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();

@@ -14,6 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use crate::broker::BrokerError;
 
 /// Tells an error on which a person must act from one after which the same call may succeed later.
+///
 /// `doing` is what was tried, for the text: `the topic "in"`.
 pub fn judge(doing: &str, error: &KafkaError) -> BrokerError {
     let code = code(error);
@@ -42,6 +43,7 @@ pub enum Step {
 }
 
 /// The client's answer to a call on a transaction that failed.
+///
 /// `is_fatal` and `requires_abort` are librdkafka's own judgement of its state, which the code alone does not give.
 #[derive(Debug)]
 pub struct TransactionError {
@@ -81,6 +83,7 @@ pub fn judge_transaction(step: Step, error: TransactionError) -> BrokerError {
 }
 
 /// The error without rdkafka's wrapping, as a person reads it.
+///
 /// Short: the code's words, without the name of the call.
 pub fn words(error: &KafkaError) -> String {
     match (code(error), error) {
@@ -142,6 +145,7 @@ pub fn passes(code: Code) -> bool {
 }
 
 /// True if every member of the group meets the error: a person must change permissions or the group.
+///
 /// See [`BrokerError::Group`].
 pub fn is_the_groups(code: Code) -> bool {
     matches!(
@@ -158,6 +162,7 @@ pub fn is_the_groups(code: Code) -> bool {
 
 /// True if the broker has answered, and its reason is neither known to pass nor about the producer or the
 /// group.
+///
 /// Some of them name a policy of the cluster, which may concern one record.
 pub fn is_answer(code: Code) -> bool {
     matches!(

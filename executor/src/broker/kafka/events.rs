@@ -10,6 +10,7 @@ use super::raw;
 use crate::event::message::{Event, TopicName};
 
 /// An event as the client gave it.
+///
 /// A message without a timestamp has the time 0. `topics` and `last` are the caller's, see [`name`].
 pub fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
     Event {

@@ -60,6 +60,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 const TAKEOVERS_MAX: u32 = 3;
 
 /// An order to the fence.
+///
 /// Orders are followed one after the other; one that does not fit into the queue is dropped, since it comes again.
 enum Order {
     /// Read the list of members.
@@ -71,6 +72,7 @@ enum Order {
 }
 
 /// Takes over the names of members that are gone, in a thread of its own.
+///
 /// It does nothing at-least-once: there are no transactions then. The thread starts with the first order.
 pub struct Fence {
     settings: ClientSettings,
@@ -127,6 +129,7 @@ impl Fence {
 }
 
 /// Names that were taken over because of what they hid: the time of the last takeover, and their number.
+///
 /// Only of those that hid something: a member that is gone is ended once.
 #[derive(Default)]
 struct Takeovers(BTreeMap<String, (Duration, u32)>);
@@ -144,6 +147,7 @@ enum Takeover {
 
 impl Takeovers {
     /// Decides whether it is time for a takeover.
+    ///
     /// Names that have been left alone for [`FORGOTTEN_AFTER`] begin anew.
     fn next(&mut self, id: &str, now: Duration) -> Takeover {
         self.0.retain(|_, (last, _)| now < *last + FORGOTTEN_AFTER);
@@ -177,6 +181,7 @@ fn work(settings: &ClientSettings, calls: &Arc<Calls>, orders: &Receiver<Order>)
 }
 
 /// Follows an order. `known`: producers whose members were in the group once and have not been ended since.
+///
 /// A client of its own for each order: orders are rare, and clients have threads.
 fn follow(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
@@ -225,6 +230,7 @@ fn follow(
 }
 
 /// Takes over a name because of what it hides. False: it is too soon.
+///
 /// `InVain`: it is done all the same, and logged with the tool that helps.
 fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover: Takeover) -> Result<bool, KafkaError> {
     match takeover {
@@ -242,6 +248,7 @@ fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover:
 }
 
 /// Begins as a producer under a name and ends at once.
+///
 /// Waits [`WAIT_MAX`] at most. The one who had the name is fenced if it lives: it does its work again.
 fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Result<(), KafkaError> {
     let successor: Kept<BaseProducer> = Kept::make(calls, || settings.successor(id).create())?;
@@ -251,6 +258,7 @@ fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Resul
 }
 
 /// The producers, other than this worker's, that committed these partitions last.
+///
 /// Partitions without a commit, or with one of another program, have none. The client sees commits under open
 /// transactions too, so it does not wait for them.
 fn holders(
@@ -270,6 +278,7 @@ fn holders(
 }
 
 /// The producers whose consumers are members of the group. Other readers in the group have none.
+///
 /// A client that is no member may get a list without names, or none.
 pub(super) fn members<C: ClientContext>(
     (settings, calls): (&ClientSettings, &Arc<Calls>),

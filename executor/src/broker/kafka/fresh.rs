@@ -26,6 +26,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// The times at which topics were created, or first named by a broker; `None` for those that were deleted
 /// since. All admins of a process share it.
+///
 /// Names that were deleted are kept, so that one more mention does not make them fresh.
 #[derive(Clone)]
 pub struct Fresh {
@@ -41,12 +42,14 @@ impl Default for Fresh {
 
 impl Fresh {
     /// Notes that the topic exists now, by this worker's request or another's at the same moment.
+    ///
     /// A new topic of the name of a deleted one is fresh again.
     pub fn created(&self, name: &str) {
         self.since.borrow_mut().insert(name.to_owned(), Some(self.clock.now()));
     }
 
     /// Notes that a broker knows the topic: others may not know it yet.
+    ///
     /// Only the first mention counts.
     pub fn named(&self, name: &str) {
         let mut since = self.since.borrow_mut();
@@ -70,6 +73,7 @@ impl Fresh {
 }
 
 /// Topics that are read and that some broker does not know: they were deleted, or just created.
+///
 /// One question at a time, about all topics that its owner reads: librdkafka does not always say which.
 pub struct Missing {
     clock: SystemClock,
@@ -94,6 +98,7 @@ impl Default for Missing {
 
 impl Missing {
     /// Notes that a broker does not know a topic.
+    ///
     /// Further ones change nothing: the first stands for all.
     pub fn note(&mut self, why: String) {
         let now = self.clock.now();
@@ -107,6 +112,7 @@ impl Missing {
 
     /// Asks now and then, while a topic may be missing, whether all topics are known; an error when one has
     /// been unknown for too long.
+    ///
     /// `are_known` asks a broker, and is called once in [`ASK_EVERY`] at most.
     pub fn settle(&mut self, are_known: impl FnOnce() -> bool) -> Result<(), BrokerError> {
         let Some(absence) = &mut self.absence else { return Ok(()) };

@@ -26,6 +26,7 @@ type Description = *const native::rd_kafka_ConsumerGroupDescription_t;
 
 /// Says what this user may do with a consumer group, which need not exist: `write` means nothing for it.
 /// Inner `None` where the broker does not say.
+///
 /// An error is the coordinator's, or [`Code::OperationTimedOut`].
 pub fn access<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Result<Option<Access>, Code> {
     described(client, group, wait, |group| {
@@ -39,6 +40,7 @@ pub fn access<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration)
 }
 
 /// Says which member holds the instance id; waits at most `wait`.
+///
 /// A name that no member holds is [`Holder::Nobody`], no answer is [`Holder::Unknown`].
 pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
     let find = |group: Description| {
@@ -76,6 +78,7 @@ unsafe fn text(text: *const c_char) -> String {
 }
 
 /// Asks the coordinator about the group, and reads its answer with `read`.
+///
 /// Waits at most `wait`, and leaves the question open for [`OPEN_MAX_MS`].
 fn described<C: ClientContext, T>(
     client: &Client<C>,

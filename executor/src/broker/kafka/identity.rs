@@ -130,6 +130,7 @@ impl Identity {
     }
 
     /// The member is fenced now, under this id. True: it is time to ask which member holds its instance id.
+    ///
     /// Called at every poll until the member joins again; asks for a question once a second.
     pub fn fenced(&mut self, id: String, now: Duration) -> bool {
         self.note(id);

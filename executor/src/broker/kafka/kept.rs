@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::guard::{Calls, ClientCall};
 
 /// A client, or the last reference to one.
+///
 /// It is used through `Deref`, as the client itself.
 pub struct Kept<T> {
     /// `None` only at its end.
@@ -18,6 +19,7 @@ pub struct Kept<T> {
 
 impl<T> Kept<T> {
     /// Makes a client.
+    ///
     /// The error is the maker's own.
     pub fn make<E>(calls: &Arc<Calls>, make: impl FnOnce() -> Result<T, E>) -> Result<Kept<T>, E> {
         let client = calls.during(ClientCall::Create, make)?;

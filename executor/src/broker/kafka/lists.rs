@@ -10,6 +10,7 @@ use crate::broker::{BrokerError, OffsetCommit};
 use crate::event::message::TopicPartition;
 
 /// Offsets with their metadata, as librdkafka takes them.
+///
 /// Fails where librdkafka does not take an offset, as a negative one.
 pub fn offset_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());

@@ -74,6 +74,7 @@ const KNOCKS: [u128; 3] = [1, 5, 15];
 const EVENTS_PER_STEP: usize = 100;
 
 /// A connection to a cluster that has answered.
+///
 /// Lives as long as the worker; a worker that starts again connects again.
 pub struct Kafka {
     settings: ClientSettings,
@@ -122,12 +123,14 @@ impl Kafka {
     }
 
     /// True if brokers may be lost: [`Kafka::look`] should ask soon.
+    ///
     /// Cheap: no broker is asked.
     pub fn is_suspect(&self) -> bool {
         self.health.is_suspect()
     }
 
     /// Asks lost brokers whether they are back; a connection that works is left alone.
+    ///
     /// Waits for [`LOOK_WAIT_MAX`] at most.
     pub fn look(&self) {
         if !self.is_suspect() {
@@ -141,12 +144,14 @@ impl Kafka {
     }
 
     /// The call into a client that the worker's thread is in.
+    ///
     /// For the watchdog and the status, which name it.
     pub fn calls(&self) -> Arc<Calls> {
         self.line.calls.clone()
     }
 
     /// Spares the event that runs the blame when a call into a client does not return.
+    ///
     /// Called once the watch exists, which is after the first client.
     pub fn spare(&self, watch: Arc<Watch>) {
         self.line.callers.spare(watch);
@@ -158,6 +163,7 @@ impl Kafka {
     }
 
     /// A member of the app's group, which joins when it subscribes.
+    ///
     /// One per connection: it shares the health of the brokers, and asks over this connection's client.
     pub fn consumer(&self) -> Result<KafkaConsumer, BrokerError> {
         KafkaConsumer::new(&self.settings, self.health.clone(), self.line.clone())
@@ -180,6 +186,7 @@ impl Kafka {
 }
 
 /// Says why a broker refuses the client.
+///
 /// Makes clients and connections of its own, some seconds long: it is called once, at the end of a start.
 fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
     match health.denied() {
@@ -190,6 +197,7 @@ fn why_refused(settings: &ClientSettings, health: &Health) -> Option<String> {
 
 /// Asks whether any broker answers. The question is for one topic, which need not exist: all topics of a
 /// cluster may be more than a slow link carries in the time.
+///
 /// True if one does within `wait`.
 fn ask(client: &Client, settings: &ClientSettings, wait: Duration) -> bool {
     client.client().fetch_metadata(Some(&settings.app), wait).is_ok()

@@ -28,6 +28,7 @@ const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 const NOTHING: i64 = -1;
 
 /// The question that is asked of partitions.
+///
 /// One queue has each of them at most once: see [`Which::number`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -41,6 +42,7 @@ pub enum Which {
 
 impl Which {
     /// The offset that stands for the question in the protocol.
+    ///
     /// -2, -1 or the time itself.
     fn spec(self) -> i64 {
         match self {
@@ -73,6 +75,7 @@ pub enum Sees {
 pub type Offsets = BTreeMap<(String, i32), Option<i64>>;
 
 /// Questions of one client, and their answers. It must go before its client does.
+///
 /// Questions are answered in any order; [`ask_all`] sorts them.
 #[derive(Debug)]
 pub struct Questions {
@@ -87,6 +90,7 @@ impl Questions {
     }
 
     /// Asks, and does not wait. The client must be the one of [`Questions::new`].
+    ///
     /// An answer comes in any case, within `wait` or a little later: that nothing came is an answer too.
     pub fn ask<C: ClientContext>(
         &mut self,
@@ -153,6 +157,7 @@ impl Drop for Questions {
 }
 
 /// Asks, and waits for the answers in the order of the questions.
+///
 /// An error of one fails all. Waits up to twice `wait` for each answer.
 pub fn ask_all<C: ClientContext>(
     client: &Client<C>,
@@ -177,6 +182,7 @@ pub fn ask_all<C: ClientContext>(
 ///
 /// # Safety
 /// `event` is a live event.
+///
 /// Partitions whose error passes are left out.
 unsafe fn offsets(event: *mut native::rd_kafka_event_t) -> Result<Offsets, KafkaError> {
     let mut offsets = Offsets::new();

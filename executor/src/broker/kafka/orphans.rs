@@ -52,6 +52,7 @@ const NAMED_MAX: usize = 5;
 type Partitions = BTreeSet<TopicPartition>;
 
 /// A search in a thread of its own, which ends with this.
+///
 /// Dropping it ends the thread at its next pause.
 pub struct Search {
     _ends: Sender<()>,
@@ -59,6 +60,7 @@ pub struct Search {
 
 impl Search {
     /// Looks for partitions without an owner, if this is a static member.
+    ///
     /// `None` for members without an instance id: the group shares out everything when they come.
     pub fn start(settings: &ClientSettings, callers: &Arc<Callers>) -> Option<Search> {
         settings.instance.as_ref()?;
@@ -129,6 +131,7 @@ fn named(partitions: &Partitions) -> String {
 }
 
 /// A time that differs from process to process.
+///
 /// From nothing to all of it, in thousandths.
 fn some_part_of(time: Duration) -> Duration {
     // The library's hash maps are seeded at random; no crate is needed for one number.
@@ -137,6 +140,7 @@ fn some_part_of(time: Duration) -> Duration {
 }
 
 /// The result of a look at a group that is at rest.
+///
 /// Nothing for a group that is not at rest, or whose members are not understood.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
@@ -176,6 +180,7 @@ fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, Ka
 
 /// Joins the group without a name and leaves it as soon as it is let in. It subscribes to what all the others
 /// read: tables that topics share stay where all of their partitions of a number are.
+///
 /// An error: the group did not let it in within [`VISIT_MAX`].
 fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -210,6 +215,7 @@ impl ConsumerContext for Visit {
 }
 
 /// Reads the topics of a member's subscription: version, then names.
+///
 /// `None`: cut short, or no text.
 fn wants(metadata: &[u8]) -> Option<Vec<String>> {
     let mut bytes = Bytes(metadata);
@@ -220,6 +226,7 @@ fn wants(metadata: &[u8]) -> Option<Vec<String>> {
 
 /// Reads the partitions of a member's assignment: version, then names with their partitions. The assignment
 /// of a member that has nothing may be empty.
+///
 /// `None`: cut short, or no text.
 fn has(assignment: &[u8]) -> Option<Vec<TopicPartition>> {
     if assignment.is_empty() {

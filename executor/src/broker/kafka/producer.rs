@@ -81,6 +81,7 @@ impl KafkaProducer {
     }
 
     /// Hangs the worker's bell up at the client's queue.
+    ///
     /// Once for each client: the context keeps the bell until the client has ended.
     fn hang_bell(&self) {
         if let Some(bell) = &self.bell {
@@ -148,6 +149,7 @@ impl KafkaProducer {
     }
 
     /// The meaning of an error of a call on a transaction. A right that is missing is named.
+    ///
     /// [`BrokerError::Group`] then: every worker of the app lacks it, and no retry helps.
     fn judged(&self, step: Step, error: TransactionError, reads: &[&str]) -> BrokerError {
         // Only offsets are about topics that are read. In other steps the error is about a topic of a record, and
@@ -165,6 +167,7 @@ impl KafkaProducer {
     }
 
     /// The error of a client that gave up for good.
+    ///
     /// Only at-least-once: a transactional client that gives up is replaced ([`BrokerError::Fenced`]).
     fn gave_up(&self, why: &str) -> BrokerError {
         let code = self.client.client().fatal_error().map(|(code, _)| code);
@@ -178,6 +181,7 @@ impl KafkaProducer {
 
     /// The reason for which the transaction failed, in the broker's words, with the partition that it is
     /// about.
+    ///
     /// `None`: the client knows of no reason to abort.
     fn culprit(&self) -> Option<(Option<Code>, String)> {
         let ask = || raw::reason_to_abort(&self.client);

@@ -68,6 +68,7 @@ pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
 }
 
 /// The metadata of a partition in a list of committed offsets.
+///
 /// Empty where the partition has none. rdkafka's own reading panics on bytes that are no UTF-8.
 pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String {
     // SAFETY: the list lives through the call and is not changed in it.
@@ -84,6 +85,7 @@ pub fn metadata(list: &TopicPartitionList, partition: &TopicPartition) -> String
 }
 
 /// Fills in the next offsets that the consumer gives.
+///
 /// False: the client refuses the question. A partition without a position keeps a logical offset.
 pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartitionList) -> bool {
     // SAFETY: client and list live through the call, which writes the list's offsets.
@@ -91,6 +93,7 @@ pub fn fill_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &Top
 }
 
 /// The end of a partition as of the last fetch; `None` before the first.
+///
 /// It costs no question, and may be old.
 pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartition) -> Option<i64> {
     let topic = CString::new(&*partition.topic).ok()?;
@@ -104,6 +107,7 @@ pub fn known_end(consumer: &BaseConsumer<MemberContext>, partition: &TopicPartit
 }
 
 /// The member's generation and name; 0 and empty outside a group.
+///
 /// Both together, at one moment: a commit with the id of one generation and the number of another is refused.
 pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     // SAFETY: the client lives through the calls; the metadata is destroyed here.
@@ -121,6 +125,7 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
 }
 
 /// True if something waits in the member's queue.
+///
 /// Events, errors and changes of partitions count alike.
 pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
     // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
@@ -246,6 +251,7 @@ impl Commits {
 ///
 /// # Safety
 /// `event` is a live event.
+///
 /// A commit may succeed as a whole and fail for one partition.
 unsafe fn worst(event: *mut native::rd_kafka_event_t) -> RDKafkaRespErr {
     // SAFETY: the caller's promise; the list is the event's.
@@ -277,6 +283,7 @@ impl Drop for Commits {
 ///
 /// # Safety
 /// `error` is null or an error that is the caller's.
+///
 /// Null is success. The error is given back here in any case.
 unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), TransactionError> {
     if error.is_null() {
@@ -298,6 +305,7 @@ unsafe fn outcome(error: *mut native::rd_kafka_error_t) -> Result<(), Transactio
 }
 
 /// Makes the client the only producer under its `transactional.id`.
+///
 /// Ends what is open under the id; waits for the coordinator, `wait` at most.
 pub fn init_transactions<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
@@ -305,6 +313,7 @@ pub fn init_transactions<C: ProducerContext>(client: &BaseProducer<C>, wait: Dur
 }
 
 /// Begins a transaction.
+///
 /// A matter of the client alone: no broker is asked.
 pub fn begin<C: ProducerContext>(client: &BaseProducer<C>) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
@@ -319,7 +328,9 @@ pub fn reason_to_abort<C: ProducerContext>(client: &BaseProducer<C>) -> Option<T
 }
 
 /// Puts offsets of the group's member into the client's transaction.
-/// May not return in time, see [`super::aside`]. The generation and the member are checked by the group's coordinator.
+///
+/// May not return in time, see [`super::aside`]. The generation and the member are checked by the group's
+/// coordinator.
 pub fn send_offsets<C: ProducerContext>(
     client: &BaseProducer<C>,
     offsets: &TopicPartitionList,
@@ -357,6 +368,7 @@ pub fn commit<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> R
 }
 
 /// Aborts the client's transaction.
+///
 /// The queue should be empty by then, or the call waits for what is in flight.
 pub fn abort<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Result<(), TransactionError> {
     // SAFETY: the client lives through the call.
@@ -364,6 +376,7 @@ pub fn abort<C: ProducerContext>(client: &BaseProducer<C>, wait: Duration) -> Re
 }
 
 /// A time as librdkafka takes it.
+///
 /// More than an `i32` holds, 24 days, counts as that.
 pub(super) fn milliseconds(wait: Duration) -> i32 {
     i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)
@@ -385,6 +398,7 @@ const CERTIFICATE_STEP: Duration = Duration::from_millis(100);
 
 /// Connects with a client of its own, whose verification of certificates reports what it finds; the client of
 /// a worker says only that it failed. `None`: no certificate is refused.
+///
 /// Takes up to `wait` where a certificate is refused or no broker answers.
 pub fn certificate_fault(config: &ClientConfig, wait: Duration) -> Option<CertificateFault> {
     let seen = SeenFault::default();

@@ -41,6 +41,7 @@ const ASKED_MAX: u32 = 40;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Transactional ids that are asked about.
+///
 /// Made by the command line from the names of app, instance and workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
@@ -62,6 +63,7 @@ pub enum Verdict {
 }
 
 /// Asks for the rights on the group and on transactions.
+///
 /// The group first, then transactions where the guarantee needs them. An error: no answer.
 pub fn ask(line: &Line, settings: &ClientSettings, ids: &Ids) -> Result<Vec<(Right, Verdict)>, BrokerError> {
     let app = &settings.app;
@@ -97,6 +99,7 @@ fn on_group(line: &Line, settings: &ClientSettings) -> Result<Verdict, BrokerErr
 }
 
 /// The outcome of a try to begin as a producer.
+///
 /// See the drawing above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tried {
@@ -158,6 +161,7 @@ fn try_id(line: &Line, settings: &ClientSettings, id: &str) -> Result<Tried, Bro
 
 /// Rights whose lack is the reason of an error on the way to a commit: no event is to blame for it. `reads`
 /// are the topics that are read.
+///
 /// Empty for any other error, and where all of them are there. Asks about each topic in turn.
 pub fn lacking(client: &Client, settings: &ClientSettings, code: Option<Code>, reads: &[&str]) -> Vec<Right> {
     match code {

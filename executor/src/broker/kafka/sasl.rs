@@ -33,6 +33,7 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 const ANSWER_TURN: Duration = Duration::from_millis(50);
 
 /// Explains what to set where a broker has refused the client's user, from the client's words.
+///
 /// `None`: the client names no user, or the words are not understood.
 pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String> {
     let (servers, mechanism) = (&settings.servers, settings.mechanism());
@@ -64,6 +65,7 @@ pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String
 
 /// Explains what to set where a broker asks for a user and the client names none: the client itself says
 /// nothing, since it takes the connections that end for idle ones.
+///
 /// `None`: the brokers ask for none, or nothing is reachable. Takes up to [`ANSWER_WAIT_MAX`].
 pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
     let (protocol, is_tls, with_users) = settings.protocol();
@@ -86,6 +88,7 @@ pub fn explain_missing(settings: &ClientSettings) -> Option<String> {
 }
 
 /// Mechanisms of the broker, in the client's words on a handshake.
+///
 /// `… supported mechanisms: PLAIN,SCRAM-SHA-512 (after …` → `PLAIN,SCRAM-SHA-512`.
 fn mechanisms(reason: &str) -> Option<&str> {
     let (_, known) = reason.split_once(SUPPORTED)?;
@@ -94,6 +97,7 @@ fn mechanisms(reason: &str) -> Option<&str> {
 }
 
 /// Connects as a user that no broker has; gives the client's words on the refusal. `None`: there was none.
+///
 /// The refusal names the mechanisms that the broker has.
 fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
     let mut config = settings.plain();
@@ -113,6 +117,7 @@ fn refusal(settings: &ClientSettings, protocol: &str) -> Option<String> {
 }
 
 /// Collects refusals of users.
+///
 /// The first one is kept.
 #[derive(Clone, Default)]
 struct Ear(Arc<Mutex<Option<String>>>);

@@ -32,12 +32,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub type Fetched = (TopicPartition, i64);
 
 /// The last look at partitions that are behind.
+///
 /// Partitions that are at their ends are not in it.
 #[derive(Debug, Default)]
 pub struct Behind(BTreeMap<TopicPartition, Waits>);
 
 /// Since when a partition stands where it does, and after how long it counts as stuck. What did not help is
 /// done again after twice the time: what is left may hold no record at all.
+///
 /// `position` is the next offset that the consumer would give.
 #[derive(Clone, Copy, Debug)]
 struct Waits {
@@ -49,6 +51,7 @@ struct Waits {
 impl Behind {
     /// Compares positions with the ends; gives those that are stuck. A partition that is not among those that
     /// are fetched, or is at its end, is forgotten.
+    ///
     /// `end`: the last known end of a partition, `None` where it is not known.
     fn look(
         &mut self,
@@ -76,6 +79,7 @@ impl Behind {
 }
 
 /// Looks for partitions that are stuck.
+///
 /// The default has asked nothing yet and asks at its first turn.
 #[derive(Default)]
 pub struct Look {
@@ -87,6 +91,7 @@ pub struct Look {
 
 impl Look {
     /// Asks when it is time, and gives what is stuck when the answer has come. `fetched` is only called then.
+    ///
     /// Never waits: the answer is taken at a later turn.
     pub fn turn(&mut self, now: Duration, line: &Line, fetched: impl Fn() -> Vec<Fetched>) -> Vec<Fetched> {
         if let Some((questions, _)) = &mut self.asked {

@@ -32,6 +32,7 @@ mod code {
 }
 
 /// Explains why the client trusts no broker, if a certificate is the reason.
+///
 /// `None`: certificates are fine, or no broker answers. Names the broker and what to do.
 pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
     let CertificateFault { broker, code } = certificate_fault(&settings.plain(), CERTIFICATE_WAIT_MAX)?;
@@ -51,6 +52,7 @@ pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
 }
 
 /// Says it where a broker speaks TLS and the client does not, or the other way round.
+///
 /// `None`: they agree, or no broker answers. Takes up to a second for each connection and each answer.
 pub fn explain_protocol(settings: &ClientSettings) -> Option<String> {
     let (protocol, is_tls, with_users) = settings.protocol();

@@ -9,6 +9,7 @@ use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 use crate::event::message::TopicName;
 
 /// Knows the topics of a log.
+///
 /// Asking for a topic creates it where the log creates topics, as a client of Kafka could.
 pub struct LogAdmin {
     log: Log,

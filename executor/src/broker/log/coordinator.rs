@@ -21,6 +21,7 @@ use crate::broker::{BrokerError, GroupMetadata, OffsetCommit};
 use crate::event::message::Event;
 
 /// The effects of a transaction, or of a commit of offsets outside any, that became visible.
+///
 /// The simulator's checker reads them, in the order in which they became visible.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
@@ -33,8 +34,7 @@ pub struct Commit {
 /// A `transactional.id`.
 #[derive(Debug, Default)]
 struct Transactional {
-    /// An older producer is fenced.
-    /// The number of takeovers: the epoch of the newest producer, 0 before the first.
+    /// An older producer is fenced. The number of takeovers: the epoch of the newest producer, 0 before the first.
     epoch: u32,
     /// The transaction that is open, and the time at which it was opened.
     open: Option<(TransactionId, Duration)>,
@@ -50,6 +50,7 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Checks that the producer of this epoch is the newest.
+    ///
     /// Fails with [`BrokerError::Fenced`] for an older one, and for an id that no producer has begun under.
     pub fn check(&self, id: &str, epoch: u32) -> Result<(), BrokerError> {
         match self.ids.get(id) {
@@ -59,6 +60,7 @@ impl Coordinator {
     }
 
     /// Returns the transaction that is open under an id, or opens one.
+    ///
     /// `now` is its beginning, where it is opened: [`State::expire`] goes by it.
     pub fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<TransactionId, BrokerError> {
         self.check(id, epoch)?;
@@ -78,6 +80,7 @@ impl Coordinator {
 
 impl State {
     /// Lets a producer take an id over: what is open under it is aborted, older producers are fenced.
+    ///
     /// Gives the epoch of the new producer.
     pub fn take_over(&mut self, id: &str) -> u32 {
         let transactional = self.coordinator.ids.entry(id.to_owned()).or_default();
@@ -91,6 +94,7 @@ impl State {
     }
 
     /// Ends what is open under an id, if something is.
+    ///
     /// Nothing open is no error: a transaction without records and offsets has never reached the broker.
     pub fn end(&mut self, id: &str, epoch: u32, commits: bool) -> Result<(), BrokerError> {
         self.coordinator.check(id, epoch)?;
@@ -125,6 +129,7 @@ impl State {
     }
 
     /// Commits offsets outside any transaction.
+    ///
     /// They count at once. The caller has checked that the member may commit.
     pub fn commit_offsets(&mut self, group: &str, offsets: &[OffsetCommit]) {
         self.groups.entry(group.to_owned()).or_default().commit(offsets);
@@ -134,6 +139,7 @@ impl State {
     }
 
     /// Aborts transactions that have been open for too long, and fences their producers. Gives their ids.
+    ///
     /// Kafka does it after `transaction.timeout.ms`; only the simulator calls this, since time passes nowhere else.
     pub fn expire(&mut self, now: Duration, timeout: Duration) -> Vec<String> {
         let late = |(id, since): (&str, Duration)| (since + timeout <= now).then(|| id.to_owned());
@@ -159,6 +165,7 @@ impl State {
         for group in self.groups.values_mut() {
             commit.offsets.extend(group.decide(transaction, commits));
         }
+        // An aborted transaction shows nothing: it is no commit.
         if let Some(journal) = self.journal.as_mut().filter(|_| commits) {
             journal.push(commit);
         }

@@ -39,6 +39,7 @@ impl Member {
 }
 
 /// A group.
+///
 /// Made by the first member or the first commit of its name; lives as long as the log.
 #[derive(Debug, Default)]
 pub struct Group {
@@ -51,6 +52,7 @@ pub struct Group {
 }
 
 /// The next step of a member.
+///
 /// The connector hands it on as a [`crate::broker::Change`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -62,6 +64,7 @@ pub enum Step {
 
 impl Group {
     /// Adds a member, or changes what it reads.
+    ///
     /// The caller divides the partitions afterwards. An error: a pattern is no regular expression.
     pub fn join(&mut self, name: &str, subscriptions: &[Subscription]) -> Result<(), regex::Error> {
         let member = self.members.entry(name.to_owned()).or_default();
@@ -78,6 +81,7 @@ impl Group {
     }
 
     /// Removes a member, which may have said nothing.
+    ///
     /// Its partitions are free at once; the caller divides them afterwards.
     pub fn leave(&mut self, name: &str) {
         self.members.remove(name);
@@ -113,6 +117,7 @@ impl Group {
     /// Partitions are given out in order, so the same members and topics always give the same division.
     fn choose(&self, partition: &TopicPartition, share: usize) -> Option<String> {
         let reading = || self.members.iter().filter(|(_, member)| member.reads(&partition.topic));
+        // A partition that stays costs no revocation and no restoration of its tables.
         let owner = reading().find(|(_, member)| member.owned.contains(partition) && member.target.len() < share);
         let chosen = owner.or_else(|| reading().min_by_key(|(_, member)| member.target.len()));
         chosen.map(|(name, _)| name.clone())
@@ -140,6 +145,7 @@ impl Group {
     }
 
     /// Takes partitions that a member has given up.
+    ///
     /// A name that is no member is passed over: it has left, and its partitions with it.
     pub fn release(&mut self, name: &str, partitions: &[TopicPartition]) {
         if let Some(member) = self.members.get_mut(name) {
@@ -152,6 +158,7 @@ impl Group {
     }
 
     /// The generation, where the member is one.
+    ///
     /// `None`: the member has left, or was expelled.
     pub fn generation(&self, name: &str) -> Option<i32> {
         self.members.contains_key(name).then_some(self.generation)
@@ -164,6 +171,7 @@ impl Group {
 
     /// True if the caller may commit: a member of this generation. As in Kafka, a caller that names neither
     /// member nor generation is not checked.
+    ///
     /// The simulator relies on the gap, as a fault that a worker must not fall into.
     pub fn admits(&self, asking: &GroupMetadata) -> bool {
         let nameless = asking.member.is_empty() && asking.generation < 1;
@@ -171,6 +179,7 @@ impl Group {
     }
 
     /// Commits offsets.
+    ///
     /// They take the place of earlier ones, even of greater ones: the broker does not compare.
     pub fn commit(&mut self, offsets: &[OffsetCommit]) {
         for offset in offsets {
@@ -180,6 +189,7 @@ impl Group {
 
     /// Keeps offsets for the end of their transaction; a later one of a partition takes the place of
     /// an earlier one.
+    ///
     /// Until then they hide what is committed for their partitions ([`Group::is_stable`]).
     pub fn stage(&mut self, transaction: TransactionId, offsets: &[OffsetCommit]) {
         let pending = self.pending.entry(transaction).or_default();
@@ -196,8 +206,9 @@ impl Group {
     }
 
     /// True if no open transaction may change what is committed for a partition.
-    /// Kafka does not answer a question for *stable* offsets (KIP-447) before that; the simulated consumer's question
-    /// fails until then, and is asked again.
+    ///
+    /// Kafka does not answer a question for *stable* offsets (KIP-447) before that; the simulated consumer's
+    /// question fails until then, and is asked again.
     pub fn is_stable(&self, partition: &TopicPartition) -> bool {
         !self.pending.values().any(|offsets| offsets.contains_key(partition))
     }

@@ -56,6 +56,7 @@ pub const MESSAGE_BYTES_MAX: usize = 1_048_588;
 /// Polled by the [`LogConsumer`] that it was given to, when it has read what the log holds.
 pub trait Feed {
     /// Appends what has come, waiting at most `wait` for the first. Gives how many records came.
+    ///
     /// An error ends the run: a file that cannot be read, for example.
     fn pump(&mut self, log: &Log, wait: Duration) -> Result<usize, BrokerError>;
 
@@ -64,6 +65,7 @@ pub trait Feed {
 }
 
 /// A record to append.
+///
 /// The default is a record with a null key and no value, at the time 0.
 #[derive(Clone, Debug, Default)]
 pub struct NewRecord {
@@ -125,7 +127,9 @@ impl Log {
     }
 
     /// Creates a topic; an existing one stays as it is.
-    /// Fewer than one partition count as one. Groups that read it by a pattern get its partitions at their next polls.
+    ///
+    /// Fewer than one partition count as one. Groups that read it by a pattern get its partitions at their next
+    /// polls.
     pub fn create(&self, name: &str, partitions: i32) {
         let mut state = self.state.borrow_mut();
         state.topics.entry(name.into()).or_insert_with(|| Topic::new(partitions));
@@ -133,7 +137,9 @@ impl Log {
     }
 
     /// Gives a topic more partitions.
-    /// Keys that are placed by their hash move from here on, as in Kafka; records that are there stay where they are.
+    ///
+    /// Keys that are placed by their hash move from here on, as in Kafka; records that are there stay where they
+    /// are.
     pub fn grow(&self, name: &str, partitions: i32) {
         let mut state = self.state.borrow_mut();
         if let Some(topic) = state.topics.get_mut(name) {
@@ -143,6 +149,7 @@ impl Log {
     }
 
     /// A member of a group. It joins when it subscribes.
+    ///
     /// Every call makes another member, whatever its instance: the log has no static membership.
     pub fn consumer(&self, group: &str, instance: Option<&str>) -> LogConsumer {
         let mut state = self.state.borrow_mut();
@@ -152,6 +159,7 @@ impl Log {
     }
 
     /// A producer, transactional where it has an id.
+    ///
     /// With an id, [`crate::broker::Producer::init_transactions`] comes before the first record.
     pub fn producer(&self, transactional_id: Option<&str>) -> LogProducer {
         LogProducer::new(self.clone(), transactional_id)
@@ -207,6 +215,7 @@ impl Log {
     }
 
     /// As [`Log::read`], but only records that producers sent, none that were appended.
+    ///
     /// A local run prints these: its inputs are in the same log.
     pub fn read_sent(&self, topic: &TopicName, partition: i32, from: i64, max: usize) -> (Vec<Event>, i64) {
         let state = self.state.borrow();
@@ -224,12 +233,14 @@ impl Log {
     }
 
     /// The offset that a group has committed for a partition.
+    ///
     /// Offsets in transactions that are still open do not show.
     pub fn committed(&self, group: &str, partition: &TopicPartition) -> Option<Committed> {
         self.state.borrow().groups.get(group)?.committed(partition)
     }
 
     /// Drops the records of a partition before an offset; offsets stay.
+    ///
     /// As retention does. It stops before the first open transaction, however large the offset.
     pub fn forget_before(&self, partition: &TopicPartition, offset: i64) {
         if let Some(topic) = self.state.borrow_mut().topics.get_mut(&partition.topic) {
@@ -240,6 +251,7 @@ impl Log {
 
 impl State {
     /// Creates a topic on its first use; none with a name that Kafka cannot hold.
+    ///
     /// Names come from payloads too, so a name that Kafka refuses makes no topic here either.
     fn ensure(&mut self, name: &TopicName) {
         if !self.topics.contains_key(name) && is_topic_name(name) {
@@ -250,6 +262,7 @@ impl State {
     }
 
     /// A new topic may be one that a group reads.
+    ///
     /// So all groups divide again, those too that read nothing of it: their partitions stay.
     fn rebalance_all(&mut self) {
         let topics: Vec<_> = self.topics.iter().map(|(name, topic)| (name.clone(), topic.count())).collect();
@@ -268,6 +281,7 @@ impl State {
 }
 
 /// A name that no topic of the log has.
+///
 /// Names it escaped and cut: it may be any text.
 fn no_topic(name: &str) -> String {
     format!("\"{}\" is not the name of a topic: Kafka takes {TOPIC_NAME_RULE}", shown::name(name))

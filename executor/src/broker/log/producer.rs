@@ -14,6 +14,7 @@ use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Pr
 use crate::event::message::{TopicName, TopicPartition};
 
 /// A producer of the in-memory log. Records are acknowledged as they are sent.
+///
 /// Once another producer has taken its id over, its calls on transactions fail with [`BrokerError::Fenced`].
 pub struct LogProducer {
     log: Log,
@@ -143,6 +144,7 @@ impl From<OutgoingRecord<'_>> for NewRecord {
 
 impl State {
     /// Appends what a producer sends; gives the offset.
+    ///
     /// An error where the topic or the partition does not exist.
     pub(super) fn append_sent(
         &mut self,

@@ -62,8 +62,7 @@ impl Stored {
 /// stable end on is forgotten.
 #[derive(Debug, Default)]
 struct Partition {
-    /// Offset of the first entry that is kept.
-    /// Everything before it has been forgotten.
+    /// Offset of the first entry that is kept. Everything before it has been forgotten.
     first: i64,
     entries: VecDeque<Stored>,
     /// Open transactions with the offset of the first entry of each, in the order of those offsets.
@@ -88,6 +87,7 @@ impl Partition {
 }
 
 /// A topic.
+///
 /// Partitions are numbered from 0, and there is at least one.
 #[derive(Debug)]
 pub struct Topic {
@@ -130,6 +130,7 @@ impl Topic {
     }
 
     /// Appends to a partition that exists; gives the offset.
+    ///
     /// A record of a transaction that is new to the partition is from here on its stable end, or lies behind one.
     pub fn append(&mut self, partition: i32, stored: Stored) -> i64 {
         let partition = self.at_mut(partition).expect("the caller has checked the partition");
@@ -181,6 +182,7 @@ impl Topic {
     }
 
     /// As [`Topic::read`], but only records for which `wanted` holds.
+    ///
     /// Records that are not wanted are passed over, like markers, and do not count against `max`.
     pub fn read_if(
         &self,
@@ -219,18 +221,21 @@ impl Topic {
     }
 
     /// The ends of a partition.
+    ///
     /// Its high end is the stable one, as a `read_committed` reader sees it.
     pub fn watermarks(&self, partition: i32) -> Option<Watermarks> {
         self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.stable() })
     }
 
     /// The ends of a partition, undecided records included.
+    ///
     /// Tables are restored up to here, so that a transaction that is committed meanwhile is not missed.
     pub fn ends(&self, partition: i32) -> Option<Watermarks> {
         self.at(partition).map(|partition| Watermarks { low: partition.first, high: partition.end() })
     }
 
     /// The first offset at or after a time, or the end.
+    ///
     /// Records that do not show count as if they were not there.
     pub fn offset_at(&self, partition: i32, timestamp_ms: i64) -> Option<i64> {
         let partition = self.at(partition)?;
@@ -240,6 +245,7 @@ impl Topic {
     }
 
     /// Drops the records before an offset, as far as they are decided.
+    ///
     /// Offsets of the others stay as they are.
     pub fn forget_before(&mut self, partition: i32, offset: i64) {
         let Some(partition) = self.at_mut(partition) else {

@@ -31,6 +31,7 @@ const ADRIFT_AGAIN: Duration = Duration::from_secs(1);
 
 impl KafkaConsumer {
     /// Fetches partitions from these offsets on, and drops what was fetched of them before.
+    ///
     /// `starts` is changed at the end, so that after an error the partitions are tried anew.
     pub(super) fn fetch_from(&mut self, at: Vec<(TopicPartition, i64)>) -> Result<(), BrokerError> {
         let (assigned, mut new): (Vec<_>, Vec<_>) =
@@ -45,6 +46,7 @@ impl KafkaConsumer {
 
     /// Seeks in partitions that are assigned. Gives back those that the client has given up: it revives none
     /// of them, whatever is sought.
+    ///
     /// Waits for the client's own threads, not for a broker. No message that was fetched before comes after it.
     fn seek(&self, at: Vec<(TopicPartition, i64)>) -> Result<Vec<(TopicPartition, i64)>, BrokerError> {
         if at.is_empty() {
@@ -62,6 +64,7 @@ impl KafkaConsumer {
     }
 
     /// Assigns partitions at these offsets, also those that are assigned already.
+    ///
     /// Unassigned first where the protocol is cooperative: assigning twice is an error there.
     fn assign(&self, at: &[(TopicPartition, i64)]) -> Result<(), BrokerError> {
         if at.is_empty() {
@@ -86,6 +89,7 @@ impl KafkaConsumer {
     }
 
     /// The offsets at which assigned partitions stand.
+    ///
     /// A partition whose position the client does not know stands where it was started.
     pub(super) fn fetched(&self, which: impl Fn(&TopicPartition) -> bool) -> Vec<(TopicPartition, i64)> {
         let asked = self.starts.iter().filter(|(partition, _)| which(partition));
@@ -123,6 +127,7 @@ impl KafkaConsumer {
     }
 
     /// Revives partitions that get nothing though they go on.
+    ///
     /// Paused ones are left out: nothing should come from them.
     pub(super) fn free_stuck(&mut self) -> Result<(), BrokerError> {
         let mut look = std::mem::take(&mut self.stuck);

@@ -29,6 +29,7 @@ const HOLDER_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaConsumer {
     /// The group took this member for fenced, so its client does nothing any more.
+    ///
     /// librdkafka's fatal errors last as long as the client: only a new one ends this.
     pub(super) fn is_fenced(&self) -> bool {
         let is_fatal = || matches!(self.consumer.client().fatal_error(), Some((Code::FencedInstanceId, _)));
@@ -36,6 +37,7 @@ impl KafkaConsumer {
     }
 
     /// Remembers the member id that the group has just given, or confirmed.
+    ///
     /// `is_served`: the group has given partitions, too, so the way back was worth it.
     pub(super) fn note_identity(&mut self, is_served: bool) {
         let id = self.member().1;
@@ -47,6 +49,7 @@ impl KafkaConsumer {
     }
 
     /// Goes on where a call failed because the member is fenced: the next poll puts it right.
+    ///
     /// The error becomes one that may be tried again.
     pub(super) fn unless_fenced<T>(&self, outcome: Result<T, BrokerError>) -> Result<T, BrokerError> {
         match outcome {
@@ -85,6 +88,7 @@ impl KafkaConsumer {
     }
 
     /// Puts a new client in the place of the old one.
+    ///
     /// Partitions start at their committed offsets, like those of any new member.
     fn join_again(&mut self) -> Result<(), BrokerError> {
         let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health))?;

@@ -7,6 +7,7 @@ use crate::broker::log::LogAdmin;
 use crate::broker::{Admin, BrokerError, NewTopic, TopicInfo};
 
 /// Knows the topics of a simulated broker.
+///
 /// It belongs to no life, so no process dies in a call of it.
 pub struct SimAdmin {
     world: World,

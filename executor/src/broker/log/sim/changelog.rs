@@ -9,6 +9,7 @@ use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
 
 /// The reader of changelogs of a simulated worker.
+///
 /// It belongs to one life, and ends with it.
 pub struct SimChangelog {
     world: World,

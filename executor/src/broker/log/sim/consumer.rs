@@ -17,11 +17,11 @@ use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, Off
 use crate::clock::Clock;
 use crate::event::message::{Event, TopicPartition};
 
-/// Longest wait for committed offsets.
-/// As the connector to Kafka has it.
+/// Longest wait for committed offsets. As the connector to Kafka has it.
 const COMMITTED_WAIT_MS: u64 = 500;
 
 /// The place from which a partition is read.
+///
 /// Made when the partition is assigned, dropped when it is released.
 #[derive(Debug)]
 struct Reading {
@@ -97,7 +97,9 @@ impl SimConsumer {
     }
 
     /// The group's decision, if the client hears of it.
-    /// It may be late by any number of polls. A member that has been expelled first loses its partitions, then joins.
+    ///
+    /// It may be late by any number of polls. A member that has been expelled first loses its partitions, then
+    /// joins.
     fn change(&mut self) -> Result<Option<Change>, BrokerError> {
         if self.world.hits(Fault::Deaf) {
             return Ok(None);
@@ -129,6 +131,7 @@ impl SimConsumer {
     }
 
     /// Learns, late for some members, that the session is over.
+    ///
     /// The delay is drawn once for each session that ends: none, a moment, or seconds.
     fn hears_of_its_end(&mut self) -> bool {
         let now = self.world.clock.now();
@@ -282,6 +285,7 @@ impl Consumer for SimConsumer {
 
     fn commit(&mut self, offsets: &[OffsetCommit]) -> Result<bool, BrokerError> {
         self.world.step(&self.life, "a commit of offsets")?;
+        // The identity as the client knows it at this moment: old, or none at all.
         let (group, mut state) = (self.group(), self.world.log.state.borrow_mut());
         if !state.groups.entry(self.group.clone()).or_default().admits(&group) {
             // As UNKNOWN_MEMBER_ID and ILLEGAL_GENERATION: offsets of a member that has been replaced.

@@ -43,6 +43,7 @@ pub use seed::Seed;
 use request::Late;
 
 /// Faults that may strike, each at its own rate.
+///
 /// The number of a fault is its place in the table of rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -104,6 +105,7 @@ impl Life {
     }
 
     /// Kills the process.
+    ///
     /// Its clients fail from now on; what they have under way still arrives.
     pub fn end(&self) {
         self.ended.set(true);
@@ -187,6 +189,7 @@ impl World {
     }
 
     /// Decides whether this fault strikes now.
+    ///
     /// A fault whose rate is 0 draws no number.
     pub fn hits(&self, fault: Fault) -> bool {
         let mut inner = self.inner.borrow_mut();
@@ -196,6 +199,7 @@ impl World {
 
     /// Has the broker refuse such records, always; where `is_vague`, it does not say that a record is the
     /// reason.
+    ///
     /// For a record that every broker of the cluster would refuse, as one that its topic's settings do not allow.
     pub fn refuse(&self, refuses: Refuses, is_vague: bool) {
         let mut inner = self.inner.borrow_mut();
@@ -203,12 +207,14 @@ impl World {
     }
 
     /// Makes calls take so long that requests arrive while they run, not after them.
+    ///
     /// Tests do not ask then that no transaction of a worker that lives times out.
     pub fn drag(&self) {
         self.inner.borrow_mut().drags = true;
     }
 
     /// Lets nothing go wrong from here on; requests that are under way still arrive.
+    ///
     /// Refused records stay refused: that is no fault of a moment. What must hold in the end is checked after this.
     pub fn calm_down(&self) {
         self.inner.borrow_mut().rates = [0; FAULTS];
@@ -236,6 +242,7 @@ impl World {
     }
 
     /// Has the broker end transactions that have been open for too long.
+    ///
     /// As `transaction.timeout.ms` has it: their producers are fenced with them.
     fn expire(&self) {
         let expired = self.log.state.borrow_mut().expire(self.clock.now(), TRANSACTION_MAX);
@@ -246,12 +253,14 @@ impl World {
     }
 
     /// Transactions that the broker has aborted because they were open for too long.
+    ///
     /// A worker that lives must end its own in time: the checker counts these.
     pub fn timed_out(&self) -> usize {
         self.inner.borrow().timed_out
     }
 
     /// Since when the oldest open transaction is open, and under which id.
+    ///
     /// `None`: no transaction is open.
     pub fn oldest_open(&self) -> Option<(String, Duration)> {
         let state = self.log.state.borrow();
@@ -260,6 +269,7 @@ impl World {
     }
 
     /// Commits since the last call. The turn has ended.
+    ///
     /// Each in the order in which it became visible.
     pub fn commits(&self) -> Vec<Commit> {
         self.inner.borrow_mut().calls = 0;
@@ -267,6 +277,7 @@ impl World {
     }
 
     /// Ends the group's session with a member: others get its partitions. False: there is no such member.
+    ///
     /// The worker learns of it late, at a poll, and goes on until then.
     pub fn expel(&self, group: &str, member: &str) -> bool {
         let mut state = self.log.state.borrow_mut();
@@ -283,12 +294,14 @@ impl World {
     }
 
     /// True if this member is in the group.
+    ///
     /// As the group sees it, whatever the client believes.
     pub fn is_member(&self, group: &str, member: &str) -> bool {
         self.log.state.borrow().groups.get(group).is_some_and(|group| group.generation(member).is_some())
     }
 
     /// Notes what happens, if notes are kept.
+    ///
     /// With the time in front; `what` is only made if it is kept.
     pub fn note(&self, what: impl FnOnce() -> String) {
         let now = self.clock.now();
@@ -298,6 +311,7 @@ impl World {
     }
 
     /// The notes since the last call.
+    ///
     /// Empty where none are kept.
     pub fn notes(&self) -> Vec<String> {
         self.inner.borrow_mut().trace.as_mut().map(std::mem::take).unwrap_or_default()
@@ -313,6 +327,7 @@ impl World {
     }
 
     /// True if the worker whose producer has this id is a member of the group.
+    ///
     /// As the group says, which may not know yet that a member is dead.
     fn is_alive(&self, group: &str, id: &str) -> bool {
         let inner = self.inner.borrow();

@@ -22,6 +22,7 @@ use crate::event::message::{TopicName, TopicPartition};
 const QUEUE_MAX: usize = 40;
 
 /// A record on its way.
+///
 /// Made by a send; ends when its report is taken, or with the client.
 struct Flight {
     /// The commit that it belongs to, for [`Producer::in_flight`].
@@ -81,6 +82,7 @@ impl SimProducer {
     }
 
     /// Takes the reports that have come.
+    ///
     /// Those whose time has come, in the order sent; the first that went wrong is kept for the next poll.
     fn land(&mut self) {
         let now = self.world.clock.now();
@@ -119,6 +121,7 @@ impl SimProducer {
     }
 
     /// Empties the queue, as when the client goes away: records that are under way may still arrive.
+    ///
     /// It is drawn how many do: the first ones, since records keep their order.
     fn drop_flights(&mut self) {
         let arrive = self.world.draw(|seed| seed.below(self.flights.len() + 1));

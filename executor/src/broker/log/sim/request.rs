@@ -50,6 +50,7 @@ impl std::fmt::Display for Request {
 }
 
 /// The sender of a request.
+///
 /// Stays what it was when the request was sent, whatever becomes of the producer.
 #[derive(Clone, Debug)]
 pub struct Sender {
@@ -60,6 +61,7 @@ pub struct Sender {
 }
 
 /// A request or takeover that is under way, and for which no caller waits.
+///
 /// The world has it arrive when the clock passes `due`.
 #[derive(Debug)]
 pub struct Late {
@@ -119,6 +121,7 @@ impl World {
     }
 
     /// Lets some worker end what is open under an id, in its own time.
+    ///
     /// In a quarter of all cases none does: the broker's own timeout must do then.
     pub(super) fn succeed(&self, id: &str) {
         if self.draw(|seed| seed.hits(250)) {
@@ -149,6 +152,7 @@ impl World {
     }
 
     /// A call of a client. The outcome that the caller sees and the fate of the request are two things.
+    ///
     /// The process may die before the request leaves, or when it has had its effect and no answer has come.
     pub(super) fn call(&self, life: &Life, sender: &Sender, request: &Request) -> Result<(), BrokerError> {
         if (0..DEATHS).any(|_| self.hits(Fault::Crash)) {

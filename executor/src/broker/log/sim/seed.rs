@@ -27,24 +27,28 @@ impl Seed {
     }
 
     /// A number below `end`, which is not 0.
+    ///
     /// The numbers are nearly even: `end` is small against 2^64.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.draw() % end as u64).expect("it is below a usize")
     }
 
     /// True in so many of a thousand cases.
+    ///
     /// 0 never hits, 1000 always does. A number is drawn in either case.
     pub fn hits(&mut self, per_mille: u32) -> bool {
         self.draw() % 1000 < u64::from(per_mille)
     }
 
     /// A time in whole milliseconds, both ends included.
+    ///
     /// `least` is not above `most`.
     pub fn millis(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.draw() % (most - least + 1))
     }
 
     /// Picks one of them.
+    ///
     /// A value that is listed several times comes as much more often. The list is not empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
