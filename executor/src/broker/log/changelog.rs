@@ -1,7 +1,7 @@
 //! Reads changelogs that are kept in the log.
 //!
-//! It belongs to no group and commits nothing. There are no ids of topics here, and every identity is empty: two
-//! topics of one name in a log's life are not told apart.
+//! It belongs to no group and commits nothing. Topics have no ids here: every identity is
+//! empty.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl Changelog for LogChangelog {
     }
 
     fn identity(&mut self, _: &TopicName) -> Result<String, BrokerError> {
-        // No store of a local run outlives its log, so there is nothing to be told apart.
+        // No topic of a log is deleted, so no other one ever takes its name.
         Ok(String::new())
     }
 

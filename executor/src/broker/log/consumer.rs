@@ -224,7 +224,7 @@ impl Consumer for LogConsumer {
     fn close(&mut self) -> Result<(), BrokerError> {
         let mut state = self.log.state.borrow_mut();
         if let Some(group) = state.groups.get_mut(&self.group) {
-            // At once, though Kafka would wait for a session: its partitions go to the others below.
+            // Its partitions go to the others as soon as they are divided below.
             group.leave(&self.member);
         }
         state.rebalance(&self.group);
