@@ -76,7 +76,7 @@ fn refused(error: KafkaError) -> BrokerError {
     BrokerError::Fatal(format!("the reader of changelogs cannot be made: {}", words(&error)))
 }
 
-/// True if a broker does not know the topic or the partition, (not) yet or any more.
+/// True if a broker does not know the topic or the partition, not yet or not any more.
 fn is_unknown(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))

@@ -43,7 +43,7 @@ pub fn access(client: &Client, topic: &str, wait: Duration) -> Option<Access> {
 
 /// The id that a topic was given when it was made (KIP-516), empty where it has none; `None`: no answer.
 ///
-/// As base64, 22 characters. A topic that is deleted and made again has another one.
+/// As base64, 22 characters. A recreated topic has another one.
 pub fn topic_id(client: &Client, topic: &str, wait: Duration) -> Option<String> {
     describe_topics(client, &[topic], wait, identity)?.pop()?.ok()
 }

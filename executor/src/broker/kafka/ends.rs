@@ -20,8 +20,8 @@ const ENDS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The ends of partitions; `None`: no broker leads the partition at the moment.
 ///
-/// In the order of `partitions`. What the high end counts is `sees`'s to say. Fails as [`judge`] says; the worker
-/// asks again at a later turn.
+/// In the order of `partitions`. `sees` says whether the high end counts open transactions. Fails as [`judge`] says;
+/// the worker asks again at a later turn.
 pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Vec<Option<Watermarks>>, BrokerError> {
     let answers = ask(line, &[(Which::First, sees), (Which::End, sees)], partitions)?;
     let [first, end] = answers.as_slice() else { return Ok(vec![None; partitions.len()]) };

@@ -249,7 +249,8 @@ fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover:
 
 /// Begins as a producer under a name and ends at once.
 ///
-/// Waits [`WAIT_MAX`] at most. The one who had the name is fenced if it lives: it does its work again.
+/// Waits [`WAIT_MAX`] at most. The producer that had the name is fenced if it lives, and its worker does
+/// its work again.
 fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Result<(), KafkaError> {
     let successor: Kept<BaseProducer> = Kept::make(calls, || settings.successor(id).create())?;
     calls.during(ClientCall::InitTransactions, || successor.init_transactions(WAIT_MAX))?;

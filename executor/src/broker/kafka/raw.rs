@@ -1,8 +1,8 @@
 //! Calls to librdkafka itself, for what rdkafka's safe wrapper hides or cannot do without a panic on odd
 //! data. Questions for offsets and about topics and groups have files of their own: `offsets`, `describe` and `groups`.
 //!
-//! Each call states what it relies on; nothing here keeps a pointer beyond a call, but for [`Hung`] and [`Commits`],
-//! whose owners drop them before their client.
+//! Each call states what it relies on. Nothing here keeps a pointer beyond a call, but for [`Hung`], which outlives its
+//! queue, and [`Commits`], which goes before its client.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;

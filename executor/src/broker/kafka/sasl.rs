@@ -5,8 +5,6 @@
 //! the client has a user, and is refused ─▶ explain_refusal: the mechanism, the protocol or the password
 //! the client has none, and nothing answers ─▶ explain_missing: tries a user that no broker has
 //! ```
-//!
-//! The words of librdkafka that are looked for stand below.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
