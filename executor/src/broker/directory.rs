@@ -48,7 +48,7 @@ pub struct Directory {
     inner: Rc<RefCell<Inner>>,
 }
 
-/// What all handles share. Every number in `numbers` and `last` is an index into `topics`, which only grows until
+/// State that all handles share. Every number in `numbers` and `last` is an index into `topics`, which only grows until
 /// [`Directory::forget`] empties all three.
 struct Inner {
     admin: Box<dyn Admin>,
