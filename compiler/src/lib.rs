@@ -28,6 +28,7 @@ use kaspr_ir::plan::Plan;
 pub use check::settings::names as setting_names;
 pub use diagnostics::{Diagnostic, Severity, render};
 pub use options::{Options, Target};
+pub use python::names_of_block;
 pub use source::SourceFile;
 pub use yaml::{data, places, rewrite};
 

@@ -3,8 +3,8 @@
 //! The worker is given a [`Clock`] and asks nothing else, so that tests and the simulator run hours in
 //! milliseconds. Threads beside the worker's make a [`SystemClock`] of their own.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time. Timers, commit intervals and timestamps all go by it, so that a test can hold it.
@@ -82,23 +82,24 @@ fn tick() -> Duration {
 /// Clones show the same time.
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedClock {
-    now: Rc<Cell<Duration>>,
+    /// Nanoseconds. Threads of user code ask their loop for the time, too.
+    now: Arc<AtomicU64>,
 }
 
 impl SimulatedClock {
     /// Moves the time on.
     pub fn advance(&self, by: Duration) {
-        self.now.set(self.now.get() + by);
+        self.now.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
 impl Clock for SimulatedClock {
     fn now(&self) -> Duration {
-        self.now.get()
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 
     fn wall_ms(&self) -> i64 {
-        i64::try_from(self.now.get().as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX)
     }
 }
 

@@ -99,7 +99,8 @@ fn tests_of(folder: &Path) -> Result<kasprc::SourceFile, Stop> {
 /// The names that tests of the plan may use.
 fn known(plan: &Plan, settings: &Settings) -> Result<Known, Stop> {
     let config = settings.config(plan, 0).map_err(Stop::refused)?;
-    Ok(Known::of(plan, &config.policies(plan)))
+    let version = options().python_version;
+    Ok(Known::of(plan, &config.policies(plan), &|block| kasprc::names_of_block(&block.code, version)))
 }
 
 /// The tests of a file that has no fault.

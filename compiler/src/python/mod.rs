@@ -20,7 +20,7 @@ pub use loose::Loose;
 pub use module::{read, with_room};
 pub use state::TABLE_ATTRIBUTES;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use kaspr_ir::plan::{FieldUse, Shape};
@@ -62,6 +62,12 @@ impl Module {
     pub fn is_read(&self) -> bool {
         self.faults.is_empty() && self.excess.is_none()
     }
+}
+
+/// Reads the names that a block's top level binds; `None` where they cannot be told.
+pub fn names_of_block(code: &str, version: (u8, u8)) -> Option<BTreeSet<String>> {
+    let module = read(code, version);
+    (module.is_read() && !module.is_opaque).then(|| module.names.into_iter().collect())
 }
 
 /// A name that a block uses and does not define.

@@ -177,11 +177,13 @@ fn run_case(interpreter: &Interpreter, app: &Tested, case: &Case) -> Result<Came
     let config = app.settings.config(&app.plan, 0).map_err(|error| error.to_string())?;
     let (here, folder) = (std::env::current_dir(), std::path::absolute(&app.folder));
     let folder = folder.map_err(|error| error.to_string())?;
-    let came = play(interpreter, &app.plan, &config, &app.settings.for_python(&config), (case, &folder));
+    let settings = app.settings.for_python(&config);
+    let came = interpreter
+        .with_variables(&case.variables(), || play(interpreter, &app.plan, &config, &settings, (case, &folder)));
     // User code may have changed the process's folder; the files that follow are named from the one at the
     // start.
     match here.and_then(std::env::set_current_dir) {
-        Ok(()) => came,
+        Ok(()) => came?,
         Err(error) => Err(error.to_string()),
     }
 }

@@ -22,7 +22,7 @@ use crate::broker::log::Log;
 use crate::broker::{Admin, Changelog, Consumer, Producer};
 use crate::clock::Clock;
 use crate::code::Code;
-use crate::code::python::{Interpreter, LoadError, Loading, PythonCode};
+use crate::code::python::{Interpreter, LoadError, Loading, PythonCode, Rehearsal};
 use crate::config::{Config, Guarantee};
 use crate::guard::Guard;
 use crate::status::counters::SharedCounters;
@@ -71,6 +71,8 @@ pub struct Assembly {
     pub counters: SharedCounters,
     /// Recognises events that end the process.
     pub guard: Guard,
+    /// Replaces parts of the world, in tests of users.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 impl Assembly {
@@ -85,6 +87,7 @@ impl Assembly {
             tables: tables_over(Box::<MemoryStore>::default()),
             counters: SharedCounters::default(),
             guard: Guard::none(),
+            rehearsal: None,
         }
     }
 
@@ -97,6 +100,11 @@ impl Assembly {
     /// Has this guard look at the events that run.
     pub fn with_guard(self, guard: Guard) -> Assembly {
         Assembly { guard, ..self }
+    }
+
+    /// Rehearses: user code runs as a test of the user's wants it.
+    pub fn with_rehearsal(self, rehearsal: Rehearsal) -> Assembly {
+        Assembly { rehearsal: Some(rehearsal), ..self }
     }
 
     /// Loads the plan's Python: it writes the worker's tables and topics. The settings are those of
@@ -118,6 +126,7 @@ impl Assembly {
             settings,
             timeout: self.config.timeout,
             watch: self.guard.watch.clone(),
+            rehearsal: self.rehearsal.clone(),
         })
     }
 
@@ -127,7 +136,7 @@ impl Assembly {
     ///
     /// As of [`Worker::start`].
     pub fn start<C: Code>(self, code: &Rc<RefCell<C>>, ends: Ends) -> Result<Worker<C>, Stopped> {
-        let Assembly { plan, config, clock, directory, tables, counters, guard } = self;
+        let Assembly { plan, config, clock, directory, tables, counters, guard, rehearsal: _ } = self;
         let Ends { consumer, producer, changelog } = ends;
         let code = code.clone();
         Worker::start(Parts {

@@ -21,7 +21,7 @@ pub enum OnError {
         /// The topic.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         topic: Option<String>,
-        /// How the topic is created. In a plan what is said of a named topic stands in the plan's topics, and
+        /// The creation of the topic. In a plan what is said of a named topic stands in the plan's topics, and
         /// this is what is said of the app's.
         #[serde(skip_serializing_if = "Creation::is_empty", default)]
         creation: Creation,

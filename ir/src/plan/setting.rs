@@ -97,7 +97,7 @@ fn last(map: &Map<String, Value>, action: &str) -> Result<OnError, PolicyFault> 
     })
 }
 
-/// How the topic is created.
+/// Reads the fields of the topic's creation.
 fn creation(map: &Map<String, Value>) -> Result<Creation, PolicyFault> {
     let retention = whole(map, "retention", Creation::RETENTION)?;
     let mut config = topic_config(retention, flag(map, "compacting")?, flag(map, "deleting")?);

@@ -1,6 +1,7 @@
 """Gives an embedded interpreter what `python3` has: its paths, last words, and handlers of signals."""
 
 import faulthandler
+import os
 import signal
 import site
 import sys
@@ -28,6 +29,24 @@ def write_last_words(stack_signal):
     """Writes Python's stack when a signal ends the process, and on the signal that the watchdog sends."""
     faulthandler.enable(STDERR)
     faulthandler.register(stack_signal, STDERR)
+
+
+def change_variables(changes):
+    """Changes variables of the environment; gives all as they were. None takes one away."""
+    before = dict(os.environ)
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    return before
+
+
+def restore_variables(before):
+    """Makes the variables what they were."""
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 # ---- Signals that the worker answers itself: by coming to its end ----

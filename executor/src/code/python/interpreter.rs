@@ -1,5 +1,6 @@
 //! CPython's life in the process: started without signal handlers, never finalised.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
@@ -53,6 +54,26 @@ impl Interpreter {
     /// Loads the blocks of a plan.
     pub fn load(&self, loading: Loading<'_>) -> Result<PythonCode, LoadError> {
         Python::attach(|py| PythonCode::load(py, loading))
+    }
+
+    /// Runs something while variables of the environment are changed, and makes them what they were. `None`
+    /// takes a variable away.
+    pub fn with_variables<R>(
+        &self,
+        changes: &BTreeMap<String, Option<String>>,
+        run: impl FnOnce() -> R,
+    ) -> Result<R, String> {
+        if changes.is_empty() {
+            return Ok(run());
+        }
+        Python::attach(|py| {
+            let module = py.import("kaspr_interpreter")?;
+            let before = module.call_method1("change_variables", (changes.clone(),))?;
+            let result = run();
+            module.call_method1("restore_variables", (before,))?;
+            Ok(result)
+        })
+        .map_err(|error: PyErr| format!("the environment cannot be changed: {error}"))
     }
 
     /// Paths, last words and handlers of signals, as `python3` has them.

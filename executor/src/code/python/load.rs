@@ -12,6 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
 use super::fault::fault;
+use super::prepare::internal;
+use super::rehearsal::Mocks;
 use super::runtime::Runtime;
 use crate::code::Fault;
 
@@ -49,6 +51,8 @@ pub struct Loader<'a, 'py> {
     pub runtime: &'a Arc<Runtime>,
     /// `context`.
     pub context: Bound<'py, PyAny>,
+    /// Functions that a test replaces.
+    pub mocks: Option<Mocks>,
     /// Names of modules that are made.
     pub modules: RefCell<BTreeSet<String>>,
     /// Init functions that are generators, and have come to their `yield`.
@@ -89,6 +93,9 @@ impl<'py> Loader<'_, 'py> {
             let globals = block.init.and_then(|init| namespaces.get(&init));
             let namespace = self.namespace(block, globals).map_err(|error| self.refused(block, &error))?;
             self.run(block, &namespace).map_err(|error| self.refused(block, &error))?;
+            if let Some(mocks) = &self.mocks {
+                mocks.put(&block_name(block), &namespace).map_err(|error| self.refused(block, &error))?;
+            }
             if let Some(Some(function)) = inits.get(&id) {
                 let function = &self.plan[*function];
                 self.call_init(agent, &namespace, &function.name).map_err(|error| self.refused(block, &error))?;
@@ -114,10 +121,7 @@ impl<'py> Loader<'_, 'py> {
     /// A name by which Python finds the block's module, and that no imported module has:
     /// `kaspr:orders/count`. No dot may stand in it: Python would look for a package.
     fn module_name(&self, block: &Block) -> String {
-        let plain = |text: &str| text.replace('"', "").replace('.', "_");
-        let owner = block.owner.split_once(' ').map_or(block.owner.as_str(), |(_, owner)| owner);
-        let role = block.role.strip_prefix("operation ").unwrap_or(&block.role);
-        let name = format!("kaspr:{}/{}", plain(owner), plain(role).replace(' ', "/"));
+        let name = format!("kaspr:{}", block_name(block));
         let mut names = self.modules.borrow_mut();
         let numbered = (2..).map(|number| format!("{name}/{number}"));
         let free = std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name));
@@ -200,6 +204,20 @@ impl<'py> Loader<'_, 'py> {
         })
     }
 
+    /// Refuses mocks that replace nothing: a test with them shows less than it says.
+    pub fn check_mocks(&self) -> Result<(), LoadError> {
+        let faults = self.mocks.as_ref().map(|mocks| mocks.faults(self.py)).transpose();
+        let faults = faults.map_err(|error| internal(self.py, &error))?;
+        match faults.into_iter().flatten().next() {
+            None => Ok(()),
+            Some((name, error)) => Err(LoadError {
+                block: format!("the mock \"{name}\""),
+                at: "tests.yaml".to_owned(),
+                fault: Box::new(fault(self.py, &error, self.runtime)),
+            }),
+        }
+    }
+
     fn refused(&self, block: &Block, error: &PyErr) -> LoadError {
         let (line, column) = block.lines.at(1, 1);
         let place = Place { file: block.file, line, column };
@@ -229,6 +247,14 @@ impl<'py> Loader<'_, 'py> {
             let _ = self.runtime.remember.bind(self.py).call1((file, lines));
         }
     }
+}
+
+/// The name of a block in the name of its module: `orders/count`.
+pub fn block_name(block: &Block) -> String {
+    let plain = |text: &str| text.replace('"', "").replace('.', "_");
+    let owner = block.owner.split_once(' ').map_or(block.owner.as_str(), |(_, owner)| owner);
+    let role = block.role.strip_prefix("operation ").unwrap_or(&block.role);
+    format!("{}/{}", plain(owner), plain(role).replace(' ', "/"))
 }
 
 fn name(block: &Block) -> String {

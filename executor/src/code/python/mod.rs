@@ -15,6 +15,7 @@ pub mod json;
 mod load;
 mod output;
 mod prepare;
+mod rehearsal;
 mod runtime;
 mod step;
 mod table;
@@ -44,9 +45,11 @@ use crate::tables::Tables;
 use entry::Entry;
 pub use interpreter::{Interpreter, exit, prefix, signalled, version};
 use json::{Decoder, Pick, Rest};
-pub use load::LoadError;
 use load::{Life, Loader};
+pub use load::{LoadError, block_name};
 use prepare::{Prepared, end, internal};
+use rehearsal::Mocks;
+pub use rehearsal::{Pending, Rehearsal};
 use runtime::{Now, Running, Runtime};
 use step::Step;
 use table::TableView;
@@ -68,6 +71,8 @@ pub struct Loading<'a> {
     pub timeout: Duration,
     /// Shows other threads what runs.
     pub watch: Arc<Watch>,
+    /// Replaces parts of the world, in tests of users.
+    pub rehearsal: Option<Rehearsal>,
 }
 
 /// A function, and what its calls need.
@@ -115,9 +120,18 @@ impl PythonCode {
         let prepared = Prepared::new(py, &loading).map_err(|error| internal(py, &error))?;
         let lives = RefCell::default();
         let context = prepared.context.bind(py).clone();
-        let loader =
-            Loader { py, plan, runtime: &prepared.runtime, context, modules: RefCell::default(), lives: &lives };
+        let mocks = loading.rehearsal.as_ref().map(|rehearsal| Mocks::new(py, &rehearsal.mocks)).transpose();
+        let loader = Loader {
+            py,
+            plan,
+            runtime: &prepared.runtime,
+            context,
+            modules: RefCell::default(),
+            mocks: mocks.map_err(|error| internal(py, &error))?,
+            lives: &lives,
+        };
         let functions = loader.functions().and_then(|functions| {
+            loader.check_mocks()?;
             let defaults = loader.defaults(&functions)?;
             Ok((functions, defaults))
         });
@@ -169,6 +183,11 @@ impl PythonCode {
             waiting: BTreeMap::new(),
             tickets: 0,
         })
+    }
+
+    /// The things that its event loop waits for.
+    pub fn pending(&self) -> Pending {
+        Python::attach(|py| Pending::of(py, &self.runtime)).unwrap_or_default()
     }
 
     /// Runs the end of user code, and ends what still runs: the process is about to end.

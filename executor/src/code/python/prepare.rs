@@ -13,6 +13,7 @@ use tracing::warn;
 use super::entry::{AppView, Context, Outbox};
 use super::home::Home;
 use super::load::{Life, LoadError};
+use super::rehearsal::simulate;
 use super::runtime::{Now, Runtime};
 use super::table::{TableView, Views};
 use super::{Loading, output};
@@ -41,6 +42,9 @@ impl Prepared {
         let watched = (loading.watch.clone(), shortest_timeout(plan, loading.timeout));
         let now: Rc<Now> = Rc::default();
         let runtime = Runtime::start(py, files, agents, watched, &now)?;
+        if let Some(rehearsal) = &loading.rehearsal {
+            simulate(py, &runtime, &rehearsal.clock)?;
+        }
         let end_lines = output::take_output(py, &runtime)?;
         let views = runtime.complete.bind(py).call1((py.get_type::<Context>(), py.get_type::<TableView>()))?;
         let views: Arc<Views> = Arc::new(views.extract()?);

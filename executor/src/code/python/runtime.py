@@ -12,6 +12,7 @@ import selectors
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 
@@ -35,6 +36,7 @@ def ring():
 
 
 around = None  # Gives what runs now. The worker puts its own object here, too.
+clock = None  # Gives the simulated time in seconds. Only a user's test puts its own function here.
 
 
 class _Selector(selectors.DefaultSelector):
@@ -43,6 +45,16 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout=None):
         if timeout is not None and timeout <= 0:
             return super().select(timeout)
+        if clock is None or timeout is None:
+            return self.wait(timeout)
+        # Only init and the end wait for timers here. Their time is not the test's: it passes at once, unless
+        # the world outside must answer.
+        began = time.monotonic()
+        found = self.wait(timeout if loop.calls or loop.has_files() else 0)
+        loop.skipped += time.monotonic() - began if found else timeout
+        return found
+
+    def wait(self, timeout):
         rest()
         try:
             return super().select(timeout)
@@ -52,6 +64,26 @@ class _Selector(selectors.DefaultSelector):
 
 class _Loop(asyncio.SelectorEventLoop):
     """The worker's loop. It counts as running in all user code, though it runs only now and then."""
+
+    skipped = 0.0  # Seconds that have passed beside those of the simulated clock.
+    calls = 0  # Calls on other threads that a test waits for.
+
+    def time(self):
+        return super().time() if clock is None else clock() + self.skipped
+
+    def run_in_executor(self, executor, function, *args):
+        future = super().run_in_executor(executor, function, *args)
+        if clock is not None:
+            self.calls += 1
+            future.add_done_callback(self._came_back)
+        return future
+
+    def _came_back(self, _future):
+        self.calls -= 1
+
+    def has_files(self):
+        # Its own descriptor is always watched, the worker's where it slept in the loop before.
+        return len(self._selector.get_map()) > (1 if _woken_by is None else 2)
 
     def _write_to_self(self):
         # Another thread has something for the loop: the worker may sleep elsewhere.
@@ -143,6 +175,11 @@ def turn(wait, wake):
         if wake is not None:
             loop.add_reader(wake, loop.stop)
         _woken_by = wake
+    if clock is not None and wait > 0:
+        # The loop's own time stands still meanwhile.
+        if not loop._ready:
+            loop._selector.wait(wait)
+        wait = 0
     timer = loop.call_later(wait, loop.stop) if wait > 0 else loop.call_soon(loop.stop)
     _run(loop.run_forever)
     timer.cancel()
@@ -167,14 +204,33 @@ def finish(awaitable):
 
 def waits(is_busy):
     """True if the loop has something to do: now, if the worker is busy, else at some time."""
-    # Its own descriptor is always watched, the worker's where it slept in the loop before.
-    if loop._ready or len(loop._selector.get_map()) > (1 if _woken_by is None else 2):
+    if loop._ready or loop.has_files():
         return True
     timers = loop._scheduled
     if is_busy:
         return bool(timers) and timers[0]._when <= loop.time()
     # The loop's own count of cancelled timers also counts some that it holds no more.
     return any(not timer._cancelled for timer in timers)
+
+
+def simulate(seconds):
+    """Has the loop go by a simulated time, which this function gives."""
+    global clock
+    clock = seconds
+
+
+def pending():
+    """What the loop waits for: has it something to do now, do threads or files of its have to answer, and in how
+    many seconds is its next timer due?"""
+    due = min((timer._when for timer in loop._scheduled if not timer._cancelled), default=None)
+    due = None if due is None else max(0.0, due - loop.time())
+    is_ready = bool(loop._ready) or due is not None and due <= loop._clock_resolution
+    # asyncio waits for child processes in threads of this name.
+    threads = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+    has_children = any(name.startswith("asyncio-waitpid") for name in threads)
+    # Threads of pools and those that Python has not started may be idle: calls to pools are counted.
+    may_call = any(not name.startswith(("asyncio", "ThreadPoolExecutor", "Dummy")) for name in threads)
+    return is_ready, loop.calls > 0 or has_children, loop.has_files() or may_call, due
 
 
 # ---- The end ----

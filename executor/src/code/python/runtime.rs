@@ -68,6 +68,10 @@ pub struct Runtime {
     pub finish: Py<PyAny>,
     /// Tells whether the loop has something to do.
     pub waits: Py<PyAny>,
+    /// Tells what the loop waits for.
+    pub pending: Py<PyAny>,
+    /// Has the loop go by a simulated time.
+    pub simulate: Py<PyAny>,
     /// Ends tasks and loop.
     pub close: Py<PyAny>,
     /// Starts an init function that is a generator.
@@ -118,6 +122,8 @@ impl Runtime {
             turn: get("turn")?,
             finish: get("finish")?,
             waits: get("waits")?,
+            pending: get("pending")?,
+            simulate: get("simulate")?,
             close: get("close")?,
             enter: get("enter")?,
             module: get("module")?,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::faults::below;
 use super::play::Came;
 use super::suite::Expect;
-use super::update::VALUES;
+use super::update::{APPROX, PART, VALUES};
 use crate::event::failure::FailureRecord;
 
 /// A difference from the expectations of a test.
@@ -20,19 +20,46 @@ pub struct Difference {
     pub words: String,
 }
 
+/// The way in which two values are compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Measure {
+    /// Only names that are expected count, at every depth.
+    is_part: bool,
+    /// The difference that numbers may have.
+    approx: Option<f64>,
+}
+
+impl Measure {
+    /// Compares whole values; numbers may differ by so much.
+    pub(super) fn within(approx: Option<f64>) -> Measure {
+        Measure { is_part: false, approx }
+    }
+
+    fn is_same(self, wanted: &Value, got: &Value) -> bool {
+        let near = |approx: f64| Some((wanted.as_f64()? - got.as_f64()?).abs() <= approx);
+        wanted == got || self.approx.and_then(near).unwrap_or(false)
+    }
+}
+
 /// The first difference; `None`: all that is expected came, and nothing else where it is named.
 pub fn difference(expect: &Expect, came: &Came) -> Option<Difference> {
+    let measure = Measure::within(expect.approx);
     // Failures first: they say why records are missing.
     failures(&expect.failures, &came.failures)
-        .or_else(|| expect.topics.iter().find_map(|(topic, records)| of_topic(topic, records, came)))
-        .or_else(|| expect.tables.iter().find_map(|(table, pairs)| of_table(table, pairs, came)))
+        .or_else(|| expect.topics.iter().find_map(|(topic, records)| of_topic(topic, records, came, measure)))
+        .or_else(|| expect.tables.iter().find_map(|(table, pairs)| of_table(table, pairs, came, measure)))
 }
 
 fn two(expected: impl std::fmt::Display, came: impl std::fmt::Display) -> String {
     format!("  expected {expected}\n  came     {came}")
 }
 
-fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Came) -> Option<Difference> {
+fn of_topic(
+    topic: &str,
+    expected: &[BTreeMap<String, Box<RawValue>>],
+    came: &Came,
+    measure: Measure,
+) -> Option<Difference> {
     let none = Vec::new();
     let lines = came.topics.get(topic).unwrap_or(&none);
     let pointer = below("/expect/topics", topic);
@@ -40,7 +67,7 @@ fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Ca
         let place = format!("topic \"{topic}\", record {}", number + 1);
         let mut pointer = format!("{pointer}/{number}");
         let found = match (expected.get(number), lines.get(number)) {
-            (Some(expected), Some(line)) => of_record(expected, line).map(|(path, words)| {
+            (Some(expected), Some(line)) => of_record(expected, line, measure).map(|(path, words)| {
                 let field = path.trim_start_matches(", ").split(['.', '[']).next().unwrap_or_default();
                 pointer = below(&pointer, field);
                 format!("{place}{path}:\n{words}")
@@ -59,11 +86,18 @@ fn of_topic(topic: &str, expected: &[BTreeMap<String, Box<RawValue>>], came: &Ca
 }
 
 /// The path and the words of the first field that differs. Only fields that are written count.
-pub(super) fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) -> Option<(String, String)> {
+pub(super) fn of_record(
+    expected: &BTreeMap<String, Box<RawValue>>,
+    line: &str,
+    measure: Measure,
+) -> Option<(String, String)> {
+    let own = expected.get(APPROX).and_then(|approx| json(approx.get()).as_f64());
+    let measure = Measure { approx: own.or(measure.approx), ..measure };
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
     let is_tombstone = !VALUES.iter().any(|name| came.contains_key(*name));
-    expected.iter().find_map(|(name, wanted)| {
-        let got = came.get(name).map(|raw| raw.get());
+    expected.iter().filter(|(name, _)| *name != APPROX).find_map(|(name, wanted)| {
+        let is_part = name == PART;
+        let got = came.get(if is_part { "value" } else { name }).map(|raw| raw.get());
         if got == Some(wanted.get()) {
             return None;
         }
@@ -71,14 +105,17 @@ pub(super) fn of_record(expected: &BTreeMap<String, Box<RawValue>>, line: &str) 
             "tombstone" if (wanted.get() == "true") == is_tombstone => return None,
             "tombstone" if is_tombstone => return Some((String::new(), two("a value", "a tombstone"))),
             "tombstone" => return Some((String::new(), two("a tombstone", line))),
-            name if is_tombstone && VALUES.contains(&name) => {
+            name if is_tombstone && (is_part || VALUES.contains(&name)) => {
                 return Some((format!(", {name}"), two(wanted, "a tombstone, which is \"tombstone: true\"")));
             }
             _ => {}
         }
         let (wanted, got) = (json(wanted.get()), got.map(json));
         match got {
-            Some(got) => in_value(&wanted, &got).map(|(path, words)| (format!(", {name}{path}"), words)),
+            Some(got) => {
+                let differs = in_value(&wanted, &got, Measure { is_part, ..measure });
+                differs.map(|(path, words)| (format!(", {name}{path}"), words))
+            }
             None => Some((format!(", {name}"), two(wanted, format!("a record without it: {line}")))),
         }
     })
@@ -89,14 +126,17 @@ fn json(text: &str) -> Value {
 }
 
 /// The path and the words of the first difference within two values.
-fn in_value(expected: &Value, came: &Value) -> Option<(String, String)> {
+fn in_value(expected: &Value, came: &Value, measure: Measure) -> Option<(String, String)> {
     match (expected, came) {
         (Value::Object(wanted), Value::Object(got)) => {
-            let names: std::collections::BTreeSet<_> = wanted.keys().chain(got.keys()).collect();
+            let others = got.keys().filter(|_| !measure.is_part);
+            let names: std::collections::BTreeSet<_> = wanted.keys().chain(others).collect();
             names.into_iter().find_map(|name| {
                 let path = format!(".{name}");
                 match (wanted.get(name), got.get(name)) {
-                    (Some(wanted), Some(got)) => in_value(wanted, got).map(|(rest, words)| (path + &rest, words)),
+                    (Some(wanted), Some(got)) => {
+                        in_value(wanted, got, measure).map(|(rest, words)| (path + &rest, words))
+                    }
                     (Some(wanted), None) => Some((path, two(wanted, "nothing"))),
                     (None, got) => Some((path, two("nothing", got.unwrap_or(&Value::Null)))),
                 }
@@ -105,21 +145,23 @@ fn in_value(expected: &Value, came: &Value) -> Option<(String, String)> {
         (Value::Array(wanted), Value::Array(got)) if wanted.len() == got.len() => {
             let pairs = wanted.iter().zip(got).enumerate();
             pairs.into_iter().find_map(|(number, (wanted, got))| {
-                in_value(wanted, got).map(|(rest, words)| (format!("[{number}]{rest}"), words))
+                in_value(wanted, got, measure).map(|(rest, words)| (format!("[{number}]{rest}"), words))
             })
         }
-        (wanted, got) => (wanted != got).then(|| (String::new(), two(wanted, got))),
+        (wanted, got) => (!measure.is_same(wanted, got)).then(|| (String::new(), two(wanted, got))),
     }
 }
 
-fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came) -> Option<Difference> {
+fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came, measure: Measure) -> Option<Difference> {
     let pointer = below("/expect/tables", table);
     let got = pairs(table, came);
     let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     names.into_iter().find_map(|name| {
         let place = format!("table \"{table}\", key \"{name}\"");
         let words = match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
-            (Some(wanted), Some(got)) => in_value(wanted, &got).map(|(path, words)| format!("{place}{path}:\n{words}")),
+            (Some(wanted), Some(got)) => {
+                in_value(wanted, &got, measure).map(|(path, words)| format!("{place}{path}:\n{words}"))
+            }
             (Some(wanted), None) => Some(format!("{place}:\n{}", two(wanted, "nothing"))),
             (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or_default()))),
         };
@@ -171,6 +213,6 @@ pub(super) fn failure(failure: &FailureRecord) -> Value {
 pub(super) fn of_failure(expected: &BTreeMap<String, Value>, came: &Value) -> Option<(String, String)> {
     expected.iter().find_map(|(name, wanted)| {
         let got = came.get(name).cloned().unwrap_or_default();
-        in_value(wanted, &got).map(|(path, words)| (format!("{name}{path}"), words))
+        in_value(wanted, &got, Measure::default()).map(|(path, words)| (format!("{name}{path}"), words))
     })
 }

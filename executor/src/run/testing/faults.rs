@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::known::Known;
 use super::suite::{Case, timed};
-use super::update::{FAILURE, RECORD};
+use super::update::{APPROX, FAILURE, PART, RECORD};
 use crate::config::settings::duration;
 
-const CASE: &[&str] = &["name", "tables", "events", "advance", "expect"];
-const EXPECT: &[&str] = &["topics", "tables", "failures"];
+const CASE: &[&str] = &["name", "env", "mock", "tables", "events", "advance", "expect"];
+const EXPECT: &[&str] = &["topics", "tables", "failures", APPROX];
 
 /// A mistake in a file of tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,21 +45,27 @@ pub fn faults(json: &str, known: &Known, folder: &Path, nearest: Nearest<'_>) ->
     judge.faults
 }
 
-struct Judge<'a> {
-    known: &'a Known,
+pub(super) struct Judge<'a> {
+    pub(super) known: &'a Known,
     folder: &'a Path,
     nearest: Nearest<'a>,
     faults: Vec<SuiteFault>,
 }
 
 impl Judge<'_> {
-    fn add(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
+    pub(super) fn add(&mut self, pointer: &str, message: impl Into<String>, hint: &str) {
         let hints = if hint.is_empty() { Vec::new() } else { vec![hint.to_owned()] };
         self.faults.push(SuiteFault { pointer: pointer.to_owned(), of_name: false, message: message.into(), hints });
     }
 
     /// Reports a name that neither the app nor a test has. The hint names the nearest, or all.
-    fn unknown(&mut self, pointer: &str, of_name: bool, message: String, (name, there): (&str, &BTreeSet<String>)) {
+    pub(super) fn unknown(
+        &mut self,
+        pointer: &str,
+        of_name: bool,
+        message: String,
+        (name, there): (&str, &BTreeSet<String>),
+    ) {
         let there: Vec<String> = there.iter().cloned().collect();
         let hint = match (self.nearest)(name, &there) {
             Some(near) => format!("did you mean \"{near}\"?"),
@@ -70,7 +76,7 @@ impl Judge<'_> {
     }
 
     /// Checks for a mapping with no other fields than these.
-    fn mapping<'v>(
+    pub(super) fn mapping<'v>(
         &mut self,
         pointer: &str,
         value: &'v Value,
@@ -94,6 +100,8 @@ impl Judge<'_> {
         if !test.get("name").is_some_and(Value::is_string) {
             self.add(&format!("{pointer}/name"), "a test needs a name", "name: what it shows");
         }
+        self.variables(&format!("{pointer}/env"), test.get("env"));
+        self.mocks(&format!("{pointer}/mock"), test.get("mock"));
         self.tables(&format!("{pointer}/tables"), test.get("tables"));
         self.events(&format!("{pointer}/events"), test.get("events"));
         if let Some(advance) = test.get("advance").filter(|advance| advance.as_str().and_then(duration).is_none()) {
@@ -183,9 +191,12 @@ impl Judge<'_> {
             let part = expect.get(name).filter(|part| !part.is_null());
             part.is_none_or(|part| part.as_object().is_some_and(Map::is_empty))
         };
-        if EXPECT.iter().all(|name| is_empty(name)) && expect.keys().all(|name| EXPECT.contains(&name.as_str())) {
+        if EXPECT.iter().filter(|name| **name != APPROX).all(|name| is_empty(name))
+            && expect.keys().all(|name| EXPECT.contains(&name.as_str()))
+        {
             self.nothing(pointer);
         }
+        self.approx(pointer, expect);
         self.tables(&format!("{pointer}/tables"), expect.get("tables"));
         self.topics(&format!("{pointer}/topics"), expect.get("topics"));
         self.failures(&format!("{pointer}/failures"), expect.get("failures"));
@@ -213,13 +224,23 @@ impl Judge<'_> {
     }
 
     fn record(&mut self, pointer: &str, record: &Value) {
-        let Some(fields) = self.mapping(pointer, record, "a record", &RECORD) else { return };
-        let values = ["value", "valueText", "valueBase64", "tombstone"];
+        let names: Vec<&str> = RECORD.into_iter().chain([PART, APPROX]).collect();
+        let Some(fields) = self.mapping(pointer, record, "a record", &names) else { return };
+        self.approx(pointer, fields);
+        let values = ["value", PART, "valueText", "valueBase64", "tombstone"];
         if values.iter().filter(|name| fields.contains_key(**name)).count() > 1 {
             self.add(pointer, format!("a record has one of {}", values.join(", ")), "");
         }
         if fields.get("tombstone").is_some_and(|tombstone| !tombstone.is_boolean()) {
             self.add(&format!("{pointer}/tombstone"), "\"tombstone\" must be true or false", "");
+        }
+    }
+
+    fn approx(&mut self, pointer: &str, fields: &Map<String, Value>) {
+        let is_wrong = |approx: &&Value| approx.as_f64().is_none_or(|approx| approx < 0.0);
+        if let Some(approx) = fields.get(APPROX).filter(is_wrong) {
+            let message = format!("\"{APPROX}\" must be the difference that numbers may have, found {approx}");
+            self.add(&below(pointer, APPROX), message, "for example 0.001");
         }
     }
 

@@ -1,10 +1,11 @@
 //! The parts of an app that a test may name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kaspr_ir::plan::{Action, Agent, OnError, Plan, Policies, ReaderId, TopicChoice, Topics};
+use kaspr_ir::plan::{Action, Agent, Block, OnError, Plan, Policies, ReaderId, TopicChoice, Topics};
 use regex::Regex;
 
+use crate::code::python::block_name;
 use crate::stage::program::lower;
 
 /// Names of an app, for its tests.
@@ -23,11 +24,16 @@ pub struct Known {
     pub agents: BTreeSet<String>,
     /// Operations, and whatever else may fail, by agent.
     sites: BTreeSet<(String, String)>,
+    /// Names that the top level of each block binds, by block; `None` where they cannot be told.
+    pub functions: Option<BTreeMap<String, BTreeSet<String>>>,
 }
+
+/// Gives the names that a block's top level binds; `None` where they cannot be told.
+pub type NamesOf<'a> = &'a dyn Fn(&Block) -> Option<BTreeSet<String>>;
 
 impl Known {
     /// Names of a plan, with the topics of its policies.
-    pub fn of(plan: &Plan, policies: &Policies) -> Known {
+    pub fn of(plan: &Plan, policies: &Policies, names_of: NamesOf<'_>) -> Known {
         let mut known = Known {
             read: BTreeSet::new(),
             patterns: Vec::new(),
@@ -37,6 +43,7 @@ impl Known {
             tables: plan.tables.iter().map(|table| table.name.clone()).collect(),
             agents: plan.agents.iter().map(|agent| agent.name.clone()).collect(),
             sites: BTreeSet::new(),
+            functions: functions(plan, names_of),
         };
         for (id, reader) in (0..).map(ReaderId).zip(&plan.readers) {
             match &reader.topics {
@@ -81,6 +88,16 @@ fn has_selector(agent: &Agent) -> bool {
         Action::Map(_) | Action::Filter(_) => None,
     });
     agent.outputs.iter().chain(sends).any(|output| matches!(output.topic, TopicChoice::Selector(_)))
+}
+
+/// Names by block: its own, and those of the init block that it starts with.
+fn functions(plan: &Plan, names_of: NamesOf<'_>) -> Option<BTreeMap<String, BTreeSet<String>>> {
+    let own: Vec<BTreeSet<String>> = plan.blocks.iter().map(names_of).collect::<Option<_>>()?;
+    let with_init = plan.blocks.iter().zip(&own).map(|(block, names)| {
+        let of_init = block.init.map(|init| &own[init.index()]);
+        (block_name(block), names.iter().chain(of_init.into_iter().flatten()).cloned().collect())
+    });
+    Some(with_init.collect())
 }
 
 fn dead_letters(policy: &OnError) -> Option<String> {

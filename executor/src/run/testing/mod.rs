@@ -4,6 +4,7 @@ mod compare;
 mod faults;
 mod known;
 mod play;
+mod stand_ins;
 mod suite;
 mod update;
 

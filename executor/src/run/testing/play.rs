@@ -13,7 +13,7 @@ use super::suite::Case;
 use crate::broker::log::{Log, NewRecord};
 use crate::broker::partitioner::partition_for;
 use crate::clock::{Clock, SimulatedClock};
-use crate::code::python::{Interpreter, PythonCode};
+use crate::code::python::{Interpreter, Pending, PythonCode, Rehearsal};
 use crate::config::Config;
 use crate::event::effects::TableWrite;
 use crate::event::failure::FailureRecord;
@@ -24,8 +24,10 @@ use crate::tables::Tables;
 use crate::tables::store::{MemoryStore, Store};
 use crate::worker::Worker;
 
-/// Longest real time that a test waits for what user code awaits.
+/// Longest real time, in ms, that a test waits for what user code awaits.
 const AWAIT_MAX: u32 = 60_000;
+/// Longest real time, in ms, that a test waits for a silent socket before it moves the clock.
+const SILENT_MAX: u32 = 1000;
 /// Records read from the log at once.
 const RECORDS_MAX: usize = 1 << 20;
 
@@ -55,13 +57,15 @@ pub fn play(
     for topic in &plan.topics {
         log.create(&topic.name, topic.partitions.and_then(|count| i32::try_from(count).ok()).unwrap_or(1));
     }
+    let mocks = case.mock.iter().map(|(name, outcome)| (name.clone(), outcome.get().to_owned())).collect();
     let assembly = Assembly::new(plan, config.clone(), Rc::new(clock.clone()), Box::new(log.admin()))
-        .with_store(Box::new(store(plan, &log, case)?));
+        .with_store(Box::new(store(plan, &log, case)?))
+        .with_rehearsal(Rehearsal { clock: clock.clone(), mocks });
     let code = assembly.python(interpreter, settings.clone()).map_err(|error| error.to_string())?;
     let (code, tables) = (Rc::new(RefCell::new(code)), assembly.tables.clone());
     let worker = assembly.start(&code, Ends::of_log(&log, config));
     let worker = worker.map_err(|error| error.to_string())?;
-    let mut stage = Stage { worker, clock, log };
+    let mut stage = Stage { worker, code: code.clone(), clock, log };
     let played = stage.play(case, folder);
     let mut came = Came { failures: stage.worker.take_failures(), ..Came::default() };
     code.borrow_mut().close();
@@ -73,6 +77,7 @@ pub fn play(
 
 struct Stage {
     worker: Worker<PythonCode>,
+    code: Rc<RefCell<PythonCode>>,
     clock: SimulatedClock,
     log: Log,
 }
@@ -107,26 +112,33 @@ impl Stage {
             if now >= at {
                 return Ok(());
             }
-            let due = self.worker.next_deadline().filter(|due| *due > now).map_or(at, |due| due.min(at));
+            let due = self.due().filter(|due| *due > now).map_or(at, |due| due.min(at));
             self.clock.advance(due - now);
         }
     }
 
+    /// The next moment at which something is due: in the worker, or in the event loop of user code.
+    fn due(&self) -> Option<Duration> {
+        let timer = self.code.borrow().pending().due.and_then(|left| self.clock.now().checked_add(left));
+        [self.worker.next_deadline(), timer].into_iter().flatten().min()
+    }
+
     /// Turns until nothing can go on without time passing.
     fn settle(&mut self) -> Result<(), String> {
-        let (mut quiet, mut waited) = (0, 0);
+        let (mut quiet, mut waited, mut silent) = (0, 0, 0);
         while quiet < 3 {
-            let awaits = self.worker.awaits();
-            let wait = if awaits { Duration::from_millis(1) } else { Duration::ZERO };
+            let goes_on = self.worker.awaits() && goes_on(self.code.borrow().pending(), silent);
+            let wait = if goes_on { Duration::from_millis(1) } else { Duration::ZERO };
             let turn = self.worker.turn(wait).map_err(|error| error.to_string())?;
-            if awaits {
+            silent = if turn.polled > 0 || turn.committed { 0 } else { silent + 1 };
+            if goes_on {
                 waited += 1;
                 if waited > AWAIT_MAX {
                     return Err("a call still awaits something after a minute".to_owned());
                 }
             }
             let is_over = self.worker.next_deadline().is_some_and(|due| due <= self.clock.now());
-            quiet = if turn.polled > 0 || turn.committed || awaits || is_over { 0 } else { quiet + 1 };
+            quiet = if turn.polled > 0 || turn.committed || goes_on || is_over { 0 } else { quiet + 1 };
         }
         Ok(())
     }
@@ -137,7 +149,7 @@ impl Stage {
             self.settle()?;
             if !self.worker.is_settled() {
                 let now = self.clock.now();
-                let due = self.worker.next_deadline().filter(|due| *due > now);
+                let due = self.due().filter(|due| *due > now);
                 self.clock.advance(due.map_or(Duration::from_millis(1), |due| due - now));
                 continue;
             }
@@ -151,6 +163,14 @@ impl Stage {
             self.worker.hand_over_windows().map_err(|error| error.to_string())?;
         }
     }
+}
+
+/// True if a call that awaits something can go on before the clock moves: at once, or when the world outside
+/// answers, for which real time must pass. With a timer ahead, a socket that is silent for a while may be one that
+/// is only kept open.
+fn goes_on(pending: Pending, silent: u32) -> bool {
+    let only_timer = pending.due.is_some() && !pending.in_threads && (!pending.has_files || silent > SILENT_MAX);
+    pending.is_ready || !only_timer
 }
 
 /// Stores what tables hold at the start. A key lies in the partition that its topic's key would have.

@@ -26,6 +26,12 @@ pub struct Suite {
 pub struct Case {
     /// One line that says what it shows.
     pub name: String,
+    /// Variables of the environment that user code sees; null takes one away.
+    #[serde(default)]
+    env: BTreeMap<String, Value>,
+    /// Outcomes of functions that are replaced, by name.
+    #[serde(default)]
+    pub mock: BTreeMap<String, Box<RawValue>>,
     /// The contents of tables at the start, by name.
     #[serde(default)]
     pub tables: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
@@ -44,6 +50,9 @@ pub struct Case {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
+    /// The difference that numbers in values may have.
+    #[serde(default)]
+    pub approx: Option<f64>,
     /// Records by topic, all of them and in order.
     #[serde(default)]
     pub topics: BTreeMap<String, Vec<BTreeMap<String, Box<RawValue>>>>,
@@ -71,6 +80,16 @@ impl Suite {
 }
 
 impl Case {
+    /// Variables of the environment that user code sees; `None` takes one away.
+    pub fn variables(&self) -> BTreeMap<String, Option<String>> {
+        let text = |value: &Value| match value {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        self.env.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    }
+
     /// The events, in the order written; each no earlier than the one before it.
     pub fn events(&self, folder: &Path) -> Result<Vec<Timed>, String> {
         Case::read(self.events.as_deref(), folder)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::compare::{failure, of_failure, of_record, pairs};
+use super::compare::{Measure, failure, of_failure, of_record, pairs};
 use super::play::Came;
 use super::suite::Expect;
 
@@ -15,6 +15,10 @@ pub type Put = (String, String);
 /// Fields of a record, in the order in which new ones are written.
 pub(super) const RECORD: [&str; 10] =
     ["topic", "partition", "offset", "timestamp", "key", "value", "valueText", "valueBase64", "tombstone", "headers"];
+/// The field of an expected record that holds a part of its value.
+pub(super) const PART: &str = "valueHas";
+/// The field that says by how much numbers may differ.
+pub(super) const APPROX: &str = "approx";
 /// Fields of them that hold a value; a record with none of them is a tombstone.
 pub(super) const VALUES: [&str; 3] = ["value", "valueText", "valueBase64"];
 /// Fields of a failure.
@@ -27,7 +31,8 @@ pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
     let mut puts = Vec::new();
     for (topic, expected) in &expect.topics {
         let lines = came.topics.get(topic).unwrap_or(&none);
-        let records = aligned(expected, lines, |old, line| of_record(old, line).is_none());
+        let measure = Measure::within(expect.approx);
+        let records = aligned(expected, lines, |old, line| of_record(old, line, measure).is_none());
         puts.push((place("topics", topic), list(records, |old, line| record(old.or(expected.last()), line))));
     }
     for table in expect.tables.keys() {
@@ -76,7 +81,10 @@ fn aligned<'a, Old, New>(
 fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
     let tells_value = |name: &&str| VALUES.contains(name) || *name == "tombstone";
-    let names_value = old.is_none_or(|old| old.keys().any(|name| tells_value(&name.as_str())));
+    let part = old.and_then(|old| part(old.get(PART)?, came.get("value")?));
+    let tells_part = |name: &&str| *name == PART && part.is_none();
+    let names_value =
+        old.is_none_or(|old| old.keys().map(String::as_str).any(|name| tells_value(&name) || tells_part(&name)));
     let is_wanted = |name: &str| match old {
         _ if VALUES.contains(&name) => names_value,
         None => name == "key" && came.get(name).is_some_and(|key| key.get() != "null"),
@@ -84,10 +92,31 @@ fn record(old: Option<&BTreeMap<String, Box<RawValue>>>, line: &str) -> String {
     };
     let wanted = RECORD.iter().filter(|name| is_wanted(name));
     let mut fields: Vec<_> = wanted.filter_map(|name| came.get(*name).map(|raw| format!("\"{name}\":{raw}"))).collect();
+    fields.extend(part.map(|part| format!("\"{PART}\":{part}")));
+    fields.extend(old.and_then(|old| old.get(APPROX)).map(|approx| format!("\"{APPROX}\":{approx}")));
     if names_value && !VALUES.iter().any(|name| came.contains_key(*name)) {
         fields.push("\"tombstone\":true".to_owned());
     }
     format!("{{{}}}", fields.join(","))
+}
+
+/// The part of a value that an expectation names.
+fn part(wanted: &RawValue, came: &RawValue) -> Option<Value> {
+    let (wanted, came) = (serde_json::from_str(wanted.get()).ok()?, serde_json::from_str(came.get()).ok()?);
+    Some(part_of(&wanted, came))
+}
+
+fn part_of(wanted: &Value, came: Value) -> Value {
+    match (wanted, came) {
+        (Value::Object(wanted), Value::Object(came)) => {
+            let named = came.into_iter().filter_map(|(name, came)| Some((part_of(wanted.get(&name)?, came), name)));
+            Value::Object(named.map(|(part, name)| (name, part)).collect())
+        }
+        (Value::Array(wanted), Value::Array(came)) if wanted.len() == came.len() => {
+            wanted.iter().zip(came).map(|(wanted, came)| part_of(wanted, came)).collect()
+        }
+        (_, came) => came,
+    }
 }
 
 /// The fields of a failure that the test names; operation and kind where it names none.
