@@ -104,7 +104,7 @@ pub struct TopicSettings {
     pub creation: Creation,
 }
 
-/// How a topic is created where it is missing.
+/// The creation of a topic where it is missing.
 #[derive(Debug, Default)]
 pub struct Creation {
     /// `declare`.

@@ -114,7 +114,7 @@ impl Checker<'_> {
         let role = format!("sink:{}", name.value);
         let message = format!("the custom sink \"{}\" is outside the transaction", name.value);
         let warning = Diagnostic::new(Code::K0409, message, name.at.clone());
-        self.fault(warning.hint("it may run again after a crash: let it bear that"));
+        self.fault(warning.hint("it may run again after a crash: make it idempotent"));
         let call = Call::new(role.clone(), Purpose::Sink);
         let predicate = self.selector(scope, &role, "predicate", &sink.predicate);
         let value_selector = self.selector(scope, &role, "valueSelector", &sink.value_selector);

@@ -45,11 +45,23 @@ pub struct Diagnostic {
     pub hints: Vec<String>,
 }
 
+/// A message on one line, without what a terminal would obey: names in it are the user's.
+fn escaped(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let escape = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    message.chars().map(escape).collect()
+}
+
 impl Diagnostic {
     /// A fault at a place, as severe as its code says.
     pub fn new(code: Code, message: impl Into<String>, at: At) -> Diagnostic {
-        let severity = code.severity();
-        Diagnostic { code, severity, message: message.into(), at, under: None, labels: Vec::new(), hints: Vec::new() }
+        let (severity, message) = (code.severity(), escaped(message.into()));
+        Diagnostic { code, severity, message, at, under: None, labels: Vec::new(), hints: Vec::new() }
     }
 
     /// With a text under its place.
@@ -100,6 +112,8 @@ pub struct Sink {
     notes: Vec<String>,
     /// Fields that stand in a mapping, faulty: where it starts, and their names.
     marked: HashSet<(usize, usize, String)>,
+    /// Some code block is empty: its lines may stand where fields are expected.
+    has_empty_block: bool,
 }
 
 impl Sink {
@@ -134,6 +148,16 @@ impl Sink {
     /// Tells a field that was marked.
     pub fn is_marked(&self, mapping: &At, field: &str) -> bool {
         self.marked.contains(&(mapping.file, mapping.start, field.to_owned()))
+    }
+
+    /// Remembers a code block that is empty.
+    pub fn note_empty_block(&mut self) {
+        self.has_empty_block = true;
+    }
+
+    /// Tells whether a code block is empty.
+    pub fn has_empty_block(&self) -> bool {
+        self.has_empty_block
     }
 
     /// Notes a fault.

@@ -60,9 +60,14 @@ pub fn of(function: &StmtFunctionDef) -> Vec<Use> {
 }
 
 fn of_parameter(name: &str, body: &[Stmt]) -> Use {
-    let mut aliases = Aliases { table: name, names: HashSet::new() };
+    let mut aliases = Aliases { table: name, names: HashSet::new(), of_loops: HashSet::new(), second: HashSet::new() };
     aliases.visit_body(body);
-    let mut walker = Walker { table: name, aliases: aliases.names, found: Found::default() };
+    let Aliases { mut names, of_loops, second, .. } = aliases;
+    // The name of a loop is often used again, for something else.
+    let times = |name: &str| body.iter().map(|stmt| bindings(stmt, name)).sum::<usize>();
+    names.extend(of_loops.into_iter().filter(|name| times(name) == 1));
+    // What a second name shows or keeps, the first may.
+    let mut walker = Walker { table: name, aliases: names, found: Found { shown: second, ..Found::default() } };
     walker.visit_body(body);
     let Found { is_kept, surely, perhaps, shown, unknown, as_dict, asks_type } = walker.found;
     let perhaps = perhaps.filter(|(alias, _)| !shown.contains(alias)).map(|(_, at)| at);
@@ -112,17 +117,76 @@ fn is_name(expr: &Expr, name: &str) -> bool {
 struct Aliases<'a> {
     table: &'a str,
     names: HashSet<String>,
+    /// Names that loops over the table give its values.
+    of_loops: HashSet<String>,
+    /// Names that are given what another name has.
+    second: HashSet<String>,
+}
+
+/// Counts the places in a statement that bind the name.
+fn bindings(stmt: &Stmt, name: &str) -> usize {
+    struct Counts<'n>(&'n str, usize);
+    impl<'a> Visitor<'a> for Counts<'_> {
+        fn visit_expr(&mut self, expr: &'a Expr) {
+            self.1 +=
+                usize::from(matches!(expr, Expr::Name(found) if !found.ctx.is_load() && found.id.as_str() == self.0));
+            walk_expr(self, expr);
+        }
+    }
+    let mut counts = Counts(name, 0);
+    counts.visit_stmt(stmt);
+    counts.1
+}
+
+/// The name that a loop over `t.values()` or `t.items()` gives the table's values.
+fn of_loop<'a>(table: &str, target: &'a Expr, iter: &Expr) -> Option<&'a str> {
+    let Expr::Call(call) = iter else { return None };
+    let Expr::Attribute(attribute) = &*call.func else { return None };
+    if !is_name(&attribute.value, table) {
+        return None;
+    }
+    let value = match (attribute.attr.as_str(), target) {
+        ("values", value) => value,
+        ("items", Expr::Tuple(pair)) => pair.elts.get(1)?,
+        _ => return None,
+    };
+    Some(value.as_name_expr()?.id.as_str())
 }
 
 impl<'a> Visitor<'a> for Aliases<'a> {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
         if let Stmt::Assign(assign) = stmt
             && let [Expr::Name(name)] = assign.targets.as_slice()
-            && is_value(self.table, &HashSet::new(), &assign.value)
         {
-            self.names.insert(name.id.to_string());
+            self.named(&name.id, &assign.value);
+        }
+        if let Stmt::For(of) = stmt
+            && let Some(name) = of_loop(self.table, &of.target, &of.iter)
+        {
+            self.of_loops.insert(name.to_owned());
         }
         walk_stmt(self, stmt);
+    }
+
+    fn visit_expr(&mut self, expr: &'a Expr) {
+        if let Expr::Named(named) = expr
+            && let Expr::Name(name) = &*named.target
+        {
+            self.named(&name.id, &named.value);
+        }
+        walk_expr(self, expr);
+    }
+}
+
+impl Aliases<'_> {
+    /// Notes a name that is given this value.
+    fn named(&mut self, name: &str, value: &Expr) {
+        if is_value(self.table, &HashSet::new(), value) {
+            self.names.insert(name.to_owned());
+        } else if is_value(self.table, &self.names, value) {
+            self.names.insert(name.to_owned());
+            self.second.insert(name.to_owned());
+        }
     }
 }
 
@@ -265,6 +329,11 @@ mod tests {
             "x = t[k].pop(); return x",
             "t[k].n = 1",
             "s = t.get(k)\n    if s is None: s = {'n': 0}\n    s['n'] += 1",
+            "s = t.get(k, []); u = s; u.append(1); return v",
+            "if (s := t.get(k)) is not None: s['n'] = 1",
+            "if (s := t.get(k)) is not None: s['n'] += 1\n    return v",
+            "for s in t.values(): s['n'] += 1",
+            "for k, s in t.items(): s.append(v)",
         ] {
             assert!(used(&format!("def f(v, t, k):\n    {body}"), "t").lost.is_some(), "{body}");
         }
@@ -288,6 +357,13 @@ mod tests {
             "def g(): t[k] = s\n    s = t[k]; s.append(1); g()",
             "del t[k]",
             "t.pop(k).append(1)",
+            "s = t[k]; u = s; u['n'] = v; return s",
+            "for s in t.values(): yield s['n']",
+            "for k, s in t.items(): s['n'] += 1; t[k] = s",
+            "for s in t.values(): s['n'] = 1; yield s",
+            "for s in t.values(): v += s['n']\n    s = []; s.append(v); return s",
+            "for k in t.keys(): k.append(1)",
+            "for s in t.values(): s = dict(s); s['n'] += 1; yield s",
         ] {
             assert_eq!(used(&format!("def f(v, t, k):\n    {body}"), "t").lost, None, "{body}");
         }

@@ -252,10 +252,21 @@ impl<'a> Fields<'a> {
             let spanned = |node: &Node| node.text().map(|text| Spanned { value: text.to_owned(), at: node.at.clone() });
             match (spanned(key), spanned(value)) {
                 (Some(key), Some(value)) => texts.push((key, value)),
-                _ => self.wrong(name, "a mapping of names to scalars", value),
+                _ => self.wrong_pair(name, key, value),
             }
         }
         texts
+    }
+
+    fn wrong_pair(&mut self, name: &str, key: &Node, value: &Node) {
+        let field = format!("{}{}.{}", self.path, self.form.written(name), key.text().unwrap_or_default());
+        let message = format!("\"{field}\" must be a scalar, found {}", value.what());
+        let mut fault = Diagnostic::new(Code::K0003, message, value.at.head());
+        if key.text() == Some("onError") {
+            fault = fault.hint("write the mapping as JSON, in quotes: '{\"action\": \"retry\"}'");
+        }
+        self.sink.push(fault);
+        self.mark(name);
     }
 
     /// A code block.
@@ -271,6 +282,9 @@ impl<'a> Fields<'a> {
 
     /// The code block that this mapping is.
     pub fn code_here(&mut self) -> Option<Block> {
+        if self.lacks_block() {
+            self.sink.note_empty_block();
+        }
         let entrypoint = self.text("entrypoint");
         let key = self.key("python");
         let Some(python) = self.node("python") else {
@@ -316,7 +330,8 @@ impl<'a> Fields<'a> {
         if self.form == Form::Definition {
             return;
         }
-        let lacks_block = self.lacks_block();
+        // Its lines stand in this mapping, or in one around it.
+        let lacks_block = self.sink.has_empty_block();
         for (key, _) in pairs {
             let name = key.text().unwrap_or_default();
             // That the block is empty is the fault, and said.

@@ -120,7 +120,7 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         app = metadata
             .node("labels")
             .and_then(|labels| labels.get("kaspr.io/app"))
-            .and_then(|app| text(app, metadata.sink));
+            .and_then(|app| label(app, metadata.sink));
         metadata.ignore_rest();
     }
     ast.is_partial |= name.is_none();
@@ -161,6 +161,29 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         }
     }
     fields.finish();
+}
+
+/// Longest value of a label in Kubernetes.
+const LABEL_MAX: usize = 63;
+
+/// The label that names the app, which must be one that Kubernetes takes.
+fn label(node: &Node, sink: &mut Sink) -> Option<Spanned<String>> {
+    let label = text(node, sink)?;
+    let (value, letter) = (&label.value, |byte: &u8| byte.is_ascii_alphanumeric());
+    let bytes = value.as_bytes();
+    let is_legal = bytes.iter().all(|byte| letter(byte) || matches!(byte, b'-' | b'_' | b'.'))
+        && bytes.first().is_some_and(letter)
+        && bytes.last().is_some_and(letter)
+        && value.len() <= LABEL_MAX;
+    let fault = |message: String| Diagnostic::new(Code::K0113, message, node.at.clone());
+    if matches!(node.what(), "a boolean" | "a number") {
+        let message = format!("the label \"kaspr.io/app\" must be a string for Kubernetes, found {}", node.what());
+        sink.push(fault(message).hint(format!("write it in quotes: \"{value}\"")));
+    } else if !is_legal {
+        let hint = "up to 63 of the characters A-Z, a-z, 0-9, '-', '_' and '.', with a letter or digit at both ends";
+        sink.push(fault(format!("the label \"{value}\" is not allowed by Kubernetes")).hint(hint));
+    }
+    Some(label)
 }
 
 /// A component's name, which must be one that Kubernetes takes.

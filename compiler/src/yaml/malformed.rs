@@ -62,8 +62,11 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
         }
         _ => at,
     };
-    let reason = if is_no_key { "a name is needed here, and a colon behind it" } else { reason };
-    let fault = not_yaml(reason, at.clone());
+    let fault = match PLAINER.iter().find(|(jargon, ..)| reason.contains(jargon)) {
+        Some((_, reason, hint)) => not_yaml(reason, at.clone()).hint(*hint),
+        None if is_no_key => not_yaml("a name is needed here, and a colon behind it", at.clone()),
+        None => not_yaml(reason, at.clone()),
+    };
     match block_that_ends(&Lines::around(text, at.start), is_no_key) {
         Some(indent) => {
             fault.hint(format!("the block above ends here: its lines are indented by {indent} spaces or more"))
@@ -71,6 +74,30 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
         None => fault,
     }
 }
+
+/// The parser's words, or a part of them; what they mean, and what helps.
+const PLAINER: [(&str, &str, &str); 6] = [
+    ("block mapping, did not find expected key", OUT_OF_LINE, AS_THE_OTHERS),
+    ("block collection, did not find expected '-'", OUT_OF_LINE, AS_THE_OTHERS),
+    ("flow mapping, did not find expected", "the brace is never closed", "close it: }, with a comma between two names"),
+    (
+        "flow sequence, did not find expected",
+        "the bracket is never closed",
+        "close it: ], with a comma between two entries",
+    ),
+    (
+        "mapping values are not allowed",
+        "a colon has no place here",
+        "the line above may lack its colon; a text with a colon stands in quotes",
+    ),
+    (
+        "illegal placement of ':'",
+        "a colon has no place here",
+        "a bracket before it may lack its end; a text with a colon stands in quotes",
+    ),
+];
+const OUT_OF_LINE: &str = "the line fits no block above it";
+const AS_THE_OTHERS: &str = "indent it as the lines of the block that it belongs to";
 
 /// A tab in the indentation of the line, or of one beside it.
 fn tab(lines: &Lines<'_>) -> Option<usize> {
@@ -139,6 +166,20 @@ mod tests {
         assert_eq!(said("a:\n  b: 1\n\tc: 2\n"), [(3, 1, format!("{NOT}the line begins with a tab"))]);
         assert_eq!(said("a:\n  b:\n  \tc: 2\n"), [(3, 3, format!("{NOT}the line begins with a tab"))]);
         assert_eq!(said("a:\n  b: \"x\n  c: 2\n"), [(2, 6, format!("{NOT}the quote is never closed"))]);
+    }
+
+    #[test]
+    fn faults_are_told_in_words_of_the_writer() {
+        for (text, line, words) in [
+            ("a:\n  b:\n     - 1\n    - 2\n", 4, "the line fits no block above it"),
+            ("a:\n  - b: 1\n    c: 2\n   d: 3\n", 4, "the line fits no block above it"),
+            ("a: {b: 1\nc: 2\n", 1, "the brace is never closed"),
+            ("a: 1\nb\n  c: 2\n", 3, "a colon has no place here"),
+            ("a: b: c\n", 1, "a colon has no place here"),
+        ] {
+            let said = said(text);
+            assert_eq!((said[0].0, said[0].2.as_str()), (line, format!("{NOT}{words}").as_str()), "{text}");
+        }
     }
 
     #[test]
