@@ -493,8 +493,7 @@ fn app(setting: &str) -> String {
 #[test]
 fn settings_are_those_that_the_executor_knows() {
     let known: Vec<_> = kaspr_exec::config::settings::SETTINGS.iter().map(|setting| setting.name).collect();
-    // Named in pages and not built yet.
-    let ours: Vec<_> = kasprc::setting_names().filter(|name| *name != "allowPickle").collect();
+    let ours: Vec<_> = kasprc::setting_names().collect();
     assert_eq!(ours, known);
     for (setting, expected) in [
         ("onErorr: skip", "K0410 kaspr-exec has no setting \"onErorr\""),
@@ -504,6 +503,10 @@ fn settings_are_those_that_the_executor_knows() {
             "onError: '{\"action\": \"retry\", \"attempts\": 0}'",
             "K0411 \"onError.attempts\" must be a whole number from 1 to 4294967295, found 0",
         ),
+        ("allowPickle: true", "K0601 the setting \"allowPickle\" is not supported yet"),
+        ("app: my shop", "K0411 \"app\" is no name that Kafka can keep: \"my shop\""),
+        ("instance: a;b", "K0411 \"instance\" is no name that Kafka can keep: \"a;b\""),
+        ("onError: {action: skip}", "K0003 \"spec.config.onError\" must be a scalar, found a mapping"),
         ("commitInterval: 1 sec", "K0105 \"1 sec\" is not a duration"),
         ("stallAfter: 0s", "K0411 \"stallAfter\" must be longer than 0"),
         ("timeout: 10m", "K0408 \"timeout\" 10m is longer than 240s"),

@@ -2,7 +2,7 @@
 //! their Python and begin, on an input that is empty.
 //!
 //! Two things are no fault of `check`, which has neither the modules nor the variables of a pod: a module
-//! that is not installed, and a dead letter topic or a pickle that the deployment's settings allow. It warns
+//! that is not installed, and a dead letter topic that the deployment's settings name. It warns
 //! of the latter.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use kasprc::{Options, SourceFile};
 use serde_json::{Value, json};
 
 /// Warnings that name a setting of the deployment on which the start hangs.
-const HANGS_ON_A_SETTING: [&str; 2] = ["K0403", "K0407"];
+const HANGS_ON_A_SETTING: [&str; 1] = ["K0407"];
 /// Values of each kind, some of them out of range or of a spelling that only one program might take.
 const TEXTS: [&str; 24] = [
     "",

@@ -154,13 +154,12 @@ impl Checker<'_> {
         let key_codec = self.codec(&topic.settings.key_codec, Codec::Raw);
         let value_codec = self.codec(&topic.settings.value_codec, Codec::Json);
         for (codec, text) in [(&key_codec, &topic.settings.key_codec), (&value_codec, &topic.settings.value_codec)] {
-            if !matches!(codec, Codec::Pickle) || self.allows_pickle {
-                self.check_codec_is_built(codec, text);
-            } else if let Some(text) = text {
-                self.app_should_say(
-                    Diagnostic::new(Code::K0403, "pickle runs code from messages", text.at.clone())
-                        .hint("use json, or let the app set allowPickle where every producer is trusted"),
-                );
+            match text {
+                Some(text) if matches!(codec, Codec::Pickle) => {
+                    let fault = Diagnostic::new(Code::K0403, "pickle runs code from messages", text.at.clone());
+                    self.fault(fault.hint("use json: kaspr-exec does not read pickle"));
+                }
+                _ => self.check_codec_is_built(codec, text),
             }
         }
         let window = input.take.as_ref().and_then(|take| self.take(take));

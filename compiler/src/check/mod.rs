@@ -40,8 +40,6 @@ pub struct Checker<'a> {
     has_app: bool,
     /// The app's settings name a topic for dead letters.
     names_dead_letters: bool,
-    /// The app's settings allow pickle.
-    allows_pickle: bool,
     /// Channels that some agent reads.
     read_channels: BTreeSet<String>,
     /// Some document could not be read: what is declared nowhere may be declared there.
@@ -60,7 +58,6 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         python_version: options.python_version,
         has_app: !ast.apps.is_empty(),
         names_dead_letters: settings::get(&ast.apps, "deadLetterTopic").is_some_and(|topic| !topic.is_empty()),
-        allows_pickle: settings::get(&ast.apps, "allowPickle").is_some_and(|allow| allow == "true"),
         read_channels: BTreeSet::new(),
         is_partial: ast.is_partial,
     };

@@ -1,6 +1,7 @@
 //! Settings in a `KasprApp`'s config: names and values as kaspr-exec takes them at its start.
 
 use kaspr_ir::plan::{Codec, OnError, PolicyFault};
+use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
 
 use super::Checker;
 use crate::ast::{self, Text};
@@ -11,6 +12,8 @@ use crate::diagnostics::{Code, Diagnostic, nearest};
 enum Kind {
     /// Anything.
     Text,
+    /// A name that stands in names of Kafka's: of a group, a producer, a topic.
+    Name,
     /// A duration.
     Duration,
     /// A duration that is not 0.
@@ -28,9 +31,9 @@ enum Kind {
 }
 
 /// All settings that kaspr-exec knows. A test compares them with its own table.
-const SETTINGS: [(&str, Kind); 13] = [
-    ("app", Kind::Text),
-    ("instance", Kind::Text),
+const SETTINGS: [(&str, Kind); 12] = [
+    ("app", Kind::Name),
+    ("instance", Kind::Name),
     ("onError", Kind::Policy),
     ("bootstrapServers", Kind::Text),
     ("guarantee", Kind::OneOf(&["exactly-once", "at-least-once"])),
@@ -38,11 +41,13 @@ const SETTINGS: [(&str, Kind); 13] = [
     ("shutdownTimeout", Kind::Duration),
     ("timeout", Kind::Timeout),
     ("deadLetterTopic", Kind::Topic),
-    ("allowPickle", Kind::OneOf(&["true", "false"])),
     ("commitInterval", Kind::Duration),
     ("stateDir", Kind::Text),
     ("stallAfter", Kind::Time),
 ];
+
+/// Settings that are planned and not built yet, with what they are without.
+const LATER: [(&str, &str); 1] = [("allowPickle", "false")];
 
 /// Names of all settings.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -62,12 +67,21 @@ impl Checker<'_> {
             match SETTINGS.iter().find(|(known, _)| *known == name.value) {
                 Some((_, kind)) if !value.value.is_empty() => self.check_setting(&name.value, *kind, value),
                 Some(_) => {}
-                None => self.unknown_setting(name),
+                None => self.unknown_setting(name, value),
             }
         }
     }
 
-    fn unknown_setting(&mut self, name: &Text) {
+    fn unknown_setting(&mut self, name: &Text, value: &Text) {
+        match LATER.iter().find(|(later, _)| *later == name.value) {
+            Some((_, without)) if *without == value.value => return,
+            Some((_, without)) => {
+                let message = format!("the setting \"{}\" is not supported yet", name.value);
+                let fault = Diagnostic::new(Code::K0601, message, name.at.clone());
+                return self.fault(fault.hint(format!("it is as if it were {without}")));
+            }
+            None => {}
+        }
         let message = format!("kaspr-exec has no setting \"{}\"", name.value);
         let fault = Diagnostic::new(Code::K0410, message, name.at.clone());
         self.fault(match nearest(&name.value, names()) {
@@ -80,6 +94,11 @@ impl Checker<'_> {
         let words = |words: &[&str]| format!("\"{name}\" must be {}, found \"{}\"", words.join(" or "), value.value);
         match kind {
             Kind::Text => {}
+            Kind::Name if is_topic_name(&value.value) => {}
+            Kind::Name => {
+                let message = format!("\"{name}\" is no name that Kafka can keep: \"{}\"", value.value);
+                self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()).hint(TOPIC_NAME_RULE));
+            }
             Kind::Duration | Kind::Time => {
                 if self.duration(value) == Some(0) && kind == Kind::Time {
                     let message = format!("\"{name}\" must be longer than 0");

@@ -108,7 +108,7 @@ codes! {
     K0308 Error "window-time" "a window's time";
     K0401 Error "name-and-selector" "the output has both name and nameSelector";
     K0402 Error "no-name-and-no-selector" "the output has neither name nor nameSelector";
-    K0403 Warning "pickle-runs-code" "pickle runs code from messages";
+    K0403 Error "pickle-runs-code" "pickle runs code from messages";
     K0404 Warning "writes-its-input" "the agent writes the topic that it reads";
     K0405 Warning "no-offset-in-metadata" "the metadata of \"topicSend\" holds no offset";
     K0406 Error "unknown-action" "not an action of \"onError\"";
