@@ -81,6 +81,26 @@ fn breaks(rule: impl Fn(&[Source]) -> Vec<String>, path: &str, text: &str, fault
     assert!(faults.iter().any(|found| found.contains(fault)), "{fault:?} is not among {faults:?}");
 }
 
+/// Fields of a spec's tree that nothing behind reading asks.
+fn is_asked(sources: &[Source]) -> Vec<String> {
+    let behind = ["compiler/src/check/", "compiler/src/block.rs", "compiler/src/lib.rs"];
+    let behind: Vec<_> =
+        sources.iter().filter(|source| behind.iter().any(|place| source.path.starts_with(place))).collect();
+    let trees = sources.iter().filter(|source| source.path == "compiler/src/ast.rs");
+    let fields = trees.flat_map(|tree| tree.code.lines()).filter_map(|line| {
+        let (name, _) = line.strip_prefix("    pub ")?.split_once(':')?;
+        Some(name)
+    });
+    let unasked = fields.filter(|name| !behind.iter().any(|source| source.code.contains(&format!(".{name}"))));
+    unasked.map(|name| format!("nothing asks the field {name} of a spec: it is accepted and does nothing")).collect()
+}
+
+#[test]
+fn every_field_of_a_spec_is_asked() {
+    keeps(is_asked);
+    breaks(is_asked, "compiler/src/ast.rs", "pub struct Agent {\n    pub allow_pickle: bool,\n}\n", "allow_pickle");
+}
+
 /// True if a word stands in code: not as a part of a longer one.
 fn names(code: &str, word: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
