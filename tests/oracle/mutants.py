@@ -3,7 +3,7 @@
     python3 tests/oracle/mutants.py [--only TEXT] [--by CHECK] [--skip COUNT]
 
 Works on a copy in target/mutants, never on the tree itself. Each line names the rule, a text that stands
-exactly once in the sources of executor and ir, what takes its place, and the check that must fail. Files may move;
+exactly once in the sources of compiler, executor and ir, what takes its place, and the check that must fail. Files may move;
 `--check` only looks whether every text is still there once.
 """
 
@@ -145,6 +145,55 @@ MUTANTS = [
     ("an iteration sees the event's own writes", "scratch.writes.iter().filter(|write| write.table == table && write.partition == partition)", "scratch.writes.iter().filter(|_| false)", "oracle"),
     ("the last write of a key wins", "self.writes[at] = write;\n", "", "oracle"),
     ("a commit moves writes to the store", "true => self.store.apply(writes, &positions_pass),", "true => self.store.apply(&writes[..0], &positions_pass),", "tested"),
+    # Findings of kasprc.
+    ("whole numbers have bounds", "(Ok(number), _) if (min..=max).contains(&number) => Ok(number),", "(Ok(number), _) => Ok(number),", "compiler"),
+    ("a name is one that Kubernetes takes", "name.len() <= NAME_MAX && name.split('.').all(is_label)", "name.len() <= NAME_MAX", "errors"),
+    ("a label is one that Kubernetes takes", "} else if !is_legal {", "} else if false && !is_legal {", "reported"),
+    ("an unknown setting is told", "None => self.unknown_setting(name, value),", "None => {}", "errors"),
+    ("a setting that is not built is refused", "Some((_, without)) if *without == value.value => return,", "Some(_) => return,", "compiler"),
+    ("names that Kafka cannot keep are refused", "Kind::Name if is_topic_name(&value.value) => {}", "Kind::Name if true => {}", "compiler"),
+    ("an empty value of a setting is not judged", "Some((_, kind)) if !value.value.is_empty() =>", "Some((_, kind)) =>", "compiler"),
+    ("a policy's field without effect is told", "self.warn_without_effect(policy, &action.value, on_error);", "", "errors"),
+    ("fields of dead letters need dead letters", "if !matches!(policy.last_resort(), OnError::DeadLetter { .. }) {", "if false {", "reported"),
+    ("the topic of dead letters is declared", "self.note_topic(&topic.value, &creation);", "self.note_topic(&topic.value, &Creation::default());", "golden"),
+    ("pickle is refused", "Some(text) if matches!(codec, Codec::Pickle) => {", "Some(text) if false => {", "errors"),
+    ("windows are refused", "table.window.as_ref().filter(|_| window.is_some())", "table.window.as_ref().filter(|_| false && window.is_some())", "compiler"),
+    ("serializers that are not built are refused", "if !matches!(codec, Codec::Raw | Codec::Json | Codec::Binary) {\n            let message", "if false {\n            let message", "compiler"),
+    ("a channel that nothing reads is told", "if self.is_partial || !self.channels[channel.index()].readers.is_empty() {", "if true {", "errors"),
+    ("a function without a value is told", "if !found.gives_value && found.shape != Shape::Unknown {", "if false {", "errors"),
+    ("what gives a value is not told of", "if !found.gives_value && found.shape != Shape::Unknown {", "if found.shape != Shape::Unknown {", "quiet"),
+    ("a coroutine that nothing awaits is told", "let is_coroutine = loose.is_dropped && loose.names.len() == 1", "let is_coroutine = false && loose.names.len() == 1", "errors"),
+    ("a blocking call is told", "if let Some(function) = loose.blocks(&meant.imports) {", "if let Some(function) = loose.blocks(&meant.imports).filter(|_| false) {", "errors"),
+    ("a change that is never assigned back is told", "if let Some(lost) = &used.lost {", "if let Some(lost) = used.lost.as_ref().filter(|_| false) {", "errors"),
+    ("a change that is assigned back is none", ".min_by_key(|at| at.start).filter(|_| !is_kept);", ".min_by_key(|at| at.start);", "golden"),
+    ("an attribute that tables do not have is told", "for (name, place) in &used.unknown {", "for (name, place) in used.unknown.iter().take(0) {", "errors"),
+    ("a batch asked like a dict is told", "if let Some(place) = batch.and_then(|batch| batch.as_dict.as_ref()) {", "if let Some(place) = batch.and_then(|batch| batch.as_dict.as_ref()).filter(|_| false) {", "errors"),
+    ("a second name for a table's value is one", "self.names.insert(name.to_owned());\n            self.second.insert(name.to_owned());", "", "reported"),
+    ("a loop gives a table's values names", "self.of_loops.insert(name.to_owned());", "", "reported"),
+    ("an empty block is told once", "let lacks_block = self.sink.has_empty_block();", "let lacks_block = false;", "reported"),
+    ("messages are one line", "if !message.contains(char::is_control) {", "if true {", "reported"),
+    # Users' tests.
+    ("a part of a value is compared by its names alone", "let others = got.keys().filter(|_| !measure.is_part);", "let others = got.keys();", "rehearsed"),
+    ("a whole value is compared by all names", "let others = got.keys().filter(|_| !measure.is_part);", "let others = got.keys().take(0);", "rehearsed"),
+    ("numbers may differ by so much", "(wanted.as_f64()? - got.as_f64()?).abs() <= approx", "(wanted.as_f64()? - got.as_f64()?).abs() < 0.0 * approx", "rehearsed"),
+    ("numbers are the same as they are written", "wanted == got || self.approx.and_then(near).unwrap_or(false)", "wanted == got || near(self.approx.unwrap_or(1e-9)).unwrap_or(false)", "rehearsed"),
+    ("a record's own tolerance goes first", "approx: own.or(measure.approx)", "approx: measure.approx.or(own)", "rehearsed"),
+    ("timers run on the clock of the test", "simulate(py, &runtime, &rehearsal.clock)?;", "", "rehearsed"),
+    ("the clock stops where a timer is due", "[self.worker.next_deadline(), timer].into_iter().flatten().min()", "[self.worker.next_deadline(), timer.filter(|_| false)].into_iter().flatten().min()", "rehearsed"),
+    ("the clock waits for threads", "pending.due.is_some() && !pending.in_threads &&", "pending.due.is_some() &&", "rehearsed"),
+    ("the clock waits for files", "(!pending.has_files || silent > SILENT_MAX)", "true", "rehearsed"),
+    ("init waits for timers at once", "loop.skipped += time.monotonic() - began if found else timeout", "pass", "rehearsed"),
+    ("a mock stands before init is called", "mocks.put(&block_name(block), &namespace)", "Mocks::new(self.py, &BTreeMap::new()).and_then(|none| none.put(&block_name(block), &namespace))", "rehearsed"),
+    ("a mock gives copies", 'return copy.deepcopy(outcome["value"])', 'return outcome["value"]', "rehearsed"),
+    ("a sequence ends", "if self.calls > len(self.sequence):", "if False:", "rehearsed"),
+    ("a mock refuses what its function would", "signature.bind(*args, **keywords)", "pass", "rehearsed"),
+    ("a mock of one block is that block's", 'if mock.name in names and mock.block in ("", block):', "if mock.name in names:", "rehearsed"),
+    ("variables of a test are made what they were", 'module.call_method1("restore_variables", (before,))?;', "", "rehearsed"),
+    ("a function that no block has is told", "if !names.contains(name) {", "if false {", "rehearsed"),
+    ("settings are no variables of a test", "own == Some(setting.variable)", "own.is_none() && own == Some(setting.variable)", "rehearsed"),
+    # Variables and topics at the start.
+    ("variables that are no settings are told", "if is_unknown(&name) && !value.is_empty() {", "if false {", "programs"),
+    ("what Kubernetes sets beside a service is not told", "&& !is_of_a_service(name)", "", "programs"),
 ]
 
 # A mutant that waits for ever is caught by its check taking so much longer than without it.
@@ -161,6 +210,11 @@ CHECKS = {
     "guard": ["guard"],
     "python": ["python"],
     "numbers": ["numbers"],
+    "compiler": ["compiler"],
+    "errors": ["errors"],
+    "quiet": ["quiet"],
+    "rehearsed": ["rehearsed"],
+    "reported": ["reported"],
 }
 
 
@@ -188,7 +242,7 @@ def prepare():
     """The copy as it is, built, with the test programs that the checks run."""
     copy()
     build(["--workspace", "--bins"])
-    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers"], env=environment())
+    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers", "--test", "compiler", "--test", "errors", "--test", "quiet", "--test", "rehearsed", "--test", "reported"], env=environment())
     assert built.returncode == 0, built.stderr
     for line in built.stderr.splitlines():
         if "Executable" in line:
@@ -197,8 +251,8 @@ def prepare():
 
 
 def place(tree, rule, old):
-    """The one file of the executor or of ir in which a mutant's text stands, once."""
-    paths = [path for crate in ("executor", "ir") for path in sorted((tree / crate / "src").rglob("*"))]
+    """The one file of the sources in which a mutant's text stands, once."""
+    paths = [path for crate in ("compiler", "executor", "ir") for path in sorted((tree / crate / "src").rglob("*"))]
     sources = [path for path in paths if path.suffix in (".rs", ".py")]
     found = {path: count for path in sources if (count := path.read_text().count(old))}
     where = ", ".join(f"{count} in {path.relative_to(tree)}" for path, count in found.items()) or "nowhere"
@@ -213,6 +267,15 @@ def environment():
 def build(what):
     built = run(["cargo", "build", "--quiet", *what], env=environment())
     return built.returncode == 0 or print(built.stderr)
+
+
+def rebuilt(path, check):
+    """The programs with a mutant, and the test program that must see it where the compiler is a part of it."""
+    if "compiler" not in path.relative_to(COPY).parts:
+        return build(["-p", "kaspr-exec"])
+    if not build(["-p", "kaspr-exec", "-p", "kasprc"]):
+        return False
+    return check in ("oracle", "tested") or run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", check], env=environment()).returncode == 0
 
 
 def passes(check, seconds_max):
@@ -251,7 +314,7 @@ def main():
         path = place(COPY, rule, old)
         text = path.read_text()
         path.write_text(text.replace(old, new))
-        caught = build(["-p", "kaspr-exec"]) and not passes(check, limits[check])
+        caught = rebuilt(path, check) and not passes(check, limits[check])
         path.write_text(text)
         missed += not caught
         print(f"{'caught' if caught else 'MISSED'}  by {check:8}  {rule}", flush=True)
