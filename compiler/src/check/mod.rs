@@ -141,7 +141,7 @@ impl Checker<'_> {
             if let Some(written) = table.window.as_ref().filter(|_| window.is_some()) {
                 let message = format!("the window of the {owner} is not supported yet");
                 let fault = Diagnostic::new(Code::K0601, message, written.at.head());
-                self.fault(fault.hint("take \"window\" away until it is"));
+                self.fault(fault.hint("remove \"window\" until it is"));
             }
             let key_codec = self.codec(&table.key_codec, Codec::Json);
             let value_codec = self.codec(&table.value_codec, Codec::Json);

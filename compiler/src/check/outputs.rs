@@ -35,7 +35,7 @@ impl Checker<'_> {
             (Some(name), Some(selector)) => {
                 let diagnostic =
                     Diagnostic::new(Code::K0401, "the output has both name and nameSelector", selector.at.head());
-                self.fault(diagnostic.label(name.at.clone(), "the name").hint("take one of them away"));
+                self.fault(diagnostic.label(name.at.clone(), "the name").hint("remove one of them"));
                 None
             }
             (None, None) if self.is_faulty(&output.at, &["name", "nameSelector"]) => None,

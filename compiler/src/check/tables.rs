@@ -128,9 +128,7 @@ impl Checker<'_> {
                 diagnostic
                     .under(format!("{} here", other.value))
                     .label(count.at.clone(), format!("{} here", count.value))
-                    .hint(
-                        "give both as many partitions as the topic has that feeds them, or leave \"partitions\" away",
-                    ),
+                    .hint("give both as many partitions as the topic has that feeds them, or omit \"partitions\""),
             );
         }
     }
@@ -154,7 +152,7 @@ impl Checker<'_> {
             self.fault(
                 diagnostic
                     .label(count.at.clone(), format!("{} here", count.value))
-                    .hint("leave the table's \"partitions\" away: its changelog takes those of the topic"),
+                    .hint("omit the table's \"partitions\": its changelog takes those of the topic"),
             );
         }
         let (other, first) = *feeding.entry(table_name).or_insert((topic, count));

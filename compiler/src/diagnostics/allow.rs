@@ -38,11 +38,7 @@ pub fn apply(mut found: Vec<Diagnostic>, allowances: &[Allowance]) -> Vec<Diagno
             let message = format!("the allowance of {} accepts nothing", code.name());
             let fault = Diagnostic::new(Code::K0009, message, allowance.at.clone());
             let is_error = found.iter().any(|fault| fault.code == code && is_here(&fault.at));
-            unused.push(fault.hint(if is_error {
-                "errors cannot be allowed: mend what it says"
-            } else {
-                "take it away"
-            }));
+            unused.push(fault.hint(if is_error { "errors cannot be allowed: mend what it says" } else { "remove it" }));
         }
     }
     found.extend(unused);
