@@ -1,4 +1,8 @@
 //! YAML files that are no specs, as JSON text: what stands beside specs is written in YAML too.
+//!
+//! The JSON has two readers: `kaspr-exec test`, which hands the events in it to agents as they stand, and
+//! [`super::rewrite`], which compares by it what a file says before and after. So numbers keep their digits and keys
+//! their order, and nothing passes through a float.
 
 use super::{Kind, Node, Style, boolean, parse};
 use crate::diagnostics::{Sink, render};
@@ -6,6 +10,17 @@ use crate::source::SourceFile;
 
 /// The first document of a file as JSON text, in the spelling of Python's `json.dumps`; numbers keep
 /// their digits. The error is what is wrong with the file, drawn for people.
+///
+/// A file without a document gives `null`. Documents after the first are read (their faults count) and left out.
+///
+/// ```
+/// use kasprc::{SourceFile, data};
+///
+/// let text = "price: 1.50\nnames: [a, '2']\nsold: yes\n";
+/// let file = SourceFile { name: "tests.yaml".to_owned(), bytes: text.as_bytes().to_vec() };
+/// let json = r#"{"price": 1.50, "names": ["a", "2"], "sold": true}"#;
+/// assert_eq!(data::to_json(&file).as_deref(), Ok(json));
+/// ```
 pub fn to_json(file: &SourceFile) -> Result<String, String> {
     let mut sink = Sink::default();
     let documents = match std::str::from_utf8(&file.bytes) {
@@ -19,12 +34,16 @@ pub fn to_json(file: &SourceFile) -> Result<String, String> {
 }
 
 /// A node as JSON text.
+///
+/// A key that is no scalar becomes the empty name: JSON has no other place for it.
 pub(crate) fn json(node: &Node) -> String {
     let mut json = String::new();
     write(node, &mut json);
     json
 }
 
+/// Writes a node behind what is there. Scalars are judged as in a spec: in quotes a string, else null, a boolean
+/// or a number where the text is one.
 fn write(node: &Node, out: &mut String) {
     match &node.kind {
         Kind::List(nodes) => {
@@ -48,6 +67,7 @@ fn write(node: &Node, out: &mut String) {
         Kind::Scalar(_) if node.is_null() => out.push_str("null"),
         Kind::Scalar(scalar) if scalar.style == Style::Plain => match boolean(&scalar.text) {
             Some(truth) => out.push_str(if truth { "true" } else { "false" }),
+            // The digits go over as they stand: `1.50` as a float would come back as 1.5.
             None if is_number(&scalar.text) => out.push_str(&scalar.text),
             None => text(&scalar.text, out),
         },
@@ -55,11 +75,14 @@ fn write(node: &Node, out: &mut String) {
     }
 }
 
+/// Writes a string as JSON, with its escapes.
 fn text(value: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(value).to_string());
 }
 
 /// Tells plain scalars that are numbers as JSON can spell them.
+///
+/// `0x1F`, `.5`, `+1`, `1_000` and `.inf` are numbers of YAML and none of JSON: they become strings.
 fn is_number(text: &str) -> bool {
     let starts = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     starts && serde_json::from_str::<serde_json::Number>(text).is_ok()

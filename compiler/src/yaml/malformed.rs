@@ -1,13 +1,31 @@
-//! Faults of a text that is no YAML, in words of the one who wrote it, at the line that is
-//! to be mended: the parser says where it gave up.
+//! Faults of a text that is no YAML: in the words of its author, at the line that is to be mended.
+//!
+//! The parser says where it gave up, which is often the line after the fault, or the end of the file. Four faults
+//! make up most of what goes wrong in specs, and each is looked for in the lines around that place:
+//!
+//! ```text
+//! what was written                       what is said, and where
+//! ⇥name: in                              "the line begins with a tab", at the tab
+//! name: "in                              "the quote is never closed", at the quote that opens
+//! description some text                  "a name is needed here, and a colon behind it", at the text
+//! python: |                              the same, with "the block above ends here: its lines are
+//!     def f(v):                          indented by 4 spaces or more"
+//!   return v
+//! ```
+//!
+//! Of the rest, what the parser says in terms of its own is said in plainer words ([`PLAINER`]).
 
 use crate::diagnostics::{Code, Diagnostic};
 use crate::source::At;
 
 /// The lines of a text around a place.
+///
+/// Only so many as a fault may need, because a fault must cost no more in a large file than in a small one.
 struct Lines<'a> {
+    /// Lines in order, each with the byte of the file where it starts, and without its line break.
     lines: Vec<(usize, &'a str)>,
     /// The number of the line with the place.
+    /// 0 in an empty text, where it is the number of no line.
     current: usize,
 }
 
@@ -15,9 +33,11 @@ struct Lines<'a> {
 const LINES_BACK: usize = 200;
 const BYTES_BACK: usize = 16 << 10;
 /// Bytes behind a place that are looked at.
+// The line after the place can hold the tab, so something behind it is looked at too.
 const BYTES_ON: usize = 1 << 10;
 
 impl<'a> Lines<'a> {
+    /// The lines around a byte. The first may be cut: it starts where the bytes that are looked at do.
     fn around(text: &'a str, at: usize) -> Lines<'a> {
         let from = text.floor_char_boundary(at.saturating_sub(BYTES_BACK));
         let to = text.floor_char_boundary((at + BYTES_ON).min(text.len()));
@@ -27,6 +47,7 @@ impl<'a> Lines<'a> {
             lines.push((start, line.trim_end_matches(['\n', '\r'])));
             start += line.len();
         }
+        // A place behind the last line break belongs to the last line that there is.
         let current = lines.partition_point(|(start, _)| *start <= at).saturating_sub(1);
         Lines { lines, current }
     }
@@ -38,12 +59,16 @@ impl<'a> Lines<'a> {
 }
 
 /// The fault of a text at the byte where the parser gave up.
+///
+/// `reason` is the parser's, in its own words. Some words in it decide here what is looked for, so an update of
+/// the parser must keep them; `specs/errors/` shows if it does not.
 pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
     let lines = Lines::around(text, at.start);
     let not_yaml =
         |reason: &str, at: At| Diagnostic::new(Code::K0001, format!("the file is not well-formed YAML: {reason}"), at);
     let file = at.file;
     let point = |start: usize, length: usize| At { file, start, end: start + length };
+    // First, because a tab makes the parser give up with many different reasons.
     if let Some(tab) = tab(&lines) {
         return not_yaml("the line begins with a tab", point(tab, 1)).hint("YAML indents with spaces");
     }
@@ -67,6 +92,7 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
         None if is_no_key => not_yaml("a name is needed here, and a colon behind it", at.clone()),
         None => not_yaml(reason, at.clone()),
     };
+    // Looked for at the mended place: the parser may have read lines past it.
     match block_that_ends(&Lines::around(text, at.start), is_no_key) {
         Some(indent) => {
             fault.hint(format!("the block above ends here: its lines are indented by {indent} spaces or more"))
@@ -100,6 +126,9 @@ const OUT_OF_LINE: &str = "the line fits no block above it";
 const AS_THE_OTHERS: &str = "indent it as the lines of the block that it belongs to";
 
 /// A tab in the indentation of the line, or of one beside it.
+///
+/// The parser may stop before the line with the tab or behind it, so the neighbours are looked at too. Lines of
+/// nothing but space are allowed to hold tabs.
 fn tab(lines: &Lines<'_>) -> Option<usize> {
     let beside = [lines.current, lines.current + 1, lines.current.saturating_sub(1)];
     beside.into_iter().filter_map(|number| lines.lines.get(number)).find_map(|(start, line)| {
@@ -110,6 +139,8 @@ fn tab(lines: &Lines<'_>) -> Option<usize> {
 }
 
 /// The quote at a byte, or the last one before it.
+///
+/// The parser names the byte where the scalar began, as a rule; else the last quote is the best guess.
 fn quote(text: &str, at: usize) -> Option<usize> {
     let is_quote = |byte: &u8| matches!(byte, b'"' | b'\'');
     match text.as_bytes().get(at) {
@@ -121,20 +152,25 @@ fn quote(text: &str, at: usize) -> Option<usize> {
 /// The literal or folded block that the current line ends by standing further left: the indentation
 /// of its text. A line that is no key (`is_no_key`) was meant for the block wherever it
 /// stands.
+///
+/// `None` where no block stands above, or the line does not end it. Looks back over 200 lines at most.
 fn block_that_ends(lines: &Lines<'_>, is_no_key: bool) -> Option<usize> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let here = indent(lines.lines.get(lines.current)?.1);
     let mut least = usize::MAX;
     for (_, line) in lines.lines[..lines.current].iter().rev().take(LINES_BACK) {
+        // Empty lines belong to a block whatever their indentation.
         if line.trim().is_empty() {
             continue;
         }
         let header = line.trim_end().trim_end_matches(['+', '-']);
         let is_header = header.ends_with(": |") || header.ends_with(": >");
+        // A key that stands no further left than the header is simply the next key, and no accident.
         if is_header && least != usize::MAX {
             return (here < least && (is_no_key || here > indent(line))).then_some(least);
         }
         least = least.min(indent(line));
+        // Some line stands as far left as this one: no block around both of them ends here.
         if least <= here {
             return None;
         }

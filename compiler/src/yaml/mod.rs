@@ -1,4 +1,24 @@
 //! Text to a YAML tree with spans. Bounded: a bomb is a diagnostic, not a crash.
+//!
+//! The parser (`saphyr`) gives a stream of events; this room makes a tree of them in which every node knows its
+//! bytes. A tree and not serde's values, because a diagnostic needs the place of every key and scalar, and because
+//! a scalar keeps the text it was written with (`1.50` stays `1.50`, `yes` is judged where a boolean is needed).
+//!
+//! ```text
+//! "input: {take: 5}"   ⇒   Map[("input", Map[("take", Scalar "5" Plain)])]     at: 0..17, 0..5, 7..17, …
+//! ```
+//!
+//! What holds of every tree:
+//!
+//! - Spans are bytes of the file, on character boundaries, and `start <= end <= length`.
+//! - Keys of a mapping are unique (a second one is K0007 and is left out), in the order written.
+//! - Aliases are resolved: an alias becomes a copy of its anchor's node, with the *anchor's* spans. Merge keys
+//!   (`<<`) are resolved too, and stand nowhere in the tree.
+//! - It is written with at most [`DEPTH_MAX`] levels, so later stages may recurse over it.
+//! - A file's trees have at most [`NODES_MAX`] nodes together, which bounds the depth behind aliases too.
+//!
+//! Called by [`crate::compile`] for specs, and by [`data`], [`places`] and [`rewrite`] for YAML files that are no
+//! specs (`tests.yaml`). Nothing else in the crate names the parser.
 
 pub mod data;
 mod malformed;
@@ -13,19 +33,33 @@ use crate::diagnostics::{Code, Diagnostic, Sink};
 use crate::source::At;
 
 /// Largest file, in bytes.
+///
+/// Checked before the parser sees the text. A place in it fits into 32 bits many times over.
 pub const BYTES_MAX: usize = 10 << 20;
 /// Deepest nesting.
+///
+/// Specs use about eight. The bound keeps recursion over the tree, here and in later stages, within the stack.
+/// Levels are counted as they are written: what an alias stands for may be deeper.
 pub const DEPTH_MAX: usize = 64;
+// In words, for messages: keep it equal to `DEPTH_MAX`.
 const TOO_DEEP: &str = "64 levels of nesting";
 /// Most nodes of a file, those behind aliases counted each time.
+///
+/// Ten lines of YAML can stand for billions of nodes (aliases of lists of aliases). Every alias adds the size of
+/// what it stands for, so the bound is met before the memory is used.
 pub const NODES_MAX: usize = 1 << 19;
 /// Most broken documents of a file that are reported.
+///
+/// A text that is no YAML at all, with `---` on every line, would otherwise give a fault a line.
 const BROKEN_MAX: usize = 100;
 
 /// A node of the tree.
+///
+/// Made by [`parse`] alone (and by [`rewrite`], for nodes that stand in no file); it is never changed afterwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Its place.
+    /// Its place. A mapping or a list ends where its last value ends, so closing brackets and what stands behind
+    /// them lie outside. The place of a quoted scalar has its quotes.
     pub at: At,
     /// Its kind.
     pub kind: Kind,
@@ -39,6 +73,7 @@ pub enum Kind {
     /// A list.
     List(Vec<Node>),
     /// A mapping, in the order written; keys are unique.
+    /// A key may be any node; one that is no scalar is kept and never found by name.
     Map(Vec<(Node, Node)>),
 }
 
@@ -46,12 +81,17 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scalar {
     /// The text, escapes and folding done.
+    ///
+    /// For `"a\n"` that is `a` and a line break; for a plain scalar the text as it stands, without space around it.
     pub text: String,
     /// Its style.
     pub style: Style,
 }
 
 /// Style of a scalar.
+///
+/// Only plain scalars can be something else than strings: `5` is a number, `"5"` is not. Literal blocks matter to
+/// code blocks, whose lines are then lines of the file (see `crate::block`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Without quotes.
@@ -66,6 +106,8 @@ pub enum Style {
 
 impl Node {
     /// It is null: empty, `~` or `null`.
+    ///
+    /// As YAML's core schema has it. `"null"` in quotes is a string, and so is `nULL`.
     pub fn is_null(&self) -> bool {
         match &self.kind {
             Kind::Scalar(scalar) => {
@@ -76,10 +118,13 @@ impl Node {
     }
 
     /// Names its kind, for messages: `a list`.
+    ///
+    /// A message says what is needed and what was found: `"max" must be a whole number, found a list`.
     pub fn what(&self) -> &'static str {
         match &self.kind {
             Kind::List(_) => "a list",
             Kind::Map(_) => "a mapping",
+            // The order counts: a scalar in quotes is a string before anything looks at its text.
             Kind::Scalar(_) if self.is_null() => "nothing",
             Kind::Scalar(scalar) if scalar.style != Style::Plain => "a string",
             Kind::Scalar(scalar) if boolean(&scalar.text).is_some() => "a boolean",
@@ -89,6 +134,8 @@ impl Node {
     }
 
     /// The scalar's text.
+    ///
+    /// `None` for lists and mappings; `Some("")` for a scalar that is null.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
             Kind::Scalar(scalar) => Some(&scalar.text),
@@ -97,6 +144,8 @@ impl Node {
     }
 
     /// The value of a key.
+    ///
+    /// `None` also where the node is no mapping. Linear in the number of keys: mappings of specs are short.
     pub fn get(&self, name: &str) -> Option<&Node> {
         match &self.kind {
             Kind::Map(pairs) => pairs.iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value),
@@ -106,6 +155,9 @@ impl Node {
 }
 
 /// A boolean as Kubernetes reads it (YAML 1.1).
+///
+/// `yes`, `on` and their kin are booleans here although YAML 1.2 has them as strings: a spec must mean the same to
+/// this compiler and to the API server that passes it on. Other spellings (`tRUE`, `y`) are strings to both.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
@@ -116,6 +168,17 @@ pub fn boolean(text: &str) -> Option<bool> {
 
 /// The documents of a text that can be read; what cannot is reported, and the documents before it
 /// are kept.
+///
+/// One node a document, in order; an empty document gives a node that is null. A file that is too large gives none.
+/// Faults: K0001 for text that is no YAML, K0006 for a limit, K0007 for a key that stands twice.
+///
+/// ```text
+/// a: 1                 ⇒   Map[("a", "1")]
+/// ---
+/// b: [                 ⇒   K0001 at the place where the parser gave up
+/// ---
+/// c: 3                 ⇒   Map[("c", "3")]
+/// ```
 pub fn parse(file: usize, text: &str, sink: &mut Sink) -> Vec<Node> {
     if text.len() > BYTES_MAX {
         let all = At { file, start: 0, end: 0 };
@@ -129,12 +192,17 @@ pub fn parse(file: usize, text: &str, sink: &mut Sink) -> Vec<Node> {
 
 /// Finds the start of the next document after a byte: a line that begins with `---`, whatever stands
 /// before it (YAML 1.2, section 9.1.2).
+///
+/// The parser cannot go on behind a fault, so reading starts anew at the next marker. `----` and `---x` are none.
 fn next_document(text: &str, after: usize) -> Option<usize> {
     let is_marker = |at: &usize| text[at + 4..].chars().next().is_none_or(char::is_whitespace);
     text[after..].match_indices("\n---").map(|(at, _)| after + at).find(is_marker).map(|at| at + 1)
 }
 
 /// Byte offsets of characters: the parser counts characters.
+///
+/// `None` for ASCII text, where both are the same number; else the byte of each character, and the text's length
+/// last. Specs are almost always ASCII, and then cost no table.
 struct Offsets(Option<Vec<u32>>);
 
 impl Offsets {
@@ -153,6 +221,7 @@ impl Offsets {
         match &self.0 {
             None => from + character,
             Some(offsets) => {
+                // The parser starts anew behind a broken document and counts characters from there.
                 let first = offsets.partition_point(|at| (*at as usize) < from);
                 offsets.get(first + character).or(offsets.last()).map_or(0, |at| *at as usize)
             }
@@ -160,6 +229,7 @@ impl Offsets {
     }
 }
 
+/// The state of one file's parse: documents are read one after the other into trees.
 struct Tree<'a> {
     file: usize,
     text: &'a str,
@@ -169,14 +239,21 @@ struct Tree<'a> {
     from: usize,
     /// The byte where the current document starts.
     start: usize,
+    /// The nodes that anchors name in the current document, by the parser's number, each with its count of nodes.
     anchors: HashMap<usize, (Node, usize)>,
+    /// Nodes of the file so far, aliases counted by the size of what they stand for.
     nodes: usize,
+    /// Broken documents so far.
     broken: usize,
 }
 
 /// Reason why a document ends before its end; it has been reported.
+///
+/// An error without a text: the diagnostic is in the sink already, where it cannot get lost on the way up.
 struct Broken {
     /// No other document of the file is read.
+    ///
+    /// True for [`NODES_MAX`], which is a bound of the whole file.
     is_final: bool,
 }
 
@@ -188,6 +265,7 @@ impl Tree<'_> {
     /// The documents; behind a broken one reading goes on with the next.
     fn documents(&mut self) -> Vec<Node> {
         let mut documents = Vec::new();
+        // Ends by itself: each turn starts at a marker behind the one where the turn before it started.
         while let Err(Broken { is_final: false }) = self.stretch(&mut documents) {
             self.broken += 1;
             let next = next_document(self.text, self.start);
@@ -204,6 +282,8 @@ impl Tree<'_> {
     }
 
     /// Documents up to the end, or to one that is broken.
+    ///
+    /// Documents that were whole before the broken one stay in `documents`.
     fn stretch(&mut self, documents: &mut Vec<Node>) -> Result<(), Broken> {
         let text = self.text;
         let mut events = Parser::new_from_str(&text[self.from..]);
@@ -212,6 +292,7 @@ impl Tree<'_> {
                 Some((Event::StreamEnd, _)) | None => return Ok(()),
                 Some((Event::DocumentStart(_), span)) => {
                     self.start = self.at(span).start.max(self.start);
+                    // An anchor ends with its document (YAML 1.2, section 3.2.2.2).
                     self.anchors.clear();
                     let event = self.event(&mut events)?;
                     documents.extend(self.node(event, &mut events, 0)?);
@@ -221,6 +302,7 @@ impl Tree<'_> {
         }
     }
 
+    /// The next event; a text that is no YAML is reported here.
     fn event<'e>(&mut self, events: &mut Events<'e>) -> Result<Option<(Event<'e>, Span)>, Broken> {
         match events.next_event() {
             None => Ok(None),
@@ -241,6 +323,10 @@ impl Tree<'_> {
         }
     }
 
+    /// The node that an event begins, with the events that belong to it.
+    ///
+    /// `None` for an event that begins no node: the end of what is around it. `depth` is the number of lists and
+    /// mappings around the node.
     fn node(
         &mut self,
         event: Option<(Event<'_>, Span)>,
@@ -250,6 +336,7 @@ impl Tree<'_> {
         let Some((event, span)) = event else { return Ok(None) };
         let at = self.at(span);
         self.nodes += 1;
+        // Asked before the node is built, so that a bomb costs no more memory than the bound.
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
             let limit = if depth > DEPTH_MAX { TOO_DEEP } else { "half a million nodes" };
             self.sink.push(Diagnostic::new(Code::K0006, format!("the document exceeds {limit}"), at.head()));
@@ -272,6 +359,7 @@ impl Tree<'_> {
             _ => return Ok(None),
         };
         if anchor > 0 {
+            // The copy that is kept for aliases takes memory too, so it counts.
             let size = self.nodes - before + 1;
             self.nodes += size;
             self.anchors.insert(anchor, (node.clone(), size));
@@ -279,6 +367,9 @@ impl Tree<'_> {
         Ok(Some(node))
     }
 
+    /// A copy of the node that an anchor names.
+    ///
+    /// Anchors are noted when their node is complete, so a node that contains an alias of itself finds none.
     fn alias(&mut self, anchor: usize, at: At) -> Result<Node, Broken> {
         let Some((node, size)) = self.anchors.get(&anchor) else {
             self.sink.push(Diagnostic::new(Code::K0001, "the alias names no anchor before it", at));
@@ -296,6 +387,7 @@ impl Tree<'_> {
         Ok(node.clone())
     }
 
+    /// The list whose start has been read, up to its end.
     fn list(&mut self, mut at: At, events: &mut Events<'_>, depth: usize) -> Result<Node, Broken> {
         let mut nodes = Vec::new();
         loop {
@@ -304,10 +396,13 @@ impl Tree<'_> {
                 event => nodes.extend(self.node(event, events, depth + 1)?),
             }
         }
+        // The event's span is the opening bracket, or empty: a list ends with its last node.
         at.end = nodes.last().map_or(at.end, |node: &Node| node.at.end);
         Ok(Node { at, kind: Kind::List(nodes) })
     }
 
+    /// The mapping whose start has been read, up to its end. Merge keys are applied last: a key that stands in the
+    /// mapping itself wins over merged ones, wherever it stands (YAML's merge key type).
     fn map(&mut self, mut at: At, events: &mut Events<'_>, depth: usize) -> Result<Node, Broken> {
         let mut pairs: Vec<(Node, Node)> = Vec::new();
         let mut names: HashMap<String, At> = HashMap::new();
@@ -320,6 +415,7 @@ impl Tree<'_> {
                 event => self.node(event, events, depth + 1)?,
             };
             let event = self.event(events)?;
+            // Key and value are read even where the key stands twice: the parser's events must be used up.
             let (Some(key), Some(value)) = (key, self.node(event, events, depth + 1)?) else { break };
             if key.text() == Some("<<") {
                 merged.push(value);
@@ -351,6 +447,7 @@ impl Tree<'_> {
         Ok(Node { at, kind: Kind::Map(pairs) })
     }
 
+    /// A span of the parser, in characters from where it began, as bytes of the file.
     fn at(&self, span: Span) -> At {
         let start = self.offsets.byte(self.from, span.start.index()).min(self.text.len());
         let end = self.offsets.byte(self.from, span.end.index()).clamp(start, self.text.len());
@@ -359,6 +456,8 @@ impl Tree<'_> {
 }
 
 /// A merge key: pairs that are not there already.
+///
+/// With a list of mappings the earlier one wins. A scalar says nothing that could be merged and is ignored.
 fn merge(pairs: &mut Vec<(Node, Node)>, names: &mut HashMap<String, At>, other: Node) {
     match other.kind {
         Kind::Map(others) => {

@@ -1,4 +1,21 @@
 //! Changes what a YAML file says and keeps the rest of its text: comments, order, spelling.
+//!
+//! A file of tests is written by people and updated by the program (`kaspr-exec test --update`): the results go in,
+//! and the rest of the file must stay byte for byte. So nothing is printed anew. Old and new value are walked side
+//! by side, and where they differ the smallest stretch of text is replaced:
+//!
+//! ```text
+//! out:                                      put at /out:  [{"key": "a", "n": 2}, {"key": "c"}]
+//!   - {key: a, n: 1}  # the first     ⇒       - {key: a, n: 2}  # the first
+//!   - key: b          # another                - key: c          # another
+//! ```
+//!
+//! Words of this file: a *splice* is a stretch of the old text and what takes its place; an *entry* is an item of a
+//! list or a pair of a mapping, as text; *flow* is YAML in brackets on one line, *block* is YAML by indentation; the
+//! *slot* of a key is the byte behind its colon, where its value may begin.
+//!
+//! Invariant: what comes out is read again and must say exactly what was wanted, or the file is left as it is. So a
+//! spelling that is not understood here costs a message and never a wrong file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,12 +30,32 @@ use crate::diagnostics::Sink;
 use crate::source::{At, SourceFile};
 
 /// Above so many pairs of items, lists are compared from both ends only.
+///
+/// The longest common subsequence takes a cell for each pair: 2²⁰ cells of 8 bytes are 8 MiB.
 const PAIRS_MAX: usize = 1 << 20;
 
 /// The file's text with the first document changed: at each place, a JSON pointer, it says that JSON.
 /// Keys that are not there are added; what says so already keeps its text. The error is why the file
 /// cannot be changed so: what stands behind an alias, say.
+///
+/// `puts` are pairs of a JSON pointer (RFC 6901) and JSON text, applied in their order to the *old* document; two
+/// of them must not lie within each other. A pointer may name keys that are not there, but no items that are not.
+///
+/// # Errors
+/// The file is no UTF-8 or no YAML, has no document, a put is no JSON, or the text cannot be changed so: behind
+/// aliases, and where two changes meet in one place.
+///
+/// ```
+/// use kasprc::{SourceFile, rewrite};
+///
+/// let text = "out: [1, 2]  # two\nnote: kept\n";
+/// let file = SourceFile { name: "tests.yaml".to_owned(), bytes: text.as_bytes().to_vec() };
+/// let puts = [("/out".to_owned(), "[1, 3]".to_owned())];
+/// let new = rewrite::rewrite(&file, &puts);
+/// assert_eq!(new.as_deref(), Ok("out: [1, 3]  # two\nnote: kept\n"));
+/// ```
 pub fn rewrite(file: &SourceFile, puts: &[(String, String)]) -> Result<String, String> {
+    // The change is done twice: on data, where it is simple, and on text. The two must come out the same.
     let mut wanted: Value = serde_json::from_str(&to_json(file)?).map_err(|error| error.to_string())?;
     let text = std::str::from_utf8(&file.bytes).map_err(|error| error.to_string())?;
     let documents = parse(0, text, &mut Sink::default());
@@ -39,10 +76,12 @@ pub fn rewrite(file: &SourceFile, puts: &[(String, String)]) -> Result<String, S
     }
 }
 
+/// A step of a JSON pointer as the name that it means: `a~1b` is `a/b`.
 fn unescaped(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 
+/// Puts a value at a place of JSON data. Objects are made on the way; an item that is not there changes nothing.
 fn set(at: &mut Value, steps: &[String], value: Value) {
     let Some((step, rest)) = steps.split_first() else { return *at = value };
     match at {
@@ -60,15 +99,19 @@ fn set(at: &mut Value, steps: &[String], value: Value) {
     }
 }
 
+/// The changes of one text, collected and made at the end, so that places stay those of the old text.
 struct Edit<'a> {
     text: &'a str,
+    /// Stretches of the old text and what takes their places, in any order; none may overlap another.
     splices: Vec<(Range<usize>, String)>,
 }
 
 /// The items of a list or the pairs of a mapping, as stretches of text.
 struct Entries {
     /// Of each; an item of a block list starts with its dash.
+    /// At least one, in order.
     spans: Vec<Range<usize>>,
+    /// They stand in brackets, with commas between.
     is_flow: bool,
     /// Text before a new one: `- ` in a block list.
     lead: &'static str,
@@ -76,6 +119,8 @@ struct Entries {
 
 impl Edit<'_> {
     /// `slot` is where the value of a key may start: behind its colon.
+    /// Changes what stands at the end of `steps`, from a node on.
+    ///
     fn put_at(&mut self, old: &Node, new: &Node, steps: &[String], slot: Option<usize>) {
         let Some((step, rest)) = steps.split_first() else { return self.put(old, new, slot) };
         let inner = match &old.kind {
@@ -89,6 +134,7 @@ impl Edit<'_> {
         if let Some((inner, slot)) = inner {
             return self.put_at(inner, new, rest, slot);
         }
+        // The way ends here: what is missing of it goes around the value, from the inside out.
         let value = rest.iter().rev().fold(new.clone(), |value, step| made(Kind::Map(vec![(word(step), value)])));
         match &old.kind {
             Kind::Map(pairs) if !pairs.is_empty() => {
@@ -99,6 +145,7 @@ impl Edit<'_> {
         }
     }
 
+    /// Makes an old node say what a new one says, with as few splices as are found.
     fn put(&mut self, old: &Node, new: &Node, slot: Option<usize>) {
         if same(old, new) {
             return;
@@ -114,6 +161,8 @@ impl Edit<'_> {
         }
     }
 
+    /// Changes a list: items that both hold stay, those between them are changed in pairs, what is left over comes or
+    /// goes. Neither list is empty.
     fn put_list(&mut self, old: &Node, olds: &[Node], news: &[Node]) {
         let (mut keep, mut added) = (vec![false; olds.len()], Vec::new());
         let (mut from_old, mut from_new) = (0, 0);
@@ -134,6 +183,7 @@ impl Edit<'_> {
             (from_old, from_new) = (end_old + 1, end_new + 1);
         }
         let is_flow = self.is_flow(old);
+        // An item of a block list is taken out with its dash, which the parser does not give a place.
         let start = |item: &Node| match is_flow {
             true => item.at.start,
             false => self.text[..item.at.start].rfind('-').unwrap_or(item.at.start),
@@ -142,6 +192,8 @@ impl Edit<'_> {
         self.change(&Entries { spans, is_flow, lead: if is_flow { "" } else { "- " } }, &keep, &added);
     }
 
+    /// Changes a mapping: keys of both are changed in place, those of the new one alone are added at the end.
+    /// At least one key is in both.
     fn put_map(&mut self, old: &Node, olds: &[(Node, Node)], news: &[(Node, Node)]) {
         for (key, value) in olds {
             if let Some(new) = value_of(news, key) {
@@ -156,6 +208,7 @@ impl Edit<'_> {
         self.change(&entries, &keep, &added);
     }
 
+    /// The pairs of a mapping as entries, each from its key to the end of its value.
     fn pairs(&self, map: &Node, pairs: &[(Node, Node)]) -> Entries {
         let spans = pairs.iter().map(|(key, value)| key.at.start..self.end(value).max(key.at.end)).collect();
         Entries { spans, is_flow: self.is_flow(map), lead: "" }
@@ -163,15 +216,20 @@ impl Edit<'_> {
 
     /// Takes out the entries that are not kept, at least one is, and puts in others before the
     /// entries of these numbers.
+    ///
+    /// `keep` has a flag for each entry; `added` are texts with the number of the entry that they go before, where the
+    /// number of entries is the end.
     fn change(&mut self, entries: &Entries, keep: &[bool], added: &[(usize, String)]) {
         let Entries { spans, is_flow, lead } = entries;
         let first = keep.iter().position(|keep| *keep).unwrap_or(0);
         let indent = " ".repeat(spans[0].start - self.line_start(spans[0].start));
         let mut put = |at: Range<usize>, text: String| self.splices.push((at, text));
+        // From the line break before to the one behind: comments beside an entry go with it.
         let lines = |span: &Range<usize>| {
             let start = self.text[..span.start].rfind('\n').unwrap_or(0);
             start..self.text[span.end..].find('\n').map_or(self.text.len(), |end| span.end + end)
         };
+        // True if the first entry is not behind something else on its line, as `- a: 1` is behind a dash.
         let has_own_line = self.text[..spans[0].start].trim_end_matches(' ').ends_with('\n');
         for (number, span) in spans.iter().enumerate().filter(|(number, _)| !keep[*number]) {
             match (is_flow, number < first) {
@@ -195,8 +253,12 @@ impl Edit<'_> {
         }
     }
 
+    /// Puts a new node in the place of an old one, in flow form.
+    ///
+    /// Of a block or an empty value everything behind the key's colon is replaced; without a slot, the node alone.
     fn replace(&mut self, old: &Node, new: &Node, slot: Option<usize>) {
         let end = self.end(old);
+        // An empty value has no extent, and a block begins on a line of its own: both need the space behind the colon.
         let is_inline = match &old.kind {
             Kind::Scalar(scalar) => matches!(scalar.style, Style::Plain | Style::Quoted) && old.at.start < end,
             _ => self.is_flow(old),
@@ -207,14 +269,17 @@ impl Edit<'_> {
         }
     }
 
+    /// Finds the byte behind the colon of a key. The colon is the first one behind the key's own text.
     fn slot(&self, key: &Node) -> Option<usize> {
         self.text[key.at.end..].find(':').map(|colon| key.at.end + colon + 1)
     }
 
+    /// True if the node is written in brackets.
     fn is_flow(&self, node: &Node) -> bool {
         matches!(self.text.as_bytes().get(node.at.start), Some(b'[' | b'{'))
     }
 
+    /// Finds the first byte of the line that a byte stands in.
     fn line_start(&self, at: usize) -> usize {
         self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
     }
@@ -233,6 +298,8 @@ impl Edit<'_> {
         }
     }
 
+    /// Finds the end of a flow node, behind its closing bracket, from the end of its last entry on. Brackets in
+    /// comments do not count.
     fn closing(&self, mut at: usize) -> usize {
         while let Some(next) = self.text[at..].chars().next() {
             at += match next {
@@ -244,6 +311,7 @@ impl Edit<'_> {
         at
     }
 
+    /// The text with all splices made.
     fn spliced(mut self) -> Result<String, String> {
         self.splices.sort_by_key(|(at, _)| at.start);
         let (mut new, mut done) = (String::new(), 0);
@@ -258,16 +326,26 @@ impl Edit<'_> {
     }
 }
 
+/// The value of a key of another mapping.
 fn value_of<'n>(pairs: &'n [(Node, Node)], key: &Node) -> Option<&'n Node> {
     pairs.iter().find(|(other, _)| other.text() == key.text()).map(|(_, value)| value)
 }
 
+/// True if two nodes say the same as data: `1.50` and `1.5` do, `'a'` and `"a"` do.
 fn same(old: &Node, new: &Node) -> bool {
     let says = |node: &Node| serde_json::from_str::<Value>(&json(node)).ok();
     says(old).is_some_and(|old| says(new) == Some(old))
 }
 
 /// The items that both lists hold, in order (a longest common subsequence), and the ends of both.
+///
+/// Pairs of numbers, old and new, in order. Equal items at both ends are matched first, which leaves little for
+/// the table in the usual case, where one item of many has changed. The last pair is the two lengths: it closes
+/// the last stretch between matches.
+///
+/// ```text
+/// [a, b, c, d], [a, x, d]   ⇒   [(0, 0), (3, 2), (4, 3)]
+/// ```
 fn matches(olds: &[Node], news: &[Node]) -> Vec<(usize, usize)> {
     let says = |nodes: &[Node]| nodes.iter().map(|node| serde_json::from_str(&json(node)).ok()).collect();
     let (olds, news): (Vec<Option<Value>>, Vec<Option<Value>>) = (says(olds), says(news));
@@ -284,6 +362,7 @@ fn matches(olds: &[Node], news: &[Node]) -> Vec<(usize, usize)> {
     found
 }
 
+/// A longest common subsequence, as pairs of numbers.
 fn common<T: PartialEq>(olds: &[T], news: &[T]) -> Vec<(usize, usize)> {
     // lengths[i][j]: how much olds[i..] and news[j..] have in common.
     let mut lengths = vec![vec![0_usize; news.len() + 1]; olds.len() + 1];
@@ -309,15 +388,19 @@ fn common<T: PartialEq>(olds: &[T], news: &[T]) -> Vec<(usize, usize)> {
     found
 }
 
+/// A node that stands in no file: its place is never looked at.
 fn made(kind: Kind) -> Node {
     Node { at: At { file: 0, start: 0, end: 0 }, kind }
 }
 
+/// A node for a string. Its style is not plain, so it stays a string whatever its text.
 fn word(text: &str) -> Node {
     made(Kind::Scalar(Scalar { text: text.to_owned(), style: Style::Quoted }))
 }
 
 /// JSON text as a tree: numbers keep their digits, names their order.
+///
+/// Read by hand one level at a time, because serde's own values would sort names and round numbers.
 fn node(json: &str) -> Result<Node, String> {
     let wrong = |error: serde_json::Error| error.to_string();
     Ok(match json.trim_start().as_bytes().first() {
@@ -336,6 +419,8 @@ fn node(json: &str) -> Result<Node, String> {
 }
 
 /// The pairs of a JSON object in their order; the last of a repeated name wins.
+///
+/// As `json.loads` has it. A repeated name keeps the place of its first.
 struct Pairs(Vec<(String, Box<RawValue>)>);
 
 impl<'de> serde::Deserialize<'de> for Pairs {
@@ -367,6 +452,10 @@ impl<'de> serde::Deserialize<'de> for Pairs {
 }
 
 /// A node as YAML on one line.
+///
+/// ```text
+/// {"key": "a", "list": [1, "true"]}   ⇒   {key: a, list: [1, "true"]}
+/// ```
 fn flow(node: &Node) -> String {
     match &node.kind {
         Kind::Scalar(scalar) => match scalar.style == Style::Plain || is_plain(&scalar.text) {
@@ -381,11 +470,14 @@ fn flow(node: &Node) -> String {
     }
 }
 
+/// A pair as flow YAML: `key: value`.
 fn pair(key: &str, value: &Node) -> String {
     format!("{}: {}", flow(&word(key)), flow(value))
 }
 
 /// Tells texts that mean themselves without quotes, wherever they stand.
+///
+/// In brackets and out of them, as a key or a value. Stricter than YAML: what is in doubt gets quotes.
 fn is_plain(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ');
     let is_null = matches!(text, "null" | "Null" | "NULL");
