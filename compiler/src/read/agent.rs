@@ -1,4 +1,8 @@
 //! A `KasprAgent`'s spec to its AST.
+//!
+//! One function a mapping, in the order in which the specs are usually written. Each asks for its fields by name
+//! and ends with `finish`, which reports the rest; see [`super::fields`]. Nothing is judged here but the kinds of
+//! values: that an input has both a topic and a channel, say, is for `check` to find.
 
 use super::fields::Fields;
 use super::numbers;
@@ -9,6 +13,9 @@ use crate::ast::{
 use crate::source::At;
 
 /// Reads an agent.
+///
+/// `spec` are its fields: the resource's `spec`, or the entry of `agents` itself. `at` is where the agent is said to
+/// stand: the place of its name, or of the document where it has none. `app` is the label of its resource.
 pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>) -> Agent {
     // Later on an agent stands where its name does.
     spec.stands_at(&at);
@@ -40,11 +47,13 @@ pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>
         agent.operations = processors.each("operations", operation);
         processors.finish();
     }
+    // The caller has read it and compared it with `metadata.name`.
     spec.known(&["name"]);
     spec.finish();
     agent
 }
 
+/// `spec.input`.
 fn input(mut fields: Fields<'_>) -> Input {
     let at = fields.at();
     let topic = fields.map("topic").map(|mut topic| {
@@ -60,6 +69,7 @@ fn input(mut fields: Fields<'_>) -> Input {
         channel.finish();
         (name, is_faulty)
     });
+    // A channel whose name is faulty is a channel all the same: the input does not lack its source.
     if let Some((None, true)) = channel {
         fields.mark("channel");
     }
@@ -74,6 +84,7 @@ fn input(mut fields: Fields<'_>) -> Input {
     read
 }
 
+/// Serializers and creation of a topic, which stand beside its name.
 fn settings(fields: &mut Fields<'_>) -> TopicSettings {
     TopicSettings {
         key_codec: fields.text("keySerializer"),
@@ -82,6 +93,7 @@ fn settings(fields: &mut Fields<'_>) -> TopicSettings {
     }
 }
 
+/// Fields that say how a topic is created. They stand beside `topic` in `onError` too.
 fn creation(fields: &mut Fields<'_>) -> Creation {
     Creation {
         declare: fields.boolean("declare"),
@@ -94,12 +106,14 @@ fn creation(fields: &mut Fields<'_>) -> Creation {
     }
 }
 
+/// One of `output.topics`.
 fn topic_output(mut fields: Fields<'_>) -> TopicOutput {
     let output = topic_output_fields(&mut fields);
     fields.finish();
     output
 }
 
+/// The fields that `output.topics[]` and `topicSend` have in common; the caller finishes the mapping.
 fn topic_output_fields(fields: &mut Fields<'_>) -> TopicOutput {
     TopicOutput {
         at: fields.at(),
@@ -116,6 +130,7 @@ fn topic_output_fields(fields: &mut Fields<'_>) -> TopicOutput {
     }
 }
 
+/// One of `output.channels`.
 fn channel_output(mut fields: Fields<'_>) -> ChannelOutput {
     let output = ChannelOutput {
         at: fields.at(),
@@ -129,6 +144,7 @@ fn channel_output(mut fields: Fields<'_>) -> ChannelOutput {
     output
 }
 
+/// One of `output.sinks`, whose code block is the mapping itself.
 fn sink_output(mut fields: Fields<'_>) -> SinkOutput {
     let sink = SinkOutput {
         at: fields.at(),
@@ -141,6 +157,7 @@ fn sink_output(mut fields: Fields<'_>) -> SinkOutput {
     sink
 }
 
+/// One of `processors.operations`. Any number of `map`, `filter` and `topicSend` is read: `check` demands one.
 fn operation(mut fields: Fields<'_>) -> Operation {
     let send = fields.map("topicSend").map(|mut send| {
         let mut output = topic_output_fields(&mut send);
@@ -166,6 +183,8 @@ fn operation(mut fields: Fields<'_>) -> Operation {
     operation
 }
 
+/// A policy, of an agent or an operation. Fields of other actions than its own are read too, so that `check` can
+/// warn that they have no effect.
 fn on_error(mut fields: Fields<'_>) -> OnError {
     let mut read = OnError {
         at: fields.at(),

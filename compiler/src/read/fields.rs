@@ -1,4 +1,17 @@
 //! The fields of a mapping, taken by name: what is left over is unknown.
+//!
+//! [`Fields`] is the one way in which the AST is read. A reader asks for each field by the name that it has in the
+//! Kubernetes form and by the kind that it must have, and calls [`Fields::finish`] at the end:
+//!
+//! ```text
+//! let max = take.whole("max", TAKE);      // Some(5), or None: absent, null, or reported
+//! let within = take.text("within");
+//! take.finish();                          // K0002 for every key that nobody asked for
+//! ```
+//!
+//! Asking is what makes a field known, so the list of fields is the code that reads them and cannot go out of date.
+//! Every method returns `None` (or an empty list) both for a field that is absent and for one that is faulty; the
+//! second has been reported and marked, see [`Fields::mark`].
 
 use super::numbers::{self, Bounds};
 use crate::ast::Code as Block;
@@ -7,6 +20,8 @@ use crate::source::{At, Spanned};
 use crate::yaml::{Kind, Node, Style, boolean};
 
 /// Form in which a spec is written.
+///
+/// Chosen for each document by its `kind`, see [`super::document`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A Kubernetes resource: camelCase, unknown fields are faults.
@@ -17,6 +32,11 @@ pub enum Form {
 
 impl Form {
     /// A field's name as this form writes it.
+    ///
+    /// ```text
+    /// Kubernetes:  keySerializer ⇒ keySerializer
+    /// Definition:  keySerializer ⇒ key_serializer
+    /// ```
     pub fn written(self, name: &str) -> String {
         if self == Form::Kubernetes {
             return name.to_owned();
@@ -33,13 +53,21 @@ impl Form {
 }
 
 /// The fields of one mapping.
+///
+/// Made by [`Fields::of`] for a document and by [`Fields::map`] and [`Fields::each`] for what is inside. It borrows
+/// the sink, so fields are read one mapping at a time, depth first.
 pub struct Fields<'a> {
     node: &'a Node,
     /// `spec.input.`: what comes before a field's name in messages.
     path: String,
+    /// The form in which names are looked up and unknown keys judged.
     form: Form,
+    /// Names that were asked for so far, as this form writes them.
     known: Vec<String>,
     /// Other place at which the mapping is said to stand.
+    ///
+    /// Set for a spec: `check` knows an agent by the place of its name, and asks by that place whether a field of it
+    /// is marked.
     other_at: Option<At>,
     /// Receiver of faults.
     pub sink: &'a mut Sink,
@@ -47,6 +75,9 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields of a node, which is a mapping.
+    ///
+    /// `path` is what messages put before a field's name, with a dot at its end, or empty. The fields of a node that
+    /// is no mapping are none.
     pub fn of<'b>(node: &'b Node, path: &str, form: Form, sink: &'b mut Sink) -> Fields<'b> {
         Fields { node, path: path.to_owned(), form, known: Vec::new(), other_at: None, sink }
     }
@@ -65,6 +96,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A field as it stands; null counts as absent.
+    ///
+    /// Null is absent in both forms: Kubernetes drops null fields, and the mounted form writes most fields as null.
     pub fn node(&mut self, name: &str) -> Option<&'a Node> {
         let written = self.form.written(name);
         let found = self.node.get(&written);
@@ -79,14 +112,18 @@ impl<'a> Fields<'a> {
         pairs.iter().find(|(key, _)| key.text() == Some(&written)).map(|(key, _)| key.at.clone())
     }
 
+    /// Reports a field whose value is of the wrong kind (K0003), and marks it.
     fn wrong(&mut self, name: &str, needed: &str, node: &Node) {
         let message = format!("\"{}{}\" must be {needed}, found {}", self.path, self.form.written(name), node.what());
+        // A list or a mapping is marked at its start: a mark under all of its lines would say nothing.
         let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
         self.sink.push(Diagnostic::new(Code::K0003, message, at));
         self.mark(name);
     }
 
     /// Remembers that a field stands here, faulty: it is not missing.
+    ///
+    /// By the mapping's place and the field's name in the Kubernetes form: that is how `check` asks.
     pub fn mark(&mut self, name: &str) {
         self.sink.mark(&self.node.at, name);
         if let Some(at) = &self.other_at {
@@ -100,11 +137,15 @@ impl<'a> Fields<'a> {
     }
 
     /// Tells a field that stands here, and is faulty.
+    ///
+    /// Only fields that were asked for before can be.
     pub fn is_faulty(&self, name: &str) -> bool {
         self.sink.is_marked(&self.node.at, name)
     }
 
     /// A mapping.
+    ///
+    /// `None` where it is absent, or anything else than a mapping, which is reported.
     pub fn map(&mut self, name: &str) -> Option<Fields<'_>> {
         let node = self.node(name)?;
         if !matches!(node.kind, Kind::Map(_)) {
@@ -116,6 +157,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A list's nodes; each must be a mapping to be read further.
+    ///
+    /// In order. Nodes may be of any kind; the caller reports those that do not fit, with their number.
     pub fn list(&mut self, name: &str) -> Vec<&'a Node> {
         let Some(node) = self.node(name) else { return Vec::new() };
         match &node.kind {
@@ -128,6 +171,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of mappings, each read by `read`.
+    ///
+    /// Entries that are no mappings are reported as `"operations[2]" must be a mapping` and left out.
     pub fn each<T>(&mut self, name: &str, mut read: impl FnMut(Fields<'_>) -> T) -> Vec<T> {
         let mut all = Vec::new();
         for (number, node) in self.list(name).into_iter().enumerate() {
@@ -149,6 +194,9 @@ impl<'a> Fields<'a> {
     }
 
     /// A string; numbers and booleans are taken as they are written.
+    ///
+    /// `name: 5` is the text `5` to this compiler; Kubernetes would refuse it, which is reported where the operator
+    /// brings the specs.
     pub fn text(&mut self, name: &str) -> Option<Spanned<String>> {
         let node = self.node(name)?;
         match node.text() {
@@ -164,6 +212,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A duration as text with a unit, or as a number of seconds.
+    ///
+    /// Here both come as text; `check` tells them apart. There is no warning of a number, because one is allowed.
     pub fn seconds(&mut self, name: &str) -> Option<Spanned<String>> {
         let node = self.node(name)?;
         if node.text().is_none() {
@@ -173,6 +223,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Kubernetes takes text only where it is text by YAML's rules.
+    ///
+    /// `name: 5` is a number to the API server, and its schema demands a string. In files it is fine.
     fn warn_of_type(&mut self, name: &str, node: &Node) {
         if self.form == Form::Kubernetes && matches!(node.what(), "a boolean" | "a number") {
             let message = format!("\"{}{name}\" must be a string for Kubernetes, found {}", self.path, node.what());
@@ -182,6 +234,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of strings.
+    ///
+    /// Entries that are no text, null included, are reported and left out.
     pub fn texts(&mut self, name: &str) -> Vec<Spanned<String>> {
         let mut texts = Vec::new();
         for (number, node) in self.list(name).into_iter().enumerate() {
@@ -197,6 +251,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A boolean.
+    ///
+    /// Only a plain scalar can be one: `"true"` is a string to Kubernetes, so it is a fault here.
     pub fn boolean(&mut self, name: &str) -> Option<Spanned<bool>> {
         let node = self.node(name)?;
         let value = match &node.kind {
@@ -213,6 +269,8 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number within bounds that its type holds.
+    ///
+    /// The bounds must lie within `T`, so that no number gets lost in the conversion.
     pub fn whole<T: TryFrom<i64>>(&mut self, name: &str, bounds: Bounds) -> Option<Spanned<T>> {
         let read = |field: &str, node: &Node| numbers::whole(field, node, bounds);
         let number = self.number(name, read)?;
@@ -220,10 +278,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A number between two others.
+    ///
+    /// Both ends are allowed.
     pub fn between(&mut self, name: &str, bounds: (f64, f64)) -> Option<Spanned<f64>> {
         self.number(name, |field, node| numbers::between(field, node, bounds))
     }
 
+    /// A number, as `read` judges it. `read` is given the field's path as messages write it.
     fn number<T>(
         &mut self,
         name: &str,
@@ -241,6 +302,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Names and scalar values.
+    ///
+    /// In the order written. Values may be any scalars and are kept as text: Kafka's settings are text in the end.
     pub fn pairs(&mut self, name: &str) -> Vec<(Spanned<String>, Spanned<String>)> {
         let Some(node) = self.node(name) else { return Vec::new() };
         let Kind::Map(pairs) = &node.kind else {
@@ -270,6 +333,9 @@ impl<'a> Fields<'a> {
     }
 
     /// A code block.
+    ///
+    /// A block that could not be read marks the field that it stands in, so that an operation without a readable
+    /// `map` is not said to have none.
     pub fn code(&mut self, name: &str) -> Option<Block> {
         let mut fields = self.map(name)?;
         let block = fields.code_here();
@@ -281,11 +347,19 @@ impl<'a> Fields<'a> {
     }
 
     /// The code block that this mapping is.
+    ///
+    /// For custom sinks, where `python` and `entrypoint` stand beside other fields.
+    ///
+    /// ```text
+    /// map: {python: "def f(v): …", entrypoint: f}      the block is the value of `map`
+    /// sinks: [{name: s, python: "…"}]                  the block is the entry itself
+    /// ```
     pub fn code_here(&mut self) -> Option<Block> {
         if self.lacks_block() {
             self.sink.note_empty_block();
         }
         let entrypoint = self.text("entrypoint");
+        // `python:` with nothing behind it is null, which `node` takes for absent; the key shows that it is not.
         let key = self.key("python");
         let Some(python) = self.node("python") else {
             let path = self.path.trim_end_matches('.').to_owned();
@@ -317,14 +391,23 @@ impl<'a> Fields<'a> {
     }
 
     /// Tells that the mapping's Python is empty: its lines may stand beside it, not indented.
+    ///
+    /// ```text
+    /// map:
+    ///   python: |
+    ///   def f(v):        ⇐ not indented further, so YAML reads it as a key of `map`
+    ///     return v
+    /// ```
     fn lacks_block(&self) -> bool {
         self.node.get("python").and_then(Node::text).is_some_and(|text| text.trim().is_empty())
     }
 
-    /// Whatever else is there is none of our business.
+    /// Ends the reading of a mapping that others may write to: unknown keys are none of our business.
     pub fn ignore_rest(self) {}
 
-    /// Whatever else is there is unknown.
+    /// Ends the reading of a mapping: every key that was not asked for is unknown (K0002).
+    ///
+    /// The mounted form may have keys that are newer than this compiler, so unknown ones are ignored there.
     pub fn finish(mut self) {
         let Kind::Map(pairs) = &self.node.kind else { return };
         if self.form == Form::Definition {
@@ -342,6 +425,7 @@ impl<'a> Fields<'a> {
                 let message = format!("unknown field \"{}{name}\"", self.path);
                 let diagnostic = Diagnostic::new(Code::K0002, message, key.at.clone());
                 self.sink.push(diagnostic.near(name, self.known.iter().map(String::as_str)));
+                // The field that was meant is there, in a way: it shall not be reported as missing too.
                 if let Some(meant) = nearest(name, self.known.iter().map(String::as_str)).map(str::to_owned) {
                     self.mark(&meant);
                 }

@@ -1,4 +1,27 @@
 //! YAML to AST. Reading never fails: what does not fit is reported and left out.
+//!
+//! The first arrow that knows fields. It asks of each field only whether its value has the right *kind* (text,
+//! number within bounds, boolean, mapping, list, code block); names are resolved and combinations judged in
+//! `crate::check`. Both forms of a spec (see [`Form`]) come out as the same AST, so nothing behind this room knows
+//! which one was read.
+//!
+//! ```text
+//! kind: KasprAgent                               Agent {
+//! metadata: {name: echo}                             name: "echo",
+//! spec:                                    ⇒         input: Input { topic: { name: "in", … }, take: None },
+//!   input: {topic: {name: in}, take: 5}              …                       every value with its place
+//!                                                }
+//!                                                K0003 "spec.input.take" must be a mapping, found a number
+//! ```
+//!
+//! Invariants:
+//!
+//! - A field that stands there and is faulty becomes `None` in the AST and is *marked* in the sink
+//!   ([`Sink::mark`]), so that `check` does not call it missing too: one slip gives one fault.
+//! - What is not understood at all (an unknown kind, a document that is no mapping) sets [`Ast::is_partial`]: then
+//!   names that are declared nowhere may have been declared there, and `check` does not complain of them.
+//!
+//! Called by [`crate::compile`] once for each document, in the order of files and documents.
 
 mod agent;
 mod fields;
@@ -13,11 +36,18 @@ use fields::Fields;
 pub use fields::Form;
 
 /// Kinds that are known and not built yet.
+///
+/// A document of such a kind is K0601, an error: an app must not start without a part that its author counts on.
 const LATER: [&str; 3] = ["KasprJoin", "KasprTask", "KasprWebView"];
 /// Kinds that can be loaded.
+///
+/// Named in messages word by word too: change both.
 const KINDS: [&str; 3] = ["KasprAgent", "KasprTable", "KasprApp"];
 
 /// Reads one document into the AST. Gives a note where the document is another product's.
+///
+/// The form is told by `kind`: the mounted form has none, and has one of its lists instead. A null document, as
+/// behind a last `---`, is nothing.
 pub fn document(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     if node.is_null() {
         return None;
@@ -38,6 +68,14 @@ pub fn document(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
 }
 
 /// The form that the operator mounts: lists of components in snake_case.
+///
+/// ```text
+/// agents: [{name: echo, input: {topic: {name: in, pattern: null}}}]
+/// tables: []
+/// joins: null
+/// ```
+///
+/// Names are not checked against Kubernetes' rule: the operator has taken them from resources already.
 fn definitions(node: &Node, ast: &mut Ast, sink: &mut Sink) {
     let mut fields = Fields::of(node, "", Form::Definition, sink);
     for agent in fields.list("agents") {
@@ -50,6 +88,7 @@ fn definitions(node: &Node, ast: &mut Ast, sink: &mut Sink) {
         let body = Fields::of(node, "", Form::Definition, fields.sink);
         ast.tables.push(table(body, node.at.clone(), name));
     }
+    // One fault a list is enough: every entry of it has the same reason.
     for later in ["joins", "tasks", "webviews"] {
         if let Some(first) = fields.list(later).first() {
             let message = format!("\"{later}\" is not supported yet");
@@ -58,6 +97,10 @@ fn definitions(node: &Node, ast: &mut Ast, sink: &mut Sink) {
     }
 }
 
+/// One Kubernetes resource. Gives a note where it belongs to another product.
+///
+/// A kind that begins with `Kaspr` is taken for ours whatever its group, so that a misspelled `apiVersion` is a
+/// fault and not a document that silently counts for nothing.
 fn kubernetes(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     let kind = node.get("kind").and_then(|kind| text(kind, sink));
     let group = node.get("apiVersion").and_then(Node::text).unwrap_or_default();
@@ -91,6 +134,7 @@ fn kubernetes(node: &Node, ast: &mut Ast, sink: &mut Sink) -> Option<String> {
     None
 }
 
+/// Reports an `apiVersion` that is missing or not ours. The document is read all the same.
 fn check_group(node: &Node, group: &str, sink: &mut Sink) {
     let Some(version) = node.get("apiVersion") else {
         sink.push(
@@ -105,14 +149,17 @@ fn check_group(node: &Node, group: &str, sink: &mut Sink) {
     }
 }
 
+/// One agent, table or app: `metadata` first, for its name, then `spec` by kind.
 fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
     let mut fields = Fields::of(node, "", Form::Kubernetes, sink);
+    // `status` is written by the operator and means nothing here.
     fields.known(&["apiVersion", "kind", "status"]);
     let (mut name, mut app) = (None, None);
     let mut is_faulty = false;
     if let Some(mut metadata) = fields.map("metadata") {
         name = component_name(&mut metadata);
         is_faulty = metadata.is_faulty("name");
+        // `kaspr.io/allow` accepts warnings anywhere in this document.
         let allowed = metadata.node("annotations").and_then(|annotations| annotations.get(allow::ANNOTATION));
         if let Some((node_of, text)) = allowed.and_then(|allowed| Some((allowed, allowed.text()?))) {
             ast.allowances.extend(allow::annotation(text, &node_of.at, &node.at));
@@ -121,6 +168,7 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
             .node("labels")
             .and_then(|labels| labels.get("kaspr.io/app"))
             .and_then(|app| label(app, metadata.sink));
+        // Other labels and annotations are Kubernetes' and other programs' business.
         metadata.ignore_rest();
     }
     ast.is_partial |= name.is_none();
@@ -128,6 +176,7 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         let message = "required field \"metadata.name\" is missing";
         fields.sink.push(Diagnostic::new(Code::K0005, message, first_line(node)));
     }
+    // Stands in for a spec that is not written, so that the code below reads one in any case.
     let empty = Node { at: node.at.clone(), kind: Kind::Map(Vec::new()) };
     let mut spec = match fields.node("spec") {
         Some(_) => match fields.map("spec") {
@@ -156,6 +205,7 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         "KasprTable" => ast.tables.push(table(spec, at, name)),
         _ => {
             let config = spec.pairs("config");
+            // The operator reads most of an app's spec; only `config` concerns running.
             spec.ignore_rest();
             ast.apps.push(App { name, config });
         }
@@ -187,8 +237,11 @@ fn label(node: &Node, sink: &mut Sink) -> Option<Spanned<String>> {
 }
 
 /// A component's name, which must be one that Kubernetes takes.
+///
+/// A name that is not allowed is a fault and is used all the same: references to it shall not be faults too.
 fn component_name(metadata: &mut Fields<'_>) -> Option<Spanned<String>> {
     let node = metadata.node("name")?;
+    // No scalar: `text` reports it as of the wrong kind.
     let Some(text) = node.text() else { return metadata.text("name") };
     let name = Spanned { value: text.to_owned(), at: node.at.clone() };
     let fault = |message: String| Diagnostic::new(Code::K0113, message, node.at.clone());
@@ -209,9 +262,16 @@ fn component_name(metadata: &mut Fields<'_>) -> Option<Spanned<String>> {
 }
 
 /// Longest name of a Kubernetes resource.
+///
+/// Kubernetes' own bound for names that are DNS subdomains, dots included.
 const NAME_MAX: usize = 253;
 
 /// Tells names that a resource of Kubernetes may have: subdomains as in RFC 1123.
+///
+/// ```text
+/// a, shop-1, eu.shop-1   allowed
+/// Shop, a_b, -a, a..b    not
+/// ```
 fn is_kubernetes_name(name: &str) -> bool {
     let is_end = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let is_label = |label: &str| {
@@ -222,6 +282,7 @@ fn is_kubernetes_name(name: &str) -> bool {
     name.len() <= NAME_MAX && name.split('.').all(is_label)
 }
 
+/// A `KasprTable`'s spec, or an entry of `tables`.
 fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
     let table = Table {
         at,
@@ -235,15 +296,18 @@ fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
         config: spec.pairs("extraTopicConfigs"),
         window: spec.map("window").map(window),
     };
+    // `options` belongs to stores of the reference runtime: accepted, and without effect here.
     spec.known(&["name", "options"]);
     spec.finish();
     table
 }
 
+/// A table's `window`. Both kinds may be there: `check` says that they exclude each other.
 fn window(mut fields: Fields<'_>) -> Window {
     let mut frame = |name: &str| {
         fields.map(name).map(|mut frame| {
             let (at, size, expires) = (frame.at(), frame.seconds("size"), frame.seconds("expires"));
+            // A `step` under `tumbling` is left over and so reported as unknown.
             let step = if name == "hopping" { frame.seconds("step") } else { None };
             frame.finish();
             Frame { at, size, step, expires }
@@ -262,6 +326,8 @@ fn window(mut fields: Fields<'_>) -> Window {
 }
 
 /// A scalar's text.
+///
+/// `None` where it is null, without a fault, and where it is no scalar, with one (K0003).
 fn text(node: &Node, sink: &mut Sink) -> Option<Spanned<String>> {
     match node.text() {
         Some(text) if !node.is_null() => Some(Spanned { value: text.to_owned(), at: node.at.clone() }),
@@ -278,6 +344,8 @@ fn text(node: &Node, sink: &mut Sink) -> Option<Spanned<String>> {
 }
 
 /// The first key of a document, for faults of the document as a whole.
+///
+/// A mapping's own place would put the whole document under the message.
 fn first_line(node: &Node) -> At {
     match &node.kind {
         Kind::Map(pairs) => pairs.first().map_or_else(|| node.at.head(), |(key, _)| key.at.clone()),

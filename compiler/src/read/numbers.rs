@@ -1,4 +1,14 @@
 //! Numbers of specs: what each may be, and what is said of one that it may not be.
+//!
+//! YAML has many spellings of a number; a spec takes decimal ones, with `_` between digits if its author likes.
+//! Numbers are read from their text, so that a large one is not rounded by a float first:
+//!
+//! ```text
+//! 8, 1_000        taken
+//! "8"             must be a whole number, found the string "8"      hint: write it without quotes: 8
+//! 1e3             must be a whole number, found 1e3                  hint: write all of its digits: 1000
+//! 99999999999     must be from 1 to 2147483647, found 99999999999
+//! ```
 
 use kaspr_ir::plan::{Backoff, Creation, OnError};
 
@@ -6,6 +16,8 @@ use crate::diagnostics::{Code, Diagnostic};
 use crate::yaml::{Kind, Node, Style};
 
 /// The least and the greatest value of a whole number.
+///
+/// Both are allowed. The schema takes them from here too, so that editors and `kasprc check` agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// The least.
@@ -13,6 +25,8 @@ pub struct Bounds {
     /// The greatest.
     pub max: i64,
     /// The fault of a number outside.
+    ///
+    /// Of a number within its kind but out of its range; what is no whole number at all is always K0003.
     code: Code,
 }
 
@@ -23,14 +37,20 @@ impl Bounds {
 }
 
 /// Partitions of a topic.
+///
+/// The bounds of `Creation` are Kafka's own.
 pub const PARTITIONS: Bounds = Bounds::new(Creation::PARTITIONS, Code::K0003);
 /// Replicas of a partition.
 pub const REPLICAS: Bounds = Bounds::new(Creation::REPLICAS, Code::K0003);
 /// Seconds that a topic keeps its records.
 pub const RETENTION: Bounds = Bounds::new(Creation::RETENTION, Code::K0003);
 /// Events of a batch.
+///
+/// Out of range it is K0104: `take` has a code of its own.
 pub const TAKE: Bounds = Bounds::new((1, u32::MAX as i64), Code::K0104);
 /// All tries of an event together.
+///
+/// The first one counts: `attempts: 1` never tries again.
 pub const ATTEMPTS: Bounds = Bounds::new(OnError::TRIES, Code::K0003);
 /// Factor by which each wait grows: a back-off does not shrink.
 pub const FACTOR: (f64, f64) = Backoff::FACTOR;
@@ -38,6 +58,8 @@ pub const FACTOR: (f64, f64) = Backoff::FACTOR;
 pub const JITTER: (f64, f64) = Backoff::JITTER;
 
 /// A plain scalar's text as Rust reads numbers.
+///
+/// `None` for what is in quotes or no scalar. `_` is dropped, as YAML 1.1 allows it between digits.
 fn digits(node: &Node) -> Option<String> {
     match &node.kind {
         Kind::Scalar(scalar) if scalar.style == Style::Plain => Some(scalar.text.replace('_', "")),
@@ -46,9 +68,14 @@ fn digits(node: &Node) -> Option<String> {
 }
 
 /// Gives what was found, as it is written.
+///
+/// ```text
+/// 1.5  ⇒  1.5            "a few"  ⇒  the string "a few"            [1]  ⇒  a list
+/// ```
 fn found(node: &Node) -> String {
     match node.text() {
         Some(text) if node.what() == "a number" => text.to_owned(),
+        // A longer text would bury the message.
         Some(text) if node.what() == "a string" && text.len() < 40 && !text.contains('\n') => {
             format!("the string \"{text}\"")
         }
@@ -57,6 +84,8 @@ fn found(node: &Node) -> String {
 }
 
 /// The fault of a node that is no number at all, or not such a one.
+///
+/// A number in quotes gets the hint to write it without them.
 fn fault(code: Code, field: &str, needed: &str, node: &Node) -> Box<Diagnostic> {
     let at = if matches!(node.kind, Kind::Scalar(_)) { node.at.clone() } else { node.at.head() };
     let fault = Diagnostic::new(code, format!("\"{field}\" must be {needed}, found {}", found(node)), at);
@@ -69,9 +98,13 @@ fn fault(code: Code, field: &str, needed: &str, node: &Node) -> Box<Diagnostic> 
 }
 
 /// A whole number within bounds; `field` is its path, for messages.
+///
+/// # Errors
+/// K0003 for what is no whole number, the code of the bounds for one that is outside.
 pub fn whole(field: &str, node: &Node, bounds: Bounds) -> Result<i64, Box<Diagnostic>> {
     let Some(digits) = digits(node) else { return Err(fault(Code::K0003, field, "a whole number", node)) };
     let Bounds { min, max, code } = bounds;
+    // The second parse is for digits that i64 cannot hold, and for fractions: both get a message of their own.
     let range = format!("from {min} to {max}");
     match (digits.parse::<i64>(), digits.parse::<f64>()) {
         (Ok(number), _) if (min..=max).contains(&number) => Ok(number),
@@ -86,6 +119,9 @@ pub fn whole(field: &str, node: &Node, bounds: Bounds) -> Result<i64, Box<Diagno
 }
 
 /// A number between two others; `field` is its path, for messages.
+///
+/// # Errors
+/// K0003 for what is no number or outside. `NaN` lies between no two numbers, so it is outside.
 pub fn between(field: &str, node: &Node, (min, max): (f64, f64)) -> Result<f64, Box<Diagnostic>> {
     match digits(node).and_then(|digits| digits.parse::<f64>().ok()) {
         Some(number) if (min..=max).contains(&number) => Ok(number),
