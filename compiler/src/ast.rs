@@ -1,6 +1,14 @@
 //! The specs as they were written: every field optional, every value with its place.
 //!
 //! Both forms of a spec become the same tree, so that nothing after this knows which was read.
+//!
+//! Made by `crate::read`, which never fails, and consumed by `crate::check`, which alone may reject. So an AST may
+//! be of any senseless spec: an agent with two inputs, without a name, with an operation that is none. `None` means
+//! that a field is absent, is null, or was of the wrong kind and has been reported; the sink knows which
+//! (`Sink::is_marked`).
+//!
+//! Field names are the specs' in Rust's spelling; the doc of each names the field that it is. Meanings and defaults
+//! stand in `docs/semantics.md` and are applied by `check`, not here: `ack: None` is not `ack: false`.
 
 use crate::diagnostics::allow::Allowance;
 use crate::source::{At, Spanned};
@@ -9,6 +17,8 @@ use crate::source::{At, Spanned};
 pub type Text = Spanned<String>;
 
 /// Everything that was written in all files.
+///
+/// Grows document by document, in the order of files. `kasprc compile --emit ast` prints it.
 #[derive(Debug, Default)]
 pub struct Ast {
     /// `KasprAgent`s, in the order written.
@@ -18,12 +28,16 @@ pub struct Ast {
     /// `KasprApp`s.
     pub apps: Vec<App>,
     /// Some document could not be read as what it is.
+    ///
+    /// Then names that are declared nowhere may be declared there, and faults about them would be echoes.
     pub is_partial: bool,
     /// Findings that annotations accept.
     pub allowances: Vec<Allowance>,
 }
 
 /// A `KasprApp`, as far as running needs it.
+///
+/// The operator reads the rest of its spec (replicas, images), which means nothing to this compiler.
 #[derive(Debug)]
 pub struct App {
     /// Its name.
@@ -135,6 +149,8 @@ pub struct Take {
 }
 
 /// A code block.
+///
+/// Its text is what YAML makes of it, dedented; `crate::block` finds the file's line and column for a byte of it.
 #[derive(Clone, Debug)]
 pub struct Code {
     /// Place of the Python.
@@ -239,6 +255,8 @@ pub struct TableParameter {
 }
 
 /// `onError`.
+///
+/// Flat, although `backoff` is a mapping in the spec: nothing depends on its having been written.
 #[derive(Debug)]
 pub struct OnError {
     /// Its place.
@@ -304,6 +322,8 @@ pub struct Window {
 }
 
 /// `tumbling` or `hopping`: durations as text with a unit, or as a number of seconds.
+///
+/// The unit is judged in `check`: `5` is five seconds, `"5m"` five minutes.
 #[derive(Debug)]
 pub struct Frame {
     /// Its place.

@@ -1,4 +1,6 @@
 //! Paths to files: the only place where the compiler touches the disk.
+//!
+//! `crate::compile` is a pure function of texts; the programs call [`files`] first and give it the result.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,6 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::source::SourceFile;
 
 /// A path could not be read.
+///
+/// Both programs show it as it is and end with status 2: wrong use, not a faulty spec.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The system says no.
@@ -24,6 +28,13 @@ pub enum LoadError {
 /// The files of the paths, sorted by path and each once: an app is the same in whatever order it is
 /// named. A file is read as it is, of a folder (and those below it) `*.yaml` and `*.yml`, `-` is
 /// standard input. `tests.yaml` belongs to the tests, not to the app.
+///
+/// ```text
+/// ["specs", "extra.yaml"]   ⇒   extra.yaml, specs/agent.yaml, specs/eu/tables.yml       (not specs/tests.yaml)
+/// ```
+///
+/// # Errors
+/// A path that cannot be read, or a folder in which nothing is found. Faults in the files are for `compile`.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     let mut names = Vec::new();
     for path in paths {
@@ -39,10 +50,12 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
         }
     }
     names.sort();
+    // A file that is named and lies in a named folder too is one file. Two spellings of its path would be two.
     names.dedup();
     names.iter().map(|path| read(path)).collect()
 }
 
+/// Adds the specs of a folder and of those below it, in any order.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: folder.display().to_string(), error };
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -57,6 +70,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Reads one file, or standard input for `-`.
 fn read(path: &Path) -> Result<SourceFile, LoadError> {
     let name = path.display().to_string();
     let unreadable = |error| LoadError::Unreadable { path: path.display().to_string(), error };

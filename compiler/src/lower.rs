@@ -1,4 +1,15 @@
 //! HIR to graph: total, whatever the HIR.
+//!
+//! The HIR says what an agent has; the graph says how a value flows. Every input, operation of a pipeline and output
+//! becomes a node, and the order in which they are served becomes edges:
+//!
+//! ```text
+//! pipeline: [a, b]      Source ─▶ BatchWindow ─▶ Operator a ─▶ Operator b ─┬─0▶ Sink topic
+//! take, two outputs                  values   batches   values             └─1▶ Channel ─▶ the readers' nodes
+//! ```
+//!
+//! Nothing is decided here. What needs the whole app (which batches may mix, what is decoded) is left to the rules,
+//! and defaults stand in the nodes until they have run.
 
 use std::collections::HashSet;
 
@@ -9,6 +20,9 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use crate::hir::{Agent, Hir, Input};
 
 /// The graph of an app, before any rule.
+///
+/// Nodes of an agent are made in the order in which its events meet them: `crate::schedule` relies on it. Channels
+/// are made first, so that agents can be joined to them in any order.
 pub fn lower(hir: Hir) -> Graph {
     let mut flow = StableDiGraph::new();
     let channels: Vec<NodeIndex> = (0..hir.channels.len())
@@ -30,10 +44,12 @@ pub fn lower(hir: Hir) -> Graph {
     }
 }
 
+/// The place in a list as the graph's ids have it.
 fn number_of(number: usize) -> u32 {
     u32::try_from(number).expect("an app is counted in u32")
 }
 
+/// One agent on its way into the graph.
 struct Lowering<'a> {
     flow: &'a mut StableDiGraph<Node, Edge>,
     channels: &'a [NodeIndex],
@@ -41,6 +57,9 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
+    /// Makes the nodes of an agent, from its source to its last output.
+    ///
+    /// Only the first edge can carry a batch: the first function gets the list, and what it gives are values.
     fn agent(&mut self, agent: &Agent) {
         let (mut last, mut contract) = match &agent.input {
             Input::Channel(channel) => (self.channels[channel.index()], Contract::Value),
@@ -56,6 +75,7 @@ impl Lowering<'_> {
                 }
             }
         };
+        // An operation that the pipeline names twice becomes two nodes: the graph has no loops.
         for &number in &agent.pipeline {
             let step = self.node(Kind::Operator(agent.operations[number].clone()));
             self.edge(last, step, contract, 0);
@@ -72,11 +92,14 @@ impl Lowering<'_> {
         self.outputs(agent, last, contract);
     }
 
+    /// Adds the edges and nodes of an agent's outputs behind its last node: topics, then channels, then sinks, each in
+    /// list order (see "Outputs" in `docs/semantics.md`).
     fn outputs(&mut self, agent: &Agent, last: NodeIndex, contract: Contract) {
         // An agent without operations behind a channel has no node of its own to leave from.
         let last = match &self.flow[last].kind {
             Kind::Channel(_) => {
                 let source = self.node(Kind::Source(kaspr_ir::graph::Source {
+                    // A source without topics: `schedule` and the rules take it for an entry and not for a reader.
                     topics: kaspr_ir::plan::Topics::Names(Vec::new()),
                     key_codec: kaspr_ir::plan::Codec::Raw,
                     value_codec: kaspr_ir::plan::Codec::Json,
@@ -97,6 +120,7 @@ impl Lowering<'_> {
         }
         for output in &agent.channels {
             let channel = self.channels[output.channel.index()];
+            // Selectors of a channel's output stand on the edge: the channel's node belongs to all of its writers.
             self.flow.add_edge(last, channel, Edge { contract, order, via: Some(output.clone()) });
             order += 1;
         }
@@ -107,10 +131,12 @@ impl Lowering<'_> {
         }
     }
 
+    /// Adds a node of this agent.
     fn node(&mut self, kind: Kind) -> NodeIndex {
         self.flow.add_node(Node { agent: Some(self.id), kind })
     }
 
+    /// Adds an edge that no channel output stands on.
     fn edge(&mut self, from: NodeIndex, to: NodeIndex, contract: Contract, order: u32) {
         self.flow.add_edge(from, to, Edge { contract, order, via: None });
     }

@@ -1,4 +1,7 @@
 //! Options of a compile.
+//!
+//! They change faults and prints, never the plan of specs that have none: `python_version` decides which syntax is a
+//! fault, `target` and `only_checks` which faults are looked for, `allow` which are accepted.
 
 use crate::diagnostics::Code;
 
@@ -12,8 +15,12 @@ pub struct Options {
     /// Prints the AST and the HIR too: for those who work on the compiler.
     pub prints_stages: bool,
     /// Faults are all that is asked for: then specs need no agent, as where files are checked one by one.
+    ///
+    /// A file that an editor checks by itself may hold only a table, or an agent whose tables stand elsewhere.
     pub only_checks: bool,
     /// Warnings that are accepted wherever they are.
+    ///
+    /// Errors cannot be accepted. A code that accepts nothing gives a note.
     pub allow: Vec<Code>,
 }
 
@@ -24,6 +31,7 @@ pub enum Target {
     #[default]
     Files,
     /// The Kubernetes operator in use today, which drops fields that it does not know.
+    /// `onError`, `timeout`, channels and sinks of an agent are among them; see K0602.
     Operator,
 }
 

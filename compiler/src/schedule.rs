@@ -1,4 +1,16 @@
 //! Graph to plan: flat, in dependency order. Total.
+//!
+//! The graph is right for rules, which ask about ways and neighbours; the plan is right for the executor, which
+//! walks lists once. So every way through the graph is written down as lists in agents, and what starts at a topic
+//! becomes a reader:
+//!
+//! ```text
+//! Source(in) ─▶ a ─▶ Channel c ─▶ b ─▶ Sink(out)
+//!     ⇒  agents:  a { input: reader 0, steps: [a], channel_outputs: [c] }   b { input: channel c, outputs: [out] }
+//!        readers: { agents: [a, b], topics: [in], track: { group: 0, per_partition: false } }
+//! ```
+//!
+//! The last stage: its plan is sealed with a revision, and every change after that is refused by the executor.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +24,9 @@ use petgraph::unionfind::UnionFind;
 use crate::rules::{agents_behind, tables_behind};
 
 /// The plan of a graph to which the rules have been applied.
+///
+/// Readers are in the order of their agents' names, because agents are. The same graph gives the same plan, byte for
+/// byte: the revision depends on it.
 pub fn schedule(graph: &Graph) -> Plan {
     let members = graph.members();
     let source = |agent: AgentId| members[agent.index()].iter().find(|index| reads_topic(&graph.flow[**index]));
@@ -42,7 +57,9 @@ fn reads_topic(node: &kaspr_ir::graph::Node) -> bool {
     }
 }
 
-/// Inputs of each agent.
+/// Input of each agent, by the agent's number.
+///
+/// Every agent has one, because `check` refuses the others (K0101).
 fn inputs(graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Vec<Input> {
     let mut inputs = vec![Input::Channel(ChannelId(0)); graph.agents.len()];
     for (number, channel) in graph.channels.iter().enumerate() {
@@ -55,6 +72,7 @@ fn inputs(graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Vec<Input> {
     inputs
 }
 
+/// An agent of the plan, from its nodes and the edges that leave them.
 fn agent(graph: &Graph, id: AgentId, input: Input, nodes: &[NodeIndex]) -> Agent {
     let info = &graph.agents[id.index()];
     let mut agent = Agent {
@@ -85,6 +103,7 @@ fn agent(graph: &Graph, id: AgentId, input: Input, nodes: &[NodeIndex]) -> Agent
     agent
 }
 
+/// The reader that starts at a source. Its track is set when all readers are known.
 fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
     let Kind::Source(source) = &graph.flow[index].kind else { unreachable!("readers are found by their sources") };
     Reader {
@@ -95,11 +114,13 @@ fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
         key_place: source.key_place,
         value_place: source.value_place,
         part: source.part.clone(),
+        // A window is always the first node behind its source.
         window: graph.next(index).first().and_then(|(next, _)| window(graph, *next)),
         track: Track { group: 0, per_partition: false },
     }
 }
 
+/// The batch window that a node is.
 fn window(graph: &Graph, index: NodeIndex) -> Option<BatchWindow> {
     match &graph.flow[index].kind {
         Kind::BatchWindow(window) => Some(window.clone()),
@@ -107,8 +128,15 @@ fn window(graph: &Graph, index: NodeIndex) -> Option<BatchWindow> {
     }
 }
 
-/// Readers that use a common table are one track together (semantics, section 3): per partition
-/// where all of them isolate theirs and none of the tables is global.
+/// Sets the tracks: readers that use a common table are one track together ("Tracks" in `docs/semantics.md`). It is
+/// one per partition where all of them isolate theirs and none of the tables is global.
+///
+/// Two events that write one table must not run at a time, even if they come from different topics. Sharing is
+/// transitive: readers of tables `t` and `u` join those of `t` with those of `u`.
+///
+/// ```text
+/// reader 0: t     reader 1: u     reader 2: t, u     reader 3: –      ⇒  groups 0, 0, 0, 3
+/// ```
 fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Plan {
     let mut groups = UnionFind::new(readers.len());
     let mut first_user: BTreeMap<TableId, usize> = BTreeMap::new();
@@ -120,6 +148,7 @@ fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) 
         }
     }
     // A group is named by its first reader.
+    // Not by the union's own representative: which one that is depends on the order of unions.
     let mut first_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut all_isolated: BTreeMap<usize, bool> = BTreeMap::new();
     for (number, reader) in plan.readers.iter().enumerate() {
