@@ -22,6 +22,7 @@
 
 pub mod data;
 mod malformed;
+mod matching;
 pub mod places;
 pub mod rewrite;
 
