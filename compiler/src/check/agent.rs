@@ -1,4 +1,7 @@
 //! An agent: its input, operations and pipeline.
+//!
+//! The largest unit of a spec. What happens outside it (tables, channels, topics of other agents) has been collected
+//! by [`super::check`] before; what is found here goes into one [`Agent`] of the HIR.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +17,11 @@ use crate::hir::{Agent, Input};
 use crate::source::At;
 
 impl Checker<'_> {
+    /// Checks an agent and gives it in the HIR's form.
+    ///
+    /// Always gives one, so that agents keep their numbers. Faulty parts are left out of it, which is safe because the
+    /// HIR is dropped then. Blocks are read in the order init, operations, outputs, channels, sinks: a block may use
+    /// what init defines, so init must be known first.
     pub(super) fn agent(&mut self, agent: &ast::Agent) -> Agent {
         let name = agent.name.as_ref().map_or("", |name| &name.value).to_owned();
         let mut scope = Scope { owner: format!("agent \"{name}\""), init: None };
@@ -21,10 +29,13 @@ impl Checker<'_> {
         let input = self.input(agent);
         let batches = matches!(&input, Some(Input::Topic(_, Some(_))));
         self.check_unique_operations(agent);
+        // Checked before the operations: an operation's function is judged by its place in the pipeline.
         let pipeline = self.pipeline(agent);
+        // A misspelled name in the pipeline would make its operation look unused: one slip, one fault.
         let names_are_known = pipeline.len() == agent.pipeline.len();
         let last = pipeline.last().copied();
         let mut operations = Vec::new();
+        // From an operation's number in the spec to its number in the HIR, where faulty ones are missing.
         let mut numbers = vec![None; agent.operations.len()];
         let named: HashSet<&str> = agent.pipeline.iter().map(|name| name.value.as_str()).collect();
         for (number, operation) in agent.operations.iter().enumerate() {
@@ -32,12 +43,14 @@ impl Checker<'_> {
             let first_and_last = batches && pipeline.first() == Some(&number) && is_last;
             let map = Purpose::Map {
                 batch_to_topic: first_and_last && !agent.outputs.is_empty(),
+                // The last value of an agent without outputs goes nowhere: its function need not return one.
                 is_end: is_last && agent.outputs.is_empty() && agent.channels.is_empty() && agent.sinks.is_empty(),
             };
             if let Some(step) = self.operation(&scope, operation, map, batches && pipeline.first() == Some(&number)) {
                 numbers[number] = Some(operations.len());
                 operations.push(step);
             }
+            // Every name of the pipeline was found, so an operation it does not name is truly unused.
             if names_are_known {
                 self.warn_unused(&named, operation);
             }
@@ -57,6 +70,7 @@ impl Checker<'_> {
             on_error: self.on_error(&agent.on_error),
             timeout_ms: self.timeout(&agent.timeout),
         };
+        // Stands in for a faulty input until the HIR is dropped.
         let topics = || Topics::Names(Vec::new());
         let nowhere = || Source {
             topics: topics(),
@@ -78,6 +92,8 @@ impl Checker<'_> {
     }
 
     /// Source of the events; `None` where it is faulty.
+    ///
+    /// Demands one of topic and channel (K0101, K0102).
     fn input(&mut self, agent: &ast::Agent) -> Option<Input> {
         let lacks = |at| Diagnostic::new(Code::K0101, "the input names neither a topic nor a channel", at);
         let Some(input) = &agent.input else {
@@ -104,6 +120,7 @@ impl Checker<'_> {
         }
     }
 
+    /// An input from a channel, which some agent of the app must write (K0108).
     fn channel_input(&mut self, input: &ast::Input, channel: &ast::Text) -> Option<Input> {
         if let Some(take) = &input.take {
             self.fault(
@@ -112,6 +129,7 @@ impl Checker<'_> {
             );
         }
         let found = self.channel(&channel.value);
+        // A document that could not be read may hold the writer.
         if found.is_none() && !self.is_partial {
             let names: Vec<_> = self.channels.iter().map(|known| known.name.clone()).collect();
             let message = format!("no agent of the app writes the channel \"{}\"", channel.value);
@@ -125,6 +143,7 @@ impl Checker<'_> {
         found.map(Input::Channel)
     }
 
+    /// An input from Kafka: by names or by a pattern (K0103), with codecs and, under `take`, a batch window.
     fn topic_input(&mut self, input: &ast::Input, topic: &ast::InputTopic) -> Option<Input> {
         let topics = match (&topic.name, &topic.pattern) {
             (Some(name), Some(pattern)) => {
@@ -142,6 +161,8 @@ impl Checker<'_> {
             }
             (Some(name), None) => self.topic_names(name, input, topic),
             (None, Some(pattern)) => {
+                // Only the last line says what is wrong: those before it draw the pattern, which the diagnostic does
+                // too.
                 if let Err(error) = regex::Regex::new(&pattern.value) {
                     let reason = error.to_string();
                     let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
@@ -154,6 +175,7 @@ impl Checker<'_> {
         let key_codec = self.codec(&topic.settings.key_codec, Codec::Raw);
         let value_codec = self.codec(&topic.settings.value_codec, Codec::Json);
         for (codec, text) in [(&key_codec, &topic.settings.key_codec), (&value_codec, &topic.settings.value_codec)] {
+            // Unpickling runs code that the sender chose, so it has a code of its own.
             match text {
                 Some(text) if matches!(codec, Codec::Pickle) => {
                     let fault = Diagnostic::new(Code::K0403, "pickle runs code from messages", text.at.clone());
@@ -171,8 +193,14 @@ impl Checker<'_> {
         Some(Input::Topic(Source { topics, key_codec, value_codec, key_place, value_place, part: None }, window))
     }
 
+    /// The topics that an input names, each once, in the order written. All of them are noted with the same creation.
+    ///
+    /// ```text
+    /// name: "a, b,a"   ⇒   [a, b]
+    /// ```
     fn topic_names(&mut self, name: &ast::Text, input: &ast::Input, topic: &ast::InputTopic) -> Topics {
         let mut creation = creation(&topic.settings.creation);
+        // `declare` may stand beside the topic or in it.
         creation.declare |= input.declare.as_ref().is_some_and(|declare| declare.value);
         let mut names: Vec<String> = Vec::new();
         for one in name.value.split(',').map(str::trim) {
@@ -185,6 +213,7 @@ impl Checker<'_> {
         Topics::Names(names)
     }
 
+    /// The batch window of `take`. Both bounds are required (K0111): without either, a batch may never end.
     fn take(&mut self, take: &ast::Take) -> Option<BatchWindow> {
         for (field, missing) in [("max", take.max.is_none()), ("within", take.within.is_none())] {
             if missing && !self.is_faulty(&take.at, &[field]) {
@@ -195,12 +224,14 @@ impl Checker<'_> {
                 );
             }
         }
+        // Parsed before `max` may end the function, so that a faulty duration is reported in any case.
         let within_ms = take.within.as_ref().and_then(|within| self.duration(within));
         let max = take.max.as_ref()?.value;
         // Which events may share a batch is decided by a rule.
         Some(BatchWindow { max, within_ms: within_ms?, scope: BatchScope::Mixed })
     }
 
+    /// Reports operations with the name of one before them (K0202). The pipeline means the first.
     fn check_unique_operations(&mut self, agent: &ast::Agent) {
         let mut seen: HashMap<&str, &ast::Text> = HashMap::new();
         for name in agent.operations.iter().filter_map(|operation| operation.name.as_ref()) {
@@ -216,6 +247,8 @@ impl Checker<'_> {
     }
 
     /// Operations by number, in the order of the pipeline.
+    ///
+    /// Names that are not defined are reported (K0201) and left out, so the result may be shorter than the pipeline.
     fn pipeline(&mut self, agent: &ast::Agent) -> Vec<usize> {
         let names: Vec<&str> = agent
             .operations
@@ -223,6 +256,7 @@ impl Checker<'_> {
             .filter_map(|operation| operation.name.as_ref())
             .map(|name| name.value.as_str())
             .collect();
+        // Backwards, so that of two operations of a name the first one wins, as the fault beside it says.
         let numbered = agent.operations.iter().enumerate().rev();
         let numbers: HashMap<&str, usize> = numbered
             .filter_map(|(number, operation)| Some((operation.name.as_ref()?.value.as_str(), number)))
@@ -247,6 +281,7 @@ impl Checker<'_> {
         pipeline
     }
 
+    /// Warns of an operation that the pipeline does not name (K0205).
     fn warn_unused(&mut self, named: &HashSet<&str>, operation: &ast::Operation) {
         if let Some(name) = operation.name.as_ref().filter(|name| !named.contains(name.value.as_str())) {
             let message = format!("the operation \"{}\" is in no pipeline", name.value);
@@ -256,6 +291,10 @@ impl Checker<'_> {
         }
     }
 
+    /// One operation: exactly one of map, filter and topicSend, with its tables and policies.
+    ///
+    /// `purpose` is what a map's result is for at this place; `is_batch` says that the function gets a list. Gives
+    /// `None` where the operation is faulty.
     fn operation(
         &mut self,
         scope: &Scope,
@@ -271,10 +310,12 @@ impl Checker<'_> {
             .filter_map(|table| table.parameter.as_ref())
             .map(|parameter| (parameter.value.as_str(), parameter.at.clone()))
             .collect();
+        // With a faulty table the function's arguments are not known, and a fault about them might be an echo.
         let mut seen = HashSet::new();
         let tables_are_known = !self.is_faulty(&operation.at, &["tables"])
             && parameters.len() == operation.tables.len()
             && parameters.iter().all(|(parameter, _)| seen.insert(*parameter));
+        // One call for map and filter: they differ in the purpose of the result alone.
         let function = |checker: &mut Self, code: &Written, purpose| {
             let tables = parameters.clone();
             let call =
@@ -285,6 +326,7 @@ impl Checker<'_> {
             (Some(map), None, None) => function(self, map, purpose).map(Action::Map),
             (None, Some(filter), None) => function(self, filter, Purpose::Filter).map(Action::Filter),
             (None, None, Some(send)) => self.topic_send(scope, &name.value, send),
+            // One of them stands there and has been reported.
             (None, None, None) if self.is_faulty(&operation.at, &["map", "filter", "topicSend"]) => None,
             (None, None, None) => {
                 let message = format!("the operation \"{}\" has none of map, filter, topicSend", name.value);
@@ -297,15 +339,18 @@ impl Checker<'_> {
                 None
             }
         };
+        // After the action, and whatever became of it: the operation's other fields are checked in any case.
         let on_error = self.on_error(&operation.on_error);
         let timeout_ms = self.timeout(&operation.timeout);
         let place = self.place(&name.at);
         Some(Step { operation: name.value, place, action: action?, tables, on_error, timeout_ms })
     }
 
+    /// The action of a `topicSend`: an output inside the pipeline.
     fn topic_send(&mut self, scope: &Scope, name: &str, send: &ast::TopicOutput) -> Option<Action> {
         let output = self.topic_output(scope, send, &format!("operation \"{name}\" topicSend"))?;
         let pass_through = send.pass_through.as_ref().is_some_and(|pass| pass.value);
+        // Only without passThrough does the metadata go on, and only then may code look for its offset.
         if let (false, true, Some(ack)) = (pass_through, output.ack, &send.ack) {
             self.fault(
                 Diagnostic::new(Code::K0405, "the metadata of \"topicSend\" holds no offset", ack.at.clone())
@@ -315,6 +360,9 @@ impl Checker<'_> {
         Some(Action::TopicSend { output: Box::new(output), pass_through })
     }
 
+    /// Tables of an operation and the parameters that get them, in the order written.
+    ///
+    /// A parameter that two tables share (K0302) and a table that is not declared (K0301) are reported and left out.
     fn table_parameters(&mut self, operation: &ast::Operation) -> Vec<TableParameter> {
         let mut parameters: Vec<TableParameter> = Vec::new();
         for table in &operation.tables {
@@ -335,6 +383,7 @@ impl Checker<'_> {
         parameters
     }
 
+    /// Reports a table that no document declares, unless one that could not be read may do so.
     fn undeclared_table(&mut self, name: &ast::Text) {
         if self.is_partial {
             return;
@@ -349,6 +398,8 @@ impl Checker<'_> {
     }
 
     /// Awaits of one partition wait for those of another, unless the agent says that they need not.
+    ///
+    /// A note, not a warning: awaiting in order is right, and only costs time where it is not needed.
     fn note_awaits(&mut self, agent: &ast::Agent, operations: &[Step]) {
         if agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value) {
             return;
@@ -366,6 +417,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of an agent that writes a topic it reads (K0404), by name. Selectors and patterns cannot be judged.
     fn warn_own_topic(&mut self, agent: &ast::Agent, input: Option<&Input>) {
         let Some(Input::Topic(Source { topics: Topics::Names(read), .. }, _)) = input else { return };
         for name in agent.outputs.iter().filter_map(|output| output.name.as_ref()) {

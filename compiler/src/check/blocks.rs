@@ -1,4 +1,19 @@
 //! Code blocks: which function runs, and whether it can be called as it will be.
+//!
+//! A code block is read once by `crate::python`, into a [`Module`] that knows names, functions and their shapes.
+//! Here that is held against its use: the field it stands in, the arguments it will be called with, and the init
+//! block whose globals it starts with.
+//!
+//! ```text
+//! init: {python: "import json"}                      the block sees json: no K0506
+//! operations:
+//!   - name: parse
+//!     tables: [{name: totals, paramName: t}]         called as f(value, t=…): K0303 if f has no parameter t
+//!     map: {python: "def f(v): …"}                   Purpose::Map: K0507 if f never returns a value
+//! ```
+//!
+//! Everything is conservative: where code could bind a name or change a function in a way that cannot be seen
+//! (`Module::is_opaque`), nothing is said.
 
 use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, Init, Place, Shape};
 
@@ -9,6 +24,8 @@ use crate::diagnostics::{Code, Diagnostic, nearest, nearest_within};
 use crate::python::{Defined, Loose, Module, Refusal, TABLE_ATTRIBUTES, Unresolved, builtins, read};
 
 /// Blocks and functions in the order in which they are used.
+///
+/// Ids are places in these lists, so nothing is ever taken out again, not even of an operation that proves faulty.
 #[derive(Default)]
 pub struct Blocks {
     blocks: Vec<Block>,
@@ -22,10 +39,13 @@ impl Blocks {
     }
 
     /// Tells a function that awaits, as far as can be seen.
+    ///
+    /// False for a function of unknown shape (imported, decorated): it is seen when it is called.
     pub fn awaits(&self, function: FunctionId) -> bool {
         matches!(self.functions[function.index()].shape, Shape::Async | Shape::AsyncGenerator)
     }
 
+    /// Lists a function and gives its id.
     fn add_function(&mut self, function: Function) -> FunctionId {
         self.functions.push(function);
         FunctionId(u32::try_from(self.functions.len() - 1).expect("functions are counted in u32"))
@@ -33,6 +53,8 @@ impl Blocks {
 }
 
 /// Owner of the blocks that are checked: an agent, and its init block.
+///
+/// Made for each agent and each table; an agent's `init` is set once its block has been read.
 pub struct Scope {
     /// `agent "echo-agent"`.
     pub owner: String,
@@ -41,6 +63,8 @@ pub struct Scope {
 }
 
 /// An agent's init block, and what it defines.
+///
+/// Its code is kept because faults about a function that init defines are shown there.
 pub struct InitBlock {
     id: BlockId,
     module: Module,
@@ -48,12 +72,16 @@ pub struct InitBlock {
 }
 
 /// A call of a function: its arguments and its purpose.
+///
+/// One for each field that names a function; the executor will call it in just this way.
 pub struct Call<'a> {
     /// `operation "echo"`.
     pub role: String,
     /// Parameters that tables are given to, and where they are named.
     pub tables: Vec<(&'a str, crate::source::At)>,
     /// True where these are all of them: where one is faulty, what the function is given is not known.
+    ///
+    /// With a parameter missing, a function that takes it would seem to take one too many.
     pub tables_are_known: bool,
     /// The value is a batch.
     pub is_batch: bool,
@@ -69,6 +97,8 @@ impl<'a> Call<'a> {
 }
 
 /// Purpose of a function's result.
+///
+/// It decides which results make no sense, and how a warning describes the consequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// It goes on.
@@ -89,6 +119,8 @@ pub enum Purpose {
 impl Purpose {
     /// Names a function that serves this, and the meaning of its silence; `None` where nothing
     /// is expected of it.
+    ///
+    /// The second text completes "the map "f" never returns a value", as its hint.
     fn needs_value(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             Purpose::Map { is_end: true, .. } | Purpose::Sink => return None,
@@ -110,6 +142,8 @@ impl Purpose {
 /// The role of an agent's init block.
 const INIT: &str = "init";
 /// Modules that are often used and forgotten to be imported.
+///
+/// A name that is not defined and is one of them gets the hint `import json`.
 const MODULES: [&str; 24] = [
     "asyncio",
     "base64",
@@ -138,6 +172,10 @@ const MODULES: [&str; 24] = [
 ];
 
 /// A parser's words as the rest of a sentence.
+///
+/// ```text
+/// Syntax Error: Expected ':'   ⇒   expected ':'
+/// ```
 fn in_lower_case(reason: &str) -> String {
     let mut reason = reason.strip_prefix("Syntax Error: ").unwrap_or(reason).to_owned();
     if let Some(first) = reason.get(..1).map(str::to_lowercase) {
@@ -148,6 +186,9 @@ fn in_lower_case(reason: &str) -> String {
 
 impl Checker<'_> {
     /// Adds a block; reports what does not parse.
+    ///
+    /// `role` names the block in plans, tracebacks and messages: `operation "echo"`. A block that does not parse is
+    /// added too, so that ids stay in step.
     fn block(&mut self, scope: &Scope, role: &str, code: &Written) -> (BlockId, Module) {
         let module = read(&code.text, self.python_version);
         self.check_module(scope, role, code, &module);
@@ -163,6 +204,9 @@ impl Checker<'_> {
     }
 
     /// Reports the faults that a block has whatever it is for.
+    ///
+    /// Names are checked only where all that could define them is known: the block and its init parse, and neither
+    /// binds names in ways that cannot be seen.
     fn check_module(&mut self, scope: &Scope, role: &str, code: &Written, module: &Module) {
         let text = self.texts[code.at.file].text;
         if let Some(limit) = &module.excess {
@@ -192,6 +236,9 @@ impl Checker<'_> {
     }
 
     /// A call whose result nothing awaits, or that blocks the loop.
+    ///
+    /// K0513 and K0512. The first name of the call is looked up as Python would at that place: the block's own bindings
+    /// hide init's.
     fn check_loose(&mut self, code: &Written, loose: &Loose, module: &Module, init: Option<&Module>) {
         let name = loose.names[0].as_str();
         let is_own = module.names.contains(name);
@@ -212,6 +259,7 @@ impl Checker<'_> {
             };
             return self.fault(fault.hint(hint));
         }
+        // A plain name only: `x.fetch()` may be any object's method.
         let is_coroutine = loose.is_dropped && loose.names.len() == 1 && meant.coroutines.contains(name);
         let dropped = loose.drops_of_library(&meant.imports).or_else(|| is_coroutine.then(|| name.to_owned()));
         if let Some(dropped) = dropped {
@@ -222,6 +270,8 @@ impl Checker<'_> {
     }
 
     /// Checks the function's use of the tables and the batch that it is given.
+    ///
+    /// K0514, K0515 and K0516, from what `crate::python` has found of each parameter.
     fn check_uses(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
         let text = self.texts[code.at.file].text;
         let of = |name: &str| found.uses_of_parameters.iter().find(|used| used.parameter == name);
@@ -238,6 +288,7 @@ impl Checker<'_> {
                 self.fault(fault.near(name, TABLE_ATTRIBUTES));
             }
         }
+        // The batch comes as the first positional argument, whatever that is called.
         let first = found.parameters.as_ref().and_then(|parameters| parameters.positional.first());
         let batch = first.filter(|_| call.is_batch).and_then(|(name, _)| of(name.as_str()));
         if let Some(place) = batch.and_then(|batch| batch.as_dict.as_ref()) {
@@ -248,6 +299,8 @@ impl Checker<'_> {
     }
 
     /// A name that neither its block nor Python defines.
+    ///
+    /// `visible` names of the block and those of init are offered as corrections, then Python's builtins.
     fn check_name(&mut self, code: &Written, unresolved: &Unresolved, init: Option<&Module>) {
         let name = unresolved.name.as_str();
         if init.is_some_and(|init| init.names.contains(name)) {
@@ -269,6 +322,9 @@ impl Checker<'_> {
     }
 
     /// The init block of an agent: what runs, and which function is called then.
+    ///
+    /// Without an entrypoint, a function named `init` that can be called without arguments is the one; without such a
+    /// function the code alone runs. Sets the scope's init block, which all later blocks of the agent start with.
     pub(super) fn init(&mut self, scope: &mut Scope, code: &Written) -> Init {
         let (block, module) = self.block(scope, INIT, code);
         let named = code.entrypoint.as_ref();
@@ -278,6 +334,7 @@ impl Checker<'_> {
         let called = match named {
             Some(entrypoint) => Some(entrypoint.value.clone()),
             None => {
+                // The last definition of a name is the one that Python calls.
                 let init = module.functions.iter().rev().find(|found| found.name == "init");
                 let callable = |found: &&Defined| found.parameters.as_ref().is_none_or(|p| p.refuses(0, &[]).is_none());
                 init.filter(callable).map(|found| found.name.clone())
@@ -292,8 +349,12 @@ impl Checker<'_> {
     }
 
     /// The function of a block that is called, checked against how.
+    ///
+    /// `None` where the block has a fault that leaves the function unknown. A function that init defines is checked at
+    /// its own place, against this call.
     pub(super) fn call(&mut self, scope: &Scope, code: &Written, call: &Call<'_>) -> Option<FunctionId> {
         let (block, module) = self.block(scope, &call.role, code);
+        // What does not parse has been reported, and says nothing about its functions.
         if !module.is_read() {
             return None;
         }
@@ -311,6 +372,8 @@ impl Checker<'_> {
     }
 
     /// The function that gives a table's missing values.
+    ///
+    /// Called without a value, or not at all if it is a class or a value: only its result is judged.
     pub(super) fn default_selector(&mut self, owner: &str, code: &Written) -> Option<FunctionId> {
         let scope = Scope { owner: owner.to_owned(), init: None };
         let (block, module) = self.block(&scope, "defaultSelector", code);
@@ -327,6 +390,9 @@ impl Checker<'_> {
     }
 
     /// The entrypoint, else the first function defined in the block.
+    ///
+    /// Imported functions do not count, and neither do those of init (see "Code blocks" in `docs/semantics.md`).
+    /// Without any, K0503; with several and no entrypoint, K0504, a warning, and the first one runs.
     fn choose(&mut self, scope: &Scope, code: &Written, module: &Module) -> Option<String> {
         if let Some(entrypoint) = &code.entrypoint {
             let init = scope.init.as_ref().map(|init| &init.module);
@@ -335,6 +401,7 @@ impl Checker<'_> {
         let text = self.texts[code.at.file].text;
         match module.functions.as_slice() {
             [] => {
+                // The first line stands for the block: a label is one line high.
                 let whole = 0..code.text.lines().next().map_or(0, str::len);
                 let fault = if code.text.trim().is_empty() {
                     Diagnostic::new(Code::K0503, "the block is empty", code.at.clone())
@@ -361,6 +428,9 @@ impl Checker<'_> {
         }
     }
 
+    /// Reports an entrypoint that neither the block nor init defines (K0502).
+    ///
+    /// Any name will do, not only a function's: `f = functools.partial(…)` can be called too.
     fn entrypoint_exists(&mut self, entrypoint: &crate::ast::Text, module: &Module, init: Option<&Module>) -> bool {
         // What a broken init defines is not known.
         let known = |module: &Module| !module.is_read() || module.is_opaque || module.names.contains(&entrypoint.value);
@@ -382,12 +452,16 @@ impl Checker<'_> {
         false
     }
 
+    /// Checks that a function can be called as it will be, and that its result suits the purpose.
+    ///
+    /// The first misfit is enough: a function that refuses its arguments never gets to a result.
     fn check_call(&mut self, code: &Written, found: &Defined, call: &Call<'_>) {
         let text = self.texts[code.at.file].text;
         let place = at(code, text, &found.at);
         let name = &found.name;
         let tables: Vec<_> = call.tables.iter().map(|(parameter, _)| *parameter).collect();
         match found.parameters.as_ref().and_then(|parameters| parameters.refuses(1, &tables)) {
+            // A table that is faulty may be the argument that seems to be missing.
             Some(_) if !call.tables_are_known => {}
             Some(Refusal::Keyword(parameter)) => {
                 let message = format!("the function does not take the table parameter \"{parameter}\"");
@@ -411,6 +485,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks a result against its purpose: K0511 for a generator as a filter, K0508 for a list of a batch, else K0507.
     fn check_purpose(&mut self, found: &Defined, place: crate::source::At, purpose: Purpose) {
         let name = &found.name;
         let yields = matches!(found.shape, Shape::Generator | Shape::AsyncGenerator);
@@ -430,6 +505,8 @@ impl Checker<'_> {
     }
 
     /// A function that is called for its value has one.
+    ///
+    /// A warning (K0507): the function may be right, and its author must look.
     fn check_value(&mut self, found: &Defined, place: crate::source::At, purpose: Purpose) {
         let Some((called, consequence)) = purpose.needs_value() else { return };
         if !found.gives_value && found.shape != Shape::Unknown {
@@ -439,6 +516,9 @@ impl Checker<'_> {
     }
 
     /// The function for the plan. Whether it reads `context` is settled by a rule, with its init.
+    ///
+    /// A name that the block does not define as a function (imported, assigned, init's) gets the block's place and an
+    /// unknown shape: the executor looks at what it returns.
     fn function(&self, block: BlockId, name: String, module: &Module, code: &Written) -> Function {
         let text = self.texts[code.at.file].text;
         let found = module.functions.iter().rev().find(|found| found.name == name);

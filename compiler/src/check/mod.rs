@@ -1,4 +1,28 @@
 //! AST to HIR: the only stage that may reject. All faults are found in one run.
+//!
+//! Here names become ids, defaults are filled in, Python is read, and everything that can be known of an app before
+//! it runs is judged. One file a subject; all of them are methods of [`Checker`], which holds what they share.
+//!
+//! ```text
+//! AST  agents, tables, apps           HIR  tables, channels, topics: in name order, so an id is a place
+//!   │                                  ▲   agents: every name in them resolved to an id
+//!   ├─ sorted by name ── whole-app checks: duplicates, settings, tables, readers, loops of channels
+//!   └─ per agent ─────── input, init, operations, outputs, policies; each code block read once
+//! ```
+//!
+//! The order counts: tables and channels are collected before the first agent is checked, because agents name them.
+//!
+//! Rules of every check:
+//!
+//! - It reports and goes on. What it returns for a faulty part is `None` or a stand-in, which no later stage sees:
+//!   an error anywhere means that the HIR is dropped.
+//! - One slip, one fault: fields that `read` has reported are marked in the sink ([`Checker::is_faulty`]), and names
+//!   that a document which could not be read may declare are not missed ([`Checker::is_partial`]).
+//! - A fault that only the deployment can settle is a warning, unless the specs hold the app
+//!   ([`Checker::app_should_say`]).
+//!
+//! What passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a spec
+//! without faults is a fault of this folder.
 
 mod agent;
 mod blocks;
@@ -23,20 +47,28 @@ use crate::source::{At, Spanned, Text};
 use blocks::Blocks;
 
 /// State that all checks share.
+///
+/// Made for one app in [`check`]; its lists become the HIR's.
 pub struct Checker<'a> {
     /// Texts of the files, by number.
+    /// A place's `file` is a number in it.
     texts: &'a [Text<'a>],
     /// Receiver of faults.
     sink: &'a mut Sink,
     /// Blocks and functions so far.
     blocks: Blocks,
     /// Tables by name, and where they are declared.
+    /// In name order once [`check`] has collected them: [`Checker::table`] searches by halves.
     tables: Vec<Table>,
     /// Channels by name.
+    /// In name order too, for the same reason.
     channels: Vec<Channel>,
     /// Topics so far.
+    /// By name, so that they come out in name order whatever agent names them first.
     topics: BTreeMap<String, Topic>,
+    /// The version whose syntax is accepted, and no newer one.
     python_version: (u8, u8),
+    /// The specs hold a `KasprApp`: then settings that are not written are not set, as far as the specs decide.
     has_app: bool,
     /// The app's settings name a topic for dead letters.
     names_dead_letters: bool,
@@ -47,6 +79,9 @@ pub struct Checker<'a> {
 }
 
 /// Checks everything. The HIR is whole only if no fault was an error.
+///
+/// Total: whatever the AST, there is an answer. Faults go to `sink`. `files` are the names of the files in the order
+/// of `texts`. Needs stack for the Python of the blocks; see `python::with_room`.
 pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options, sink: &mut Sink) -> Hir {
     let mut checker = Checker {
         texts,
@@ -62,6 +97,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         is_partial: ast.is_partial,
     };
     let Ast { mut agents, mut tables, apps, .. } = ast;
+    // By name, so that the plan does not depend on how specs are cut into files.
     agents.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
     tables.sort_by(|a, b| name(&a.name).cmp(name(&b.name)));
     checker.unique(agents.iter().map(|agent| &agent.name));
@@ -75,27 +111,33 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         agents.iter().for_each(|agent| checker.check_for_operator(agent));
     }
     checker.collect_channels(&agents);
+    // Last, because agents name the tables and channels that have been collected above.
     let agents = agents.iter().map(|agent| checker.agent(agent)).collect();
     let Checker { blocks, tables, channels, topics, .. } = checker;
     let (blocks, functions) = blocks.into_parts();
     Hir { app, files, blocks, functions, tables, channels, topics: topics.into_values().collect(), agents }
 }
 
+/// A component's name, or nothing where it has none, which has been reported.
 fn name(name: &Option<ast::Text>) -> &str {
     name.as_ref().map_or("", |name| &name.value)
 }
 
 impl Checker<'_> {
+    /// Reports a fault.
     fn fault(&mut self, diagnostic: Diagnostic) {
         self.sink.push(diagnostic);
     }
 
+    /// A place as the plan has it: by line and column, from 1.
     fn place(&self, at: &At) -> Place {
         let (line, column) = self.texts[at.file].line_column(at.start);
         Place { file: kaspr_ir::plan::FileId(u32::try_from(at.file).expect("files are counted in u32")), line, column }
     }
 
-    /// Names of components of one kind, which are sorted.
+    /// Reports components of one kind that share a name (K0008); `names` are sorted.
+    ///
+    /// Three of a name are two faults, each beside the first.
     fn unique<'b>(&mut self, names: impl Iterator<Item = &'b Option<ast::Text>>) {
         let mut before: Option<&ast::Text> = None;
         for name in names.flatten() {
@@ -110,6 +152,10 @@ impl Checker<'_> {
         }
     }
 
+    /// The app as a whole: its name and its settings.
+    ///
+    /// The name is, from the strongest: the `KasprApp`'s, the label that all labelled agents share, the only agent's.
+    /// The first two get `-app` behind them. Two labels name nothing: then a flag must.
     fn app(&mut self, apps: &[ast::App], agents: &[ast::Agent]) -> App {
         if let [first, second, ..] = apps
             && let (Some(a), Some(b)) = (&first.name, &second.name)
@@ -119,6 +165,7 @@ impl Checker<'_> {
         }
         let labels: BTreeSet<_> = agents.iter().filter_map(|agent| agent.app.as_ref()).map(|l| &l.value).collect();
         let label = labels.first().filter(|_| labels.len() == 1).map(|label| format!("{label}-app"));
+        // An agent's own name counts only where no label says that the app is larger.
         let only = match agents {
             [agent] => agent.name.as_ref().map(|name| name.value.clone()),
             _ => None,
@@ -132,12 +179,14 @@ impl Checker<'_> {
         }
     }
 
+    /// Collects the tables, sorted already, into the plan's form.
     fn tables(&mut self, tables: &[ast::Table]) {
         for table in tables {
             let place = self.place(&table.at);
             let owner = format!("table \"{}\"", name(&table.name));
             let default = table.default.as_ref().and_then(|code| self.default_selector(&owner, code));
             let window = table.window.as_ref().and_then(|window| self.window(&owner, window));
+            // The window is checked first: a fault in it shall not wait until windows are supported.
             if let Some(written) = table.window.as_ref().filter(|_| window.is_some()) {
                 let message = format!("the window of the {owner} is not supported yet");
                 let fault = Diagnostic::new(Code::K0601, message, written.at.head());
@@ -168,6 +217,9 @@ impl Checker<'_> {
     }
 
     /// Channels are those that some agent writes.
+    ///
+    /// The channels that agents read are noted beside: one that is only read is a fault of its reader (K0108), one that
+    /// is only written a warning (K0112).
     fn collect_channels(&mut self, agents: &[ast::Agent]) {
         let written = agents.iter().flat_map(|agent| &agent.channels).filter_map(|output| output.name.as_ref());
         let mut channels: BTreeMap<&str, Vec<AgentId>> =
@@ -181,22 +233,30 @@ impl Checker<'_> {
         }
         self.channels =
             channels.into_iter().map(|(name, readers)| Channel { name: name.to_owned(), readers }).collect();
+        // Here and not with the agents: it needs the readers of every channel.
         self.check_loops(agents);
     }
 
     /// The number of a table; they are in the order of their names.
+    ///
+    /// `None`: no such table is declared.
     fn table(&self, name: &str) -> Option<TableId> {
         let number = self.tables.binary_search_by(|table| table.name.as_str().cmp(name)).ok()?;
         Some(TableId(u32::try_from(number).expect("tables are counted in u32")))
     }
 
     /// The number of a channel; they are in the order of their names.
+    ///
+    /// `None`: no agent writes such a channel.
     fn channel(&self, name: &str) -> Option<ChannelId> {
         let number = self.channels.binary_search_by(|channel| channel.name.as_str().cmp(name)).ok()?;
         Some(ChannelId(u32::try_from(number).expect("channels are counted in u32")))
     }
 
     /// The first loop of channels, if there is one.
+    ///
+    /// An event would go round for ever within one commit, so it is an error (K0206). One loop is enough to report: the
+    /// same agents often close several.
     fn check_loops(&mut self, agents: &[ast::Agent]) {
         // Agents from which no loop is reached.
         let mut is_clear = vec![false; agents.len()];
@@ -212,6 +272,13 @@ impl Checker<'_> {
     }
 
     /// Walks on from an agent, depth first and without recursion: an app may chain thousands.
+    ///
+    /// Returns the agents of a loop, the first one at both ends, or `None` where none is reached. Agents that are left
+    /// behind are marked in `is_clear`, so that all calls together walk each agent once.
+    ///
+    /// ```text
+    /// a ─▶ b ─▶ c ─▶ b   ⇒   [b, c, b]
+    /// ```
     fn find_loop(&self, agents: &[ast::Agent], start: usize, is_clear: &mut [bool]) -> Option<Vec<usize>> {
         let readers = |agent: usize| -> Vec<usize> {
             let channels =
@@ -221,11 +288,13 @@ impl Checker<'_> {
         if is_clear[start] {
             return None;
         }
+        // Each agent on the path, with those behind it that have not been tried.
         let mut path = vec![(start, readers(start))];
         while let Some((agent, open)) = path.last_mut() {
             let agent = *agent;
             match open.pop() {
                 Some(next) => {
+                    // A reader that is on the path already closes the loop; what lies before it is only the way there.
                     if let Some(first) = path.iter().position(|(on_path, _)| *on_path == next) {
                         return Some(path[first..].iter().map(|(agent, _)| *agent).chain([next]).collect());
                     }
@@ -243,6 +312,9 @@ impl Checker<'_> {
     }
 
     /// Text of a required field; a fault where it is missing.
+    ///
+    /// `what` is the field's path, whose last part is its name; `at` is the mapping that should have it. None for a
+    /// field that is faulty either, but then without a fault.
     fn required<'b>(&mut self, field: &'b Option<ast::Text>, what: &str, at: &At) -> Option<&'b Spanned<String>> {
         let name = what.rsplit('.').next().unwrap_or(what);
         if field.is_none() && !self.is_faulty(at, &[name]) {
@@ -252,17 +324,22 @@ impl Checker<'_> {
     }
 
     /// Tells that one of these fields of a mapping stands there, faulty: it is not missing.
+    ///
+    /// `mapping` must be the place by which `read` knows the mapping; `fields` are names in the Kubernetes form.
     fn is_faulty(&self, mapping: &At, fields: &[&str]) -> bool {
         fields.iter().any(|field| self.sink.is_marked(mapping, field))
     }
 
     /// A warning, or an error where the specs hold the app and so could have said it.
+    ///
+    /// Without the app, a flag or the environment may say it, and the specs cannot know.
     fn app_should_say(&mut self, diagnostic: Diagnostic) {
         let severity = if self.has_app { Severity::Error } else { Severity::Warning };
         self.fault(diagnostic.with_severity(severity));
     }
 }
 
+/// The id of an agent, from its place in name order.
 fn agent_id(number: usize) -> kaspr_ir::plan::AgentId {
     kaspr_ir::plan::AgentId(u32::try_from(number).expect("agents are counted in u32"))
 }

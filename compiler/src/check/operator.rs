@@ -1,11 +1,15 @@
 //! Fields that the Kubernetes operator in use today does not know and so drops from a spec before
 //! the pod sees it; most have a setting that takes their place.
+//!
+//! Only with `--target operator`. Nothing fails when the operator drops a field: the agent starts and runs, with
+//! another policy than its spec says. That is worth a warning (K0602) at each field.
 
 use super::Checker;
 use crate::ast;
 use crate::diagnostics::{Code, Diagnostic};
 use crate::source::At;
 
+// Hints name what reaches the pod all the same: variables of its environment, or specs mounted by hand.
 const ON_ERROR: &str =
     "set it for the whole app: the environment variable K_ON_ERROR, an action's name or the mapping as JSON";
 const TIMEOUT: &str = "set it for the whole app: the environment variable K_TIMEOUT, for example 30s";
@@ -14,6 +18,8 @@ const SINK: &str = "write to the sink from an operation, or mount the specs into
 
 impl Checker<'_> {
     /// Warns of every field of an agent that would not arrive.
+    ///
+    /// Policies and timeouts are named one by one, since each needs its own place; channels and sinks once.
     pub(super) fn check_for_operator(&mut self, agent: &ast::Agent) {
         let policies =
             agent.operations.iter().map(|operation| ("processors.operations[].onError", &operation.on_error));
@@ -32,6 +38,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of one field.
     fn dropped(&mut self, field: &str, at: &At, hint: &str) {
         let message = format!("the operator in use today drops \"spec.{field}\"");
         self.fault(Diagnostic::new(Code::K0602, message, at.head()).hint(hint));

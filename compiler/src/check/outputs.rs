@@ -1,4 +1,12 @@
 //! Outputs: topics, channels and custom sinks.
+//!
+//! Each selector is a code block of its own, called with the value alone. Its role, by which the plan names it, is
+//! the output's with the field behind it:
+//!
+//! ```text
+//! output:demo-output keySelector        operation "send" topicSend:audit predicate
+//! channel:checked valueSelector         sink:warehouse
+//! ```
 
 use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
 
@@ -9,6 +17,7 @@ use crate::ast::{self, Code as Written};
 use crate::diagnostics::{Code, Diagnostic, nearest};
 
 impl Checker<'_> {
+    /// The function of a selector, if the field is there and its block is sound.
     fn selector(
         &mut self,
         scope: &Scope,
@@ -21,6 +30,8 @@ impl Checker<'_> {
     }
 
     /// An output to a topic. `prefix` is `output` or the operation that sends.
+    ///
+    /// `None` where its topic is faulty (K0401, K0402); all selectors have been checked by then.
     pub(super) fn topic_output(
         &mut self,
         scope: &Scope,
@@ -56,6 +67,7 @@ impl Checker<'_> {
         let value_codec = self.codec(&output.settings.value_codec, Codec::Json);
         self.check_codec_is_built(&key_codec, &output.settings.key_codec);
         self.check_codec_is_built(&value_codec, &output.settings.value_codec);
+        // A faulty topic ends the function only below: it must not keep the selectors from being checked.
         let predicate = self.selector(scope, &role, "predicate", &output.predicate);
         let key_selector = self.selector(scope, &role, "keySelector", &output.key_selector);
         let value_selector = self.selector(scope, &role, "valueSelector", &output.value_selector);
@@ -72,11 +84,14 @@ impl Checker<'_> {
             partition_selector,
             headers_selector,
             ack: output.ack.as_ref().is_some_and(|ack| ack.value),
+            // Decided by the rule `forward`.
             forwards: false,
         })
     }
 
     /// An output to a channel.
+    ///
+    /// The channel exists, because its writers make it.
     pub(super) fn channel_output(&mut self, scope: &Scope, output: &ast::ChannelOutput) -> Option<ChannelOutput> {
         let name = self.required(&output.name, "output.channels[].name", &output.at)?;
         let channel = self.channel(&name.value)?;
@@ -93,6 +108,8 @@ impl Checker<'_> {
     }
 
     /// Warns of a channel without a reader: values that are sent to it are gone.
+    ///
+    /// K0112. Nothing is said where the reader may be in a document that could not be read.
     fn warn_unread(&mut self, name: &ast::Text, channel: ChannelId) {
         if self.is_partial || !self.channels[channel.index()].readers.is_empty() {
             return;
@@ -109,6 +126,8 @@ impl Checker<'_> {
     }
 
     /// A custom sink.
+    ///
+    /// Always with a warning (K0409): its author must know that it may run again.
     pub(super) fn sink_output(&mut self, scope: &Scope, sink: &ast::SinkOutput) -> Option<SinkOutput> {
         let name = self.required(&sink.name, "output.sinks[].name", &sink.at)?;
         let role = format!("sink:{}", name.value);

@@ -1,4 +1,13 @@
 //! Policies: `onError` of agents and operations.
+//!
+//! ```text
+//! onError: {action: retry, attempts: 5, backoff: {initial: 1s}, then: deadLetter, topic: dead}
+//!   ⇒  Retry { attempts: 5, backoff: Backoff { initial_ms: 1000, … defaults },
+//!              then: DeadLetter { topic: "dead" } }
+//! ```
+//!
+//! A policy that is not written stays `None`, because the app's setting counts then, and that is known at the start.
+//! The setting itself is read by `OnError::from_setting`, with the same defaults and bounds.
 
 use kaspr_ir::plan::{Backoff, Creation, OnError};
 
@@ -11,6 +20,7 @@ use crate::source::{At, Spanned};
 const ACTIONS: [&str; 4] = ["skip", "retry", "deadLetter", "halt"];
 
 impl Checker<'_> {
+    /// The policy of an agent or an operation; `None` where none is written, or its action is faulty.
     pub(super) fn on_error(&mut self, on_error: &Option<ast::OnError>) -> Option<OnError> {
         let on_error = on_error.as_ref()?;
         let action = self.required(&on_error.action, "onError.action", &on_error.at)?;
@@ -21,11 +31,13 @@ impl Checker<'_> {
         policy
     }
 
+    /// The policy of an action. `is_last` is true for `then`, which cannot be `retry` again (K0406).
     fn policy(&mut self, action: &Spanned<String>, written: &ast::OnError, is_last: bool) -> Option<OnError> {
         match action.value.as_str() {
             "skip" => Some(OnError::Skip),
             "halt" => Some(OnError::Halt),
             "deadLetter" => Some(self.dead_letter(action, written)),
+            // `then` is what follows the last try, so it cannot try again.
             "retry" if !is_last => Some(self.retry(written)),
             other => {
                 let field = if is_last { "onError.then" } else { "onError.action" };
@@ -39,6 +51,8 @@ impl Checker<'_> {
     }
 
     /// Warns of fields that the action does not ask.
+    ///
+    /// K0412, at each such field: it was written for a reason, and does nothing.
     fn warn_without_effect(&mut self, policy: &OnError, action: &str, written: &ast::OnError) {
         if !matches!(policy, OnError::Retry { .. }) {
             let hint = match action {
@@ -60,6 +74,8 @@ impl Checker<'_> {
     }
 
     /// Notes a topic that is named here; what is said of the creation of the app's goes with the policy.
+    ///
+    /// Without a topic the app's `deadLetterTopic` counts; where neither is named, K0407.
     fn dead_letter(&mut self, action: &Spanned<String>, written: &ast::OnError) -> OnError {
         let creation = creation(&written.creation);
         let Some(topic) = &written.topic else {
@@ -73,15 +89,18 @@ impl Checker<'_> {
         };
         self.check_written_topic(&topic.value, &topic.at);
         self.note_topic(&topic.value, &creation);
+        // The topic has been noted with its creation, which must not stand in the plan twice.
         OnError::DeadLetter { topic: Some(topic.value.clone()), creation: Creation::default() }
     }
 
+    /// The policy `retry` with its defaults: 3 tries, waits from 1 s to 1 min that double, 20 % of each left to chance.
     fn retry(&mut self, written: &ast::OnError) -> OnError {
         let mut ms =
             |text: &Option<Text>, default| text.as_ref().and_then(|text| self.duration(text)).unwrap_or(default);
         let default = Backoff::default();
         let (initial_ms, max_ms) = (ms(&written.initial, default.initial_ms), ms(&written.max, default.max_ms));
         let then = match &written.then {
+            // A faulty `then` has been reported; skip stands in for it.
             Some(then) => self.policy(then, written, true).unwrap_or(OnError::Skip),
             None => OnError::Skip,
         };
@@ -129,6 +148,7 @@ fn of_letters(written: &ast::OnError) -> impl Iterator<Item = (&'static str, &At
     .filter_map(|(field, at)| Some((field, at?)))
 }
 
+/// The place of a field, if it is written.
 fn at<T>(field: &Option<Spanned<T>>) -> Option<&At> {
     field.as_ref().map(|field| &field.at)
 }

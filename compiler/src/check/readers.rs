@@ -1,4 +1,8 @@
 //! Bounds the agents that read one topic: their positions travel in the metadata of one offset.
+//!
+//! All readers of a topic commit one offset for each partition, the slowest one's. Those that are ahead are written
+//! into that offset's metadata, 4,096 bytes by Kafka's default (`offset.metadata.max.bytes`), so their number is
+//! bounded by `TOPIC_READERS_MAX`. Agents behind a channel have no position of their own and do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +16,13 @@ use crate::diagnostics::{Code, Diagnostic};
 impl Checker<'_> {
     /// Refuses more readers of a topic than its offsets can tell of. Patterns count where they match a
     /// topic that is named; of other topics a start says the same.
+    ///
+    /// K0114. Two agents with the same pattern read the same topics, so equal patterns are counted as a topic is.
     pub(super) fn check_readers(&mut self, agents: &[ast::Agent]) {
         let topics = || agents.iter().filter_map(|agent| agent.input.as_ref()?.topic.as_ref());
         let patterns: Vec<(&Text, Regex)> = topics()
             .filter_map(|topic| topic.pattern.as_ref())
+            // Anchored: a pattern must match the whole name of a topic.
             .filter_map(|pattern| Some((pattern, Regex::new(&format!("^(?:{})$", pattern.value)).ok()?)))
             .collect();
         let mut readers: BTreeMap<&str, Vec<&Text>> = BTreeMap::new();
@@ -32,6 +39,7 @@ impl Checker<'_> {
         same.iter().for_each(|(pattern, texts)| self.check_count(&format!("the pattern \"{pattern}\""), texts));
     }
 
+    /// Reports the first reader that is one too many; `what` is what they read, in words.
     fn check_count(&mut self, what: &str, readers: &[&Text]) {
         let Some(one_too_many) = readers.get(TOPIC_READERS_MAX) else { return };
         let message =

@@ -1,4 +1,8 @@
 //! Settings in a `KasprApp`'s config: names and values as kaspr-exec takes them at its start.
+//!
+//! `kaspr-exec` would refuse a faulty setting at its start; here it is said before anything is deployed, and at its
+//! place in the YAML. A setting that does not exist is only a warning (K0410), because it changes nothing there.
+//! Names that flags and variables have are another matter; see "Settings" in `docs/operations.md`.
 
 use kaspr_ir::plan::{Codec, OnError, PolicyFault};
 use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
@@ -8,6 +12,8 @@ use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic, nearest};
 
 /// Kind of a setting's value.
+///
+/// What each accepts is what `executor/src/config` accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Anything.
@@ -31,6 +37,8 @@ enum Kind {
 }
 
 /// All settings that kaspr-exec knows. A test compares them with its own table.
+///
+/// The order is that of the hint that lists them.
 const SETTINGS: [(&str, Kind); 12] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
@@ -50,11 +58,15 @@ const SETTINGS: [(&str, Kind); 12] = [
 const LATER: [(&str, &str); 1] = [("allowPickle", "false")];
 
 /// Names of all settings.
+///
+/// Public for the tests that compare them with the executor's.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|(name, _)| *name)
 }
 
 /// A setting's value as it is written; the last one counts.
+///
+/// `None` where it is not set. Only the first app counts: a second one is a fault (K0008).
 pub(super) fn get<'a>(apps: &'a [ast::App], name: &str) -> Option<&'a str> {
     let config = apps.first()?.config.iter();
     config.filter(|(written, _)| written.value == name).map(|(_, value)| value.value.as_str()).next_back()
@@ -62,6 +74,8 @@ pub(super) fn get<'a>(apps: &'a [ast::App], name: &str) -> Option<&'a str> {
 
 impl Checker<'_> {
     /// Checks that kaspr-exec would take an app's settings.
+    ///
+    /// An empty value counts as not set, as it does in the environment.
     pub(super) fn check_settings(&mut self, apps: &[ast::App]) {
         for (name, value) in apps.iter().flat_map(|app| &app.config) {
             match SETTINGS.iter().find(|(known, _)| *known == name.value) {
@@ -72,6 +86,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of a setting that does not exist (K0410), with the nearest that does; one that is planned is K0601.
     fn unknown_setting(&mut self, name: &Text, value: &Text) {
         match LATER.iter().find(|(later, _)| *later == name.value) {
             Some((_, without)) if *without == value.value => return,
@@ -90,6 +105,7 @@ impl Checker<'_> {
         });
     }
 
+    /// Checks one value by its kind (K0411, or the code that the same fault has in a spec).
     fn check_setting(&mut self, name: &str, kind: Kind, value: &Text) {
         let words = |words: &[&str]| format!("\"{name}\" must be {}, found \"{}\"", words.join(" or "), value.value);
         match kind {
@@ -127,10 +143,16 @@ impl Checker<'_> {
     }
 
     /// An action's name, or the mapping as JSON, as kaspr-exec reads it.
+    ///
+    /// ```text
+    /// onError: retry
+    /// onError: '{"action": "retry", "attempts": 5, "then": "deadLetter"}'
+    /// ```
     fn check_policy_text(&mut self, name: &str, value: &Text) {
         let policy = match OnError::from_setting(&value.value) {
             Ok(policy) => policy,
             Err(PolicyFault { path, needed, found, allowed }) => {
+                // An unknown action has the code that it has in a spec; every other fault is one of the setting.
                 let is_action = allowed.contains(&"skip");
                 let path = path.strip_suffix(".action").unwrap_or(&path);
                 let message = format!("\"{name}{path}\" must be {needed}, found {found}");
@@ -150,6 +172,8 @@ impl Checker<'_> {
     }
 
     /// Codecs that kaspr-exec cannot read or write yet.
+    ///
+    /// Said here (K0601) because the start would refuse it. A codec that is a default is always built.
     pub(super) fn check_codec_is_built(&mut self, codec: &Codec, written: &Option<Text>) {
         let Some(written) = written else { return };
         if !matches!(codec, Codec::Raw | Codec::Json | Codec::Binary) {

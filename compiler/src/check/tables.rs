@@ -1,4 +1,16 @@
 //! Tables and what feeds them: partition counts and key serializers that must agree.
+//!
+//! A table's partition lives with the partition of the events that use it: an event of partition 5 reads and writes
+//! partition 5 of its tables, and the worker that owns one owns the other. So all topics that feed a table, and all
+//! tables of an agent, must have as many partitions as each other:
+//!
+//! ```text
+//! orders (6 partitions) ─▶ agent a ─┬─▶ table totals
+//! prices (4 partitions) ─▶ agent b ─┘        K0305: partition 5 of orders has no partner among prices
+//! ```
+//!
+//! Only counts that specs write are compared here; the executor compares those of real topics at its start. Global
+//! tables are on every worker and have one partition, so they fit every topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +22,21 @@ use crate::diagnostics::{Code, Diagnostic};
 use crate::source::Spanned;
 
 /// Agents and tables of an app as they were written, by name.
+///
+/// A second view of the AST, by name: checks here follow events from topics through channels to tables.
 struct App<'a> {
     agents: &'a [ast::Agent],
+    /// Tables by name.
     tables: BTreeMap<&'a str, &'a ast::Table>,
     /// Agents that read a channel, by its name.
     readers: BTreeMap<&'a str, Vec<usize>>,
     /// Partition counts of topics, where first said.
+    /// Where two places say different counts, the first one counts, as it does for the topic's creation.
     partitions: BTreeMap<&'a str, &'a Spanned<u32>>,
 }
 
 impl<'a> App<'a> {
+    /// Collects who reads which channel, and which topics have a count: of inputs, outputs, sends and dead letters.
     fn new(agents: &'a [ast::Agent], tables: &'a [ast::Table]) -> App<'a> {
         let mut app = App {
             agents,
@@ -55,6 +72,8 @@ impl<'a> App<'a> {
     }
 
     /// The agent and those that its channels reach.
+    ///
+    /// With their channels' readers in turn; loops of channels are a fault of their own, and end here.
     fn reached(&self, agent: usize) -> BTreeSet<usize> {
         let (mut reached, mut open) = (BTreeSet::new(), vec![agent]);
         while let Some(agent) = open.pop() {
@@ -67,6 +86,8 @@ impl<'a> App<'a> {
     }
 
     /// Tables that an agent's operations use and that are partitioned, each at its first use.
+    ///
+    /// Tables that no document declares are left out: they are reported at the operation.
     fn tables_of(&self, agent: usize) -> Vec<(&'a Text, &'a ast::Table)> {
         let mut seen = BTreeSet::new();
         let used = self.agents[agent].operations.iter().flat_map(|operation| &operation.tables);
@@ -82,6 +103,8 @@ fn is_global(table: &ast::Table) -> bool {
 }
 
 /// The topics that an agent reads by name.
+///
+/// `None` for a channel, a pattern or a faulty input: then nothing is known of the topics.
 fn input_topics(agent: &ast::Agent) -> Option<(impl Iterator<Item = &str>, &ast::InputTopic)> {
     let topic = agent.input.as_ref()?.topic.as_ref()?;
     Some((topic.name.as_ref()?.value.split(',').map(str::trim), topic))
@@ -89,14 +112,18 @@ fn input_topics(agent: &ast::Agent) -> Option<(impl Iterator<Item = &str>, &ast:
 
 impl Checker<'_> {
     /// Checks that tables fit the topics that feed them, and each other.
+    ///
+    /// K0109 for names, K0304 for key serializers, K0305 and K0306 for partition counts.
     pub(super) fn check_tables(&mut self, agents: &[ast::Agent], tables: &[ast::Table]) {
         tables.iter().filter_map(|table| table.name.as_ref()).for_each(|name| self.check_table_name(name));
         let app = App::new(agents, tables);
+        // By table: the first topic with a count that feeds it, against which the others are held.
         let mut feeding: BTreeMap<&str, (&str, &Spanned<u32>)> = BTreeMap::new();
         for (number, agent) in agents.iter().enumerate() {
             self.check_tables_together(&app, number);
             let Some((topics, input)) = input_topics(agent) else { continue };
             let topics: Vec<&str> = topics.collect();
+            // Agents behind channels use their tables in the partition of the reader's event.
             for (_, table) in app.reached(number).into_iter().flat_map(|agent| app.tables_of(agent)) {
                 self.check_key_codecs(&topics, input, table);
                 for topic in &topics {
@@ -107,6 +134,9 @@ impl Checker<'_> {
     }
 
     /// A table's name is part of its changelog's.
+    ///
+    /// `{app}-{table}-changelog` must be a name that Kafka takes. The app's name is not known here, so a short one
+    /// stands in for it.
     fn check_table_name(&mut self, name: &Text) {
         if !is_topic_name(&format!("app-{}-changelog", name.value)) {
             let message =
@@ -116,6 +146,8 @@ impl Checker<'_> {
     }
 
     /// Tables of one agent are written by the same partition of its input.
+    ///
+    /// K0306, for every table that differs from the first one with a count.
     fn check_tables_together(&mut self, app: &App<'_>, agent: usize) {
         let tables = app.tables_of(agent);
         let mut counted = tables.iter().filter_map(|(_, table)| Some((*table, table.partitions.as_ref()?)));
@@ -134,6 +166,8 @@ impl Checker<'_> {
     }
 
     /// An event of partition 5 writes partition 5 of its tables: counts must be equal.
+    ///
+    /// K0305, in two ways: the table's own count differs from the topic's, or two topics that feed it differ.
     fn check_partitions<'b>(
         &mut self,
         app: &App<'b>,
@@ -171,6 +205,8 @@ impl Checker<'_> {
     }
 
     /// Only where both are written: a default says nothing of what the keys are.
+    ///
+    /// K0304. A key that goes from the event into the table would be encoded twice.
     fn check_key_codecs(&mut self, topics: &[&str], input: &ast::InputTopic, table: &ast::Table) {
         let (Some(read), Some(kept)) = (&input.settings.key_codec, &table.key_codec) else { return };
         if read.value == kept.value {

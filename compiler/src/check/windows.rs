@@ -1,4 +1,7 @@
 //! Windows of tables: keys that live for a while.
+//!
+//! Checked in full although the executor does not support them yet: a spec with a window is refused (K0601) once its
+//! window makes sense, so that there is one thing to mend at a time and no second round later.
 
 use kaspr_ir::plan::{FunctionId, RelativeTo, TableWindow};
 
@@ -7,10 +10,18 @@ use super::blocks::{Call, Purpose, Scope};
 use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic};
 
+// The event's time, the worker's clock, the result of relativeToSelector.
 const TIMES: [&str; 3] = ["stream", "now", "custom"];
 
 impl Checker<'_> {
     /// The window of a table; `None` where it is faulty.
+    ///
+    /// Exactly one of tumbling and hopping (K0307); a tumbling window is a hopping one whose step is its size.
+    ///
+    /// ```text
+    /// hopping: {size: 10s, step: 5s, expires: 1h}   ⇒   size_ms 10000, step_ms 5000, expires_ms 3600000
+    /// tumbling: {size: 30}                          ⇒   size_ms 30000, step_ms 30000
+    /// ```
     pub(super) fn window(&mut self, owner: &str, window: &ast::Window) -> Option<TableWindow> {
         let selector = window.selector.as_ref().and_then(|code| {
             let scope = Scope { owner: owner.to_owned(), init: None };
@@ -38,6 +49,7 @@ impl Checker<'_> {
         let size_ms = size.as_ref().and_then(|size| self.seconds(size));
         let step_ms = step.as_ref().and_then(|step| self.seconds(step));
         let expires_ms = frame.expires.as_ref().and_then(|expires| self.seconds(expires));
+        // Not before: all durations are parsed, so that all faulty ones are reported.
         let size_ms = size_ms?;
         Some(TableWindow {
             size_ms,
@@ -48,6 +60,8 @@ impl Checker<'_> {
     }
 
     /// Finds the time that decides; the event's where nothing is written.
+    ///
+    /// A selector without `custom`, and `custom` without a selector, are K0308.
     fn relative_to(&mut self, window: &ast::Window, selector: Option<FunctionId>) -> Option<RelativeTo> {
         let written = window.relative_to.as_ref();
         let fault = |message: String, at| Diagnostic::new(Code::K0308, message, at);
@@ -78,6 +92,8 @@ impl Checker<'_> {
     }
 
     /// A duration as text with a unit, or as a number of seconds.
+    ///
+    /// In ms. `1e12` seconds bound it, far from what 64 bits of ms hold.
     fn seconds(&mut self, text: &Text) -> Option<u64> {
         match text.value.parse::<f64>() {
             Ok(seconds) if (0.0..1e12).contains(&seconds) => Some((seconds * 1000.0).round() as u64),
