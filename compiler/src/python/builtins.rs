@@ -1,6 +1,11 @@
 //! Names that are there without being defined: CPython's builtins, and `context`.
+//!
+//! A name of any supported version counts, so a block may use a builtin that the executor's Python does not have:
+//! that shows when it runs. Dunder names (`__name__`, `__file__`) are never judged; see `scopes`.
 
 /// The builtins of CPython 3.10 to 3.14, in byte order; dunder names apart.
+///
+/// Sorted, because they are searched by halves; a test checks it.
 const BUILTINS: &[&str] = &[
     "ArithmeticError",
     "AssertionError",
@@ -157,11 +162,15 @@ const BUILTINS: &[&str] = &[
 ];
 
 /// Tells names that every block knows without defining them.
+///
+/// `context` is among them: the executor puts it into every block's globals.
 pub fn is_builtin(name: &str) -> bool {
     BUILTINS.binary_search(&name).is_ok()
 }
 
 /// Names that a misspelled one may have meant.
+///
+/// For "did you mean", which allows one edit only: they are many and short.
 pub fn builtins() -> impl Iterator<Item = &'static str> {
     BUILTINS.iter().copied()
 }

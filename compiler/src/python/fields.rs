@@ -4,6 +4,19 @@
 //! every other mention of the name could show the whole object to other code, and ends the proof. What
 //! a field holds may go anywhere: it is decoded whole. Removing a field ends the proof too, because
 //! one that is removed and set again moves to the end of its object.
+//!
+//! ```text
+//! def f(v):
+//!     if "a" in v and v["b"] > 1:         fields: [a, b, c], gives_it: true
+//!         v["c"] = v.get("b")
+//!     return v
+//!
+//! def f(v): return {"x": v}               None: the object goes where it is not seen
+//! def f(v): return v.copy()               None: an attribute other than get
+//! def f(v): return v[key]                 None: which field is not known
+//! ```
+//!
+//! The rule `project` decodes no more of a value than these fields, so a proof that is wrong would lose data.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +25,8 @@ use ruff_python_ast::visitor::{Visitor, walk_expr, walk_stmt};
 use ruff_python_ast::{CmpOp, Expr, ExprCall, ExprCompare, ExprContext, ExprSubscript, Stmt};
 
 /// Finds the fields of a name's object that statements use; `None`: they may use more of it.
+///
+/// `name` is the first parameter, `body` the function's. A body that never mentions it uses no fields: `Some` of none.
 pub fn of_body(name: &str, body: &[Stmt]) -> Option<FieldUse> {
     let mut uses = Uses { name, ..Uses::default() };
     uses.visit_body(body);
@@ -19,32 +34,42 @@ pub fn of_body(name: &str, body: &[Stmt]) -> Option<FieldUse> {
 }
 
 /// Finds the fields of it that a lambda's expression uses.
+///
+/// The result of the expression is what the lambda returns.
 pub fn of_expression(name: &str, expr: &Expr) -> Option<FieldUse> {
     let mut uses = Uses { name, ..Uses::default() };
     uses.returned(expr);
     uses.found()
 }
 
+/// The walk over one function, and what it has found so far.
 #[derive(Default)]
 struct Uses<'n> {
+    /// The value's name. Binding it anew ends the proof, as every mention does that is none of the known ones.
     name: &'n str,
     fields: BTreeSet<String>,
+    /// Some `return` gives the object itself.
     gives_it: bool,
+    /// The proof has failed; nothing can mend it.
     uses_more: bool,
     /// Number of functions that the walk is inside of: their results stay with the caller.
     depth: usize,
 }
 
 impl Uses<'_> {
+    /// The result, once all has been visited.
     fn found(self) -> Option<FieldUse> {
         let Uses { fields, gives_it, uses_more, .. } = self;
         (!uses_more).then(|| FieldUse { fields: fields.into_iter().collect(), gives_it })
     }
 
+    /// True if the expression is the value's name, read.
     fn is_it(&self, expr: &Expr) -> bool {
         matches!(expr, Expr::Name(name) if name.id.as_str() == self.name && name.ctx.is_load())
     }
 
+    /// Visits what a `return` gives. Only the function's own result is the object; what a nested one returns may go
+    /// anywhere, and is judged as any other mention.
     fn returned(&mut self, expr: &Expr) {
         if self.is_it(expr) && self.depth == 0 {
             self.gives_it = true;
@@ -54,6 +79,8 @@ impl Uses<'_> {
     }
 
     /// Notes a field if the expression is the name of one that JSON writes without escapes.
+    ///
+    /// `"a"`, but neither `"ä"` nor `"a\"b"`.
     fn takes(&mut self, field: &Expr) -> bool {
         let Expr::StringLiteral(text) = field else { return false };
         let text = text.value.to_str();
@@ -64,12 +91,15 @@ impl Uses<'_> {
         is_plain
     }
 
+    /// `v["a"]`, read or set; `del v["a"]` is none.
     fn is_field(&mut self, subscript: &ExprSubscript) -> bool {
         let is_kept = !matches!(subscript.ctx, ExprContext::Del);
         is_kept && self.is_it(&subscript.value) && self.takes(&subscript.slice)
     }
 
     /// `v.get("a")`, with a default or without.
+    ///
+    /// A default is visited by itself: it may mention the value too.
     fn is_get(&mut self, call: &ExprCall) -> bool {
         let Expr::Attribute(method) = &*call.func else { return false };
         if method.attr.as_str() != "get" || !self.is_it(&method.value) || !call.arguments.keywords.is_empty() {
@@ -89,6 +119,8 @@ impl Uses<'_> {
     }
 
     /// `"a" in v`, `v is None`, and their opposites.
+    ///
+    /// In chains like `"a" in v in w` the object is shown to another operand, so only single comparisons count.
     fn is_question(&mut self, compare: &ExprCompare) -> bool {
         match (&*compare.ops, &*compare.comparators) {
             ([CmpOp::In | CmpOp::NotIn], [object]) => self.is_it(object) && self.takes(&compare.left),
@@ -117,6 +149,7 @@ impl<'a> Visitor<'a> for Uses<'_> {
             Expr::Call(call) => self.is_get(call),
             Expr::Compare(compare) => self.is_question(compare),
             Expr::Name(name) => {
+                // Every mention that is not one of the known uses comes here, since those do not visit the name.
                 self.uses_more |= name.id.as_str() == self.name;
                 true
             }

@@ -1,20 +1,37 @@
 //! Control flow: tells statements whose end is reached; conservative, a doubt is a no.
+//!
+//! For the warning that a function never returns a value (K0507). `raise`, endless loops and calls that leave the
+//! program do not come to an end, so a function of nothing else is not said to lack a value.
+//!
+//! ```text
+//! def f(v): print(v)                  ends without a value
+//! def f(v): raise ValueError(v)       does not end
+//! def f(v):
+//!     while True: …                   does not end, as far as can be seen: `break` is not followed
+//! ```
 
 use ruff_python_ast::{Expr, Stmt, StmtTry};
 
 /// Functions that do not come back.
+///
+/// By their last name, whatever they are of: `sys.exit`, `os._exit`, `pytest.fail`.
 const ENDS: [&str; 5] = ["exit", "_exit", "quit", "abort", "fail"];
 
 /// Some call of a function with this body comes to its end, or to a `return` without a value.
+///
+/// The body is passed through only if every statement of it is: one `raise` at its top level keeps all calls from
+/// its end. An early `return` behind an `if` counts as passing, since other calls go on.
 pub fn ends_without_value(body: &[Stmt]) -> bool {
     body.iter().all(passes)
 }
 
+/// True if some call goes on behind the statement, or leaves the function there without a value.
 fn passes(stmt: &Stmt) -> bool {
     match stmt {
         Stmt::Raise(_) | Stmt::Continue(_) | Stmt::Break(_) => false,
         Stmt::Return(stmt) => stmt.value.is_none(),
         Stmt::If(stmt) => {
+            // Without an else some call goes on behind the `if`.
             let has_else = stmt.elif_else_clauses.iter().any(|clause| clause.test.is_none());
             let mut clauses = stmt.elif_else_clauses.iter();
             !has_else || ends_without_value(&stmt.body) || clauses.any(|clause| ends_without_value(&clause.body))
@@ -22,6 +39,7 @@ fn passes(stmt: &Stmt) -> bool {
         Stmt::While(stmt) => !is_constant(&stmt.test),
         Stmt::With(stmt) => ends_without_value(&stmt.body),
         Stmt::Try(stmt) => attempt_passes(stmt),
+        // That no case matches is not considered: code whose cases all return means to cover everything.
         Stmt::Match(stmt) => stmt.cases.iter().any(|case| ends_without_value(&case.body)),
         Stmt::Assert(stmt) => !is_constant(&stmt.test),
         Stmt::Expr(stmt) => !never_comes_back(&stmt.value),
@@ -29,6 +47,7 @@ fn passes(stmt: &Stmt) -> bool {
     }
 }
 
+/// A `try` is passed if its body and `else` are, or one of its handlers; and its `finally` in any case.
 fn attempt_passes(attempt: &StmtTry) -> bool {
     let whole = ends_without_value(&attempt.body) && ends_without_value(&attempt.orelse);
     let handled = attempt.handlers.iter().any(|handler| {
@@ -38,10 +57,12 @@ fn attempt_passes(attempt: &StmtTry) -> bool {
     (whole || handled) && ends_without_value(&attempt.finalbody)
 }
 
+/// True for a literal. `while True` and `while 1` never end by their test; `assert False` always fails.
 fn is_constant(test: &Expr) -> bool {
     matches!(test, Expr::BooleanLiteral(_) | Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::NoneLiteral(_))
 }
 
+/// True for a call of a function that does not return.
 fn never_comes_back(expr: &Expr) -> bool {
     let Expr::Call(call) = expr else { return false };
     match &*call.func {

@@ -3,6 +3,13 @@
 //!
 //! What a name means is settled later, with the init block beside it: here stands which calls are
 //! to be asked about.
+//!
+//! ```text
+//! async def f(v):
+//!     asyncio.sleep(1)            is_dropped: true, names [asyncio, sleep]     K0512
+//!     time.sleep(1)               is_dropped: false, names [time, sleep]       K0513
+//!     await fetch(v)              nothing: what is awaited is neither dropped nor blocks
+//! ```
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,6 +21,8 @@ use ruff_text_size::Ranged;
 use super::bindings::{Bindings, parameter_names, range};
 
 /// Functions that block, by the module that has them; `requests` blocks in all of its verbs.
+///
+/// Full names, as imports resolve them.
 const BLOCKING: [&str; 15] = [
     "time.sleep",
     "requests.get",
@@ -32,9 +41,13 @@ const BLOCKING: [&str; 15] = [
     "os.system",
 ];
 /// Coroutines of the library that are called for what they do.
+///
+/// A call of one of them as a statement does nothing at all.
 const COROUTINES: [&str; 4] = ["asyncio.sleep", "asyncio.wait_for", "asyncio.to_thread", "asyncio.wait"];
 
 /// A call to be asked about.
+///
+/// `check` resolves its names and asks [`Loose::blocks`] and [`Loose::drops_of_library`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loose {
     /// Names of the callee: `time`, `sleep`. The first is a name of the module.
@@ -42,11 +55,17 @@ pub struct Loose {
     /// Its place.
     pub at: Range<usize>,
     /// Nothing awaits its result, or it runs on the loop.
+    ///
+    /// A call as a statement is noted twice in `async def`: once for each question.
     pub is_dropped: bool,
 }
 
 impl Loose {
     /// The whole name, where imports make its first part something.
+    ///
+    /// ```text
+    /// names [sp, run], imports {sp: subprocess}   ⇒   subprocess.run
+    /// ```
     fn full_name(&self, imports: &HashMap<String, String>) -> Option<String> {
         let first = imports.get(&self.names[0])?;
         Some(
@@ -58,29 +77,37 @@ impl Loose {
     }
 
     /// The function that blocks the loop here.
+    ///
+    /// `None` where it does not block, or its name means something else.
     pub fn blocks(&self, imports: &HashMap<String, String>) -> Option<String> {
         self.full_name(imports).filter(|name| !self.is_dropped && BLOCKING.contains(&name.as_str()))
     }
 
     /// The coroutine of the library that is not awaited here.
+    ///
+    /// `None` where it is awaited, or no coroutine of the list.
     pub fn drops_of_library(&self, imports: &HashMap<String, String>) -> Option<String> {
         self.full_name(imports).filter(|name| self.is_dropped && COROUTINES.contains(&name.as_str()))
     }
 }
 
 /// Dotted names that a module's imports bind; names that mean several things are left out.
+///
+/// At any depth: an import inside a function is taken for one of the module, unless two of them disagree.
 pub fn imports(suite: &[Stmt]) -> HashMap<String, String> {
     let mut finds = Imports::default();
     finds.visit_body(suite);
     finds.found.into_iter().filter_map(|(name, path)| Some((name, path?))).collect()
 }
 
+/// The dotted name that each name is bound to; `None` once it has been bound to two.
 #[derive(Default)]
 struct Imports {
     found: HashMap<String, Option<String>>,
 }
 
 impl Imports {
+    /// Notes that an import binds a name to a dotted one.
     fn bind(&mut self, name: &str, path: String) {
         let known = self.found.entry(name.to_owned()).or_insert_with(|| Some(path.clone()));
         if known.as_ref() != Some(&path) {
@@ -97,6 +124,7 @@ impl<'a> Visitor<'a> for Imports {
                     let root = alias.name.split('.').next().unwrap_or_default();
                     match &alias.asname {
                         Some(name) => self.bind(name, alias.name.to_string()),
+                        // `import os.path` binds `os`, and `os.path` is found through it.
                         None => self.bind(root, root.to_owned()),
                     }
                 }
@@ -114,6 +142,8 @@ impl<'a> Visitor<'a> for Imports {
 }
 
 /// The calls of a module that are to be asked about.
+///
+/// In source order. Names are not resolved yet; only those that a function binds itself are left out.
 pub fn of(suite: &[Stmt]) -> Vec<Loose> {
     let mut walker = Walker { frames: Vec::new(), found: Vec::new() };
     walker.visit_body(suite);
@@ -121,17 +151,22 @@ pub fn of(suite: &[Stmt]) -> Vec<Loose> {
 }
 
 /// A function around the node that is visited.
+///
+/// Lambdas are functions too, and never `async`.
 struct Frame<'a> {
     is_async: bool,
+    /// Names that mean something of the function's own: nothing is known of them.
     locals: HashSet<&'a str>,
 }
 
+/// The walk over a module.
 struct Walker<'a> {
     frames: Vec<Frame<'a>>,
     found: Vec<Loose>,
 }
 
 impl<'a> Walker<'a> {
+    /// Notes a call whose callee is a dotted name that starts outside all functions around it.
     fn note(&mut self, call: &'a ExprCall, is_dropped: bool) {
         let Some(names) = dotted(&call.func) else { return };
         if self.frames.iter().any(|frame| frame.locals.contains(names[0])) {
@@ -158,12 +193,15 @@ impl<'a> Walker<'a> {
         self.frames.pop();
     }
 
+    /// True if the innermost function is `async def`: only its own calls run on the loop.
     fn is_async(&self) -> bool {
         self.frames.last().is_some_and(|frame| frame.is_async)
     }
 }
 
 /// `a.b.c` as its names.
+///
+/// `None` for `f().g` or `a[0].b`: what they name is not known.
 fn dotted(expr: &Expr) -> Option<Vec<&str>> {
     match expr {
         Expr::Name(name) => Some(vec![name.id.as_str()]),
@@ -208,6 +246,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
                 }
                 other => self.visit_expr(other),
             },
+            // A coroutine that is yielded goes on as a value, and nothing awaits it there.
             Expr::Yield(given) => {
                 if let Some(Expr::Call(call)) = given.value.as_deref() {
                     self.note(call, true);

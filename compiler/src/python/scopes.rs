@@ -3,6 +3,15 @@
 //!
 //! Names resolve as Python's do: the scopes of functions from the inside out, then the module; a
 //! class's body only from the body itself. Whether a name is bound *before* it is used is not asked.
+//!
+//! ```text
+//! def f(v):
+//!     return [w + k for w in v]         K0506: "k" is not defined, visible: [f, v, w]
+//! return 1                              K0501: 'return' outside function
+//! ```
+//!
+//! The second kind of fault is the parser's library's (`SemanticSyntaxChecker`): it is shown every node and asks back
+//! where it stands, which [`Around`] answers.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -22,6 +31,8 @@ use super::bindings::{Bindings, parameter_names, range};
 use super::{Unresolved, is_builtin};
 
 /// Findings of the walk.
+///
+/// Of one module; names are sorted out against the init block in `check`.
 #[derive(Default)]
 pub struct Found {
     /// Code that CPython's compiler refuses, and the reasons.
@@ -35,6 +46,8 @@ pub struct Found {
 }
 
 /// Walks a module.
+///
+/// `source` is the text that was parsed, which the library's checks look into.
 pub fn walk(suite: &[Stmt], source: &str, version: PythonVersion) -> Found {
     let mut walker = Walker {
         checker: SemanticSyntaxChecker::new(),
@@ -53,7 +66,9 @@ pub fn walk(suite: &[Stmt], source: &str, version: PythonVersion) -> Found {
     walker.visit_body(suite);
     let Walker { around, globals, mut unresolved, deletes, .. } = walker;
     let module = around.scopes.into_iter().next().map(|scope| scope.bindings).unwrap_or_default();
+    // Only now are all `global` declarations known: a function further down may bind the name in the module.
     unresolved.retain(|unresolved| !globals.contains(unresolved.name.as_str()));
+    // One slip that is used ten times is one fault.
     let mut seen = HashSet::new();
     unresolved.retain(|unresolved| seen.insert(unresolved.name.clone()));
     Found {
@@ -65,12 +80,15 @@ pub fn walk(suite: &[Stmt], source: &str, version: PythonVersion) -> Found {
 }
 
 /// `from __future__ import annotations`: annotations are not evaluated.
+///
+/// From Python 3.14 they never are, unless code asks for them (PEP 649).
 fn imports_annotations(stmt: &Stmt) -> bool {
     let Stmt::ImportFrom(import) = stmt else { return false };
     import.module.as_deref() == Some("__future__")
         && import.names.iter().any(|name| name.name.as_str() == "annotations")
 }
 
+/// Kind of a scope. Type parameters (`def f[T]`) have one of their own between the function and its surroundings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Module,
@@ -81,19 +99,23 @@ enum Kind {
     TypeParameters,
 }
 
+/// A scope that the walk is inside of.
 struct Scope<'a> {
     kind: Kind,
     bindings: Bindings<'a>,
+    /// Empty but for functions and lambdas.
     parameters: Vec<&'a str>,
     /// Loops around the current statement.
     loops: usize,
 }
 
 impl<'a> Scope<'a> {
+    /// A scope without parameters.
     fn new(kind: Kind, bindings: Bindings<'a>) -> Scope<'a> {
         Scope { kind, bindings, parameters: Vec::new(), loops: 0 }
     }
 
+    /// The scope of a function or a lambda, which binds its parameters too.
     fn with_parameters(kind: Kind, bindings: Bindings<'a>, parameters: Option<&'a Parameters>) -> Scope<'a> {
         match parameters {
             Some(parameters) => Scope {
@@ -108,20 +130,27 @@ impl<'a> Scope<'a> {
 }
 
 /// Surroundings of the node that is visited, as the parser's own checks ask for them.
+///
+/// The scopes are a stack, outermost first; the module's is always there.
 struct Around<'a> {
     scopes: Vec<Scope<'a>>,
+    /// Faults so far. The library reports through a shared reference, hence the cell.
     errors: RefCell<Vec<SemanticSyntaxError>>,
     source: &'a str,
     version: PythonVersion,
+    /// Annotations are not evaluated, so names in them are not looked up.
     lazy_annotations: bool,
 }
 
 impl Around<'_> {
     /// Kinds of the scopes, innermost first.
+    ///
+    /// Without type parameters, which change nothing about `return`, `yield` and `await`.
     fn kinds(&self) -> impl Iterator<Item = Kind> {
         self.scopes.iter().rev().map(|scope| scope.kind).filter(|kind| *kind != Kind::TypeParameters)
     }
 
+    /// The kind of the innermost scope.
     fn kind(&self) -> Kind {
         self.kinds().next().unwrap_or(Kind::Module)
     }
@@ -132,6 +161,7 @@ impl SemanticSyntaxContext for Around<'_> {
         self.lazy_annotations
     }
 
+    // Lazy imports (PEP 810) are not known here.
     fn lazy_import_context(&self) -> Option<LazyImportContext> {
         None
     }
@@ -149,6 +179,7 @@ impl SemanticSyntaxContext for Around<'_> {
     }
 
     fn has_nonlocal_binding(&self, name: &str) -> bool {
+        // Every method can name it: the compiler binds it around class bodies.
         if name == "__class__" {
             return true;
         }
@@ -157,6 +188,7 @@ impl SemanticSyntaxContext for Around<'_> {
         around.iter().any(|scope| is_function(scope.kind) && scope.bindings.names.contains(name))
     }
 
+    // Comprehensions are async where the function around them is.
     fn in_async_context(&self) -> bool {
         for kind in self.kinds() {
             match kind {
@@ -168,6 +200,7 @@ impl SemanticSyntaxContext for Around<'_> {
         false
     }
 
+    // A generator expression may await wherever it stands: it runs later, and is then an async generator.
     fn in_await_allowed_context(&self) -> bool {
         for kind in self.kinds() {
             match kind {
@@ -204,6 +237,7 @@ impl SemanticSyntaxContext for Around<'_> {
         self.kinds().any(|kind| matches!(kind, Kind::Comprehension { is_generator: true, .. }))
     }
 
+    // In a notebook `await` may stand at the top level; a block is an ordinary module.
     fn in_notebook(&self) -> bool {
         false
     }
@@ -221,6 +255,7 @@ impl SemanticSyntaxContext for Around<'_> {
     }
 }
 
+/// The walk over a module: the library's checks and the resolution of names, side by side.
 struct Walker<'a> {
     checker: SemanticSyntaxChecker,
     around: Around<'a>,
@@ -232,6 +267,7 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
+    /// Visits something inside a scope.
     fn inside(&mut self, scope: Scope<'a>, visit: impl FnOnce(&mut Self)) {
         self.globals.extend(scope.bindings.globals.keys());
         self.around.scopes.push(scope);
@@ -239,6 +275,7 @@ impl<'a> Walker<'a> {
         self.around.scopes.pop();
     }
 
+    /// Visits something inside the scope of type parameters, where there are any.
     fn with_type_parameters(&mut self, parameters: Option<&'a TypeParams>, visit: impl FnOnce(&mut Self)) {
         let Some(parameters) = parameters else { return visit(self) };
         let mut bindings = Bindings::default();
@@ -249,6 +286,7 @@ impl<'a> Walker<'a> {
         });
     }
 
+    /// A function: decorators and defaults outside it, annotations between, the body inside.
     fn function(&mut self, function: &'a StmtFunctionDef) {
         function.decorator_list.iter().for_each(|decorator| self.visit_decorator(decorator));
         self.defaults(&function.parameters);
@@ -263,6 +301,7 @@ impl<'a> Walker<'a> {
         });
     }
 
+    /// A class: decorators outside, bases within its type parameters, the body inside.
     fn class(&mut self, class: &'a StmtClassDef) {
         class.decorator_list.iter().for_each(|decorator| self.visit_decorator(decorator));
         self.with_type_parameters(class.type_params.as_deref(), |walker| {
@@ -272,12 +311,14 @@ impl<'a> Walker<'a> {
         });
     }
 
+    /// Defaults of parameters, which are evaluated where the function is defined.
     fn defaults(&mut self, parameters: &'a Parameters) {
         for default in parameters.iter_non_variadic_params().filter_map(|parameter| parameter.default.as_deref()) {
             self.visit_expr(default);
         }
     }
 
+    /// The body of a loop, where `break` and `continue` may stand, and its `else`, where they may not.
     fn in_loop(&mut self, body: &'a [Stmt], orelse: &'a [Stmt]) {
         let scope = self.around.scopes.len() - 1;
         self.around.scopes[scope].loops += 1;
@@ -286,6 +327,7 @@ impl<'a> Walker<'a> {
         self.visit_body(orelse);
     }
 
+    /// A `try`. In a body whose handlers catch a `NameError` the code expects names to be missing, so none is reported.
     fn attempt(&mut self, attempt: &'a StmtTry) {
         let guards = usize::from(attempt.handlers.iter().any(catches_name_errors));
         self.guards += guards;
@@ -296,6 +338,7 @@ impl<'a> Walker<'a> {
         self.visit_body(&attempt.finalbody);
     }
 
+    /// A comprehension or generator expression: `elements` are what it gives, two for a dict.
     fn comprehension(&mut self, generators: &'a [Comprehension], is_generator: bool, elements: [Option<&'a Expr>; 2]) {
         let Some((first, rest)) = generators.split_first() else { return };
         // The first iterable belongs to the scope around the comprehension.
@@ -311,16 +354,22 @@ impl<'a> Walker<'a> {
         });
     }
 
+    /// Looks a name up, and notes it where no scope that can be seen from here binds it.
+    ///
+    /// `_` and dunder names are never reported: they are there in ways that no statement shows.
     fn resolve(&mut self, name: &'a str, at: TextRange) {
         let is_hidden = name == "_" || (name.starts_with("__") && name.ends_with("__"));
         if self.guards > 0 || is_hidden || is_builtin(name) || self.visible().any(|scope| scope.names.contains(name)) {
             return;
         }
+        // Only for the rare name that is missing: these copies are not made for every name.
         let visible = self.visible().flat_map(|scope| scope.names.iter().map(|name| (*name).to_owned())).collect();
         self.unresolved.push(Unresolved { name: name.to_owned(), at: range(at), visible });
     }
 
     /// Scopes whose names can be seen from here: a class's only from its own body.
+    ///
+    /// A method does not see the names of its class, but the class's own statements do.
     fn visible(&self) -> impl Iterator<Item = &Bindings<'a>> {
         let mut is_own = true;
         self.around.scopes.iter().rev().filter_map(move |scope| {
@@ -332,6 +381,8 @@ impl<'a> Walker<'a> {
 }
 
 /// Tells handlers that may catch a `NameError`.
+///
+/// An exception that is no plain name may be any, so it counts.
 fn catches_name_errors(handler: &ExceptHandler) -> bool {
     let ExceptHandler::ExceptHandler(handler) = handler;
     let catches = |expr: &Expr| match expr {
@@ -364,6 +415,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
                 self.in_loop(&each.body, &each.orelse);
             }
             Stmt::AnnAssign(assign) => {
+                // Annotations of local variables are never evaluated.
                 let is_evaluated = !self.around.lazy_annotations && !self.around.in_function_scope();
                 assign.value.iter().for_each(|value| self.visit_expr(value));
                 is_evaluated.then(|| self.visit_expr(&assign.annotation));
@@ -382,6 +434,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
     fn visit_expr(&mut self, expr: &'a Expr) {
         self.checker.visit_expr(expr, &self.around);
         match expr {
+            // Names that are bound were collected with the scope.
             Expr::Name(name) if name.ctx.is_load() => self.resolve(&name.id, name.range()),
             Expr::Lambda(lambda) => {
                 let parameters = lambda.parameters.as_deref();

@@ -2,6 +2,18 @@
 //! never assigned back, attributes that tables do not have, a list asked like a dict.
 //!
 //! Conservative: where a table or its value goes anywhere that is not understood, nothing is said.
+//!
+//! A table gives copies: what is changed in a value is lost unless the value is assigned back.
+//!
+//! ```text
+//! def f(v, t):
+//!     t["k"].append(v)                      lost: K0514
+//!     x = t["k"]; x["n"] += 1               lost: x is an *alias* of a value of the table
+//!     x = t["k"]; x["n"] = 1; t["k"] = x    kept: something is assigned back
+//!     t.scan("k")                           unknown attribute: K0515
+//! ```
+//!
+//! All parameters are looked at as if they were tables and as if they were lists: only `check` knows which is which.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,6 +25,8 @@ use ruff_text_size::Ranged;
 use super::bindings::{Bindings, parameter_names, range};
 
 /// Methods of tables: those of a mutable mapping, and their own.
+///
+/// See "Tables" in `docs/agents.md`.
 pub const TABLE_ATTRIBUTES: [&str; 11] =
     ["get", "keys", "values", "items", "pop", "popitem", "clear", "update", "setdefault", "copy", "prefix_scan"];
 /// Methods of a table that give a value of it.
@@ -20,6 +34,8 @@ const GIVES: [&str; 2] = ["get", "setdefault"];
 /// Methods of a table that neither give a value nor keep one.
 const LOOKS: [&str; 4] = ["keys", "values", "items", "prefix_scan"];
 /// Methods that change the list, dict or set that they are of.
+///
+/// Of a value, not of the table itself: `t.setdefault` stores, `t[k].setdefault` changes a copy.
 const CHANGES: [&str; 14] = [
     "append",
     "extend",
@@ -37,9 +53,13 @@ const CHANGES: [&str; 14] = [
     "setdefault",
 ];
 /// Methods of dicts that lists do not have.
+///
+/// Tables have them too: the caller asks about lists only for the batch parameter.
 const OF_DICTS: [&str; 5] = ["get", "items", "keys", "values", "setdefault"];
 
 /// Uses of one parameter of a function.
+///
+/// Three questions answered at once; which of them counts depends on the parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// The parameter.
@@ -53,12 +73,15 @@ pub struct Use {
 }
 
 /// Finds a function's uses of its parameters; those that it binds anew are left out.
+///
+/// A parameter that is bound anew may mean anything behind that.
 pub fn of(function: &StmtFunctionDef) -> Vec<Use> {
     let bound = Bindings::of(&function.body);
     let parameters = parameter_names(&function.parameters).filter(|name| !bound.names.contains(*name));
     parameters.map(|name| of_parameter(name, &function.body)).collect()
 }
 
+/// Finds the uses of one parameter: first the names that stand for its values, then what is done with them.
 fn of_parameter(name: &str, body: &[Stmt]) -> Use {
     let mut aliases = Aliases { table: name, names: HashSet::new(), of_loops: HashSet::new(), second: HashSet::new() };
     aliases.visit_body(body);
@@ -70,12 +93,16 @@ fn of_parameter(name: &str, body: &[Stmt]) -> Use {
     let mut walker = Walker { table: name, aliases: names, found: Found { shown: second, ..Found::default() } };
     walker.visit_body(body);
     let Found { is_kept, surely, perhaps, shown, unknown, as_dict, asks_type } = walker.found;
+    // An alias that is sent or returned may have been changed for that, and not for the table.
     let perhaps = perhaps.filter(|(alias, _)| !shown.contains(alias)).map(|(_, at)| at);
     let lost = surely.into_iter().chain(perhaps).min_by_key(|at| at.start).filter(|_| !is_kept);
+    // Code that asks for the type knows that it may get a list.
     Use { parameter: name.to_owned(), lost, unknown, as_dict: as_dict.filter(|_| !asks_type) }
 }
 
 /// Tells an expression that is a value of the table: `t[k]`, `t.get(k)`, or a name for one.
+///
+/// `aliases` are the names that are known to stand for one.
 fn is_value(table: &str, aliases: &HashSet<String>, expr: &Expr) -> bool {
     match expr {
         Expr::Subscript(subscript) => is_name(&subscript.value, table),
@@ -89,6 +116,12 @@ fn is_value(table: &str, aliases: &HashSet<String>, expr: &Expr) -> bool {
 }
 
 /// Tells an expression that is a value of the table or something within one, and the name at its root.
+///
+/// ```text
+/// t["k"]["n"].items   ⇒   Some(None): within a value of the table
+/// x["n"]              ⇒   Some(Some("x")), where x is an alias
+/// v["n"]              ⇒   None
+/// ```
 fn root<'a>(table: &str, aliases: &HashSet<String>, expr: &'a Expr) -> Option<Option<&'a str>> {
     if is_value(table, aliases, expr) {
         return Some(match expr {
@@ -109,11 +142,14 @@ fn root<'a>(table: &str, aliases: &HashSet<String>, expr: &'a Expr) -> Option<Op
     }
 }
 
+/// True if the expression is just this name.
 fn is_name(expr: &Expr, name: &str) -> bool {
     matches!(expr, Expr::Name(found) if found.id.as_str() == name)
 }
 
 /// Names that are given a value of the table.
+///
+/// Only plain assignments of a value make one: `x = t[k]`, not `x = t[k]["n"]`.
 struct Aliases<'a> {
     table: &'a str,
     names: HashSet<String>,
@@ -190,20 +226,26 @@ impl Aliases<'_> {
     }
 }
 
+/// What the walk has seen of one parameter.
 #[derive(Default)]
 struct Found {
     /// Something is assigned back, or the table goes where that may be done.
     is_kept: bool,
+    /// The first change that can only be meant for the table.
     surely: Option<Range<usize>>,
     /// A field set through an alias: it may be meant for what is sent.
     perhaps: Option<(String, Range<usize>)>,
     /// Aliases that are sent, stored or handed on.
     shown: HashSet<String>,
+    /// Attributes that tables do not have, with their places.
     unknown: Vec<(String, Range<usize>)>,
+    /// The first use that a list does not allow.
     as_dict: Option<Range<usize>>,
+    /// `isinstance` or `type` is named.
     asks_type: bool,
 }
 
+/// The walk over a function's body for one parameter.
 struct Walker<'a> {
     table: &'a str,
     aliases: HashSet<String>,
@@ -212,6 +254,9 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// An assignment to a part of something.
+    ///
+    /// To the table itself, `t[k] = …`, it keeps; to a part of one of its values it changes and keeps nothing.
+    /// `is_sure` says that the change can hardly be meant for anything but the table.
     fn assigns(&mut self, target: &'a Expr, is_sure: bool) {
         let within = match target {
             Expr::Subscript(subscript) if is_name(&subscript.value, self.table) => {
@@ -234,6 +279,8 @@ impl<'a> Walker<'a> {
     }
 
     /// A method of the table.
+    ///
+    /// Methods that neither give nor look (`update`, `pop`) write to the table, so something is kept.
     fn method(&mut self, attribute: &'a ruff_python_ast::ExprAttribute) {
         let name = attribute.attr.as_str();
         if OF_DICTS.contains(&name) {
@@ -264,6 +311,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
 
     fn visit_expr(&mut self, expr: &'a Expr) {
         match expr {
+            // The table itself goes somewhere: what is done with it there is not seen.
             Expr::Name(name) if name.id.as_str() == self.table => self.found.is_kept = true,
             Expr::Name(name) if name.ctx.is_load() && self.aliases.contains(name.id.as_str()) => {
                 self.found.shown.insert(name.id.to_string());
@@ -280,6 +328,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
                 self.visit_expr(&subscript.slice);
             }
             Expr::Attribute(attribute) if is_name(&attribute.value, self.table) => self.method(attribute),
+            // A method or field of an alias does not show it to other code.
             Expr::Attribute(attribute) if is_alias(&attribute.value, &self.aliases) => {}
             Expr::Compare(compare) if compare.comparators.iter().all(|right| is_name(right, self.table)) => {
                 self.visit_expr(&compare.left);
@@ -298,6 +347,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
     }
 }
 
+/// True if the expression is the name of an alias.
 fn is_alias(expr: &Expr, aliases: &HashSet<String>) -> bool {
     matches!(expr, Expr::Name(name) if aliases.contains(name.id.as_str()))
 }
