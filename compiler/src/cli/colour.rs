@@ -3,6 +3,8 @@
 use anstream::{AutoStream, ColorChoice};
 
 /// Colours for everything that is printed from here on, as `--color` says.
+///
+/// `auto` is left to the library: a terminal, `NO_COLOR`, `CLICOLOR_FORCE`.
 pub fn choose(when: clap::ColorChoice) {
     let choice = match when {
         clap::ColorChoice::Auto => ColorChoice::Auto,

@@ -1,4 +1,6 @@
 //! `kasprc compile` and `kasprc check`.
+//!
+//! One function runs both: `check` is a compile of which nothing but faults is printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -67,6 +69,7 @@ pub enum Format {
     Json,
 }
 
+/// Parses `3.11` into major and minor.
 fn python_version(text: &str) -> Result<(u8, u8), String> {
     let (major, minor) = text.split_once('.').ok_or("a version is like 3.11")?;
     match (major.parse(), minor.parse()) {
@@ -76,6 +79,9 @@ fn python_version(text: &str) -> Result<(u8, u8), String> {
 }
 
 /// Compiles specs and prints what comes out, if anything is to be printed.
+///
+/// `emit` is what to print and where to; `None` is `kasprc check`. Exit status 1 for an error, or a warning under
+/// `--deny-warnings`, and 2 for a path that cannot be read.
 pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBuf>)>) -> ExitCode {
     let files = match load::files(paths) {
         Ok(files) => files,
@@ -85,6 +91,7 @@ pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBu
         TargetName::Files => Target::Files,
         TargetName::Operator => Target::Operator,
     };
+    // Debug prints of the AST and the HIR can be large, so they are made only for those who ask.
     let prints_stages = matches!(emit, Some((Emit::Ast | Emit::Hir, _)));
     let options = Options {
         python_version: faults.python_version,
@@ -94,11 +101,13 @@ pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBu
         allow: faults.allow.clone(),
     };
     let mut compiled = compile(&files, &options);
+    // Only after the compile: to a compile itself warnings are warnings.
     if faults.deny_warnings {
         compiled.diagnostics.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
     }
     report(&compiled, &files, faults.message_format);
     let has_errors = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+    // The AST is worth printing for specs with faults too: that is what it is looked at for.
     let debug_print = matches!(emit, Some((Emit::Ast, _)));
     if compiled.diagnostics.iter().any(has_errors) && !debug_print {
         return ExitCode::from(1);
@@ -109,6 +118,7 @@ pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBu
     }
 }
 
+/// Prints notes and faults to standard error.
 #[allow(clippy::print_stderr, reason = "this is where the program speaks")]
 fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
     match format {
@@ -123,6 +133,7 @@ fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
     }
 }
 
+/// The text of what was asked for. A file name that ends in `.json` turns the plan into JSON.
 fn text(compiled: &Compiled, emit: Emit, output: Option<&Path>) -> String {
     let json = output.is_some_and(|path| path.extension().is_some_and(|extension| extension == "json"));
     let emit = if json && emit == Emit::Plan { Emit::Json } else { emit };

@@ -12,6 +12,8 @@ pub fn run(code: Code) -> ExitCode {
 }
 
 /// The code of a name; the error names the nearest.
+///
+/// Called by `clap` while it parses, so a wrong code is wrong use: exit status 2.
 pub fn code(name: &str) -> Result<Code, String> {
     diagnostics::code(name).ok_or_else(|| {
         let names = diagnostics::Code::ALL.iter().map(|code| code.name());

@@ -1,4 +1,9 @@
 //! The command line of `kasprc`: a file for each command.
+//!
+//! Arguments are read in two stages: `clap` says what was typed ([`Arguments`]), and each command's file says what it
+//! means. Doc comments on the types that `clap` derives from are the program's help: change them as such.
+//!
+//! Standard output has the result, standard error has faults and notes, so a pipe gets the result alone.
 
 mod colour;
 mod compile;
@@ -94,8 +99,11 @@ enum Command {
 }
 
 /// Does what was typed.
+///
+/// Returns the exit status: 0 fine, 1 faults found, 2 wrong use or a file that cannot be read or written.
 pub fn main() -> ExitCode {
     let Arguments { explain, color, command } = Arguments::parse();
+    // Before the first of our own lines is printed.
     colour::choose(color);
     if let Some(code) = explain {
         return explain::run(code);
@@ -107,10 +115,12 @@ pub fn main() -> ExitCode {
         Some(Command::Fields { path, markdown }) => fields::run(path.as_deref(), markdown),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man { folder }) => shell::man(&folder),
+        // `clap` does not let this happen: a command or --explain is required.
         None => ExitCode::from(2),
     }
 }
 
+/// Writes a result to a file, or to standard output, and gives the exit status.
 fn write(text: &str, output: Option<PathBuf>) -> ExitCode {
     let written = match &output {
         Some(path) => std::fs::write(path, text),
@@ -127,6 +137,7 @@ fn write(text: &str, output: Option<PathBuf>) -> ExitCode {
     }
 }
 
+/// Says why nothing can be done, and gives the exit status.
 #[allow(clippy::print_stderr, reason = "this is where the program speaks")]
 fn fail(code: u8, message: &str) -> ExitCode {
     eprintln!("error: {message}");

@@ -17,6 +17,8 @@ pub enum SpecForm {
 }
 
 /// Prints the JSON Schema of a form.
+///
+/// Indented JSON with a line break at its end.
 pub fn run(form: SpecForm) -> ExitCode {
     let form = match form {
         SpecForm::Kubernetes => Form::Kubernetes,

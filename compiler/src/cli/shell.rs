@@ -8,6 +8,8 @@ use clap::CommandFactory;
 use super::{Arguments, fail, write};
 
 /// Prints the completions of a shell.
+///
+/// Made from the arguments, so they know every command and flag.
 pub fn completions(shell: clap_complete::Shell) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "kasprc", &mut text);
@@ -15,6 +17,8 @@ pub fn completions(shell: clap_complete::Shell) -> ExitCode {
 }
 
 /// Writes the man pages into a folder.
+///
+/// One page for the program and one for each command. The folder must exist.
 pub fn man(folder: &Path) -> ExitCode {
     match clap_mangen::generate_to(Arguments::command(), folder) {
         Ok(()) => ExitCode::SUCCESS,

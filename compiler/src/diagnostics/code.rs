@@ -1,8 +1,16 @@
 //! The one list of codes. A code is never reused; each has a page.
+//!
+//! The number says where a fault is found: K00 in the text and its fields, K01 in inputs, K02 in pipelines, K03 in
+//! tables, K04 in outputs, policies and settings, K05 in Python, K06 in what is not supported.
+//!
+//! To add one: a line in the list below, the check that raises it, and its folder in `specs/errors/` with the four
+//! files of [`Page`]. The build fails without the files, and a test without a check that raises it.
 
 use super::Severity;
 
 /// Texts about a code: its folder in `specs/errors/`.
+///
+/// Compiled into the program, so that `kasprc --explain` needs no files.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     /// Explanation: the fault, the reason, the remedy.
@@ -15,6 +23,7 @@ pub struct Page {
     pub mended: &'static str,
 }
 
+// `include_str!` needs the whole path at compile time: that is why a code's line names its folder.
 macro_rules! page {
     ($code:ident $fault:literal) => {
         Page {
@@ -29,6 +38,7 @@ macro_rules! page {
     };
 }
 
+// One line a code; enum, severity, title, name and folder are all made from it, so they cannot disagree.
 macro_rules! codes {
     ($($code:ident $severity:ident $fault:literal $title:literal;)*) => {
         /// A fault's stable name.
@@ -41,11 +51,15 @@ macro_rules! codes {
             pub const ALL: &[Code] = &[$(Code::$code,)*];
 
             /// Gives its severity where the check sets no other.
+            ///
+            /// An error stops the compile; see [`Severity`].
             pub fn severity(self) -> Severity {
                 match self { $(Code::$code => Severity::$severity,)* }
             }
 
             /// Gives its title.
+            ///
+            /// For lists of codes; the message of a diagnostic names the thing that is at fault.
             pub fn title(self) -> &'static str {
                 match self { $(Code::$code => $title,)* }
             }

@@ -1,4 +1,17 @@
 //! Faults as rustc draws them: the code, the message, the text of the YAML with labels under it.
+//!
+//! ```text
+//! error[K0306]: the tables "totals" and "limits" of one agent have different partition counts
+//!   --> broken.yaml:39:15
+//!    |
+//! 32 |   partitions: 6
+//!    |               - 6 here                 a further label
+//! ...
+//! 39 |   partitions: 4
+//!    |               ^ 4 here                 the fault's own place, with its text
+//!    |
+//!    = help: give both as many partitions as the topic has that feeds them, or omit "partitions"
+//! ```
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -10,6 +23,9 @@ use crate::source::{At, SourceFile, Text};
 const LINES_TOGETHER: u32 = 50;
 
 /// The faults as text for people, and a line that counts them.
+///
+/// `files` are those that were compiled, in the same order: places name them by number. With `colour` there are
+/// escape sequences for a terminal. No faults give no text at all.
 pub fn render(diagnostics: &[Diagnostic], files: &[SourceFile], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let texts: Vec<_> = files.iter().map(|file| String::from_utf8_lossy(&file.bytes)).collect();
@@ -26,6 +42,7 @@ pub fn render(diagnostics: &[Diagnostic], files: &[SourceFile], colour: bool) ->
 /// A label: where it stands, its text, and whether it is the fault's own.
 type Label<'a> = (&'a At, Option<&'a str>, AnnotationKind);
 
+/// One fault as the library draws it, with a snippet for each group of labels that stand near each other.
 fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<'a>]) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
@@ -46,6 +63,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
     }
     for labels in snippets {
         let file = labels[0].0.file;
+        // Cut out of the file, places moved by as much: the library's cost grows with the text it is given.
         let (window, line) = texts[file].lines_around(labels.iter().map(|(at, ..)| at.start));
         let source = &texts[file].text[window.clone()];
         let annotations = labels.into_iter().map(|(at, text, kind)| {
@@ -63,6 +81,8 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
 }
 
 /// Something to say of a file that is no spec: it has no code.
+///
+/// See [`crate::places`].
 #[derive(Clone, Debug)]
 pub struct Remark {
     /// The fault, in a sentence.
@@ -74,6 +94,8 @@ pub struct Remark {
 }
 
 /// Remarks as text for people, drawn as faults of specs are, and a line that counts them.
+///
+/// All are errors. Places must be of `file`.
 pub fn render_remarks(remarks: &[Remark], file: &SourceFile, colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let text = String::from_utf8_lossy(&file.bytes);
@@ -98,6 +120,8 @@ pub fn render_remarks(remarks: &[Remark], file: &SourceFile, colour: bool) -> St
 }
 
 /// The span on character boundaries, ending with its first line: a label is one line high.
+///
+/// Places come from parsers and are cut to the snippet, so neither end is sure to be a boundary.
 fn span(at: &At, source: &str) -> std::ops::Range<usize> {
     let floor = |mut byte: usize| {
         byte = byte.min(source.len());
@@ -111,6 +135,7 @@ fn span(at: &At, source: &str) -> std::ops::Range<usize> {
     start..first_line.max(start)
 }
 
+/// The last line: `2 errors, 1 warning`.
 fn count(diagnostics: &[Diagnostic]) -> String {
     let of = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });

@@ -1,4 +1,16 @@
 //! Faults of specs: what is wrong, where it is written and what to do.
+//!
+//! Every stage up to `check` reports into one [`Sink`] and goes on, so one run shows all faults. At its end they are
+//! sorted by place, stripped of those that the specs allow ([`allow`]), and shown:
+//!
+//! ```text
+//! Diagnostic { code: K0201, at, message,   ─draw─▶  error[K0201]: the pipeline names an operation "enrch" that …
+//!   under, labels, hints }                            --> agent.yaml:9:18
+//!                                          ─json─▶  {"code":"K0201","line":9,…}
+//! ```
+//!
+//! Wording: the message is lower case and names the thing in the user's words, in quotes where it is his own; a label
+//! says what stands at a place; a hint says what to do.
 
 pub mod allow;
 mod code;
@@ -18,6 +30,9 @@ use std::collections::HashSet;
 use crate::source::At;
 
 /// Severity of a fault: an error stops the compile.
+///
+/// Decided by the code ([`Code::severity`]); a few checks raise a warning to an error where the specs hold the
+/// app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// No plan comes out.
@@ -27,6 +42,8 @@ pub enum Severity {
 }
 
 /// One fault.
+///
+/// Built in one expression: `Diagnostic::new(code, message, at).hint("…")`, then pushed into the [`Sink`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
     /// Its stable code.
@@ -38,10 +55,13 @@ pub struct Diagnostic {
     /// Its place.
     pub at: At,
     /// Text under that place.
+    /// Drawn behind the mark, as `first here`.
     pub under: Option<String>,
     /// Further places.
+    /// With what is to be seen at each. They may be in other files.
     pub labels: Vec<(At, String)>,
     /// Advice.
+    /// Each is a line behind `= help:`.
     pub hints: Vec<String>,
 }
 
@@ -83,6 +103,8 @@ impl Diagnostic {
     }
 
     /// With "did you mean", where a name is close.
+    ///
+    /// Nothing is added where none is; so it can be called in any case.
     pub fn near<'a>(self, name: &str, names: impl IntoIterator<Item = &'a str>) -> Diagnostic {
         match nearest(name, names) {
             Some(near) => self.hint(format!("did you mean \"{near}\"?")),
@@ -98,13 +120,19 @@ impl Diagnostic {
 }
 
 /// Most faults of a run that are kept; the others are counted.
+///
+/// A file of a million faults would otherwise cost the memory of a million, and nobody reads on.
 pub const FAULTS_MAX: usize = 1000;
 
 /// Collects faults: all of them, in a stable order at the end.
+///
+/// Made for a compile and consumed by [`Sink::into_sorted`].
 #[derive(Debug, Default)]
 pub struct Sink {
     diagnostics: Vec<Diagnostic>,
+    /// True once an error was pushed, kept or not.
     has_errors: bool,
+    /// Faults beyond [`FAULTS_MAX`], which are only counted.
     more: usize,
     /// The specs reach the pods through Kubernetes.
     is_for_operator: bool,
@@ -118,6 +146,8 @@ pub struct Sink {
 
 impl Sink {
     /// Collects faults, those that only Kubernetes would find too where the operator brings the specs.
+    ///
+    /// [`Sink::default`] is one for specs that arrive as they are written.
     pub fn new(is_for_operator: bool) -> Sink {
         Sink { is_for_operator, ..Sink::default() }
     }
@@ -130,6 +160,8 @@ impl Sink {
     }
 
     /// Notes what is worth knowing and no fault.
+    ///
+    /// Shown only where nothing but faults is asked for (`kasprc check`).
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
     }
@@ -141,6 +173,8 @@ impl Sink {
 
     /// Remembers that a field of the mapping at a place stands there and is faulty, so that nobody
     /// calls it missing.
+    ///
+    /// `field` is its name in the Kubernetes form, which both `read` and `check` know.
     pub fn mark(&mut self, mapping: &At, field: &str) {
         self.marked.insert((mapping.file, mapping.start, field.to_owned()));
     }
@@ -176,7 +210,10 @@ impl Sink {
     }
 
     /// All faults, in the order of their places, each once; and how many were only counted.
+    ///
+    /// Equal faults come from functions of init that several fields name.
     pub fn into_sorted(mut self) -> (Vec<Diagnostic>, usize) {
+        // The message last, so that the order is the same in every run.
         self.diagnostics.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         self.diagnostics.dedup();
         (self.diagnostics, self.more)

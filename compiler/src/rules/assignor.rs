@@ -1,4 +1,14 @@
 //! Chooses how partitions are divided: together where topics share a table.
+//!
+//! Where two topics feed one table, partition 5 of both must be on the same worker, since the table's partition 5 is
+//! there. Kafka's `range` assignor does that for topics with equal partition counts; it stops all partitions during
+//! a rebalance, so it is chosen only where it is needed.
+//!
+//! ```text
+//! reader a: topic orders, table totals  ┐
+//! reader b: topic prices, table totals  ┘  ⇒  Range
+//! the same with a global table             ⇒  CooperativeSticky: every worker has the whole table
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +18,8 @@ use petgraph::Direction;
 use petgraph::visit::Bfs;
 
 /// Applies the rule.
+///
+/// A pattern counts as one topic here: what it matches is known only at the start.
 pub fn apply(graph: &mut Graph) {
     let mut topics: BTreeMap<TableId, Vec<Topics>> = BTreeMap::new();
     for (source, read) in sources(graph) {
@@ -18,6 +30,7 @@ pub fn apply(graph: &mut Graph) {
             }
         }
     }
+    // Two readers of one topic share a table without sharing topics: their partitions are together in any case.
     let shares = |(table, topics): (&TableId, &Vec<Topics>)| {
         let several =
             topics.len() > 1 || topics.iter().any(|topics| matches!(topics, Topics::Names(names) if names.len() > 1));
@@ -27,6 +40,7 @@ pub fn apply(graph: &mut Graph) {
 }
 
 /// Source nodes, and what they read.
+/// The entries of agents behind channels are among them; they read no topics.
 fn sources(graph: &Graph) -> Vec<(petgraph::stable_graph::NodeIndex, Topics)> {
     let nodes = graph.flow.node_indices();
     nodes
@@ -38,6 +52,8 @@ fn sources(graph: &Graph) -> Vec<(petgraph::stable_graph::NodeIndex, Topics)> {
 }
 
 /// Tables that an event of this source may touch.
+///
+/// Its own agent's and those of agents behind its channels. Each once, in the order of ids.
 pub fn tables_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -> Vec<TableId> {
     let mut tables = Vec::new();
     let mut search = Bfs::new(&graph.flow, source);
@@ -53,6 +69,10 @@ pub fn tables_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -
 
 /// Agents that an event of this source may reach, each behind those that feed it; the source's own
 /// is first, and agents that could stand in either order stand by name.
+///
+/// ```text
+/// a ─▶ c, a ─▶ b, b ─▶ c   ⇒   [a, b, c]: c after b, which feeds it
+/// ```
 pub fn agents_behind(graph: &Graph, source: petgraph::stable_graph::NodeIndex) -> Vec<AgentId> {
     let own = graph.flow[source].agent.expect("a source belongs to an agent");
     let mut feeds: BTreeMap<AgentId, BTreeSet<AgentId>> = BTreeMap::from([(own, BTreeSet::new())]);

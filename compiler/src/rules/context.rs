@@ -16,6 +16,8 @@ pub fn apply(graph: &mut Graph) {
 
 /// A word of the text is `context`, wherever it stands: a comment costs an event a little, a miss
 /// would cost the user the event.
+///
+/// As a word: `my_context` does not count.
 fn mentions_context(code: &str) -> bool {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "context")
 }

@@ -3,17 +3,23 @@
 //! Then, and only then: no `map` or `topicSend` lies on the way, no value selector changes what is
 //! sent, every function that sees the value only reads it, the event was no batch, and both codecs
 //! are equal (semantics, section 6).
+//!
+//! Forwarding saves encoding the value, and it keeps the bytes exactly as the producer wrote them: spaces, the order
+//! of keys, digits. The input is decoded and so validated all the same.
 
 use kaspr_ir::graph::{Graph, Kind, Sink, Source};
 use kaspr_ir::plan::{Action, Codec, FunctionId, TopicOutput};
 use petgraph::stable_graph::NodeIndex;
 
 /// Applies the rule.
+///
+/// An agent behind a channel never forwards: what a channel passes on is a value.
 pub fn apply(graph: &mut Graph) {
     let sources: Vec<NodeIndex> =
         graph.flow.node_indices().filter(|index| matches!(graph.flow[*index].kind, Kind::Source(_))).collect();
     for source in sources {
         let Kind::Source(Source { topics, value_codec, .. }) = graph.flow[source].kind.clone() else { continue };
+        // The entry of an agent behind a channel: it has no bytes.
         if topics == kaspr_ir::plan::Topics::Names(Vec::new()) {
             continue;
         }
@@ -28,6 +34,9 @@ pub fn apply(graph: &mut Graph) {
 }
 
 /// The outputs of a source's agent that forward; `None` where the value may change on its way.
+///
+/// Walks the filters behind the source, then looks at all outputs together: a filter may drop a value, but nothing
+/// else may stand between.
 fn unchanged(graph: &Graph, source: NodeIndex, codec: &Codec) -> Option<Vec<NodeIndex>> {
     let only_reads = |function: FunctionId| graph.functions[function.index()].only_reads;
     let mut at = source;
@@ -48,6 +57,7 @@ fn unchanged(graph: &Graph, source: NodeIndex, codec: &Codec) -> Option<Vec<Node
         match &graph.flow[index].kind {
             // A later output may change what all of them share: each must only read.
             Kind::Sink(Sink::Topic(output)) if selectors(output).all(only_reads) => {
+                // An output that does not forward itself may stand beside ones that do: it only reads.
                 if output.value_codec == *codec && output.value_selector.is_none() {
                     outputs.push(index);
                 }
@@ -58,6 +68,7 @@ fn unchanged(graph: &Graph, source: NodeIndex, codec: &Codec) -> Option<Vec<Node
     Some(outputs)
 }
 
+/// All functions that an output calls.
 fn selectors(output: &TopicOutput) -> impl Iterator<Item = FunctionId> {
     let name = match output.topic {
         kaspr_ir::plan::TopicChoice::Selector(function) => Some(function),

@@ -3,6 +3,16 @@
 //! Where every function that may see a reader's value provably uses a few fields of it, only those
 //! are decoded. Where the value may leave encoded anew, the text of its other fields is kept, and
 //! written as encoding them would write it. What a function returns in the value's place is whole.
+//!
+//! ```text
+//! map: lambda v: v            output: {name: out, keySelector: lambda v: v["key"]}
+//!     ⇒  Part { fields: [key], keeps_text: true }
+//! {"a": 1, "key": "x"}        functions see `key`; `a` leaves as the text it came as
+//! ```
+//!
+//! A wrong decision would hide data from user code, so there are two guards: the proof in `python::fields` that a
+//! function uses nothing else of its value, and the search for anything by which code might look at the variables of
+//! another function ([`PEEKS`], [`MODULES`]).
 
 use std::collections::BTreeSet;
 
@@ -65,6 +75,8 @@ const MODULES: [&str; 15] = [
 ];
 
 /// Applies the rule.
+///
+/// All readers or none: user code of all agents runs in one interpreter.
 pub fn apply(graph: &mut Graph) {
     // A hook that one block sets sees the functions of all.
     if graph.blocks.iter().any(|block| peeks(&block.code)) {
@@ -81,6 +93,7 @@ pub fn apply(graph: &mut Graph) {
     }
 }
 
+/// True for a source of JSON that reads a topic: other codecs give values without fields.
 fn is_read(source: &Source) -> bool {
     source.value_codec == Codec::Json && source.topics != Topics::Names(Vec::new())
 }
@@ -92,6 +105,7 @@ fn peeks(code: &str) -> bool {
     if code.is_ascii() { has_word(code) } else { has_word(&code.nfkc().collect::<String>()) }
 }
 
+/// True if a word of the text is one of `PEEKS`, or one of `MODULES` where the text imports something.
 fn has_word(code: &str) -> bool {
     let words = || code.split(|c: char| !c.is_alphanumeric() && c != '_');
     let imports = words().any(|word| word == "import");
@@ -99,9 +113,12 @@ fn has_word(code: &str) -> bool {
 }
 
 /// The part that is used of a source's values; `None`: it may be all, or none is ever looked at.
+///
+/// The fields are in the order of their names, so that equal apps give equal plans.
 fn part(graph: &Graph, source: NodeIndex) -> Option<Part> {
     let mut flow = Flow { graph, fields: BTreeSet::new(), is_called: false, is_encoded: false };
     flow.behind(source)?;
+    // Where nothing looks at the value and nothing encodes it, there is nothing to decide.
     let is_needed = flow.is_called || flow.is_encoded;
     let Flow { fields, is_encoded, .. } = flow;
     let is_few = fields.len() <= FIELDS_MAX;
@@ -110,19 +127,24 @@ fn part(graph: &Graph, source: NodeIndex) -> Option<Part> {
 }
 
 /// The ways of a value through the graph. Each step is `None` where it may use the value whole.
+/// `?` on them ends the whole search: one function that may use all of the value is enough.
 struct Flow<'a> {
     graph: &'a Graph,
     fields: BTreeSet<&'a str>,
+    /// Some function sees the value.
     is_called: bool,
+    /// Some output may write the value itself, so the text of its other fields must be kept.
     is_encoded: bool,
 }
 
 impl<'a> Flow<'a> {
+    /// Follows the value to every node behind one.
     fn behind(&mut self, from: NodeIndex) -> Option<()> {
         let graph = self.graph;
         graph.next(from).into_iter().try_for_each(|(index, edge)| self.to(index, edge))
     }
 
+    /// Follows the value over an edge into a node.
     fn to(&mut self, index: NodeIndex, edge: &'a Edge) -> Option<()> {
         if let Some(channel) = &edge.via {
             self.calls([channel.predicate, channel.key_selector, channel.headers_selector])?;
@@ -134,6 +156,7 @@ impl<'a> Flow<'a> {
         }
         match &self.graph.flow[index].kind {
             Kind::Source(_) | Kind::Channel(_) => self.behind(index),
+            // A function of a batch gets a list of values, about which nothing is proven.
             Kind::BatchWindow(_) => None,
             Kind::Operator(step) => match &step.action {
                 Action::Filter(function) => {
@@ -141,6 +164,7 @@ impl<'a> Flow<'a> {
                     self.behind(index)
                 }
                 Action::Map(function) if self.gives(*function)? => self.behind(index),
+                // What a map returns in the value's place is a new value, and whole.
                 Action::Map(_) => Some(()),
                 Action::TopicSend { output, pass_through } => {
                     self.output(output)?;
@@ -158,6 +182,7 @@ impl<'a> Flow<'a> {
         }
     }
 
+    /// Looks at an output: its selectors see the value, and it is encoded unless it forwards or sends another.
     fn output(&mut self, output: &TopicOutput) -> Option<()> {
         let name = match output.topic {
             TopicChoice::Selector(function) => Some(function),
@@ -166,6 +191,7 @@ impl<'a> Flow<'a> {
         self.calls([output.predicate, name, output.key_selector, output.partition_selector, output.headers_selector])?;
         let is_sent = match output.value_selector {
             Some(selector) => self.gives(selector)?,
+            // Bytes that are forwarded need no decoded value.
             None => !output.forwards,
         };
         self.is_encoded |= is_sent;
@@ -178,6 +204,8 @@ impl<'a> Flow<'a> {
     }
 
     /// Tells functions that may return the value itself.
+    ///
+    /// Notes the fields that it uses, too. `None`: it may use all of the value.
     fn gives(&mut self, function: FunctionId) -> Option<bool> {
         let function = &self.graph.functions[function.index()];
         let uses = function.uses.as_ref()?;

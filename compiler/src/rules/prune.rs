@@ -1,9 +1,13 @@
 //! Drops operations that no pipeline names: nothing flows through them.
+//!
+//! They are checked like all others, and their blocks stay in the plan: the ids of blocks do not change.
 
 use kaspr_ir::graph::{Graph, Kind};
 use petgraph::Direction;
 
 /// Applies the rule.
+///
+/// An operator that nothing leads to has no edges at all, because lowering makes them along pipelines only.
 pub fn apply(graph: &mut Graph) {
     let unused: Vec<_> = graph
         .flow

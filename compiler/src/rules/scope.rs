@@ -24,6 +24,8 @@ pub fn apply(graph: &mut Graph) {
 }
 
 /// The batch goes through its agent and all agents behind its channels: each of them counts.
+///
+/// The strictest of its agents decides. `MixedUnlessRetry` leaves to the start what the app's `onError` decides.
 fn scope(graph: &Graph, members: &[Vec<NodeIndex>], window: NodeIndex) -> BatchScope {
     let mut scope = BatchScope::Mixed;
     for agent in agents_behind(graph, window) {
@@ -35,9 +37,11 @@ fn scope(graph: &Graph, members: &[Vec<NodeIndex>], window: NodeIndex) -> BatchS
         let policies = steps.clone().filter_map(|step| step.on_error.as_ref()).chain(&info.on_error);
         let retries = policies.clone().any(|policy| matches!(policy, OnError::Retry { .. }));
         let has_tables = steps.clone().any(|step| !step.tables.is_empty());
+        // Nothing is stricter: the other agents need no look.
         if info.isolated_partitions || has_tables || retries {
             return BatchScope::Partition;
         }
+        // Steps without a policy of their own follow the agent's, and where it has none, the app's.
         if info.on_error.is_none() {
             scope = BatchScope::MixedUnlessRetry;
         }

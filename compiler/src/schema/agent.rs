@@ -1,4 +1,7 @@
 //! The schema of an agent.
+//!
+//! One method a mapping, in the order of the spec. A sentence says what the field means to its author; what it may
+//! hold is said by the schema beside it. The two forms differ in names and strictness, not in fields.
 
 use serde_json::{Value, json};
 
@@ -7,7 +10,9 @@ use super::{Field, Writer, field};
 use crate::read::numbers;
 
 impl Writer {
+    /// The spec of a `KasprAgent`, or an entry of `agents`.
     pub(super) fn agent(&self) -> Value {
+        // A resource has its name in `metadata`; a mounted entry has it here.
         let required: &[&str] = if self.is_strict() { &["input"] } else { &["name"] };
         self.object(
             vec![
@@ -36,6 +41,7 @@ impl Writer {
         )
     }
 
+    /// `spec.processors`: the pipeline and its operations.
     fn processors(&self) -> Value {
         self.object(
             vec![
@@ -53,6 +59,7 @@ impl Writer {
         )
     }
 
+    /// `spec.output`: topics, channels and sinks.
     fn output(&self) -> Value {
         self.object(
             vec![
@@ -64,6 +71,7 @@ impl Writer {
         )
     }
 
+    /// `spec.input`: topics or a channel, in batches or one by one.
     fn input(&self) -> Value {
         let mut fields = vec![
             field("name", pattern(TOPICS), "One topic, or several separated by commas").like("orders"),
@@ -72,6 +80,7 @@ impl Writer {
         ];
         fields.extend(settings());
         fields.extend(creation());
+        // One of name and pattern, as the input around it demands one of topic and channel.
         let topic = self.one_of(self.object(fields, &[]), &["name", "pattern"]);
         let channel = field("name", text("Its name"), "A channel that an agent of the app writes").like("checked");
         let channel = self.object(vec![channel], &["name"]);
@@ -92,12 +101,14 @@ impl Writer {
             &[],
         );
         input = self.one_of(input, &["topic", "channel"]);
+        // A batch of a channel is K0110.
         if self.is_strict() {
             input["not"] = json!({ "required": ["channel", "take"] });
         }
         input
     }
 
+    /// One of `output.topics`, or with `is_operation` a `topicSend`, which may pass its value through.
     fn topic_output(&self, is_operation: bool) -> Value {
         let mut fields = vec![
             field("name", pattern(TOPIC), "A fixed topic").like("priced-orders"),
@@ -131,6 +142,7 @@ impl Writer {
         self.one_of(self.object(fields, &[]), &["name", "nameSelector"])
     }
 
+    /// One of `output.channels`.
     fn channel_output(&self) -> Value {
         self.object(
             vec![
@@ -148,6 +160,7 @@ impl Writer {
         )
     }
 
+    /// One of `output.sinks`, with its code block beside its other fields.
     fn sink(&self) -> Value {
         self.object(
             vec![
@@ -169,6 +182,7 @@ impl Writer {
         )
     }
 
+    /// One of `processors.operations`: a map, a filter or a topicSend.
     fn operation(&self) -> Value {
         let table = self.object(
             vec![
@@ -194,6 +208,7 @@ impl Writer {
         self.one_of(operation, &["map", "filter", "topicSend"])
     }
 
+    /// A policy: of the agent, or of one operation.
     fn on_error(&self) -> Value {
         let backoff = self.object(
             vec![

@@ -1,4 +1,19 @@
 //! The reference of fields, written from the schema: for a terminal and for a page.
+//!
+//! ```text
+//! $ kasprc fields spec.input.take
+//! KasprAgent: spec.input.take <object>
+//!   Collects events into batches: functions get a list of values
+//!
+//! Fields:
+//!   max <integer> (required)
+//!       Most events of a batch
+//!       | max: 100
+//! …
+//! ```
+//!
+//! The schema of the Kubernetes form is flattened into a list of [`Entry`] first; both forms of the reference are
+//! written from that list.
 
 use std::collections::HashMap;
 
@@ -11,6 +26,8 @@ use crate::diagnostics::nearest;
 const WIDTH: usize = 88;
 
 /// A path names no field.
+///
+/// Shown to the user as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no field \"{path}\"{near}")]
 pub struct UnknownField {
@@ -19,12 +36,17 @@ pub struct UnknownField {
 }
 
 /// A field of a kind: `KasprAgent`, `spec.onError.action`.
+///
+/// Paths have `[]` behind lists, as diagnostics have: `spec.output.topics[].name`.
 #[derive(Clone, Debug)]
 struct Entry {
     kind: String,
     path: String,
+    /// The type in words, see [`type_of`].
     of: &'static str,
+    /// Required by the mapping around it.
     required: bool,
+    /// The schema of what it holds, with description, default and example.
     schema: Value,
 }
 
@@ -32,9 +54,21 @@ struct Entry {
 ///
 /// A path is written as diagnostics write it (`spec.input.take.max`), with or without the kind before
 /// it (`KasprTable.spec.global`) and the brackets of lists.
+///
+/// # Errors
+/// Names the nearest field where the path is none.
+///
+/// ```
+/// use kasprc::schema::explain;
+///
+/// let text = explain(Some("spec.input.take.max")).expect("there is such a field");
+/// assert!(text.starts_with("KasprAgent: spec.input.take.max <integer> (required)"));
+/// assert!(explain(Some("spec.imput")).is_err());
+/// ```
 pub fn explain(path: Option<&str>) -> Result<String, UnknownField> {
     let entries = entries();
     let Some(path) = path else { return Ok(listed(&entries)) };
+    // Paths are copied from diagnostics and from the list of all fields, where lists have brackets.
     let wanted = path.replace("[]", "").trim_matches('.').to_owned();
     let names = |entry: &&Entry| plain(entry) == wanted || format!("{}.{}", entry.kind, plain(entry)) == wanted;
     if let Some(entry) = entries.iter().find(names) {
@@ -54,6 +88,9 @@ pub fn explain(path: Option<&str>) -> Result<String, UnknownField> {
 }
 
 /// Writes the reference of all fields as Markdown: a table for each mapping.
+///
+/// A mapping whose table is the same as one before (`onError` of an operation) refers to that one, and what is inside
+/// of it is left out. `docs/agents.md` holds this text.
 pub fn reference() -> String {
     let entries = entries();
     let mut first: HashMap<String, &str> = HashMap::new();
@@ -87,6 +124,8 @@ pub fn reference() -> String {
 }
 
 /// All fields in the order of the schema, of each kind in turn; the fields of code blocks once, as `code`.
+///
+/// Depth first: each mapping is followed by what is inside of it.
 fn entries() -> Vec<Entry> {
     let schema = schema(Form::Kubernetes);
     let mut entries = Vec::new();
@@ -98,11 +137,13 @@ fn entries() -> Vec<Entry> {
     entries
 }
 
+/// Adds a field and all fields inside it.
 fn collect(kind: &str, path: &str, schema: &Value, required: bool, entries: &mut Vec<Entry>) {
     let is_list = schema["type"] == "array";
     let path = if is_list { format!("{path}[]") } else { path.to_owned() };
     let of = type_of(schema);
     entries.push(Entry { kind: kind.to_owned(), path: path.clone(), of, required, schema: schema.clone() });
+    // Of a list the fields of its items count.
     let object = if is_list { &schema["items"] } else { schema };
     let needed = |name: &str| object["required"].as_array().is_some_and(|names| names.iter().any(|one| one == name));
     for (name, field) in object["properties"].as_object().into_iter().flatten() {
@@ -110,7 +151,9 @@ fn collect(kind: &str, path: &str, schema: &Value, required: bool, entries: &mut
     }
 }
 
+/// The type of a field in words, told by how this folder writes schemas.
 fn type_of(schema: &Value) -> &'static str {
+    // Only a code block is written so, see `values::code`.
     if schema["allOf"].is_array() {
         return "code block";
     }
@@ -144,19 +187,24 @@ fn words(entry: &Entry) -> String {
     }
 }
 
+/// The path without brackets, as people type it.
 fn plain(entry: &Entry) -> String {
     entry.path.replace("[]", "")
 }
 
+/// The last part of the path: the field's own name.
 fn name(entry: &Entry) -> &str {
     entry.path.trim_end_matches("[]").rsplit('.').next().unwrap_or_default()
 }
 
+/// The sentence about the field.
 fn sentence(entry: &Entry) -> &str {
     entry.schema["description"].as_str().unwrap_or_default()
 }
 
 /// Fields directly inside.
+///
+/// Of the same kind and one level down, in order.
 fn children<'a>(of: &Entry, entries: &'a [Entry]) -> Vec<&'a Entry> {
     let prefix = format!("{}.", of.path);
     let is_inside = |entry: &&Entry| {
@@ -167,6 +215,10 @@ fn children<'a>(of: &Entry, entries: &'a [Entry]) -> Vec<&'a Entry> {
 }
 
 /// The text of a default or an example as YAML writes it in one line.
+///
+/// ```text
+/// {"a": [1, "x"]}   ⇒   {a: [1, x]}
+/// ```
 fn inline(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -179,11 +231,14 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// The first example, if there is one.
 fn example(entry: &Entry) -> Option<&Value> {
     entry.schema["examples"].get(0)
 }
 
 /// The example as it is written in a spec.
+///
+/// Code as a literal block, everything else on one line. `None` without an example.
 fn written(entry: &Entry) -> Option<String> {
     let example = example(entry)?;
     let name = name(entry);
@@ -195,6 +250,7 @@ fn written(entry: &Entry) -> Option<String> {
     })
 }
 
+/// One row of a table in Markdown. A `|` would end its cell, so it is escaped.
 fn row(entry: &Entry) -> String {
     let default = match entry.schema.get("default") {
         Some(default) => format!("`{}`", inline(default)),
@@ -216,6 +272,8 @@ fn row(entry: &Entry) -> String {
 }
 
 /// One line a field.
+///
+/// Kinds are headings, with an empty line between.
 fn listed(entries: &[Entry]) -> String {
     let mut text = String::new();
     let mut kind = "";
@@ -229,6 +287,7 @@ fn listed(entries: &[Entry]) -> String {
     text
 }
 
+/// The default, or the word that the field is required; nothing for the rest.
 fn note(entry: &Entry) -> String {
     match entry.schema.get("default") {
         Some(default) => format!(" (default: {})", inline(default)),
@@ -237,12 +296,14 @@ fn note(entry: &Entry) -> String {
     }
 }
 
+/// The page of one field: its sentence, an example, and the fields inside it.
 fn described(entry: &Entry, entries: &[Entry]) -> String {
     let mut text = format!("{}: {} <{}>{}\n", entry.kind, entry.path, words(entry), note(entry));
     text.push_str(&filled(sentence(entry), "  "));
     if let Some(written) = written(entry) {
         text.push_str(&format!("\nExample:\n{}", indented(&written, "  ")));
     }
+    // All code blocks have the same fields, which the list has once.
     let code = |entry: &Entry| entries.iter().find(|one| one.path == "code" && entry.of == "code block").cloned();
     let inside = code(entry).map_or_else(|| children(entry, entries), |code| children(&code, entries));
     if !inside.is_empty() {
@@ -257,11 +318,14 @@ fn described(entry: &Entry, entries: &[Entry]) -> String {
     text
 }
 
+/// A text with the same indentation before each line.
 fn indented(text: &str, indent: &str) -> String {
     text.lines().map(|line| format!("{indent}{line}\n")).collect()
 }
 
 /// A sentence in lines of the terminal's width.
+///
+/// A word that is longer than the line stands alone on one.
 fn filled(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,6 @@
 //! The schema of a table.
+//!
+//! Tables need no spec at all: a name is enough, and everything has a default.
 
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use super::{Writer, field};
 use crate::read::numbers;
 
 impl Writer {
+    /// The spec of a `KasprTable`, or an entry of `tables`.
     pub(super) fn table(&self) -> Value {
         let required: &[&str] = if self.is_strict() { &[] } else { &["name"] };
         self.object(
@@ -39,7 +42,9 @@ impl Writer {
         )
     }
 
+    /// `spec.window`: tumbling or hopping, and the time that decides.
     fn window(&self) -> Value {
+        // Both kinds of windows have these two.
         let size = || field("size", seconds(), "Length of a window, as a duration or in seconds").like("30s");
         let expires = || field("expires", seconds(), "How long a window is kept").like("1h");
         let tumbling = self.object(vec![size(), expires()], &["size"]);
