@@ -1,6 +1,19 @@
 //! Durations as users write them, in specs, settings, flags and tests alike.
 
-/// A number, which may be a fraction, and one of ms, s, m, h, d: `100ms`, `1.5m`. In ms.
+/// Reads a number, which may be a fraction, and one of ms, s, m, h, d. Gives ms, rounded; `None` for anything else.
+///
+/// A unit is required: a bare number would be seconds to one reader and milliseconds to another. Space is allowed
+/// around the text and before the unit.
+///
+/// ```
+/// use kaspr_ir::duration::parse;
+///
+/// assert_eq!(parse("100ms"), Some(100));
+/// assert_eq!(parse("1.5 m"), Some(90_000));
+/// assert_eq!(parse("0s"), Some(0));
+/// assert_eq!(parse("5"), None);
+/// assert_eq!(parse("-5s"), None);
+/// ```
 pub fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -14,6 +27,7 @@ pub fn parse(text: &str) -> Option<u64> {
         _ => return None,
     };
     let ms = number.parse::<f64>().ok()? * size;
+    // Below 1e15 ms, 31,000 years, every whole number is exact as a float.
     (ms.is_finite() && ms < 1e15).then_some(ms.round() as u64)
 }
 

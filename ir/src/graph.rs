@@ -2,6 +2,16 @@
 //!
 //! Nodes are typed; every edge has a contract that says what travels on it. One graph holds the
 //! whole app. Functions, blocks and tables stand beside it, named by number as in the plan.
+//!
+//! ```text
+//! Source(orders) ─▶ BatchWindow ─▶ Operator(price) ─┬─0▶ Sink(priced)
+//!                                                   └─1▶ Channel(checked) ─▶ Operator(audit) ─▶ Sink(audits)
+//! └────────────────── agent shop ──────────────────┘                        └──── agent audit ────┘
+//! ```
+//!
+//! Made by the compiler's `lower`, changed by its rules, and turned into a plan by `schedule`. Invariants: no loops;
+//! a source has nothing before it but a channel; an edge into a channel has a `via`, every other has none; the nodes of
+//! an agent were added in the order in which its events meet them, and indices stay when others are removed.
 
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
@@ -15,6 +25,7 @@ use crate::plan::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Its topics.
+    /// None at all for the entry of an agent behind a channel, which is made only where it has no operation.
     pub topics: Topics,
     /// Codec by which keys are read.
     pub key_codec: Codec,
@@ -25,10 +36,13 @@ pub struct Source {
     /// Place of the value's serializer, likewise.
     pub value_place: Option<Place>,
     /// The part of each value that is decoded. `None`: all of it.
+    /// Set by the rule `project`.
     pub part: Option<Part>,
 }
 
 /// Exit of values from an agent.
+///
+/// Channels are no sinks: values go on behind them, within the same event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sink {
     /// Kafka.
@@ -38,6 +52,8 @@ pub enum Sink {
 }
 
 /// Kind of a node.
+///
+/// Everything that events can meet, in the order in which they do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// Events enter.
@@ -45,6 +61,7 @@ pub enum Kind {
     /// Events wait for company.
     BatchWindow(BatchWindow),
     /// A function of the pipeline.
+    /// Once for each time that the pipeline names it.
     Operator(Step),
     /// A named stream between agents; it belongs to none of them.
     Channel(ChannelId),
@@ -71,6 +88,8 @@ pub enum Contract {
 }
 
 /// From a node to one that comes after it.
+///
+/// Made once and never changed by a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     /// Shape of what travels.
@@ -78,10 +97,13 @@ pub struct Edge {
     /// The place among the edges that leave the same node: outputs are served in list order.
     pub order: u32,
     /// The channel output that picks what is passed on.
+    /// Only on edges into channels: the channel's node belongs to all of its writers, the selectors to one.
     pub via: Option<ChannelOutput>,
 }
 
 /// An agent, apart from its nodes.
+///
+/// Its steps and outputs are nodes; what is true of it as a whole is here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentInfo {
     /// Its name.
@@ -104,6 +126,7 @@ pub struct AgentInfo {
 #[derive(Clone, Debug)]
 pub struct Graph {
     /// Nodes and edges.
+    /// Stable: a rule may remove a node, and the numbers of the others stay.
     pub flow: StableDiGraph<Node, Edge>,
     /// The app.
     pub app: App,
@@ -125,13 +148,18 @@ pub struct Graph {
 
 impl Graph {
     /// Nodes that come after a node, in the order of their edges.
+    ///
+    /// A node may stand there twice, if two outputs lead to one channel.
     pub fn next(&self, from: NodeIndex) -> Vec<(NodeIndex, &Edge)> {
         let mut next: Vec<_> = self.flow.edges(from).map(|edge| (edge.target(), edge.weight())).collect();
+        // petgraph promises no order of edges.
         next.sort_by_key(|(target, edge)| (edge.order, *target));
         next
     }
 
     /// The nodes of every agent, by its number, in the order in which they were made.
+    ///
+    /// Channels belong to no agent and are in none of the lists.
     pub fn members(&self) -> Vec<Vec<NodeIndex>> {
         let mut members = vec![Vec::new(); self.agents.len()];
         for index in self.flow.node_indices() {

@@ -2,6 +2,14 @@
 //!
 //! Architecture invariant: nothing here does I/O, asks the time or reads the environment, and
 //! Python is text. Both programs depend on this crate; it depends on neither.
+//!
+//! ```text
+//! kasprc:      specs ─▶ … ─▶ Graph ─▶ rules ─▶ Graph ─▶ Plan ─▶ plan.json
+//! kaspr-exec:                                  plan.json ─▶ Plan ─▶ dataflow
+//! ```
+//!
+//! What both programs must agree on lives here too, once: how a duration is written ([`duration`]), which names topics
+//! can have ([`topics`]), what a policy's setting means ([`plan::OnError::from_setting`]).
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -1,4 +1,7 @@
 //! Agents: inputs, steps and outputs.
+//!
+//! What an event meets in an agent is written down in the order in which it happens: steps, then topics, then channels,
+//! then sinks (see "Outputs" in `docs/semantics.md`).
 
 use std::collections::BTreeMap;
 
@@ -7,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{AgentId, BlockId, ChannelId, Codec, FunctionId, OnError, Place, ReaderId, TableParameter};
 
 /// A named in-memory stream between agents of the app.
+///
+/// Every channel has a writer; one without a reader drops what it is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Channel {
@@ -17,6 +22,8 @@ pub struct Channel {
 }
 
 /// A topic as the specs describe it.
+///
+/// Everything that any place of the specs says of it, together; see [`Topic::add`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Topic {
@@ -36,6 +43,8 @@ pub struct Topic {
 }
 
 /// One stream processor.
+///
+/// An agent behind a channel runs within the readers that reach it, so what it does counts for their events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Agent {
@@ -56,6 +65,7 @@ pub struct Agent {
     /// The pipeline, in order.
     pub steps: Vec<Step>,
     /// Topic outputs, in list order; they come before the channels.
+    // Three lists and not one: their order among each other is fixed by the semantics.
     pub outputs: Vec<TopicOutput>,
     /// Channel outputs, in list order; they come before the sinks.
     pub channel_outputs: Vec<ChannelOutput>,
@@ -70,6 +80,8 @@ pub struct Agent {
 }
 
 /// Source of an agent's events.
+///
+/// The other direction of `Reader::agents` and `Channel::readers`, so that neither has to be searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Input {
@@ -80,6 +92,8 @@ pub enum Input {
 }
 
 /// Start-up code of an agent.
+///
+/// A worker runs those of all agents before its first event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Init {
@@ -91,6 +105,8 @@ pub struct Init {
 }
 
 /// An operation at its place in a pipeline.
+///
+/// `tables`, `on_error` and `timeout_ms` are the operation's; two steps of one operation have the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
@@ -99,6 +115,7 @@ pub struct Step {
     /// Place of the operation's definition.
     pub place: Place,
     /// Its action.
+    // Exactly one of three in the spec, so one field here.
     pub action: Action,
     /// Tables given to the function, in the order written.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -123,6 +140,7 @@ pub enum Action {
     #[serde(rename_all = "camelCase")]
     TopicSend {
         /// The output: topic, codecs, selectors.
+        // Boxed: it is far larger than the other actions.
         output: Box<TopicOutput>,
         /// The value goes on unchanged; else `None`, or with `ack` the record's metadata.
         pass_through: bool,
@@ -130,6 +148,9 @@ pub enum Action {
 }
 
 /// Sends a value to a topic.
+///
+/// Its functions are called in this order: predicate, topic, key, value, partition, headers. All of them get the
+/// value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TopicOutput {
@@ -157,6 +178,7 @@ pub struct TopicOutput {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub headers_selector: Option<FunctionId>,
     /// The spec asked for acknowledgement (which is always so).
+    // Kept for `topicSend`, where it decides what goes on.
     pub ack: bool,
     /// The bytes leave as they came in: nothing on the way changes the value and both codecs are
     /// equal. Set by the rule `forward`.
@@ -164,6 +186,8 @@ pub struct TopicOutput {
 }
 
 /// Topic of an output.
+///
+/// The result of a selector must be the name of a topic that exists, else the event fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TopicChoice {
@@ -174,6 +198,8 @@ pub enum TopicChoice {
 }
 
 /// Gives a value to all readers of a channel.
+///
+/// The selectors change what is seen behind the channel, not the event itself: positions and dead letters are its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChannelOutput {
@@ -196,6 +222,8 @@ pub struct ChannelOutput {
 }
 
 /// Calls a custom sink, outside any transaction.
+///
+/// It may run again for the same event after a crash or an abort.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SinkOutput {

@@ -1,4 +1,7 @@
 //! Code blocks and the functions that the executor calls.
+//!
+//! Blocks are loaded once per worker; functions are then looked up in them by name. Two fields with the same text are
+//! two blocks, each with globals of its own.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +13,7 @@ use super::{BlockId, FileId, LineMap, Place};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Block {
     /// The agent or table whose block it is, in the user's words: `agent "echo-agent"`.
+    // Owner and role are for people alone: nothing is looked up by them.
     pub owner: String,
     /// Its role there: `operation "echo"`, `init`, `output:demo-output keySelector`.
     pub role: String,
@@ -19,12 +23,16 @@ pub struct Block {
     /// The file that it stands in.
     pub file: FileId,
     /// Places in the file of the lines of the Python text.
+    /// A traceback is translated by it, line by line.
     pub lines: LineMap,
     /// The Python text, dedented as YAML does it.
     pub code: String,
 }
 
 /// A function that the executor calls, found by name in its block's namespace.
+///
+/// `reads_context`, `only_reads` and `uses` are the compiler's proofs: each may be missing for a function that would
+/// deserve it, and none may stand where it does not hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Function {
@@ -37,11 +45,14 @@ pub struct Function {
     /// Shape of a call's result, as far as the compiler can see.
     pub shape: Shape,
     /// It, its block or its init mentions `context`: only then is `context["event"]` prepared.
+    // The other way round than the next two: a needless true costs time, a wrong false would hide the event.
     pub reads_context: bool,
     /// It only reads the value it is given (the compiler's check, conservative).
+    /// The rule `forward` decides by it, not the executor.
     pub only_reads: bool,
     /// The fields of its value that it uses, where it uses nothing else of it (conservative too).
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    // Left out where there is no proof: that is the usual case.
     pub uses: Option<FieldUse>,
 }
 
@@ -53,10 +64,13 @@ pub struct FieldUse {
     /// Their names, in order.
     pub fields: Vec<String>,
     /// It may return the object itself.
+    /// Then what it returns is no more decoded than its argument was.
     pub gives_it: bool,
 }
 
 /// Shape of a call's result.
+///
+/// The executor looks at each result all the same: a plain function may return an awaitable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Shape {

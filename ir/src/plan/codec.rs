@@ -1,9 +1,23 @@
 //! Codecs: how bytes become values and values bytes.
+//!
+//! In specs and in the plan a codec is text: `json`, `raw`, `binary|json`.
+//!
+//! ```
+//! use kaspr_ir::plan::Codec;
+//!
+//! assert_eq!("json".parse(), Ok(Codec::Json));
+//! assert_eq!("json | binary".parse(), Ok(Codec::Chain(vec![Codec::Json, Codec::Binary])));
+//! assert_eq!(Codec::Chain(vec![Codec::Json, Codec::Binary]).to_string(), "json|binary");
+//! assert!("jsn".parse::<Codec>().is_err());
+//! ```
 
 use serde::{Deserialize, Serialize};
 
 /// Codec between bytes and values.
+///
+/// The executor runs `raw`, `json` and `binary`; the others compile and are refused at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// As text, so that a plan says what the spec says.
 #[serde(into = "String", try_from = "String")]
 pub enum Codec {
     /// Bytes as they are.
@@ -17,6 +31,7 @@ pub enum Codec {
     /// YAML.
     Yaml,
     /// Several in turn, `a|b`: encoded left to right.
+    /// At least two, and none of them a chain.
     Chain(Vec<Codec>),
 }
 
@@ -59,6 +74,7 @@ impl std::error::Error for UnknownCodec {}
 impl std::str::FromStr for Codec {
     type Err = UnknownCodec;
     fn from_str(text: &str) -> Result<Codec, UnknownCodec> {
+        // Each part is parsed by itself, so an empty one (`a||b`) is unknown like any other.
         if text.contains('|') {
             let codecs: Result<_, _> = text.split('|').map(|one| one.trim().parse()).collect();
             return codecs.map(Codec::Chain);

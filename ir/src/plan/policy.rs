@@ -1,5 +1,9 @@
 //! Policies: what becomes of an event that fails, how long a call may take, and which of what the spec and the
 //! app say counts where.
+//!
+//! ```text
+//! step.on_error  ──else──▶  agent.on_error  ──else──▶  setting onError         the same for timeouts
+//! ```
 
 use std::time::Duration;
 
@@ -8,10 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::{AgentId, Creation, Plan};
 
 /// The longest time of one call, and of all calls of one event together, in ms.
+///
+/// A worker that is silent for longer would lose its partitions to another, and both would process the event.
 pub const CALL_MS_MAX: u64 = 240_000;
 
 /// Policy for events that fail ("Failures" in `docs/semantics.md`).
+///
+/// The same type for a spec's policy and the setting's; a plan has only what specs say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// Tagged by `action`, so that the plan's JSON reads like the spec.
 #[serde(rename_all = "camelCase", tag = "action")]
 pub enum OnError {
     /// Record the failure, count the event as complete, go on.
@@ -31,6 +40,7 @@ pub enum OnError {
     /// Try again while the partition waits.
     Retry {
         /// All tries together.
+        /// At least 1; the first try counts.
         attempts: u32,
         /// The waits between them.
         backoff: Backoff,
@@ -46,6 +56,8 @@ impl OnError {
     pub const TRIES: (i64, i64) = (1, u32::MAX as i64);
 
     /// The policy when no further try is left.
+    ///
+    /// Never `Retry`.
     pub fn last_resort(&self) -> &OnError {
         match self {
             OnError::Retry { then, .. } => then,
@@ -54,6 +66,10 @@ impl OnError {
     }
 
     /// With the app's topic for dead letters where none is named.
+    ///
+    /// ```text
+    /// DeadLetter { topic: None }, default dead   ⇒   DeadLetter { topic: dead }
+    /// ```
     fn with_topic(&self, default: Option<&String>) -> OnError {
         match self {
             OnError::DeadLetter { topic, creation } => {
@@ -62,6 +78,7 @@ impl OnError {
             OnError::Retry { attempts, backoff, then } => OnError::Retry {
                 attempts: *attempts,
                 backoff: backoff.clone(),
+                // A retry ends with a policy of its own, which may send dead letters too.
                 then: Box::new(then.with_topic(default)),
             },
             OnError::Skip | OnError::Halt => self.clone(),
@@ -70,6 +87,10 @@ impl OnError {
 }
 
 /// Waits between tries.
+///
+/// ```text
+/// wait before try n + 1  =  min(initial_ms · factor^(n-1), max_ms) · (1 ± up to jitter)
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backoff {
@@ -78,6 +99,7 @@ pub struct Backoff {
     /// The longest wait in ms.
     pub max_ms: u64,
     /// Each wait is the one before times this.
+    // A float, although waits are whole: 1.5 is a common factor.
     pub factor: f64,
     /// Each wait is changed at random by up to this share of it.
     pub jitter: f64,
@@ -90,6 +112,7 @@ impl Backoff {
     pub const JITTER: (f64, f64) = (0.0, 1.0);
 }
 
+// The defaults of specs and of the setting alike; `docs/semantics.md` names them.
 impl Default for Backoff {
     fn default() -> Backoff {
         Backoff { initial_ms: 1000, max_ms: 60_000, factor: 2.0, jitter: 0.2 }
@@ -97,6 +120,8 @@ impl Default for Backoff {
 }
 
 /// An app's settings, which count where its specs say nothing.
+///
+/// Known only at the start, so no plan has them.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     /// The policy.
@@ -108,6 +133,8 @@ pub struct Defaults {
 }
 
 /// What counts at a place of a plan.
+///
+/// Nothing in it is open any more but a topic of dead letters that neither specs nor settings name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// For events that fail there, with the topic of its dead letters.
@@ -118,9 +145,12 @@ pub struct Policy {
 
 /// What counts in each agent and each of its steps: a step's own word goes before its agent's, and that before
 /// the app's.
+///
+/// Made at the start by [`Plan::policies`] and asked by place; nothing else in the executor resolves policies.
 #[derive(Clone, Debug)]
 pub struct Policies {
     app: Policy,
+    // By agent, then by step, as the plan lists them.
     agents: Vec<(Policy, Vec<Policy>)>,
 }
 
@@ -136,6 +166,8 @@ impl Policies {
     }
 
     /// Everywhere in the plan's agents.
+    ///
+    /// For checks at the start: which topics of dead letters must exist.
     pub fn all(&self) -> impl Iterator<Item = &Policy> {
         self.agents.iter().flat_map(|(of_agent, of_steps)| std::iter::once(of_agent).chain(of_steps))
     }
@@ -148,7 +180,10 @@ impl Policies {
 
 impl Plan {
     /// Resolves what counts where, once.
+    ///
+    /// The policy and the time go each their own way: a step may have the one and inherit the other.
     pub fn policies(&self, defaults: &Defaults) -> Policies {
+        // The topic of dead letters is filled in wherever a policy is written, since any may leave it open.
         let policy = |own: Option<&OnError>, own_timeout: Option<u64>, above: &Policy| Policy {
             on_error: own
                 .map_or_else(|| above.on_error.clone(), |own| own.with_topic(defaults.dead_letter_topic.as_ref())),

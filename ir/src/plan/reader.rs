@@ -1,10 +1,15 @@
 //! Readers: topics, batch windows and tracks.
+//!
+//! A reader is what the executor runs: one stage, one timely operator. Everything about *when* its events run is here;
+//! what happens to them is in its agents.
 
 use serde::{Deserialize, Serialize};
 
 use super::{AgentId, Codec, Place};
 
 /// Division of partitions among the members of the group.
+///
+/// All members of a group must use the same one; Kafka refuses a member that brings another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assignor {
@@ -21,6 +26,7 @@ pub enum Assignor {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Part {
     /// These fields, in order.
+    // In order of names: equal apps give equal plans.
     pub fields: Vec<String>,
     /// The object may be encoded again: the text of its other fields is kept for that.
     pub keeps_text: bool,
@@ -31,7 +37,7 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reader {
-    /// The agent with the topic input, then the others in name order.
+    /// The agent with the topic input, then the others, each behind those that feed it.
     pub agents: Vec<AgentId>,
     /// Its topics.
     pub topics: Topics,
@@ -52,10 +58,13 @@ pub struct Reader {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window: Option<BatchWindow>,
     /// The track: it runs one event at a time.
+    // Beside the topics, because readers of different topics may be one track.
     pub track: Track,
 }
 
 /// The topics of a reader.
+///
+/// Either of a spec's `name`, cut at its commas, or its `pattern`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Topics {
@@ -66,6 +75,9 @@ pub enum Topics {
 }
 
 /// `take`: what a batch holds at most, and how long it may wait.
+///
+/// A batch is handed over when one of the two bounds is met, when the input ends, and when open batches exceed the
+/// worker's bound on their memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchWindow {
@@ -78,18 +90,26 @@ pub struct BatchWindow {
 }
 
 /// Events that may share a batch.
+///
+/// From the loosest to the strictest; chosen by the rule `scope`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BatchScope {
     /// All of the worker's.
     Mixed,
     /// All of the worker's, but those of one partition if the app's `onError` is `retry`.
+    // The only decision that is left to the start: the setting is not known before.
     MixedUnlessRetry,
     /// Those of one partition.
     Partition,
 }
 
 /// A track: it runs at most one event at a time.
+///
+/// ```text
+/// group 0, per_partition false    one event at a time over all readers of group 0
+/// group 0, per_partition true     one event at a time in each partition, over all readers of group 0
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Track {

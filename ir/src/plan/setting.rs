@@ -1,4 +1,12 @@
 //! The setting `onError` as text: read here for the compiler, which checks it, and for the executor.
+//!
+//! ```text
+//! K_ON_ERROR=retry
+//! K_ON_ERROR={"action": "retry", "attempts": 5, "backoff": {"initial": "1s"}, "then": "deadLetter"}
+//! ```
+//!
+//! The same fields as in a spec, with the same bounds and defaults. It is not read by the code for specs, because
+//! places in a YAML file and places in a variable have nothing in common.
 
 use std::fmt;
 
@@ -8,7 +16,9 @@ use super::{Backoff, Creation, OnError, topic_config};
 use crate::duration;
 
 const ACTIONS: &[&str] = &["skip", "retry", "deadLetter", "halt"];
+// What `then` may be: a retry cannot end with a retry.
 const LAST_ACTIONS: &[&str] = &["skip", "deadLetter", "halt"];
+// In the order in which a fault lists them.
 const FIELDS: &[&str] = &[
     "action",
     "topic",
@@ -26,6 +36,8 @@ const FIELDS: &[&str] = &[
 const WAITS: &[&str] = &["initial", "max", "factor", "jitter"];
 
 /// A policy's text that makes no sense.
+///
+/// The caller names the setting and its source before `path`, and suggests the nearest of `allowed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFault {
     /// The field, as `.backoff.max`; empty: the whole.
@@ -54,8 +66,18 @@ impl OnError {
     ///
     /// # Errors
     /// Says which field may not be so.
+    ///
+    /// ```
+    /// use kaspr_ir::plan::OnError;
+    ///
+    /// assert_eq!(OnError::from_setting("halt"), Ok(OnError::Halt));
+    /// let fault = OnError::from_setting(r#"{"action": "retry", "attempts": 0}"#).unwrap_err();
+    /// assert_eq!(fault.path, ".attempts");
+    /// assert!(OnError::from_setting("retri").unwrap_err().allowed.contains(&"retry"));
+    /// ```
     pub fn from_setting(text: &str) -> Result<OnError, PolicyFault> {
         if !text.trim_start().starts_with('{') {
+            // A bare name is the mapping with nothing but its action.
             return of(&[("action".to_owned(), Value::from(text))].into_iter().collect(), "");
         }
         let fault = |found: String| fault("", "the name of an action, or a mapping as JSON", found, &[]);
@@ -64,6 +86,7 @@ impl OnError {
     }
 }
 
+/// A fault, in parts.
 fn fault(path: &str, needed: &str, found: String, allowed: &'static [&'static str]) -> PolicyFault {
     PolicyFault { path: path.to_owned(), needed: needed.to_owned(), found, allowed }
 }
@@ -75,6 +98,7 @@ fn found(value: Option<&Value>) -> String {
 
 /// `at` is the path of the action.
 fn of(map: &Map<String, Value>, at: &str) -> Result<OnError, PolicyFault> {
+    // First: a misspelled field would otherwise count for nothing, without a word.
     only(map, FIELDS, "")?;
     match word(map.get("action"), ACTIONS, at)? {
         "retry" => retry(map),
@@ -83,6 +107,8 @@ fn of(map: &Map<String, Value>, at: &str) -> Result<OnError, PolicyFault> {
 }
 
 /// A policy that tries no more.
+///
+/// Fields of other actions are checked and have no effect, as in a spec.
 fn last(map: &Map<String, Value>, action: &str) -> Result<OnError, PolicyFault> {
     let topic = match map.get("topic") {
         None | Some(Value::Null) => None,
@@ -123,6 +149,7 @@ fn creation(map: &Map<String, Value>) -> Result<Creation, PolicyFault> {
     })
 }
 
+/// The policy `retry`, with its defaults where the mapping says nothing.
 fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
     let attempts = whole(map, "attempts", OnError::TRIES)?.unwrap_or(OnError::ATTEMPTS);
     let none = Map::new();
@@ -148,6 +175,7 @@ fn retry(map: &Map<String, Value>) -> Result<OnError, PolicyFault> {
     })
 }
 
+/// Refuses fields that are not among these names.
 fn only(map: &Map<String, Value>, names: &'static [&'static str], path: &str) -> Result<(), PolicyFault> {
     match map.keys().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
@@ -158,17 +186,20 @@ fn only(map: &Map<String, Value>, names: &'static [&'static str], path: &str) ->
     }
 }
 
+/// One of these words, which must be there.
 fn word<'a>(value: Option<&'a Value>, words: &'static [&'static str], path: &str) -> Result<&'a str, PolicyFault> {
     let word = value.and_then(Value::as_str).filter(|word| words.contains(word));
     word.ok_or_else(|| fault(path, &format!("one of {}", words.join(", ")), found(value), words))
 }
 
+/// A wait in ms; the default where none is written.
 fn wait(waits: &Map<String, Value>, name: &str, default: u64) -> Result<u64, PolicyFault> {
     let Some(value) = waits.get(name) else { return Ok(default) };
     let ms = value.as_str().and_then(duration::parse);
     ms.ok_or_else(|| fault(&format!(".backoff.{name}"), "a duration, for example 5s", value.to_string(), &[]))
 }
 
+/// A boolean; false where none is written.
 fn flag(map: &Map<String, Value>, name: &str) -> Result<bool, PolicyFault> {
     let Some(value) = map.get(name) else { return Ok(false) };
     value.as_bool().ok_or_else(|| fault(&format!(".{name}"), "true or false", value.to_string(), &[]))
@@ -186,6 +217,7 @@ fn whole<T: TryFrom<i64>>(
     number.map(Some).ok_or_else(|| fault(&format!(".{name}"), &needed, value.to_string(), &[]))
 }
 
+/// A number between two others; the default where none is written.
 fn number(waits: &Map<String, Value>, name: &str, (min, max): (f64, f64), default: f64) -> Result<f64, PolicyFault> {
     let Some(value) = waits.get(name) else { return Ok(default) };
     let number = value.as_f64().filter(|number| (min..=max).contains(number));

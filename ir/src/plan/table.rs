@@ -1,4 +1,6 @@
 //! Tables, and the parameters through which functions are given them.
+//!
+//! A table's state is in its changelog, a compacted topic; see "Tables" in `docs/delivery.md`.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Codec, FunctionId, Place, TableId};
 
 /// Keyed state, in one partition with the events that use it.
+///
+/// Used only by steps: init, selectors and sinks are given none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Table {
@@ -28,16 +32,23 @@ pub struct Table {
     pub default: Option<FunctionId>,
     /// Partitions of the changelog, where the spec says so.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    // Else those of the topics that feed it, which the start counts.
     pub partitions: Option<u32>,
     /// Further settings of the changelog topic.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub topic_config: BTreeMap<String, String>,
     /// Keys live per window of time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    // Compiled and refused at the start: windows are not supported yet.
     pub window: Option<TableWindow>,
 }
 
 /// The windows of a windowed table; durations in ms.
+///
+/// ```text
+/// tumbling, size 30s          size_ms 30000, step_ms 30000     [0, 30) [30, 60) …
+/// hopping, size 30s, step 10s size_ms 30000, step_ms 10000     [0, 30) [10, 40) …
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TableWindow {
@@ -65,6 +76,8 @@ pub enum RelativeTo {
 }
 
 /// A table given to a function by name.
+///
+/// No two of a step have the same parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TableParameter {
