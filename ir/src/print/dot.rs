@@ -1,10 +1,14 @@
 //! A drawing as DOT, for graphviz.
+//!
+//! `kasprc compile --emit dot | dot -Tsvg` draws it. Form and colour of a shape say its role, so no legend is needed.
 
 use super::drawing::{Arrow, Drawing, Flow, Frame, Role, Shape, TopicUse};
 use crate::graph::Graph;
 
 impl Graph {
     /// The graph as DOT.
+    ///
+    /// With a line break at its end.
     pub fn to_dot(&self) -> String {
         let drawing = self.drawing();
         let mut out = format!("digraph {} {{\n", quote(&drawing.name));
@@ -21,13 +25,16 @@ impl Graph {
     }
 }
 
+/// Writes boxes first, since graphviz puts a shape into the cluster that names it first.
 fn body(drawing: &Drawing, out: &mut String) {
     drawing.agents.iter().for_each(|agent| frame(agent, out));
     drawing.shapes.iter().for_each(|shape| self::shape(shape, out));
     drawing.arrows.iter().for_each(|arrow| self::arrow(arrow, out));
 }
 
+/// An agent's box with its shapes. Graphviz draws a subgraph as a box only if its name begins with `cluster`.
 fn frame(agent: &Frame, out: &mut String) {
+    // `\l` ends a line that is aligned to the left.
     let policy = agent.policy.iter().map(|policy| format!("on error: {}\\l", escape(policy)));
     let title: String = std::iter::once(format!("{}\\l", escape(&agent.name))).chain(policy).collect();
     out.push_str(&format!("  subgraph {} {{\n", quote(&format!("cluster_{}", agent.name))));
@@ -38,6 +45,7 @@ fn frame(agent: &Frame, out: &mut String) {
     out.push_str("  }\n");
 }
 
+/// One shape, as a node.
 fn shape(shape: &Shape, out: &mut String) {
     let (form, more) = form(shape);
     let (fill, line) = colours(shape.role);
@@ -57,12 +65,15 @@ fn form(shape: &Shape) -> (&'static str, &'static str) {
         Role::Custom => ("house", " margin=\"0.05,0.0\""),
         Role::Channel => ("parallelogram", " margin=\"0.0,0.0\""),
         Role::Table => ("cylinder", ""),
+        // A second outline: the app creates it.
         Role::Topic(_) if shape.is_declared => ("cds", " margin=\"0.3,0.16\" peripheries=2"),
         Role::Topic(_) => ("cds", " margin=\"0.3,0.16\""),
     }
 }
 
 /// Fill and line by what a shape is.
+///
+/// Mermaid uses them too. Red is what has failed, blue comes in, green goes out.
 pub fn colours(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::Pass | Role::Map => ("#FFFFFF", "#3C4A57"),
@@ -81,6 +92,7 @@ pub fn colours(role: Role) -> (&'static str, &'static str) {
 /// Values enter at the left and leave at the right, so that no arrow crosses a title and all of them
 /// end at the outline of a topic, which is no box.
 fn arrow(arrow: &Arrow, out: &mut String) {
+    // A table's arrow may end where it likes: it goes down, not on.
     let (tail, head) = if arrow.flow == Flow::Table { ("", "") } else { (":e", ":w") };
     let (from, to) = (quote(&arrow.from) + tail, quote(&arrow.to) + head);
     let label = arrow.label.iter().map(|line| escape(line)).collect::<Vec<_>>().join("\\n");
@@ -93,10 +105,12 @@ fn arrow(arrow: &Arrow, out: &mut String) {
     out.push_str(&format!("  {from} -> {to}{style};\n"));
 }
 
+/// A text within quotes of DOT.
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// A text in quotes, as an id.
 fn quote(text: &str) -> String {
     format!("\"{}\"", escape(text))
 }

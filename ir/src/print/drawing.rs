@@ -2,6 +2,8 @@
 //!
 //! Agents are boxes around their operators, topics stand between them. A topic that one agent writes
 //! and another reads is one shape, so that the app is one picture.
+//!
+//! A printer (`dot`, `mermaid`) only chooses how each role looks; what is there and what it is called is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +14,8 @@ use crate::graph::{Contract, Graph, Kind, Node, Sink};
 use crate::plan::{Action, AgentId, BatchScope, FunctionId, OnError, Step, TopicChoice, TopicOutput, Topics};
 
 /// A whole app.
+///
+/// Ids of shapes are unique in it, and both ends of every arrow are ids of its shapes.
 #[derive(Debug)]
 pub struct Drawing {
     /// The app's name.
@@ -43,9 +47,12 @@ pub struct Frame {
 }
 
 /// One shape.
+///
+/// Made by the artist below; printers escape its lines.
 #[derive(Debug)]
 pub struct Shape {
     /// Unique in the drawing.
+    /// Never shown. Topics, tables and channels have their names in it, operators the number of their node.
     pub id: String,
     /// Its role.
     pub role: Role,
@@ -56,6 +63,8 @@ pub struct Shape {
 }
 
 /// Role of a shape.
+///
+/// It decides form and colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The point through which values pass where an agent has no operators.
@@ -92,6 +101,8 @@ pub enum TopicUse {
 }
 
 /// One arrow.
+///
+/// From left to right, but for tables, which are read and written.
 #[derive(Debug)]
 pub struct Arrow {
     /// The shape it leaves.
@@ -117,6 +128,8 @@ pub enum Flow {
 
 impl Graph {
     /// The graph as a drawing.
+    ///
+    /// Deterministic: agents, tables, channels and topics by name, nodes in the order of the graph.
     pub fn drawing(&self) -> Drawing {
         let name = self.app.name.as_deref().unwrap_or("app").to_owned();
         let members = self.members();
@@ -127,12 +140,13 @@ impl Graph {
         }
         artist.channels();
         artist.tables();
+        // Last: how a topic is used is known when all arrows are drawn.
         artist.topics();
         artist.drawing
     }
 }
 
-/// Finds the use of a topic in the app.
+/// Use of a topic by the app, as far as it has been found. Three flags and no enum, because they are found one by one.
 #[derive(Default)]
 struct Use {
     read: bool,
@@ -140,18 +154,22 @@ struct Use {
     letters: bool,
 }
 
+/// The drawing as far as it has got.
 struct Artist<'a> {
     graph: &'a Graph,
     members: Vec<Vec<NodeIndex>>,
     drawing: Drawing,
+    /// Topics that arrows lead to or from, which become shapes at the end.
     topics: BTreeMap<String, Use>,
 }
 
 impl Artist<'_> {
+    /// Draws an agent: its box with the shapes inside, then the arrows of its nodes.
     fn agent(&mut self, id: AgentId) {
         let agent = &self.graph.agents[id.index()];
         let nodes = self.members[id.index()].clone();
         let mut shapes = Vec::new();
+        // Without an operator there is nothing for arrows to end at, so a point takes their place.
         if !nodes.iter().any(|index| self.is_inside(*index)) {
             shapes.push(shape(pass(id), Role::Pass, Vec::new()));
         }
@@ -162,6 +180,7 @@ impl Artist<'_> {
             self.around(id, *index);
         }
         if let Some(topic) = agent.on_error.as_ref().and_then(letters_topic) {
+            // An agent's own policy is drawn at its last shape: any of them may have failed.
             let last = nodes.iter().rev().find(|index| self.is_inside(**index));
             let from = last.map_or_else(|| pass(id), |index| name(*index));
             self.letters(from, topic);
@@ -188,6 +207,7 @@ impl Artist<'_> {
                     let channel = channel_name(&graph.channels[channel.index()].name);
                     self.arrow(&own, &channel, Flow::Values, label.unwrap_or_default());
                 }
+                // `entry` has drawn it, from the topics.
                 _ if matches!(node.kind, Kind::Source(_)) => {}
                 _ => {
                     let batch = (edge.contract == Contract::Batch).then(|| "batch".to_owned());
@@ -225,10 +245,13 @@ impl Artist<'_> {
         }
     }
 
+    /// True if the node has a shape in its agent's box.
     fn is_inside(&self, index: NodeIndex) -> bool {
         matches!(self.graph.flow[index].kind, Kind::BatchWindow(_) | Kind::Operator(_) | Kind::Sink(Sink::Custom(_)))
     }
 
+    /// Draws an arrow to the topic of an output, with its functions for a label. A topic that a function names is drawn
+    /// as that function.
     fn topic_arrow(&mut self, from: &str, output: &TopicOutput) {
         let label = self.functions(&[
             ("if", output.predicate),
@@ -245,6 +268,7 @@ impl Artist<'_> {
         self.topics.entry(topic).or_default().written = true;
     }
 
+    /// Functions of an output as lines of a label: `key by_id`.
     fn functions(&self, selectors: &[(&str, Option<FunctionId>)]) -> Vec<String> {
         let labels = selectors.iter().filter_map(|(name, function)| {
             function.map(|function| format!("{name} {}", self.graph.functions[function.index()].name))
@@ -258,6 +282,7 @@ impl Artist<'_> {
         self.arrow(&from, &topic_name(topic), Flow::Letters, vec!["failed events".to_owned()]);
     }
 
+    /// Draws channels, each with arrows to its readers.
     fn channels(&mut self) {
         for channel in &self.graph.channels {
             let own = channel_name(&channel.name);
@@ -271,6 +296,7 @@ impl Artist<'_> {
         }
     }
 
+    /// Draws tables, those that no step uses included.
     fn tables(&mut self) {
         let mut used = BTreeSet::new();
         for node in self.graph.flow.node_weights() {
@@ -288,6 +314,7 @@ impl Artist<'_> {
         }
     }
 
+    /// Draws the topics that have been named, each once.
     fn topics(&mut self) {
         let declared: BTreeSet<_> =
             self.graph.topics.iter().filter(|topic| topic.declare).map(|topic| topic.name.as_str()).collect();
@@ -334,30 +361,37 @@ fn inside(index: NodeIndex, node: &Node) -> Option<Shape> {
     Some(shape(name(index), role, lines))
 }
 
+/// A shape of something that the app does not create.
 fn shape(id: String, role: Role, lines: Vec<String>) -> Shape {
     Shape { id, role, lines, is_declared: false }
 }
 
+/// The id of a node's shape.
 fn name(index: NodeIndex) -> String {
     format!("n{}", index.index())
 }
 
+/// The id of a topic. The word before the name keeps topics, tables and channels of one name apart.
 fn topic_name(topic: &str) -> String {
     format!("topic {topic}")
 }
 
+/// The id of a table.
 fn table_name(table: &str) -> String {
     format!("table {table}")
 }
 
+/// The id of a channel.
 fn channel_name(channel: &str) -> String {
     format!("channel {channel}")
 }
 
+/// The id of the point that stands for an agent without operators.
 fn pass(agent: AgentId) -> String {
     format!("pass {}", agent.0)
 }
 
+/// The topic that a policy sends dead letters to, if it names one itself.
 fn letters_topic(policy: &OnError) -> Option<&str> {
     match policy {
         OnError::DeadLetter { topic, .. } => topic.as_deref(),
@@ -366,6 +400,7 @@ fn letters_topic(policy: &OnError) -> Option<&str> {
     }
 }
 
+/// A policy in a few words, for the title of a box.
 fn short_policy(policy: &OnError) -> String {
     match policy {
         OnError::Skip => "skip".to_owned(),

@@ -1,4 +1,6 @@
 //! A drawing as mermaid, for documents that draw it themselves.
+//!
+//! GitHub and most wikis draw it where it stands in a block of Markdown.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +9,8 @@ use super::drawing::{Arrow, Drawing, Flow, Role, Shape, TopicUse};
 use crate::graph::Graph;
 
 /// Classes of shapes: what mermaid gives colours to.
+///
+/// A role that is not among them (`Pass`) has no class and mermaid's own look.
 const CLASSES: [(&str, Role); 11] = [
     ("window", Role::Window),
     ("map", Role::Map),
@@ -23,6 +27,8 @@ const CLASSES: [(&str, Role); 11] = [
 
 impl Graph {
     /// The graph as a mermaid flowchart.
+    ///
+    /// With a line break at its end.
     pub fn to_mermaid(&self) -> String {
         let drawing = self.drawing();
         let ids = Ids::of(&drawing);
@@ -41,6 +47,7 @@ impl Graph {
     }
 }
 
+/// Defines the colours of the classes that occur, as graphviz has them.
 fn classes(drawing: &Drawing, out: &mut String) {
     for (class, role) in CLASSES {
         if drawing.all_shapes().any(|shape| shape.role == role) {
@@ -51,17 +58,22 @@ fn classes(drawing: &Drawing, out: &mut String) {
 }
 
 /// Names that mermaid can read: numbers in the order of the drawing.
+///
+/// Ids of a drawing have spaces and signs that mermaid would read as syntax.
 struct Ids<'a>(BTreeMap<&'a str, usize>);
 
 impl<'a> Ids<'a> {
+    /// Numbers the shapes of a drawing.
     fn of(drawing: &'a Drawing) -> Ids<'a> {
         Ids(drawing.all_shapes().enumerate().map(|(number, shape)| (shape.id.as_str(), number)).collect())
     }
 
+    /// The name of a shape. One that is not in the drawing would show as `missing`, which no arrow should.
     fn id(&self, shape: &str) -> String {
         self.0.get(shape).map_or_else(|| "missing".to_owned(), |number| format!("s{number}"))
     }
 
+    /// One shape as a node: brackets around its text say its form.
     fn shape(&self, shape: &Shape, indent: &str, out: &mut String) {
         let (open, close) = match shape.role {
             Role::Pass => ("((", "))"),
@@ -73,12 +85,14 @@ impl<'a> Ids<'a> {
             Role::Channel => ("[/", "/]"),
             Role::Table => ("[(", ")]"),
         };
+        // Mermaid wants some text in every node.
         let lines = if shape.role == Role::Pass { text(&[" ".to_owned()]) } else { text(&shape.lines) };
         let class = CLASSES.iter().find(|(_, role)| *role == shape.role);
         let class = class.map(|(class, _)| format!(":::{class}")).unwrap_or_default();
         out.push_str(&format!("{indent}{}{open}{lines}{close}{class}\n", self.id(&shape.id)));
     }
 
+    /// One arrow, with its label.
     fn arrow(&self, arrow: &Arrow, out: &mut String) {
         let line = match arrow.flow {
             Flow::Values => "-->",
@@ -96,6 +110,7 @@ fn text(lines: &[String]) -> String {
         let mut escaped = String::new();
         for character in line.chars() {
             match character {
+                // By code (`#34;`), which is mermaid's only escape.
                 '"' | '#' | '&' | '<' | '>' | '`' | '\\' => escaped.push_str(&format!("#{};", u32::from(character))),
                 '\n' => escaped.push(' '),
                 _ => escaped.push(character),

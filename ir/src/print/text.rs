@@ -1,4 +1,18 @@
 //! The plan as text, to be read without a legend.
+//!
+//! ```text
+//! app shop
+//!
+//! reader enrich
+//!   source topic orders (key raw, value json)
+//!   track 0: one event at a time
+//!   agent enrich
+//!     map price: price() at agent.yaml:12, table prices as t
+//!     sink topic priced (key raw, value json)
+//! ```
+//!
+//! Every name is written out, so that a reader has no ids to follow. An agent behind a channel stands within each
+//! reader that reaches it.
 
 use std::fmt::{self, Write};
 
@@ -9,6 +23,8 @@ use crate::plan::{
 
 impl Plan {
     /// The plan as text.
+    ///
+    /// With a line break at its end.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         Printer { plan: self, out: &mut text }.plan().expect("writing to a string never fails");
@@ -16,15 +32,18 @@ impl Plan {
     }
 }
 
+/// Each method writes one part of the plan; indentation is two spaces a level.
 struct Printer<'a> {
     plan: &'a Plan,
     out: &'a mut String,
 }
 
 impl Printer<'_> {
+    /// The whole plan: the app, its readers with all that is in them, then tables and topics.
     fn plan(&mut self) -> fmt::Result {
         let app = &self.plan.app;
         writeln!(self.out, "app {}", app.name.as_deref().unwrap_or("(named at start: --app)"))?;
+        // The other assignor is the usual one and needs no line.
         if app.assignor == Assignor::Range {
             writeln!(self.out, "  partitions: range (topics share a table; all partitions stop during a rebalance)")?;
         }
@@ -37,6 +56,7 @@ impl Printer<'_> {
         for table in &self.plan.tables {
             self.table(table)?;
         }
+        // Only topics that the app creates: the others are named where they are used.
         for topic in self.plan.topics.iter().filter(|topic| topic.declare) {
             write!(self.out, "\ntopic {}: created at start where it is missing", topic.name)?;
             if let Some(partitions) = topic.partitions {
@@ -53,7 +73,9 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// A reader: its source, batch window, track and agents.
     fn reader(&mut self, reader: &Reader) -> fmt::Result {
+        // A reader has the name of its first agent, the one with the topic input.
         let first = &self.plan[reader.agents[0]];
         writeln!(self.out, "\nreader {}", first.name)?;
         let topics = match &reader.topics {
@@ -94,6 +116,7 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// An agent within a reader, in the order in which an event meets its parts.
     fn agent(&mut self, agent: &Agent) -> fmt::Result {
         let from = match agent.input {
             Input::Topic(_) => String::new(),
@@ -101,6 +124,7 @@ impl Printer<'_> {
         };
         writeln!(self.out, "  agent {}{from}", agent.name)?;
         if let Some(description) = &agent.description {
+            // On one line, whatever its author's line breaks.
             writeln!(self.out, "    {}", description.trim().replace('\n', " "))?;
         }
         if let Some(init) = &agent.init {
@@ -130,6 +154,7 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// One step of a pipeline.
     fn step(&mut self, step: &Step) -> fmt::Result {
         match &step.action {
             Action::Map(function) => write!(self.out, "    map {}: {}", step.operation, self.call(*function))?,
@@ -156,6 +181,7 @@ impl Printer<'_> {
         writeln!(self.out)
     }
 
+    /// A topic output, with a line for each of its functions.
     fn output(&mut self, indent: &str, output: &TopicOutput) -> fmt::Result {
         let topic = match &output.topic {
             TopicChoice::Name(name) => name.clone(),
@@ -177,10 +203,12 @@ impl Printer<'_> {
         self.selectors(indent, &selectors)
     }
 
+    /// Codecs in brackets, behind the thing that has them.
     fn codecs(&mut self, key: &Codec, value: &Codec) -> fmt::Result {
         write!(self.out, " (key {key}, value {value})")
     }
 
+    /// A line for each function that is there, further right than the output.
     fn selectors(&mut self, indent: &str, selectors: &[(&str, Option<FunctionId>)]) -> fmt::Result {
         for (name, function) in selectors {
             if let Some(function) = function {
@@ -191,6 +219,7 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// A channel output, with the agents that read the channel.
     fn channel(&mut self, output: &ChannelOutput) -> fmt::Result {
         let channel = &self.plan[output.channel];
         let readers: Vec<_> = channel.readers.iter().map(|reader| self.plan[*reader].name.as_str()).collect();
@@ -204,11 +233,13 @@ impl Printer<'_> {
         self.selectors("    ", &selectors)
     }
 
+    /// A custom sink.
     fn sink(&mut self, sink: &SinkOutput) -> fmt::Result {
         writeln!(self.out, "    sink {}: {}, outside the transaction", sink.name, self.call(sink.function))?;
         self.selectors("    ", &[("only if", sink.predicate), ("value", sink.value_selector)])
     }
 
+    /// A table and what is special about it.
     fn table(&mut self, table: &Table) -> fmt::Result {
         write!(self.out, "\ntable {}", table.name)?;
         self.codecs(&table.key_codec, &table.value_codec)?;
@@ -236,6 +267,7 @@ impl Printer<'_> {
             crate::plan::Shape::Generator => " yields",
             crate::plan::Shape::Async => " async",
             crate::plan::Shape::AsyncGenerator => " async, yields",
+            // A plain function is the usual case, and of an unknown one nothing is known.
             _ => "",
         };
         format!("{}() at {}:{}{shape}{context}", function.name, self.plan[place.file], place.line)
@@ -243,6 +275,10 @@ impl Printer<'_> {
 }
 
 /// A policy in words.
+///
+/// ```text
+/// retry, 3 tries, waits from 1s to 1m (times 2, jitter 0.2), then dead letter to orders-dead
+/// ```
 pub fn on_error(policy: &OnError) -> String {
     match policy {
         OnError::Skip => "skip".to_owned(),
@@ -262,8 +298,11 @@ pub fn on_error(policy: &OnError) -> String {
 }
 
 /// A duration in the largest unit that leaves it whole.
+///
+/// The opposite of `kaspr_ir::duration::parse`: 90000 is `90s`, 3600000 is `1h`, 1500 is `1500ms`.
 pub fn duration(ms: u64) -> String {
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+        // Zero is whole in every unit; `0ms` is the plainest.
         if ms != 0 && ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
