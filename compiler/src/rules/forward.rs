@@ -2,7 +2,7 @@
 //!
 //! Then, and only then: no `map` or `topicSend` lies on the way, no value selector changes what is
 //! sent, every function that sees the value only reads it, the event was no batch, and both codecs
-//! are equal (semantics, section 6).
+//! are equal (see "Outputs" in `docs/semantics.md`).
 //!
 //! Forwarding saves encoding the value, and it keeps the bytes exactly as the producer wrote them: spaces, the order
 //! of keys, digits. The input is decoded and so validated all the same.

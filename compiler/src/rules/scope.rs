@@ -1,4 +1,4 @@
-//! Chooses which events may share a batch (semantics, section 5).
+//! Chooses which events may share a batch (see "Batches" in `docs/semantics.md`).
 //!
 //! A batch mixes the partitions of its worker, unless partitions are isolated, an operation has
 //! tables (their writes need a home) or a policy is `retry` (the batch must come again whole).
