@@ -61,6 +61,7 @@ impl OnError {
     pub fn last_resort(&self) -> &OnError {
         match self {
             OnError::Retry { then, .. } => then,
+            // Named and not `_`: a new policy must say here whether it is a last one.
             OnError::Skip | OnError::DeadLetter { .. } | OnError::Halt => self,
         }
     }

@@ -96,6 +96,7 @@ fn arrow(arrow: &Arrow, out: &mut String) {
     let (tail, head) = if arrow.flow == Flow::Table { ("", "") } else { (":e", ":w") };
     let (from, to) = (quote(&arrow.from) + tail, quote(&arrow.to) + head);
     let label = arrow.label.iter().map(|line| escape(line)).collect::<Vec<_>>().join("\\n");
+    // Dashed is what is not the way of values: tables and failures.
     let style = match arrow.flow {
         Flow::Values if label.is_empty() => String::new(),
         Flow::Values => format!(" [label=\"{label}\"]"),

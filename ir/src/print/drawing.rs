@@ -210,6 +210,7 @@ impl Artist<'_> {
                 // `entry` has drawn it, from the topics.
                 _ if matches!(node.kind, Kind::Source(_)) => {}
                 _ => {
+                    // Single values are the usual case and need no label.
                     let batch = (edge.contract == Contract::Batch).then(|| "batch".to_owned());
                     self.arrow(&own, &name(target), Flow::Values, batch.into_iter().collect());
                 }
@@ -307,6 +308,7 @@ impl Artist<'_> {
         for (number, table) in self.graph.tables.iter().enumerate() {
             let kind = if table.global { "global table" } else { "table" };
             let mut lines = vec![kind.to_owned(), table.name.clone()];
+            // Drawn all the same: its author may have meant to use it.
             if !used.contains(&number) {
                 lines.push("(unused)".to_owned());
             }
@@ -325,6 +327,7 @@ impl Artist<'_> {
                 Use { read: true, .. } => TopicUse::Both,
                 _ => TopicUse::Written,
             });
+            // No topic can begin with a slash, so this is a pattern.
             let kind = if topic.starts_with('/') { "topics matching" } else { "topic" };
             let is_declared = declared.contains(topic.as_str());
             let lines = vec![kind.to_owned(), topic.clone()];

@@ -31,6 +31,7 @@ impl Graph {
     /// With a line break at its end.
     pub fn to_mermaid(&self) -> String {
         let drawing = self.drawing();
+        // Before anything is printed: an arrow may name a shape that stands further down.
         let ids = Ids::of(&drawing);
         let mut out = String::from("flowchart LR\n");
         for (number, agent) in drawing.agents.iter().enumerate() {
@@ -50,6 +51,7 @@ impl Graph {
 /// Defines the colours of the classes that occur, as graphviz has them.
 fn classes(drawing: &Drawing, out: &mut String) {
     for (class, role) in CLASSES {
+        // Classes that nothing has would be noise in a document.
         if drawing.all_shapes().any(|shape| shape.role == role) {
             let (fill, line) = colours(role);
             out.push_str(&format!("  classDef {class} fill:{fill},stroke:{line},color:#1F2933\n"));

@@ -103,6 +103,7 @@ impl Printer<'_> {
         }
         let track =
             if reader.track.per_partition { "one event at a time per partition" } else { "one event at a time" };
+        // Counted here, not stored: what can be derived is not in the plan.
         let shared = self.plan.readers.iter().filter(|other| other.track.group == reader.track.group).count() > 1;
         writeln!(
             self.out,
@@ -110,6 +111,7 @@ impl Printer<'_> {
             reader.track.group,
             if shared { ", together with other readers" } else { "" }
         )?;
+        // An agent that several readers reach is printed in each, as it runs in each.
         for &agent in &reader.agents {
             self.agent(&self.plan[agent])?;
         }
@@ -159,6 +161,7 @@ impl Printer<'_> {
         match &step.action {
             Action::Map(function) => write!(self.out, "    map {}: {}", step.operation, self.call(*function))?,
             Action::Filter(function) => write!(self.out, "    filter {}: {}", step.operation, self.call(*function))?,
+            // An output of its own, so it is printed as one, below its step.
             Action::TopicSend { output, pass_through } => {
                 let then = match (pass_through, output.ack) {
                     (true, _) => "the value goes on",
