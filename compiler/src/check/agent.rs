@@ -2,6 +2,15 @@
 //!
 //! The largest unit of a spec. What happens outside it (tables, channels, topics of other agents) has been collected
 //! by [`super::check`] before; what is found here goes into one [`Agent`] of the HIR.
+//!
+//! A function is judged by its place in the pipeline, so the pipeline is resolved first:
+//!
+//! ```text
+//! input: {take: …}   pipeline: [parse, price]   output: {topics: [out]}
+//!
+//! parse   is_batch: true    it gets a list, so `v["a"]` is a warning (K0516)
+//! price   is_batch: false   it gets what parse gave; its result is sent, so it must give one (K0507)
+//! ```
 
 use std::collections::{HashMap, HashSet};
 

@@ -23,6 +23,18 @@
 //!
 //! What passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a spec
 //! without faults is a fault of this folder.
+//!
+//! Where each fault is raised:
+//!
+//! ```text
+//! agent.rs      K01xx of inputs and take, K02xx of operations and the pipeline, K0301, K0302, K0403 to K0405
+//! blocks.rs     K0303, K05xx: everything about Python
+//! outputs.rs    K0112, K0401, K0402, K0409        policies.rs   K0406, K0407, K0412
+//! tables.rs     K0304 to K0306                    windows.rs    K0307, K0308
+//! readers.rs    K0114                             settings.rs   K0410, K0411
+//! values.rs     K0105, K0106, K0109, K0408        operator.rs   K0602
+//! mod.rs        K0005, K0008, K0206               read, yaml    K0001 to K0007, K0104, K0113
+//! ```
 
 mod agent;
 mod blocks;
@@ -105,6 +117,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
     let app = checker.app(&apps, &agents);
     checker.check_settings(&apps);
     checker.tables(&tables);
+    debug_assert!(checker.tables.is_sorted_by(|a, b| a.name <= b.name), "tables are searched by name");
     checker.check_tables(&agents, &tables);
     checker.check_readers(&agents);
     if options.target == Target::Operator {

@@ -18,6 +18,8 @@ use crate::diagnostics::{Code, Diagnostic, nearest};
 
 impl Checker<'_> {
     /// The function of a selector, if the field is there and its block is sound.
+    ///
+    /// `owner` is the role of the output, `name` the field's.
     fn selector(
         &mut self,
         scope: &Scope,

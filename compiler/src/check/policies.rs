@@ -118,6 +118,8 @@ impl Checker<'_> {
 }
 
 /// Fields that only `retry` asks, where they are written.
+///
+/// For the warning that they have no effect; `topic` and its creation are the other half, see [`of_letters`].
 fn of_tries(written: &ast::OnError) -> impl Iterator<Item = (&'static str, &At)> {
     [
         ("attempts", at(&written.attempts)),

@@ -79,6 +79,7 @@ impl Checker<'_> {
     pub(super) fn check_settings(&mut self, apps: &[ast::App]) {
         for (name, value) in apps.iter().flat_map(|app| &app.config) {
             match SETTINGS.iter().find(|(known, _)| *known == name.value) {
+                // Empty is not set, so there is nothing to judge.
                 Some((_, kind)) if !value.value.is_empty() => self.check_setting(&name.value, *kind, value),
                 Some(_) => {}
                 None => self.unknown_setting(name, value),
@@ -106,6 +107,12 @@ impl Checker<'_> {
     }
 
     /// Checks one value by its kind (K0411, or the code that the same fault has in a spec).
+    ///
+    /// ```text
+    /// guarantee: exactly_once     K0411, did you mean "exactly-once"?
+    /// commitInterval: 50          K0105: a duration needs a unit
+    /// deadLetterTopic: a/b        K0109, as for a topic of a spec
+    /// ```
     fn check_setting(&mut self, name: &str, kind: Kind, value: &Text) {
         let words = |words: &[&str]| format!("\"{name}\" must be {}, found \"{}\"", words.join(" or "), value.value);
         match kind {

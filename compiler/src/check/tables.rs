@@ -55,6 +55,7 @@ impl<'a> App<'a> {
                     app.partitions.entry(topic).or_insert(count);
                 });
             }
+            // Outputs and dead letters count too: a topic that one agent writes may feed another.
             let sends = agent.operations.iter().filter_map(|operation| operation.send.as_ref());
             for output in agent.outputs.iter().chain(sends) {
                 if let (Some(topic), Some(count)) = (&output.name, &output.settings.creation.partitions) {
@@ -74,6 +75,10 @@ impl<'a> App<'a> {
     /// The agent and those that its channels reach.
     ///
     /// With their channels' readers in turn; loops of channels are a fault of their own, and end here.
+    ///
+    /// ```text
+    /// a ─▶ channel c ─▶ b, d      reached(a)  ⇒  {a, b, d}
+    /// ```
     fn reached(&self, agent: usize) -> BTreeSet<usize> {
         let (mut reached, mut open) = (BTreeSet::new(), vec![agent]);
         while let Some(agent) = open.pop() {
@@ -168,6 +173,8 @@ impl Checker<'_> {
     /// An event of partition 5 writes partition 5 of its tables: counts must be equal.
     ///
     /// K0305, in two ways: the table's own count differs from the topic's, or two topics that feed it differ.
+    ///
+    /// `feeding` has the first topic with a count for each table, over all calls.
     fn check_partitions<'b>(
         &mut self,
         app: &App<'b>,

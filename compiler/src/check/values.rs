@@ -81,6 +81,8 @@ impl Checker<'_> {
     }
 
     /// Notes a topic that a spec names, with what it says of it; what is said first counts.
+    ///
+    /// `declare` is added: one place that says so is enough for the topic to be created.
     pub(super) fn note_topic(&mut self, name: &str, creation: &Creation) {
         // Inputs, outputs, sends and dead letters of all agents meet here: the topic is created once.
         self.topics.entry(name.to_owned()).or_insert_with(|| Topic::named(name)).add(creation);

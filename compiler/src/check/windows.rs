@@ -62,6 +62,12 @@ impl Checker<'_> {
     /// Finds the time that decides; the event's where nothing is written.
     ///
     /// A selector without `custom`, and `custom` without a selector, are K0308.
+    ///
+    /// ```text
+    /// nothing, stream      Stream: the event's timestamp
+    /// now                  Now: the worker's clock
+    /// custom + selector    Custom: what the function returns for the value
+    /// ```
     fn relative_to(&mut self, window: &ast::Window, selector: Option<FunctionId>) -> Option<RelativeTo> {
         let written = window.relative_to.as_ref();
         let fault = |message: String, at| Diagnostic::new(Code::K0308, message, at);
