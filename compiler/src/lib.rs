@@ -158,6 +158,7 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
 fn text<'a>(number: usize, file: &'a SourceFile, sink: &mut Sink) -> &'a str {
     match std::str::from_utf8(&file.bytes) {
         Ok(text) => text,
+        // The line is counted in bytes, since there is no text to count it in.
         Err(error) => {
             let line = file.bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
             let at = At { file: number, start: error.valid_up_to(), end: error.valid_up_to() };

@@ -118,6 +118,7 @@ impl Lowering<'_> {
             self.edge(last, sink, contract, order);
             order += 1;
         }
+        // One counter for all three lists: edges from one node are served in one order.
         for output in &agent.channels {
             let channel = self.channels[output.channel.index()];
             // Selectors of a channel's output stand on the edge: the channel's node belongs to all of its writers.

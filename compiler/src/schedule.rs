@@ -106,8 +106,10 @@ fn agent(graph: &Graph, id: AgentId, input: Input, nodes: &[NodeIndex]) -> Agent
 /// The reader that starts at a source. Its track is set when all readers are known.
 fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
     let Kind::Source(source) = &graph.flow[index].kind else { unreachable!("readers are found by their sources") };
+    let agents = agents_behind(graph, index);
+    debug_assert!(!agents.is_empty(), "a reader has at least the agent of its source");
     Reader {
-        agents: agents_behind(graph, index),
+        agents,
         topics: source.topics.clone(),
         key_codec: source.key_codec.clone(),
         value_codec: source.value_codec.clone(),
@@ -152,6 +154,7 @@ fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) 
     let mut first_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut all_isolated: BTreeMap<usize, bool> = BTreeMap::new();
     for (number, reader) in plan.readers.iter().enumerate() {
+        // A global table is one for all partitions, so its writers cannot run side by side.
         let isolated = !shares_global[number] && reader.agents.iter().all(|agent| plan[*agent].isolated_partitions);
         first_of.entry(groups.find(number)).or_insert(number);
         *all_isolated.entry(groups.find(number)).or_insert(true) &= isolated;

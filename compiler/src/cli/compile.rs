@@ -123,6 +123,7 @@ pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBu
 fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
     match format {
         Format::Text => {
+            // Before the faults: a note may say why there are fewer than expected.
             compiled.notes.iter().for_each(|note| eprintln!("note: {note}"));
             eprint!("{}", render(&compiled.diagnostics, files, super::colour::in_errors()));
         }
@@ -136,6 +137,7 @@ fn report(compiled: &Compiled, files: &[SourceFile], format: Format) {
 /// The text of what was asked for. A file name that ends in `.json` turns the plan into JSON.
 fn text(compiled: &Compiled, emit: Emit, output: Option<&Path>) -> String {
     let json = output.is_some_and(|path| path.extension().is_some_and(|extension| extension == "json"));
+    // Only the default form gives way: a form that was asked for by name stays.
     let emit = if json && emit == Emit::Plan { Emit::Json } else { emit };
     let (plan, graph) = (compiled.plan.as_ref(), compiled.graph.as_ref());
     match emit {

@@ -11,6 +11,7 @@ use super::{Arguments, fail, write};
 ///
 /// Made from the arguments, so they know every command and flag.
 pub fn completions(shell: clap_complete::Shell) -> ExitCode {
+    // Into memory first, so that a closed pipe is met in one place, `write`.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "kasprc", &mut text);
     write(&String::from_utf8_lossy(&text), None)

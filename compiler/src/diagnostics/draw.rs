@@ -54,6 +54,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
     let mut snippets: Vec<Vec<Label<'_>>> = Vec::new();
     for label in labels {
         let line = |at: &At| texts[at.file].line_column(at.start).0;
+        // Near to any label of the snippet, so a chain of near labels is drawn together.
         let is_near =
             |(at, ..): &Label<'_>| at.file == label.0.file && line(at).abs_diff(line(label.0)) <= LINES_TOGETHER;
         match snippets.iter_mut().find(|labels| labels.iter().any(is_near)) {
@@ -74,6 +75,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, files: &'a [SourceFile], texts: &[Text<
         let snippet = Snippet::source(source).line_start(line).path(&files[file].name);
         group = group.element(snippet.annotations(annotations));
     }
+    // Hints stand below all snippets, in the order in which checks added them.
     for hint in &diagnostic.hints {
         group = group.element(Level::HELP.message(hint));
     }

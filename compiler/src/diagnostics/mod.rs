@@ -154,6 +154,7 @@ impl Sink {
 
     /// Notes a fault that only Kubernetes would find.
     pub fn push_for_operator(&mut self, diagnostic: Diagnostic) {
+        // In files the same spec is fine, so there is nothing to say.
         if self.is_for_operator {
             self.push(diagnostic);
         }

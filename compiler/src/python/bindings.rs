@@ -104,12 +104,14 @@ impl<'a> Visitor<'a> for Bindings<'a> {
                     self.globals.entry(name).or_insert(global.range());
                 }
             }
+            // `nonlocal` needs no case: a function around this one binds the name too.
             _ => walk_stmt(self, stmt),
         }
     }
 
     fn visit_expr(&mut self, expr: &'a Expr) {
         match expr {
+            // Stored or deleted: `del x` makes a name local as well.
             Expr::Name(name) if !name.ctx.is_load() => {
                 self.names.insert(&name.id);
             }

@@ -30,6 +30,7 @@ impl Gauge {
     /// Visits what is inside, one level further down.
     fn below(&mut self, walk: impl FnOnce(&mut Self)) {
         self.depth += 1;
+        // Set once and never taken back: the walk comes back up past the place.
         self.is_exceeded |= self.depth > DEPTH_MAX;
         if !self.is_exceeded {
             walk(self);

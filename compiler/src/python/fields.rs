@@ -93,6 +93,7 @@ impl Uses<'_> {
 
     /// `v["a"]`, read or set; `del v["a"]` is none.
     fn is_field(&mut self, subscript: &ExprSubscript) -> bool {
+        // A field that is removed and set again moves to the end of its object: its text could not be kept in place.
         let is_kept = !matches!(subscript.ctx, ExprContext::Del);
         is_kept && self.is_it(&subscript.value) && self.takes(&subscript.slice)
     }

@@ -54,6 +54,7 @@ fn attempt_passes(attempt: &StmtTry) -> bool {
         let ruff_python_ast::ExceptHandler::ExceptHandler(handler) = handler;
         ends_without_value(&handler.body)
     });
+    // A `finally` that returns a value or raises does so for all of them.
     (whole || handled) && ends_without_value(&attempt.finalbody)
 }
 

@@ -169,6 +169,7 @@ impl<'a> Walker<'a> {
     /// Notes a call whose callee is a dotted name that starts outside all functions around it.
     fn note(&mut self, call: &'a ExprCall, is_dropped: bool) {
         let Some(names) = dotted(&call.func) else { return };
+        // The name is a parameter or a local of some function around: what it stands for is not known.
         if self.frames.iter().any(|frame| frame.locals.contains(names[0])) {
             return;
         }
@@ -186,6 +187,7 @@ impl<'a> Walker<'a> {
     ) {
         let mut locals = Bindings::of(body).names;
         let own = imports(body);
+        // `import time` inside the function binds the same `time` that the module's imports are asked for.
         locals.retain(|name| !own.contains_key(*name));
         locals.extend(parameters.into_iter().flat_map(parameter_names));
         self.frames.push(Frame { is_async, locals });

@@ -72,6 +72,7 @@ fn bracket_depth(text: &str) -> usize {
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        // Never negative: a text with more closing brackets than opening ones is a fault of the parser's.
         deepest = deepest.max(depth);
     }
     deepest

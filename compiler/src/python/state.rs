@@ -297,6 +297,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
         match stmt {
             Stmt::Assign(assign) => {
+                // Through a plain name the alias stays in the function; through anything else it leaves it.
                 let is_alias = matches!(&*assign.value, Expr::Name(name) if self.aliases.contains(name.id.as_str()));
                 // A value that is put somewhere else is on its way.
                 self.found.is_kept |= is_alias && !assign.targets.iter().all(Expr::is_name_expr);
@@ -319,6 +320,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
             Expr::Name(name) if matches!(name.id.as_str(), "isinstance" | "type") => self.found.asks_type = true,
             Expr::Subscript(subscript) => {
                 if is_name(&subscript.value, self.table) {
+                    // A list is asked by number: text can only be a key.
                     if subscript.slice.is_string_literal_expr() {
                         self.found.as_dict.get_or_insert(range(subscript.range()));
                     }

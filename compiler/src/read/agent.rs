@@ -126,6 +126,7 @@ fn topic_output_fields(fields: &mut Fields<'_>) -> TopicOutput {
         headers_selector: fields.code("headersSelector"),
         predicate: fields.code("predicate"),
         ack: fields.boolean("ack"),
+        // Only `topicSend` has it; its caller reads it.
         pass_through: None,
     }
 }

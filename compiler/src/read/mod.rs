@@ -193,16 +193,19 @@ fn component(node: &Node, kind: &str, ast: &mut Ast, sink: &mut Sink) {
         // A table or an app may have nothing to say but its name.
         None => Fields::of(&empty, "spec.", Form::Kubernetes, fields.sink),
     };
+    // Two names for one component would be found under one of them and looked for under the other.
     if let (Some(given), Some(name)) = (spec.text("name"), &name)
         && given.value != name.value
     {
         let message = format!("\"spec.name\" says \"{}\", \"metadata.name\" says \"{}\"", given.value, name.value);
         spec.sink.push(Diagnostic::new(Code::K0003, message, given.at).label(name.at.clone(), "the component's name"));
     }
+    // An agent without a name still needs a place by which `check` can ask for marks.
     let at = name.as_ref().map_or_else(|| first_line(node), |name| name.at.clone());
     match kind {
         "KasprAgent" => ast.agents.push(agent::agent(spec, at, name, app)),
         "KasprTable" => ast.tables.push(table(spec, at, name)),
+        // A `KasprApp`: `KINDS` has no fourth.
         _ => {
             let config = spec.pairs("config");
             // The operator reads most of an app's spec; only `config` concerns running.

@@ -109,6 +109,7 @@ pub fn whole(field: &str, node: &Node, bounds: Bounds) -> Result<i64, Box<Diagno
     match (digits.parse::<i64>(), digits.parse::<f64>()) {
         (Ok(number), _) if (min..=max).contains(&number) => Ok(number),
         (Ok(_), _) => Err(fault(code, field, &range, node)),
+        // `1e99` is a number, and out of range before it is anything else.
         (_, Ok(number)) if number < min as f64 || number > max as f64 => Err(fault(code, field, &range, node)),
         (_, Ok(number)) if number.fract() == 0.0 => {
             let hint = format!("write all of its digits: {number}");

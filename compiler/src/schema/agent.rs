@@ -2,6 +2,12 @@
 //!
 //! One method a mapping, in the order of the spec. A sentence says what the field means to its author; what it may
 //! hold is said by the schema beside it. The two forms differ in names and strictness, not in fields.
+//!
+//! ```text
+//! field("timeout", duration(), "Longest time of one call, …").like("30s")
+//!   ⇒ schema       "timeout": {"type": "string", "pattern": "…", "description": "Longest …", "examples": ["30s"]}
+//!   ⇒ reference    timeout <duration>    Longest time of one call, …    | timeout: 30s
+//! ```
 
 use serde_json::{Value, json};
 
@@ -83,6 +89,7 @@ impl Writer {
         // One of name and pattern, as the input around it demands one of topic and channel.
         let topic = self.one_of(self.object(fields, &[]), &["name", "pattern"]);
         let channel = field("name", text("Its name"), "A channel that an agent of the app writes").like("checked");
+        // An object with one field, and not the name itself: that is how the operator's specs have it.
         let channel = self.object(vec![channel], &["name"]);
         let take = self.object(
             vec![
@@ -130,6 +137,7 @@ impl Writer {
             .python("def headers(value):\n    return {\"source\": \"shop\"}"),
             field("ack", boolean(), "Always true; in topicSend it makes the record's metadata go on").like(true),
         ];
+        // What a value becomes behind an output is a question only inside the pipeline.
         if is_operation {
             fields.push(
                 field("passThrough", boolean(), "The value goes on unchanged, sent or not; else None goes on")

@@ -166,11 +166,13 @@ fn type_of(schema: &Value) -> &'static str {
     match schema["type"].as_str() {
         Some("array") if schema["items"]["properties"].is_object() => "list of objects",
         Some("array") => "list of strings",
+        // Free names with values of one kind, as `config` has, and not a mapping with fields.
         Some("object") if schema["additionalProperties"].is_object() => "names and values",
         Some("object") => "object",
         Some("integer") => "integer",
         Some("number") => "number",
         Some("boolean") => "boolean",
+        // By its pattern: JSON Schema has no type for it.
         _ if schema["pattern"] == super::values::DURATION => "duration",
         _ => "string",
     }
@@ -206,6 +208,7 @@ fn sentence(entry: &Entry) -> &str {
 ///
 /// Of the same kind and one level down, in order.
 fn children<'a>(of: &Entry, entries: &'a [Entry]) -> Vec<&'a Entry> {
+    // With the dot, so that `spec.input` is no child of `spec.in`.
     let prefix = format!("{}.", of.path);
     let is_inside = |entry: &&Entry| {
         let rest = entry.path.strip_prefix(&prefix);
@@ -244,6 +247,7 @@ fn written(entry: &Entry) -> Option<String> {
     let name = name(entry);
     let block = |text: &str, indent: &str| text.lines().map(|line| format!("{indent}{line}\n")).collect::<String>();
     Some(match (example, example["python"].as_str()) {
+        // Longest form first: an example of a code block is a mapping too.
         (_, Some(code)) => format!("{name}:\n  python: |\n{}", block(code, "    ")),
         (Value::String(text), _) if text.contains('\n') => format!("{name}: |\n{}", block(text, "  ")),
         _ => format!("{name}: {}\n", inline(example)),
@@ -251,6 +255,10 @@ fn written(entry: &Entry) -> Option<String> {
 }
 
 /// One row of a table in Markdown. A `|` would end its cell, so it is escaped.
+///
+/// ```text
+/// | `max` | integer | required | Most events of a batch | `100` |
+/// ```
 fn row(entry: &Entry) -> String {
     let default = match entry.schema.get("default") {
         Some(default) => format!("`{}`", inline(default)),
@@ -259,6 +267,7 @@ fn row(entry: &Entry) -> String {
     };
     let example = example(entry).map(|example| {
         let text = example["python"].as_str().map_or_else(|| inline(example), str::to_owned);
+        // Each line in backquotes of its own, because a cell has no room for a block.
         let lines: Vec<String> = text.lines().map(|line| format!("`{}`", line.replace('|', "\\|"))).collect();
         lines.join("<br>")
     });
@@ -297,6 +306,8 @@ fn note(entry: &Entry) -> String {
 }
 
 /// The page of one field: its sentence, an example, and the fields inside it.
+///
+/// A field that holds a code block shows the fields of code blocks.
 fn described(entry: &Entry, entries: &[Entry]) -> String {
     let mut text = format!("{}: {} <{}>{}\n", entry.kind, entry.path, words(entry), note(entry));
     text.push_str(&filled(sentence(entry), "  "));

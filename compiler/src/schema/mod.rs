@@ -184,6 +184,7 @@ impl Writer {
                     "required": ["name"],
                 },
                 "spec": { "type": "object" },
+                // Written by the operator, and not ours to judge.
                 "status": { "type": "object" },
             },
             "required": ["apiVersion", "kind", "metadata"],
@@ -195,6 +196,7 @@ impl Writer {
     /// The schema of a mounted file: lists of agents and tables, and lists of later kinds that must be empty.
     fn definitions(&self) -> Value {
         let list = |item: Value| json!({ "anyOf": [{ "type": "array", "items": item }, { "type": "null" }] });
+        // Of these kinds none is supported, but the operator writes the keys.
         let empty = json!({ "anyOf": [{ "type": "array", "maxItems": 0 }, { "type": "null" }] });
         json!({
             "title": "Agents and tables, as they are mounted into a pod",

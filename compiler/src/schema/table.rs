@@ -35,6 +35,7 @@ impl Writer {
                 .like(4),
                 field("extraTopicConfigs", pairs(), "Kafka's own settings of the changelog")
                     .like(json!({ "min.insync.replicas": 2 })),
+                // Specs of the reference runtime have it, and it must not be an unknown field.
                 field("options", json!({ "type": "object" }), "Options of the store; accepted and without effect"),
                 field("window", self.window(), "Keys live per window of time (not supported yet by kaspr-exec)"),
             ],

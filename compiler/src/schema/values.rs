@@ -23,6 +23,10 @@ pub fn text(description: &str) -> Value {
 }
 
 /// Text of this pattern. A number is let through: it is text to the compiler.
+///
+/// ```text
+/// pattern(TOPIC)   ⇒   {"type": ["string", "number"], "pattern": "^[a-zA-Z0-9._-]{1,249}$"}
+/// ```
 pub fn pattern(pattern: &str) -> Value {
     json!({ "type": ["string", "number"], "pattern": pattern })
 }
@@ -48,6 +52,10 @@ pub fn boolean() -> Value {
 }
 
 /// A whole number within the compiler's own bounds.
+///
+/// ```text
+/// whole(numbers::TAKE)   ⇒   {"type": "integer", "minimum": 1, "maximum": 4294967295}
+/// ```
 pub fn whole(bounds: Bounds) -> Value {
     json!({ "type": "integer", "minimum": bounds.min, "maximum": bounds.max })
 }

@@ -452,6 +452,7 @@ impl Tree<'_> {
     fn at(&self, span: Span) -> At {
         let start = self.offsets.byte(self.from, span.start.index()).min(self.text.len());
         let end = self.offsets.byte(self.from, span.end.index()).clamp(start, self.text.len());
+        debug_assert!(self.text.is_char_boundary(start) && self.text.is_char_boundary(end), "places cut no character");
         At { file: self.file, start, end }
     }
 }

@@ -217,6 +217,7 @@ impl Edit<'_> {
     /// number of entries is the end.
     fn change(&mut self, entries: &Entries, keep: &[bool], added: &[(usize, String)]) {
         let Entries { spans, is_flow, lead } = entries;
+        debug_assert!(keep.contains(&true), "a list that loses all of its entries is replaced as a whole");
         let first = keep.iter().position(|keep| *keep).unwrap_or(0);
         let indent = " ".repeat(spans[0].start - self.line_start(spans[0].start));
         let mut put = |at: Range<usize>, text: String| self.splices.push((at, text));
