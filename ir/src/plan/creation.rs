@@ -1,4 +1,4 @@
-//! How a topic is created where it is missing: `declare`, and what a spec says beside it.
+//! The creation of topics that are missing: `declare`, and what a spec says beside it.
 //!
 //! Kafka's settings are text; fields of a spec that have a name of their own become such settings here, so that the
 //! executor knows one form only.

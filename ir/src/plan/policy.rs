@@ -107,9 +107,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// What a factor may be: a back-off does not shrink.
+    /// Least and greatest factor: a back-off does not shrink.
     pub const FACTOR: (f64, f64) = (1.0, 1000.0);
-    /// What the share of a wait that is left to chance may be.
+    /// Least and greatest share of a wait that is left to chance.
     pub const JITTER: (f64, f64) = (0.0, 1.0);
 }
 
@@ -133,7 +133,7 @@ pub struct Defaults {
     pub timeout: Duration,
 }
 
-/// What counts at a place of a plan.
+/// The policy and the time limit that count at a place of a plan.
 ///
 /// Nothing in it is open any more but a topic of dead letters that neither specs nor settings name.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +144,7 @@ pub struct Policy {
     pub limit: Duration,
 }
 
-/// What counts in each agent and each of its steps: a step's own word goes before its agent's, and that before
+/// The policies of each agent and each of its steps: a step's own word goes before its agent's, and that before
 /// the app's.
 ///
 /// Made at the start by [`Plan::policies`] and asked by place; nothing else in the executor resolves policies.
@@ -156,24 +156,24 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Where neither agent nor step says anything.
+    /// The app's policy, which counts where neither agent nor step says anything.
     pub fn of_app(&self) -> &Policy {
         &self.app
     }
 
-    /// In an agent, outside its steps: its decoding, outputs, channels and sinks.
+    /// The policy of an agent outside its steps: of its decoding, outputs, channels and sinks.
     pub fn of_agent(&self, agent: AgentId) -> &Policy {
         &self.agents[agent.index()].0
     }
 
-    /// Everywhere in the plan's agents.
+    /// All policies of the plan's agents and steps.
     ///
     /// For checks at the start: which topics of dead letters must exist.
     pub fn all(&self) -> impl Iterator<Item = &Policy> {
         self.agents.iter().flat_map(|(of_agent, of_steps)| std::iter::once(of_agent).chain(of_steps))
     }
 
-    /// In each step of an agent, in order.
+    /// The policies of the steps of an agent, in order.
     pub fn of_steps(&self, agent: AgentId) -> &[Policy] {
         &self.agents[agent.index()].1
     }

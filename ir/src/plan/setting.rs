@@ -42,9 +42,9 @@ const WAITS: &[&str] = &["initial", "max", "factor", "jitter"];
 pub struct PolicyFault {
     /// The field, as `.backoff.max`; empty: the whole.
     pub path: String,
-    /// What the field may be.
+    /// Values that the field may have, in words.
     pub needed: String,
-    /// What it is.
+    /// The value that it has.
     pub found: String,
     /// The words that it may be, where it may be a few words.
     pub allowed: &'static [&'static str],
@@ -91,7 +91,7 @@ fn fault(path: &str, needed: &str, found: String, allowed: &'static [&'static st
     PolicyFault { path: path.to_owned(), needed: needed.to_owned(), found, allowed }
 }
 
-/// What is found, as people read it.
+/// The value that is found, as people read it.
 fn found(value: Option<&Value>) -> String {
     value.map_or_else(|| "nothing".to_owned(), Value::to_string)
 }
