@@ -1,6 +1,6 @@
 //! The app as it is meant: names resolved, defaults filled in, nothing optional that must be there.
 //!
-//! What separates it from the AST, field by field:
+//! Some fields beside what the AST had for them:
 //!
 //! ```text
 //! AST (what was written)                          HIR (what is true)

@@ -21,10 +21,10 @@
 //! - A fault that only the deployment can settle is a warning, unless the specs hold the app
 //!   ([`Checker::app_should_say`]).
 //!
-//! What passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a spec
+//! A spec that passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a spec
 //! without faults is a fault of this folder.
 //!
-//! Where each fault is raised:
+//! The files that raise each fault:
 //!
 //! ```text
 //! agent.rs      K01xx of inputs and take, K02xx of operations and the pipeline, K0301, K0302, K0403 to K0405

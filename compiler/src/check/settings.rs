@@ -13,7 +13,7 @@ use crate::diagnostics::{Code, Diagnostic, nearest};
 
 /// Kind of a setting's value.
 ///
-/// What each accepts is what `executor/src/config` accepts.
+/// Each accepts the same as `executor/src/config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Anything.

@@ -1,4 +1,4 @@
-//! When to colour: `--color`, else the terminal and the variables that people set for all programs.
+//! Decides about colours: by `--color`, else by the terminal and the variables that people set for all programs.
 
 use anstream::{AutoStream, ColorChoice};
 

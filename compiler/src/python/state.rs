@@ -226,7 +226,7 @@ impl Aliases<'_> {
     }
 }
 
-/// What the walk has seen of one parameter.
+/// Findings of the walk about one parameter.
 #[derive(Default)]
 struct Found {
     /// Something is assigned back, or the table goes where that may be done.
