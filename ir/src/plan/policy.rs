@@ -59,9 +59,9 @@ impl OnError {
     ///
     /// Never `Retry`.
     pub fn last_resort(&self) -> &OnError {
+        // All are named, without `_`: a new policy must say here whether it is a last one.
         match self {
             OnError::Retry { then, .. } => then,
-            // Named and not `_`: a new policy must say here whether it is a last one.
             OnError::Skip | OnError::DeadLetter { .. } | OnError::Halt => self,
         }
     }
