@@ -21,8 +21,8 @@
 //! - A fault that only the deployment can settle is a warning, unless the specs hold the app
 //!   ([`Checker::app_should_say`]).
 //!
-//! A spec that passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a spec
-//! without faults is a fault of this folder.
+//! A spec that passes here starts (see "What `kasprc check` promises" in `docs/agents.md`): a start that fails on a
+//! spec without faults is a fault of this folder.
 //!
 //! The files that raise each fault:
 //!
