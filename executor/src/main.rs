@@ -80,7 +80,7 @@ fn test(arguments: &TestArguments) -> Result<(), Stop> {
     for folder in tested_folders(&arguments.paths)? {
         let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
         // No flags: tests depend on their specs, and on variables as a run does.
-        let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan);
+        let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan.app);
         can_run(&plan, &settings)?;
         let suite = suite(&tests_of(&folder)?, &known(&plan, &settings)?, &folder)?;
         tested.push(Tested { folder, plan, settings, suite });
@@ -165,7 +165,7 @@ fn prepare(arguments: &RunArguments, given: &Given) -> Result<(Rc<Plan>, Setting
         flag.pair().map_err(Stop::refused)?;
     }
     let plan = Rc::new(plan(&arguments.paths)?);
-    let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan);
+    let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan.app);
     can_run(&plan, &settings)?;
     Ok((plan, settings))
 }

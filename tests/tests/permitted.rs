@@ -76,7 +76,7 @@ impl Trial {
         if plan.agents.is_empty() {
             return Verdict::Found;
         }
-        let settings = Settings::resolve(&BTreeMap::new(), &|_| None, &plan);
+        let settings = Settings::resolve(&BTreeMap::new(), &|_| None, &plan.app);
         let config = match settings.config(&plan, 0).and_then(|config| {
             settings.duration("shutdownTimeout")?;
             Ok(config)

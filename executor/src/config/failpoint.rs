@@ -25,7 +25,8 @@ impl Failpoint {
     /// Reads `name` or `name:n`: the n-th pass, counted from 1.
     pub fn parse(text: &str) -> Result<Failpoint, String> {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
-        let left = count.parse().map_err(|_| format!("\"{count}\" is no number"))?;
+        let left = count.parse().ok().filter(|&left| left > 0);
+        let left = left.ok_or_else(|| format!("\"{count}\" is no number from 1 on"))?;
         if !FAILPOINTS.contains(&name) {
             return Err(format!("\"{name}\" is none of {}", FAILPOINTS.join(", ")));
         }
@@ -55,6 +56,7 @@ mod tests {
         assert_eq!(Failpoint::parse("sent:3"), Ok(Failpoint { name: "sent".to_owned(), left: 3 }));
         assert_eq!(Failpoint::parse("begin").map(|point| point.left), Ok(1));
         assert!(Failpoint::parse("nowhere").is_err() && Failpoint::parse("sent:x").is_err());
+        assert!(Failpoint::parse("sent:0").is_err(), "it would never be passed");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kaspr_ir::plan::{OnError, Plan};
+use kaspr_ir::plan::{App, OnError, Plan};
 
 use crate::config::{CALL_MAX, Config, From, Guarantee};
 
@@ -129,25 +129,26 @@ impl Settings {
     pub fn resolve(
         flags: &BTreeMap<&'static str, String>,
         variable: &dyn Fn(&str) -> Option<String>,
-        plan: &Plan,
+        app: &App,
     ) -> Settings {
         let mut values = BTreeMap::new();
         for setting in SETTINGS {
             let from_app = || {
                 // YAML makes numbers and mappings of some values; as JSON they are what a flag would have said.
-                plan.app.settings.get(setting.name).map(|value| match value {
+                app.settings.get(setting.name).map(|value| match value {
                     serde_json::Value::String(text) => text.clone(),
                     other => other.to_string(),
                 })
             };
+            // A place that is set to nothing counts as not set: the next one is asked.
+            let is_set = |value: &String| !value.is_empty();
             let value = flags
                 .get(setting.name)
                 .cloned()
-                .or_else(|| variable(&format!("KASPR_{}", setting.variable)))
-                .or_else(|| variable(&format!("K_{}", setting.variable)))
-                .or_else(from_app)
-                // A variable that is set to nothing counts as not set.
-                .filter(|value| !value.is_empty())
+                .filter(is_set)
+                .or_else(|| variable(&format!("KASPR_{}", setting.variable)).filter(is_set))
+                .or_else(|| variable(&format!("K_{}", setting.variable)).filter(is_set))
+                .or_else(|| from_app().filter(is_set))
                 .unwrap_or_else(|| setting.default.to_owned());
             if !value.is_empty() {
                 values.insert(setting.name, value);
@@ -264,4 +265,22 @@ fn from(text: &str) -> Option<From> {
 /// `100ms`, `1.5m`, `2h`; `None`: it is no duration. Rounded to whole milliseconds as in specs.
 pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_set_to_nothing_hides_no_other() {
+        let app = App::default();
+        let variable = |name: &str| match name {
+            "KASPR_FROM" => Some(String::new()),
+            "K_FROM" => Some("latest".to_owned()),
+            _ => None,
+        };
+        assert_eq!(Settings::resolve(&BTreeMap::new(), &variable, &app).get("from"), Some("latest"));
+        let flags = [("from", String::new())].into();
+        assert_eq!(Settings::resolve(&flags, &variable, &app).get("from"), Some("latest"));
+    }
 }

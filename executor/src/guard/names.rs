@@ -96,6 +96,8 @@ impl Names {
     /// Writes a line; a failure is logged and the run goes on, since only the next process would need it.
     fn note(&mut self, line: &Line) {
         if let Err(error) = self.write(line) {
+            // Names count by their place in the file: with one missing, those after it would name others.
+            self.file = None;
             warn!(%error, "events that end the process may not be recognised");
         }
     }
@@ -137,4 +139,20 @@ pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
         crashes: 0,
         call,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_written_ends_the_names_of_the_file() {
+        let kept = tempfile::NamedTempFile::new().expect("a file");
+        let read_only = File::open(kept.path()).expect("it opens for reading");
+        let mut names = Names { file: Some((read_only, 0)), ..Names::default() };
+        names.add_reader("orders");
+        assert!(names.file.is_none(), "the next name would take the place of this one");
+        names.add_reader("returns");
+        assert_eq!(names.readers, ["orders", "returns"], "this process knows both");
+    }
 }
