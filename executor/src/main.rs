@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use clap::Parser;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
-    Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
+    AppArguments, Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
     check_on_kafka, choose_colours, completions, has_colours, man, run_locally, run_on_kafka, run_tests, say,
     say_faults, speak, speaks_json, tested_folders,
 };
@@ -23,16 +22,18 @@ use kaspr_ir::plan::Plan;
 fn main() {
     // SAFETY: the program has just begun, and no other thread runs.
     let given = unsafe { Given::take() };
-    let Arguments { color, command } = Arguments::parse_from(&given.arguments);
+    let Arguments { color, command } = Arguments::read(&given.arguments);
     choose_colours(color);
-    if let Command::Run(arguments) | Command::Check(arguments) = &command {
-        speak(arguments.log_format, arguments.post().map(|(number, _)| number));
+    match &command {
+        Command::Run(arguments) => speak(arguments.app.log_format, arguments.post().map(|(number, _)| number)),
+        Command::Check(arguments) => speak(arguments.app.log_format, None),
+        _ => {}
     }
     let ended = match command {
         // Only a supervisor needs to know whether the fault is the worker's own.
         Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
-        Command::Check(arguments) => check(&arguments, &given).map_err(Stop::for_others),
+        Command::Check(arguments) => check(&arguments.app, &given).map_err(Stop::for_others),
         Command::Test(arguments) => {
             given.warn_of_variables(&nearest);
             test(&arguments)
@@ -54,20 +55,25 @@ fn main() {
 fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     // Before compiling: a signal that comes meanwhile counts, too.
     let signals = Signals::listen();
-    let (plan, settings) = prepare(arguments, given)?;
+    // The supervisor of a worker has the same variables, and has said it.
+    if arguments.worker.is_none() {
+        given.warn_of_variables(&nearest);
+    }
+    let (plan, settings) = prepare(&arguments.app)?;
     if arguments.local {
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
     }
-    needs_servers(&settings)?;
+    needs_servers(&settings, ", --local runs on the embedded in-memory log")?;
     run_on_kafka(&plan, (arguments, given), &settings, &signals)
 }
 
 /// `kaspr-exec check`: compiles, then looks whether a run could begin. The result goes to standard output.
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]
-fn check(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
-    let (plan, settings) = prepare(arguments, given)?;
-    needs_servers(&settings)?;
+fn check(arguments: &AppArguments, given: &Given) -> Result<(), Stop> {
+    given.warn_of_variables(&nearest);
+    let (plan, settings) = prepare(arguments)?;
+    needs_servers(&settings, "")?;
     let found = check_on_kafka(&plan, (arguments, given), &settings)?;
     print!("{found}");
     Ok(())
@@ -144,11 +150,11 @@ fn save(app: &Tested, puts: &[Put]) -> Result<(), String> {
 /// # Errors
 ///
 /// There is neither a cluster nor `--local`.
-fn needs_servers(settings: &Settings) -> Result<(), Stop> {
+fn needs_servers(settings: &Settings, otherwise: &str) -> Result<(), Stop> {
     if settings.get("bootstrapServers").is_some() {
         return Ok(());
     }
-    Err(Stop::refused("where to? --bootstrap-servers HOST:PORT runs on Kafka, --local on the embedded in-memory log"))
+    Err(Stop::refused(format!("where to? --bootstrap-servers HOST:PORT names the Kafka cluster{otherwise}")))
 }
 
 /// The plan, and the settings that it runs with.
@@ -156,11 +162,7 @@ fn needs_servers(settings: &Settings) -> Result<(), Stop> {
 /// # Errors
 ///
 /// In this order: flags that cannot be read, specs that do not compile, and what cannot be run yet.
-fn prepare(arguments: &RunArguments, given: &Given) -> Result<(Rc<Plan>, Settings), Stop> {
-    // The supervisor of a worker has the same variables, and has said it.
-    if arguments.worker.is_none() {
-        given.warn_of_variables(&nearest);
-    }
+fn prepare(arguments: &AppArguments) -> Result<(Rc<Plan>, Settings), Stop> {
     for flag in &arguments.kafka {
         flag.pair().map_err(Stop::refused)?;
     }

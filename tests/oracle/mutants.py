@@ -122,7 +122,7 @@ MUTANTS = [
     ("a failure names the line in the YAML", "fault.at.clone().unwrap_or_else(|| site.at.clone())", "site.at.clone()", "programs"),
     ("a letter's message is cut", "cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()", "fault.message.clone()", "executor"),
     # Numbers of the summary.
-    ("an event that is tried again counts once", "self.frame = frame;\n        self.tally.clear();", "self.frame = frame;", "numbers"),
+    ("an event that is tried again counts once", "let Failing { unit, site, fault, .. } = failing;\n", "let Failing { unit, site, fault, mut passed, .. } = failing;\n        self.tally.append(&mut passed);\n", "numbers"),
     ("records of an event that fails are not counted", "self.places[place].records = 0;", "self.places[place].records += 0;", "numbers"),
     ("dead letters are not records out", "effects.outgoing_count() as u64 - effects.letters", "effects.outgoing_count() as u64", "numbers"),
     ("the event that halts is counted", "self.dataflow.count_halted();", "", "numbers"),
@@ -130,6 +130,13 @@ MUTANTS = [
     ("records of send() are counted where it is called", "scratch.count_sent(running.row);", "", "numbers"),
     ("tries are counted", "steps[counter].retried += 1;", "steps[counter].retried += 0;", "numbers"),
     ("awaits are counted", ".awaited += 1;", ".awaited += 0;", "numbers"),
+    # A start, and its command line.
+    ("a start looks at what it will write", "    check_outputs(arguments)?;\n", "", "starts"),
+    ("a start looks at the state dir", "    kept.look()?;\n    let bar", "    let bar", "starts"),
+    ("inputs are looked at before user code runs", "    arguments.input.iter().try_for_each(Input::look).map_err(Stop::refused)?;\n", "", "starts"),
+    ("a flag of another command says so", "error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));", "drop(tip);", "programs"),
+    ("a local run without more input sleeps", "        let mut wait = wait.min(self.longest_sleep(now));", "        let mut wait = wait.min(self.longest_sleep(now)).min(Duration::ZERO);", "programs"),
+    ("a very long traceback is shortened", "    if count <= FRAMES_MAX:\n", "    if count:\n", "python"),
     # Tables (section 8).
     ("a global table is one for all partitions", "let partition = if self.global { Some(0) } else { running.frame.partition };", "let partition = running.frame.partition;", "tested"),
     ("a table's partition is the event's", "let partition = if self.global { Some(0) } else { running.frame.partition };", "let partition = Some(0).or(running.frame.partition);", "tested"),
@@ -215,6 +222,7 @@ CHECKS = {
     "quiet": ["quiet"],
     "rehearsed": ["rehearsed"],
     "reported": ["reported"],
+    "starts": ["starts"],
 }
 
 
@@ -242,7 +250,7 @@ def prepare():
     """The copy as it is, built, with the test programs that the checks run."""
     copy()
     build(["--workspace", "--bins"])
-    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers", "--test", "compiler", "--test", "errors", "--test", "quiet", "--test", "rehearsed", "--test", "reported"], env=environment())
+    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers", "--test", "starts", "--test", "compiler", "--test", "errors", "--test", "quiet", "--test", "rehearsed", "--test", "reported"], env=environment())
     assert built.returncode == 0, built.stderr
     for line in built.stderr.splitlines():
         if "Executable" in line:

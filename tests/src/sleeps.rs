@@ -2,6 +2,7 @@
 //! the machine than of the process.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::clock::{now, pause};
@@ -39,6 +40,30 @@ impl Wakes {
     pub fn of_clients(&self) -> f64 {
         self.by_thread.iter().filter(|((_, name), _)| is_of_client(name)).map(|(_, wakes)| wakes).sum()
     }
+}
+
+/// Clock ticks of CPU that a process has used within the time, and those of one beside it that never sleeps: on a
+/// busy machine both get less.
+///
+/// # Panics
+/// If the process has ended.
+pub fn ticks_beside_a_spinning_process(pid: u32, time: Duration) -> (u64, u64) {
+    let mut control = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a shell starts");
+    let before = [pid, control.id()].map(ticks);
+    pause(time);
+    let after = [pid, control.id()].map(ticks);
+    // It runs until it is killed.
+    let _ = control.kill();
+    let _ = control.wait();
+    (after[0] - before[0], after[1] - before[1])
+}
+
+/// Clock ticks of CPU that a process has used.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The name, in brackets, may hold anything. Behind it: user time is the 12th field, system time the 13th.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
 /// True for threads of librdkafka, which names them.

@@ -414,7 +414,7 @@ fn a_broker_that_comes_back_is_waited_for() {
     broker.produce(&input, numbered(100, 10));
     wait_until("the first records", || broker.count(&output) == 100);
     broker.stop();
-    wait_until("the loss to be logged", || run.words(0).contains("can be reached, waiting"));
+    wait_until("the loss to be logged", || run.words(0).contains("waiting for a broker: none can be reached"));
     broker.start_again(true);
     wait_until("the return to be logged", || run.words(0).contains("are back"));
     broker.produce(&input, numbered(200, 10).skip(100));
@@ -423,7 +423,7 @@ fn a_broker_that_comes_back_is_waited_for() {
     let set: BTreeSet<u64> = numbers(&broker.read(&output)).into_iter().collect();
     assert_eq!(set.len(), 200, "{}", run.words(0));
     let words = run.words(0);
-    assert_eq!((words.matches("waiting for them").count(), words.matches("are back").count()), (1, 1), "{words}");
+    assert_eq!((words.matches("none can be reached").count(), words.matches("are back").count()), (1, 1), "{words}");
 }
 
 #[test]
@@ -441,6 +441,7 @@ fn faults_name_the_thing_and_the_place() {
     let (status, words) = run.to_end();
     assert_eq!(status, Some(1), "{words}");
     assert!(words.contains("no broker answers at 127.0.0.1:1") && words.contains("refused"), "{words}");
+    assert!(words.contains("still waiting for a broker") && words.contains("servers=127.0.0.1:1"), "{words}");
 
     let (status, words) = Run::new(broker, &spec).with(&["--guarantee", "at-most-once"]).to_end();
     assert_eq!(status, Some(2), "{words}");

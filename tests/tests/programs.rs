@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kaspr_tests::clock::pause;
 use kaspr_tests::program::{command, run, stderr, stdout};
-use kaspr_tests::sleeps::{IDLE_MAX, Wakes};
+use kaspr_tests::sleeps::{IDLE_MAX, Wakes, ticks_beside_a_spinning_process};
 
 const ECHO: &str = "specs/echo-agent/agent.yaml";
 
@@ -256,6 +256,68 @@ fn colours_are_for_terminals_unless_they_are_asked_for() {
     }
 }
 
+/// Long flags in the help of a command.
+fn flags_in_help(command: &str) -> Vec<String> {
+    let help = stdout(&run("kaspr-exec", &[command, "--help"], ""));
+    let options = help.lines().take_while(|line| !line.starts_with("Settings"));
+    let words = options
+        .filter_map(|line| line.trim_start().strip_prefix("-q, ").unwrap_or(line.trim_start()).split(' ').next());
+    words.filter(|word| word.starts_with("--")).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_command_shows_and_takes_the_flags_that_it_uses() {
+    let only_of_run = [
+        "--local",
+        "--input",
+        "--input-format",
+        "--output-dir",
+        "--failures",
+        "--partitions",
+        "--until-caught-up",
+        "--quiet",
+    ];
+    let (of_run, of_check, of_test) = (flags_in_help("run"), flags_in_help("check"), flags_in_help("test"));
+    let more: Vec<&str> = of_run.iter().filter(|flag| !of_check.contains(flag)).map(String::as_str).collect();
+    let mut expected = only_of_run.to_vec();
+    let mut found = more;
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "{of_check:?}");
+    for flag in ["--bootstrap-servers", "--kafka", "--workers", "--on-error", "--instance", "--log-format"] {
+        assert!(of_check.iter().any(|one| one == flag), "{flag}: {of_check:?}");
+    }
+    for flag in ["--only", "--update", "--format", "--python-path", "--log-level"] {
+        assert!(of_test.iter().any(|one| one == flag), "{flag}: {of_test:?}");
+    }
+    assert!(!of_test.iter().any(|flag| flag == "--workers" || flag == "--quiet"), "{of_test:?}");
+    for command in ["run", "check"] {
+        let help = stdout(&run("kaspr-exec", &[command, "--help"], ""));
+        assert!(help.contains("commitInterval   KASPR_COMMIT_INTERVAL"), "the table of settings: {help}");
+    }
+    // A flag of another command says so; a secret that stands there is not printed.
+    for (arguments, why) in [
+        (vec!["check", ECHO, "--input", "demo-input=-"], "'--input' is an option of \"kaspr-exec run\""),
+        (vec!["check", ECHO, "--local"], "'--local' is an option of \"kaspr-exec run\""),
+        (
+            vec!["test", "specs", "--workers", "2"],
+            "'--workers' is an option of \"kaspr-exec run\" and \"kaspr-exec check\"",
+        ),
+        (vec!["test", "specs", "--kafka", "sasl.password=hush"], "'--kafka' is an option of"),
+        (vec!["run", ECHO, "--bootstrap-servers", "h:1", "--failures", "f"], "cannot be used with"),
+        (vec!["run", ECHO, "--failures", "f"], "--local"),
+        (vec!["run", ECHO, "--local", "--workers", "2"], "cannot be used with"),
+        (vec!["run", ECHO, "--lokal"], "'--local'"),
+        // The command line of a run may be checked as it is.
+        (vec!["check", ECHO, "--until-caught-up", "--quiet", "--workers", "2"], "error: where to? --bootstrap-servers"),
+    ] {
+        let output = run("kaspr-exec", &arguments, "");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("hush"), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn the_executor_has_completions_and_man_pages() {
     let folder = folder();
@@ -290,6 +352,30 @@ fn an_idle_process_costs_nothing() {
     // SAFETY: the process is our child and has not been waited for.
     unsafe { libc::kill(pid, libc::SIGTERM) };
     assert_eq!(child.wait().expect("it ends").code(), Some(143));
+}
+
+/// Whether more input may come or not: a run whose input has ended waits for its last events.
+#[test]
+fn a_local_run_sleeps_in_awaits_and_back_offs() {
+    let folder = folder();
+    let awaits = "import asyncio\nasync def echo(value):\n    if value == 2:\n        await asyncio.sleep(3600)\n    return value";
+    let fails = "def echo(value):\n    if value == 2:\n        raise OSError('busy')\n    return value";
+    let retries = "spec:\n  onError: {action: retry, attempts: 2, backoff: {initial: 1h, max: 1h}}\n";
+    for (name, text) in [("awaits", spec("echo", awaits)), ("fails", spec("echo", fails).replace("spec:\n", retries))] {
+        let path = write(&folder, &format!("{name}.yaml"), &text);
+        for has_ended in [true, false] {
+            let (mut child, mut input, mut output) = running(&path);
+            input.write_all(b"1\n2\n").expect("it listens");
+            assert!(next_line(&mut output).contains("\"value\":1"), "{name}");
+            let held = (!has_ended).then_some(input);
+            pause(Duration::from_secs(1));
+            let (own, control) = ticks_beside_a_spinning_process(child.id(), Duration::from_secs(3));
+            child.kill().expect("it runs");
+            child.wait().expect("it ends");
+            drop(held);
+            assert!(own * 10 <= control, "{name}, {has_ended}: {own} ticks, a process that spins had {control}");
+        }
+    }
 }
 
 #[test]

@@ -742,6 +742,46 @@ def f(v):
     assert!(ran.log.contains("The above exception was the direct cause"), "{}", ran.log);
 }
 
+/// Seconds of CPU that a process uses until its end.
+fn cpu_seconds(command: &mut std::process::Command) -> f64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    let id = i32::try_from(child.id()).expect("a process number");
+    // SAFETY: the child has not been waited for, and the usage is zeroed memory of its size.
+    let (waited, usage) =
+        unsafe { (libc::wait4(id, std::ptr::null_mut(), 0, usage.as_mut_ptr()), usage.assume_init()) };
+    assert_eq!(waited, id, "it ends");
+    // It has been waited for.
+    drop(child.try_wait());
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// Both raise and write as many tracebacks in the same moments, so that a busy machine slows both.
+#[test]
+fn a_very_long_traceback_costs_no_more_than_in_python() {
+    let dives = "import sys\nsys.setrecursionlimit(20_000)\ndef dive(n):\n    return dive(n + 1)\n";
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let map = format!("{dives}def f(v):\n    return dive(0) if v else v\n");
+    std::fs::write(path("one.yaml"), Spec { map: &map, ..Spec::default() }.text()).expect("written");
+    std::fs::write(path("deep"), "1\n".repeat(5)).expect("written");
+    std::fs::write(path("flat"), "0\n".repeat(5)).expect("written");
+    // Dead letters have the traceback of each event; the log has the first.
+    let run = |input: &str| {
+        let input = format!("in={}", path(input));
+        let arguments = ["run", &path("one.yaml"), "--local", "--quiet", "--input", &input];
+        let letters = ["--on-error", "deadLetter", "--dead-letter-topic", "dead"];
+        cpu_seconds(&mut command("kaspr-exec", &[&arguments[..], &letters].concat()))
+    };
+    let script = format!(
+        "{dives}import traceback\nfor _ in range(5):\n    try:\n        dive(0)\n    except RecursionError:\n        traceback.format_exc()\n"
+    );
+    let (flat, deep) = (run("flat"), run("deep"));
+    let python = cpu_seconds(std::process::Command::new("python3").args(["-c", &script]));
+    assert!(deep - flat <= 1.5 * python, "{deep} s, {flat} s without failures, {python} s in Python");
+}
+
 // ---- The interpreter and the process ----
 
 #[test]

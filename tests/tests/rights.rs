@@ -168,11 +168,15 @@ fn check_names_each_right_that_is_missing_and_a_run_with_all_starts() {
 
     let log = app.changelog();
     let stops = |told: &str, to: To| (to == To::Create && told.contains(&log)) || !told.contains("topic");
+    let state = app.folder.path().join("state").display().to_string();
     for (told, to, on) in app.needs().into_iter().filter(|(told, to, _)| stops(told, *to)) {
         app.revoke(to, on.on());
-        app.stops(&[], &told);
+        app.stops(&["--state-dir", &state], &told);
         app.allow(to, on.on());
     }
+    // What is missing was found before anything was made.
+    assert_eq!((broker.partitions(&app.changelog()), broker.partitions(&app.made)), (0, 0));
+    assert!(!std::path::Path::new(&state).exists());
     broker.produce(&app.input, (0..10).map(|n| Record::new(format!("k{n}"), "1")));
     let ended = app.command("run", &["--until-caught-up", "--quiet"]).output().expect("it runs");
     assert_eq!((ended.status.code(), broker.count(&app.output)), (Some(0), 10), "{}", stderr(&ended));

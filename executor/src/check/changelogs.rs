@@ -164,7 +164,7 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
             "has {partitions} partitions and needs {needed}: its records cannot be divided again; delete the topic and reset the group to build the table from its input again"
         )),
         Some(partitions) => {
-            if !found.created {
+            if !make {
                 compare(&name, table, admin)?;
             }
             denied(&found.named, admin)?.map_or(Ok(partitions), Err)

@@ -172,8 +172,9 @@ pub fn prepare(
             Ok(Some(partitions)) => {
                 match (created, declared) {
                     (true, _) => info!(topic = %named.name, partitions, "created the topic"),
-                    (false, Some(topic)) => compare(topic, partitions, &named, admin)?,
-                    (false, None) => {}
+                    // Those that exist are compared at the look before anything is made.
+                    (false, Some(topic)) if !make => compare(topic, partitions, &named, admin)?,
+                    (false, _) => {}
                 }
                 // A topic that exists, and cannot be used, is a fault like one that is missing.
                 denied(&named, admin)?.map_or(Ok(partitions), Err)
@@ -276,6 +277,12 @@ fn compare(topic: &Topic, partitions: i32, named: &Named, admin: &mut dyn Admin)
         }
     }
     Ok(())
+}
+
+/// The faults among the findings that a run does not mend by making a topic.
+pub fn lasting_faults(found: &[Found]) -> Vec<String> {
+    let lasting: Vec<Found> = found.iter().filter(|found| !found.is_made_by_run).cloned().collect();
+    faults(&lasting)
 }
 
 /// The faults among the findings, one line each, with their places.

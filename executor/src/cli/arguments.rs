@@ -5,20 +5,20 @@
 //! variables and specs. A new setting is a flag here, its name in [`RunArguments::flags`], and a row in
 //! `config/settings.rs`.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::broker::kafka::config::is_known;
-use crate::config::secret::{Secret, is_secret};
+use super::app_flags::AppArguments;
 use crate::config::settings::SETTINGS;
 use crate::run::local::feed::{Format, Input};
 
 /// Runs KasprAgents: exactly once, on timely dataflow, with your Python inside.
 #[derive(Debug, Parser)]
-#[command(version, long_version = long_version(), propagate_version = true, after_long_help = settings_help(), after_help = "\
+#[command(version, long_version = long_version(), propagate_version = true, after_long_help = format!("{}\n{EXIT}", settings_help()), after_help = "\
 Examples:
   echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
   kaspr-exec test specs/                                          every tests.yaml below
@@ -42,7 +42,7 @@ pub enum Command {
     /// Run agents.
     Run(Box<RunArguments>),
     /// Look whether agents could run: Python loads, Kafka answers, topics exist. Joins no group.
-    Check(Box<RunArguments>),
+    Check(Box<CheckArguments>),
     /// Run the tests of specs: every tests.yaml in the folders, without Kafka and in simulated time.
     Test(TestArguments),
     /// Print the completions of a shell.
@@ -108,157 +108,57 @@ pub enum ResultFormat {
     Json,
 }
 
-/// A setting of the Kafka clients as it was typed.
-#[derive(Clone, Debug)]
-pub enum KafkaFlag {
-    /// `KEY=VALUE`.
-    Pair(String, Secret),
-    /// No key that a setting could have stands in front of a "=". It may be a secret.
-    Nameless,
-}
-
-impl KafkaFlag {
-    /// Reads what was typed. Nothing is refused here: clap prints an argument that it refuses, and this one
-    /// may be a secret.
-    ///
-    /// ```text
-    /// sasl.username=shop   →  Pair     Sasl.Username=shop   →  Nameless: no setting has capitals
-    /// =secret, secret      →  Nameless
-    /// ```
-    pub fn read(text: &str) -> KafkaFlag {
-        let is_name =
-            |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() && is_name(key) => {
-                KafkaFlag::Pair(key.to_owned(), Secret::new(value))
-            }
-            _ => KafkaFlag::Nameless,
-        }
-    }
-
-    /// For clap, which wants a result.
-    fn parse(text: &str) -> Result<KafkaFlag, Infallible> {
-        Ok(KafkaFlag::read(text))
-    }
-
-    /// Key and value.
-    ///
-    /// # Errors
-    ///
-    /// It has no name. The text does not repeat what was typed.
-    pub fn pair(&self) -> Result<(&str, &Secret), &'static str> {
-        match self {
-            KafkaFlag::Pair(key, value) => Ok((key, value)),
-            KafkaFlag::Nameless => Err(
-                "--kafka needs KEY=VALUE, as in sasl.username=shop; what was given is not shown, it may be a secret",
-            ),
-        }
-    }
-
-    /// Its name, if its value is a secret.
-    pub fn secret_name(&self) -> Option<String> {
-        match self {
-            KafkaFlag::Pair(key, _) => is_secret(key).then(|| key.clone()),
-            KafkaFlag::Nameless => None,
-        }
-    }
-
-    /// The first byte that must stay hidden: of secrets, and of values whose names are not known.
-    ///
-    /// `None`: nothing of it is secret. 0: the whole text, since it may be one.
-    pub fn hidden_from(&self) -> Option<usize> {
-        match self {
-            KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
-            KafkaFlag::Nameless => Some(0),
-        }
-    }
-}
+/// Flags of runs on Kafka that a local run cannot have.
+const OF_KAFKA: [&str; 3] = ["bootstrap_servers", "until_caught_up", "workers"];
 
 /// `kaspr-exec run`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = settings_help())]
 pub struct RunArguments {
-    /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`.
-    #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// Run on the embedded in-memory log: no Kafka needed.
-    #[arg(long)]
-    pub local: bool,
-    /// Run on this Kafka cluster [settings: bootstrapServers].
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "local", help_heading = "Kafka")]
-    pub bootstrap_servers: Option<String>,
-    /// A setting of the Kafka clients, as librdkafka names it; KASPR_KAFKA_SASL_USERNAME=… is the same
-    /// as --kafka sasl.username=…. Secrets are better named by their files:
-    /// KASPR_KAFKA_SASL_PASSWORD_FILE=PATH. May be given more than once.
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = KafkaFlag::parse)]
-    pub kafka: Vec<KafkaFlag>,
-    /// Guarantee on Kafka: exactly-once (a crash repeats nothing) or at-least-once [settings: guarantee].
-    #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
-    pub guarantee: Option<String>,
-    /// Start of a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
-    #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
-    pub from: Option<String>,
+    /// What an app runs with.
+    #[command(flatten)]
+    pub app: AppArguments,
     /// Process up to the ends that the topics have at the start, commit and exit.
-    #[arg(long, help_heading = "Kafka", conflicts_with = "local")]
+    #[arg(long, help_heading = "Kafka")]
     pub until_caught_up: bool,
-    /// Worker processes: each is a member of the group with Python of its own.
-    #[arg(long, value_name = "N", help_heading = "Kafka", default_value_t = 1, conflicts_with = "local", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub workers: u32,
-    /// Longest time from SIGTERM to the end [settings: shutdownTimeout].
-    #[arg(long, value_name = "DURATION", help_heading = "Kafka")]
-    pub shutdown_timeout: Option<String>,
     /// The number of the supervisor's worker that this process is.
     #[arg(long, hide = true, value_name = "NUMBER:PID")]
     pub worker: Option<String>,
+    /// Run on the embedded in-memory log: no Kafka needed.
+    #[arg(long, help_heading = "Local runs", conflicts_with_all = OF_KAFKA)]
+    pub local: bool,
     /// Feed a topic with the lines of a file; - is standard input. May be given more than once.
-    #[arg(long, value_name = "TOPIC=FILE")]
+    #[arg(long, value_name = "TOPIC=FILE", help_heading = "Local runs", requires = "local", conflicts_with_all = OF_KAFKA)]
     pub input: Vec<Input>,
     /// Content of a line: json = the bytes of a value; record = a record with key and headers.
-    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    #[arg(long, value_name = "FORMAT", default_value = "json", help_heading = "Local runs", requires = "local", conflicts_with_all = OF_KAFKA)]
     pub input_format: InputFormat,
     /// Write every topic to DIR/{topic}.jsonl and every table to DIR/tables/ instead of standard output.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Local runs", requires = "local", conflicts_with_all = OF_KAFKA)]
     pub output_dir: Option<PathBuf>,
     /// Record events that failed in FILE, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Local runs", requires = "local", conflicts_with_all = OF_KAFKA)]
     pub failures: Option<PathBuf>,
     /// Partitions of topics whose spec names none.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Local runs", requires = "local", conflicts_with_all = OF_KAFKA, value_parser = clap::value_parser!(i32).range(1..=100_000))]
     pub partitions: i32,
-    /// The app's name [settings: app].
-    #[arg(long, value_name = "NAME")]
-    pub app: Option<String>,
-    /// This instance's name [settings: instance].
-    #[arg(long, value_name = "NAME")]
-    pub instance: Option<String>,
-    /// Action for events that fail, for specs that name none [settings: onError].
-    #[arg(long, value_name = "ACTION")]
-    pub on_error: Option<String>,
-    /// The topic of deadLetter where a spec names none [settings: deadLetterTopic].
-    #[arg(long, value_name = "TOPIC")]
-    pub dead_letter_topic: Option<String>,
-    /// Longest time of one call of user code where a spec does not say [settings: timeout].
-    #[arg(long, value_name = "DURATION")]
-    pub timeout: Option<String>,
-    /// Longest time from an event's completion to its commit [settings: commitInterval].
-    #[arg(long, value_name = "DURATION")]
-    pub commit_interval: Option<String>,
-    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a row fails alone [settings: stateDir].
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<String>,
-    /// Longest time that a partition stands still without a line that says why [settings: stallAfter].
-    #[arg(long, value_name = "DURATION")]
-    pub stall_after: Option<String>,
-    /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
-    #[arg(long, value_name = "DIR")]
-    pub python_path: Vec<PathBuf>,
-    /// Format of the log on standard error.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
-    /// Lowest level of lines that are logged: error, warn, info, debug, trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: tracing::Level,
     /// No summary and no progress bar.
     #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `kaspr-exec check`. It takes the command line of a run on Kafka as it is.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = settings_help())]
+pub struct CheckArguments {
+    /// What an app runs with.
+    #[command(flatten)]
+    pub app: AppArguments,
+    /// Has no meaning for a check.
+    #[arg(long, hide = true)]
+    pub until_caught_up: bool,
+    /// Has no meaning for a check.
+    #[arg(long, short, hide = true)]
     pub quiet: bool,
 }
 
@@ -298,26 +198,34 @@ impl RunArguments {
         let (number, supervisor) = self.worker.as_deref()?.split_once(':')?;
         Some((number.parse().ok()?, supervisor.parse().ok()?))
     }
+}
 
-    /// Settings that were given as flags. By the names that settings have in a spec. Flags that are no
-    /// settings, such as `--local`, are read where they count.
-    pub fn flags(&self) -> BTreeMap<&'static str, String> {
-        let given = [
-            ("app", &self.app),
-            ("instance", &self.instance),
-            ("onError", &self.on_error),
-            ("deadLetterTopic", &self.dead_letter_topic),
-            ("timeout", &self.timeout),
-            ("commitInterval", &self.commit_interval),
-            ("bootstrapServers", &self.bootstrap_servers),
-            ("guarantee", &self.guarantee),
-            ("from", &self.from),
-            ("shutdownTimeout", &self.shutdown_timeout),
-            ("stateDir", &self.state_dir),
-            ("stallAfter", &self.stall_after),
-        ];
-        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+impl Arguments {
+    /// Reads a command line; ends the process where it is wrong, or asks for help.
+    pub fn read(arguments: &[OsString]) -> Arguments {
+        Arguments::try_parse_from(arguments).unwrap_or_else(|error| belongs_elsewhere(error).exit())
     }
+}
+
+/// Adds to an error about an unknown flag which command has it.
+fn belongs_elsewhere(mut error: clap::Error) -> clap::Error {
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return error;
+    };
+    let name = flag.trim_start_matches("--").to_owned();
+    let program = Arguments::command();
+    let has = |command: &&clap::Command| {
+        command.get_arguments().any(|known| known.get_long() == Some(&name) && !known.is_hide_set())
+    };
+    let owners: Vec<String> =
+        program.get_subcommands().filter(has).map(|owner| format!("\"kaspr-exec {}\"", owner.get_name())).collect();
+    if !owners.is_empty() {
+        let tip = StyledStr::from(format!("'--{name}' is an option of {}", owners.join(" and ")));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// The table of settings, for `--help`. It is written from the table of settings, so that a new one cannot be
@@ -332,9 +240,11 @@ fn settings_help() -> String {
             setting.name, setting.variable, setting.help
         ));
     }
-    text.push_str("\nExit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.");
     text
 }
+
+/// The exit statuses, for `--help`.
+const EXIT: &str = "Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.";
 
 /// The version with those of everything whose version matters in a report of a fault.
 fn long_version() -> String {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
 
-use super::arguments::RunArguments;
+use super::app_flags::AppArguments;
 use super::given::Given;
 use super::kafka::{Start, random, transactional_id};
 use super::stop::Stop;
@@ -18,6 +18,7 @@ use crate::check::topics::{self, Found};
 use crate::clock::SystemClock;
 use crate::code::python::{self, Interpreter};
 use crate::config::settings::Settings;
+use crate::guard::Patience;
 use crate::run::assemble::Assembly;
 
 /// Looks whether the plan could run, and reports what it found. Joins no group, makes nothing, and leaves the
@@ -29,14 +30,14 @@ use crate::run::assemble::Assembly;
 /// at once.
 pub fn check_on_kafka(
     plan: &Rc<Plan>,
-    (arguments, given): (&RunArguments, &Given),
+    (arguments, given): (&AppArguments, &Given),
     settings: &Settings,
 ) -> Result<String, Stop> {
-    let start = Start::new(plan, given.kafka(arguments)?.all, settings, 0)?;
+    let start = Start::new(plan, given.kafka(&arguments.kafka, false)?.all, settings, 0)?;
     start_log(arguments.log_level);
     given.warn();
     let interpreter = Interpreter::start(&arguments.python_path);
-    let kafka = start.connect()?;
+    let kafka = start.connect(&Patience::default())?;
     let mut admin = kafka.admin();
     let mut found = start.topics(&mut admin, false)?;
     found.extend(topics::matching(plan, &found, &mut admin)?);
@@ -83,13 +84,12 @@ fn of_topics(found: &[Found]) -> (String, Vec<String>) {
     for Found { named, .. } in found.iter().filter(|found| found.is_made_by_run) {
         text.push_str(&format!("topic {} does not exist yet: a run creates it ({})\n", named.name, named.by));
     }
-    let faults: Vec<Found> = found.iter().filter(|found| !found.is_made_by_run).cloned().collect();
-    (text, topics::faults(&faults))
+    (text, topics::lasting_faults(found))
 }
 
 /// The transactional ids of the workers that these arguments would start. Without a lasting instance name
 /// every start has ids of its own: then one such id stands for all.
-fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
+pub(super) fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
     let (app, workers) = (&start.config.app, workers.max(1));
     let of = |instance: &str| (0..workers).map(|worker| transactional_id(app, instance, worker)).collect();
     Ids { unused: transactional_id(app, &random(), 0), lasting: settings.get("instance").map_or_else(Vec::new, of) }
@@ -100,7 +100,7 @@ fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
 /// # Errors
 ///
 /// The brokers could not be asked. A right of which they do not tell is only mentioned.
-fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
+pub(super) fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
     let (mut text, mut faults) = (String::new(), Vec::new());
     for (right, verdict) in kafka.rights(ids)? {
         match verdict {

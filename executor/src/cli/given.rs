@@ -20,7 +20,7 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::arguments::{KafkaFlag, RunArguments};
+use super::app_flags::KafkaFlag;
 use super::scrub::{Shown, scrub};
 use super::stop::Stop;
 use super::variables::{is_unknown, warning};
@@ -140,18 +140,18 @@ impl Given {
     ///
     /// A flag without a name, a file that cannot be read, two variables for one setting, or a supervisor that
     /// handed nothing over. Names of settings are judged later, by the client.
-    pub fn kafka(&self, arguments: &RunArguments) -> Result<KafkaSettings, Stop> {
+    pub fn kafka(&self, flags: &[KafkaFlag], is_worker: bool) -> Result<KafkaSettings, Stop> {
         let mut settings = KafkaSettings::default();
         for prefix in PREFIXES {
             self.add_variables(prefix, &mut settings)?;
         }
-        for flag in &arguments.kafka {
+        for flag in flags {
             let (name, value) = flag.pair().map_err(Stop::refused)?;
             settings.all.insert(name.to_owned(), value.clone());
             settings.handed.insert(name.to_owned(), value.clone());
         }
         // Last, so that they win: a worker does not inherit the variables that its supervisor has hidden.
-        if arguments.worker.is_some() {
+        if is_worker {
             settings.all.extend(taken_over()?);
         }
         for (_, path) in settings.all.iter_mut().filter(|(name, _)| PATHS.contains(&name.as_str())) {

@@ -12,9 +12,10 @@ use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
+use super::check::{ids, of_rights};
 use super::given::Given;
-use super::stop::{FORCED, Signals, Stop};
-use super::stored::store;
+use super::stop::{FINE, FORCED, Signals, Stop};
+use super::stored::Kept;
 use super::supervisor::{Handover, dies_with, supervise};
 use super::terminal::start_log;
 use super::voice::{self, say_status, say_summary};
@@ -25,16 +26,18 @@ use crate::broker::{Admin, Consumer};
 use crate::check::changelogs;
 use crate::check::topics::{self, Found};
 use crate::clock::{Clock, SystemClock};
-use crate::code::python::{self, Interpreter};
+use crate::code::python::{self, Interpreter, PythonCode};
 use crate::config::failpoint::Failpoint;
 use crate::config::secret::Secret;
 use crate::config::settings::Settings;
 use crate::config::{Config, Guarantee};
 use crate::event::message::TopicPartition;
-use crate::guard::{Guard, Post};
+use crate::guard::Patience;
 use crate::run::assemble::{Assembly, Ends};
 use crate::run::local::thousands;
 use crate::run::member::{Ended, Member, ends};
+use crate::status::counters::SharedCounters;
+use crate::worker::Worker;
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
 ///
@@ -49,22 +52,22 @@ pub fn run_on_kafka(
 ) -> Result<(), Stop> {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let worker = worker_number(arguments)?;
-    let client_settings = given.kafka(arguments)?;
+    let client_settings = given.kafka(&arguments.app.kafka, arguments.worker.is_some())?;
     let start = Start::new(plan, client_settings.all.clone(), settings, worker.unwrap_or(0))?;
     // Faults of names and settings are reported before it; from here on warnings go to the log.
-    start_log(arguments.log_level);
+    start_log(arguments.app.log_level);
     given.warn();
-    if arguments.workers > 1 && worker.is_none() {
+    if arguments.app.workers > 1 && worker.is_none() {
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
         let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()? };
-        return match supervise(arguments.workers, &handover, &clock, signals) {
+        return match supervise(arguments.app.workers, &handover, &clock, signals) {
             0 => Ok(()),
             code => Err(Stop(code, String::new())),
         };
     }
     // Only a worker has a deadline; a supervisor ends when its workers have.
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
-    let interpreter = Interpreter::start(&arguments.python_path);
+    let interpreter = Interpreter::start(&arguments.app.python_path);
     interpreter.run(|py| {
         info!(version = python::version(), prefix = python::prefix(py), "CPython");
         start.run(&interpreter, (arguments, settings), (&clock, signals))
@@ -131,17 +134,12 @@ impl Start {
         (clock, signals): (&Rc<dyn Clock>, &Signals),
     ) -> Result<(), Stop> {
         tell_guarantee(self.config.guarantee);
-        let kafka = self.connect()?;
-        refuse_faults(&self.topics(&mut kafka.admin(), true)?)?;
-        let assembly = self.assemble(&kafka, settings, clock)?;
-        assembly.guard.watch.speak_through(voice::form);
-        signals.watch(assembly.guard.watch.clone());
-        let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
-        let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
-        let mut consumer = kafka.consumer()?;
-        let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
-        let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
-        let worker = assembly.start(&code, Ends { consumer: Box::new(consumer), producer, changelog })?;
+        let begun = match self.begin(interpreter, (arguments, settings), (clock, signals)) {
+            // What was waited for does not matter any more.
+            Err(_) if signals.told() => return Err(before_the_start(arguments, signals)),
+            begun => begun?,
+        };
+        let Begun { kafka, code, counters, until, worker } = begun;
         let began = clock.now();
         let member = Member {
             clock: clock.as_ref(),
@@ -168,18 +166,66 @@ impl Start {
         }
     }
 
-    /// Opens the stores on disk, and has the guard watch over calls into the client, too.
-    ///
-    /// # Errors
-    ///
-    /// The state folder cannot be used, or another process has it.
-    fn assemble(&self, kafka: &Kafka, settings: &Settings, clock: &Rc<dyn Clock>) -> Result<Assembly, Stop> {
-        let assembly = Assembly::new(&self.plan, self.config.clone(), clock.clone(), Box::new(kafka.admin()))
-            .with_store(store(&self.plan, settings, self.worker, clock)?)
-            .with_guard(guard(settings, &self.plan, &self.config.app, self.worker)?);
+    /// Starts the worker. Everything is looked at first, and user code is loaded: a start that fails has made
+    /// nothing, neither topics nor folders.
+    fn begin(
+        &self,
+        interpreter: &Interpreter,
+        (arguments, settings): (&RunArguments, &Settings),
+        (clock, signals): (&Rc<dyn Clock>, &Signals),
+    ) -> Result<Begun, Stop> {
+        let kafka = self.connect(&signals.patience)?;
+        let kept = Kept::new(&self.plan, settings, (&self.config.app, self.worker));
+        let missing = self.look(&kafka, (settings, &kept), arguments.app.workers)?;
+        let mut consumer = kafka.consumer()?;
+        let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
+        let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
+        let ends = Ends { consumer: Box::new(consumer), producer, changelog };
+        let assembly = self.assemble(&kafka, clock);
+        assembly.guard.watch.speak_through(voice::form);
+        signals.watch(assembly.guard.watch.clone());
+        let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
+        let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
+        let started = || {
+            if signals.told() {
+                return Err(before_the_start(arguments, signals));
+            }
+            let assembly = kept.open(assembly, clock)?;
+            if missing {
+                refuse_faults(topics::faults(&self.topics(&mut kafka.admin(), true)?))?;
+            }
+            Ok(assembly.start(&code, ends)?)
+        };
+        match started() {
+            Ok(worker) => Ok(Begun { kafka, code, counters, until, worker }),
+            Err(stop) => {
+                code.borrow_mut().close();
+                Err(stop)
+            }
+        }
+    }
+
+    /// Looks at topics, rights and folders, and makes nothing. True: topics are missing that a run creates.
+    fn look(&self, kafka: &Kafka, (settings, kept): (&Settings, &Kept<'_>), workers: u32) -> Result<bool, Stop> {
+        let found = self.topics(&mut kafka.admin(), false)?;
+        let mut faults = topics::lasting_faults(&found);
+        let missing = found.iter().any(|found| found.is_made_by_run);
+        if missing || kept.is_missing() {
+            // The broker would refuse the worker only later.
+            let (_, lacks) = of_rights(kafka, self, &ids(self, settings, workers))?;
+            faults.extend(lacks);
+        }
+        refuse_faults(faults)?;
+        kept.look()?;
+        Ok(missing)
+    }
+
+    /// Has the watch look at calls into the client, too.
+    fn assemble(&self, kafka: &Kafka, clock: &Rc<dyn Clock>) -> Assembly {
+        let assembly = Assembly::new(&self.plan, self.config.clone(), clock.clone(), Box::new(kafka.admin()));
         assembly.guard.watch.watch_calls(kafka.calls());
         kafka.spare(assembly.guard.watch.clone());
-        Ok(assembly)
+        assembly
     }
 
     /// The ends of everything that is read, as they are now. They are the ends of the run: events that come
@@ -192,8 +238,8 @@ impl Start {
     /// # Errors
     ///
     /// The cluster cannot be used. Nothing was made there.
-    pub(super) fn connect(&self) -> Result<Kafka, Stop> {
-        let kafka = Kafka::connect(self.client.clone())?;
+    pub(super) fn connect(&self, patience: &Patience) -> Result<Kafka, Stop> {
+        let kafka = Kafka::connect(self.client.clone(), patience)?;
         info!(app = %self.client.app, servers = %self.client.servers, transactional_id = %self.config.transactional_id, "connected");
         Ok(kafka)
     }
@@ -208,6 +254,25 @@ impl Start {
     }
 }
 
+/// A run that has started.
+struct Begun {
+    kafka: Kafka,
+    code: Rc<RefCell<PythonCode>>,
+    counters: SharedCounters,
+    /// The ends up to which it runs, where it has an end.
+    until: Option<BTreeMap<TopicPartition, i64>>,
+    worker: Worker<PythonCode>,
+}
+
+/// The end of a run that was asked to stop while it started: it has done nothing.
+fn before_the_start(arguments: &RunArguments, signals: &Signals) -> Stop {
+    info!("asked to stop before the start was complete");
+    match arguments.until_caught_up {
+        true => signals.interrupted("no events are complete"),
+        false => Stop(FINE, String::new()),
+    }
+}
+
 /// Writes it to the log, since a wrong one is noticed late.
 fn tell_guarantee(guarantee: Guarantee) {
     match guarantee {
@@ -216,23 +281,8 @@ fn tell_guarantee(guarantee: Guarantee) {
     }
 }
 
-/// Recognises events that end the process, where there is a place to note them.
-///
-/// # Errors
-///
-/// The note cannot be opened: the disk, or another process.
-pub(super) fn guard(settings: &Settings, plan: &Plan, app: &str, worker: u32) -> Result<Guard, Stop> {
-    let Some(state_dir) = settings.state_dir() else {
-        info!("no state dir: an event that ends the process is not recognised when it comes again");
-        return Ok(Guard::none());
-    };
-    let post = Post { state_dir: &state_dir, worker, app, revision: &plan.revision };
-    Guard::open(post).map_err(Stop::own_fault)
-}
-
 /// All of them in one message, each behind `error:`.
-fn refuse_faults(found: &[Found]) -> Result<(), Stop> {
-    let faults = topics::faults(found);
+fn refuse_faults(faults: Vec<String>) -> Result<(), Stop> {
     if faults.is_empty() {
         return Ok(());
     }

@@ -11,9 +11,8 @@ use tracing::info;
 
 use super::arguments::RunArguments;
 use super::given::take_stdout;
-use super::kafka::guard;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
-use super::stored::store;
+use super::stored::{Kept, can_be_written, can_hold_files};
 use super::terminal::{Terminal, start_log};
 use super::voice::{self, say_status, say_summary};
 use crate::clock::{Clock, SystemClock};
@@ -42,7 +41,10 @@ pub fn run_locally(
     nearest: Nearest<'_>,
 ) -> Result<(), Stop> {
     check_inputs(plan, arguments, nearest)?;
-    let bar = start_log(arguments.log_level);
+    check_outputs(arguments)?;
+    let kept = Kept::new(plan, settings, (&config.app, 0));
+    kept.look()?;
+    let bar = start_log(arguments.app.log_level);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     // Before user code is loaded: it may change the folder from which paths count.
     let inputs: Vec<_> = arguments.input.iter().map(Input::absolute).collect();
@@ -61,15 +63,15 @@ pub fn run_locally(
         clock: clock.clone(),
     };
     let mut terminal = Terminal::new(bar, total_bytes(arguments), arguments.quiet);
-    let interpreter = Interpreter::start(&arguments.python_path);
+    let interpreter = Interpreter::start(&arguments.app.python_path);
     interpreter.run(|py| {
         info!(version = python::version(), prefix = python::prefix(py), "CPython");
-        let (log, assembly) = local.assemble(store(plan, settings, 0, &clock)?);
-        let assembly = assembly.with_guard(guard(settings, plan, &config.app, 0)?);
+        let (log, assembly) = local.assemble();
         assembly.guard.watch.speak_through(voice::form);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
+        let assembly = kept.open(assembly, &clock).inspect_err(|_| code.borrow_mut().close())?;
         let began = clock.now();
         let stop = || signals.told_to_python();
         let ended = local.run((log, assembly), &code, &stop, &mut |progress, worker| {
@@ -124,6 +126,7 @@ fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> 
     if arguments.input.is_empty() {
         return Err(Stop::refused("nothing to read: name an input with --input TOPIC=FILE"));
     }
+    arguments.input.iter().try_for_each(Input::look).map_err(Stop::refused)?;
     let names = |topics: &Topics| match topics {
         Topics::Names(names) => Some(names.clone()),
         Topics::Pattern(_) => None,
@@ -143,6 +146,20 @@ fn check_inputs(plan: &Plan, arguments: &RunArguments, nearest: Nearest<'_>) -> 
         }
     }
     Ok(())
+}
+
+/// Looks at the places that are written to, before user code runs: a start that fails makes nothing.
+fn check_outputs(arguments: &RunArguments) -> Result<(), Stop> {
+    let refused = |what: &str, path: &Path, error| {
+        Stop::refused(format!("the {what} \"{}\" cannot be written: {error}", path.display()))
+    };
+    if let Some(folder) = &arguments.output_dir {
+        can_hold_files(folder).map_err(|error| refused("output folder", folder, error))?;
+    }
+    match &arguments.failures {
+        Some(file) => can_be_written(file).map_err(|error| refused("file of failures", file, error)),
+        None => Ok(()),
+    }
 }
 
 /// Bytes of all inputs, where all are files.

@@ -13,6 +13,7 @@
 //! Only the program uses this room; everything below it takes settings as values and returns errors. What the
 //! compiler must say (the nearest name, a place in a file) comes as a function from `main.rs`.
 
+mod app_flags;
 mod arguments;
 mod check;
 mod colour;
@@ -30,7 +31,8 @@ mod test;
 mod variables;
 mod voice;
 
-pub use arguments::{Arguments, Command, KafkaFlag, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use app_flags::{AppArguments, KafkaFlag};
+pub use arguments::{Arguments, CheckArguments, Command, LogFormat, ResultFormat, RunArguments, TestArguments};
 pub use check::check_on_kafka;
 pub use colour::{choose as choose_colours, in_stream as has_colours};
 pub use given::{Given, KafkaSettings};

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::voice::speaks_json;
 use crate::broker::BrokerError;
 use crate::code::python::signalled;
-use crate::guard::Watch;
+use crate::guard::{Patience, Watch};
 use crate::wake::Bell;
 use crate::worker::Stopped;
 
@@ -109,6 +109,8 @@ pub struct Signals {
     asked: Arc<AtomicBool>,
     /// Wakes a supervisor.
     bell: Arc<OnceLock<Arc<Bell>>>,
+    /// The patience with brokers, which the first signal ends.
+    pub(super) patience: Patience,
 }
 
 impl Signals {
@@ -122,9 +124,10 @@ impl Signals {
             watch: Arc::default(),
             asked: Arc::default(),
             bell: Arc::default(),
+            patience: Patience::default(),
         };
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            let Signals { count, first, deadline, watch, bell, .. } = signals.clone();
+            let Signals { count, first, deadline, watch, bell, patience, .. } = signals.clone();
             let act = move || {
                 // Stored before the count: a thread that sees that a signal has come finds its number.
                 let _ = first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
@@ -138,6 +141,7 @@ impl Signals {
                     // SAFETY: alarm may be called in a signal handler.
                     unsafe { libc::alarm(seconds) };
                 }
+                patience.end();
                 wake_up(&watch, &bell);
             };
             // SAFETY: the action only touches atomics, `alarm`, `write` and `_exit`, all allowed in a handler.

@@ -14,8 +14,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of the page; what follows in the file is text.
 pub const PAGE: usize = 4096;
@@ -129,23 +128,19 @@ pub fn read(bytes: &[u8]) -> Option<Doing> {
 /// The memory of a mark: the process's own, or a file's.
 #[derive(Debug)]
 pub struct Page {
-    mark: NonNull<Mark>,
-    mapped: bool,
+    mark: AtomicPtr<Mark>,
+    mapped: AtomicBool,
 }
-
-// SAFETY: all words are atomics, and the memory lives as long as the page.
-unsafe impl Send for Page {}
-// SAFETY: as above.
-unsafe impl Sync for Page {}
 
 impl Page {
     /// Memory of the process alone.
     pub fn in_memory() -> Page {
-        Page { mark: NonNull::from(Box::leak(Box::<Mark>::default())), mapped: false }
+        Page { mark: AtomicPtr::new(Box::into_raw(Box::default())), mapped: AtomicBool::new(false) }
     }
 
-    /// The first page of a file, which says that nothing runs.
-    pub fn of(file: &File) -> std::io::Result<Page> {
+    /// Moves the mark to the first page of a file, while nothing runs. The memory before stays as long as the
+    /// process: another thread may be reading it.
+    pub fn move_to(&self, file: &File) -> std::io::Result<()> {
         // Written, not only made longer: a page without a block would be a fault on a full disk.
         let mut page = [0; PAGE];
         page[..8].copy_from_slice(&MAGIC.to_ne_bytes());
@@ -159,7 +154,9 @@ impl Page {
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        Ok(Page { mark: NonNull::new(start.cast()).expect("a mapping does not lie at 0"), mapped: true })
+        self.mark.store(start.cast(), Ordering::Release);
+        self.mapped.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -168,7 +165,7 @@ impl std::ops::Deref for Page {
     fn deref(&self) -> &Mark {
         // SAFETY: the memory is aligned (a page, or a box), initialised (every pattern is a mark)
         // and lives as long as `self`.
-        unsafe { self.mark.as_ref() }
+        unsafe { &*self.mark.load(Ordering::Acquire) }
     }
 }
 
@@ -176,10 +173,10 @@ impl Drop for Page {
     fn drop(&mut self) {
         // SAFETY: the memory came from this mapping, or from this box, and no other value uses it any more.
         unsafe {
-            if self.mapped {
-                libc::munmap(self.mark.as_ptr().cast(), PAGE);
-            } else {
-                drop(Box::from_raw(self.mark.as_ptr()));
+            let mark = self.mark.load(Ordering::Acquire);
+            match self.mapped.load(Ordering::Acquire) {
+                true => drop(libc::munmap(mark.cast(), PAGE)),
+                false => drop(Box::from_raw(mark)),
             }
         }
     }
@@ -194,7 +191,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("page");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).expect("it opens");
-        let page = Page::of(&file).expect("it is mapped");
+        let page = Page::in_memory();
+        page.move_to(&file).expect("it is mapped");
         let doing = Doing { unit: 5, offset: -1, reader: 2, partition: 3, events: 4, row: 6 };
         assert_eq!((page.get(), read(&std::fs::read(&path).expect("it is there"))), (None, None));
         page.set(&doing);

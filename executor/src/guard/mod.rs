@@ -20,9 +20,11 @@ mod crashes;
 mod lookers;
 mod mark;
 mod names;
+mod patience;
 mod watch;
 mod watchdog;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ pub use crashes::{CRASHES_MAX, Crash};
 pub use lookers::Lookers;
 pub use mark::Doing;
 pub use names::Row;
+pub use patience::Patience;
 pub use watch::{LookTime, NO_CALL, Outer, Rang, Sighting, Watch};
 pub use watchdog::{FORCED, grace, name_events_of_fatal_signals, watch_over, write_stack_on};
 
@@ -89,25 +92,23 @@ impl Guard {
         Guard { watch: Arc::new(Watch::in_memory()), crashes: Crashes::default() }
     }
 
-    /// Takes `{state-dir}/running.{worker}` over, and counts the event that the process before
-    /// this one left in it.
-    ///
-    /// Called once, before user code is loaded. The lock on the file lasts as long as the process; it fails with
-    /// [`GuardError::InUse`] where another process holds it.
+    /// Opens a guard in the state dir of a worker.
     pub fn open(post: Post<'_>) -> Result<Guard, GuardError> {
+        Guard::none().keep_in(post)
+    }
+
+    /// Takes `{state-dir}/running.{worker}` over, moves the mark there, and counts the event that the process
+    /// before this one left in it.
+    ///
+    /// Called once, before the first event. The lock on the file lasts as long as the process; it fails with
+    /// [`GuardError::InUse`] where another process holds it.
+    pub fn keep_in(self, post: Post<'_>) -> Result<Guard, GuardError> {
         let failed = |error| GuardError::File { state_dir: post.state_dir.to_owned(), error };
         std::fs::create_dir_all(post.state_dir).map_err(failed)?;
         let path = post.state_dir.join(format!("running.{}", post.worker));
         let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(failed)?;
-        if let Err(error) = file.try_lock() {
-            return Err(match error {
-                std::fs::TryLockError::WouldBlock => {
-                    GuardError::InUse { state_dir: post.state_dir.to_owned(), worker: post.worker }
-                }
-                std::fs::TryLockError::Error(error) => failed(error),
-            });
-        }
+        lock(&file, post)?;
         let mut crashes = Crashes::read(post).map_err(failed)?;
         let bytes = std::fs::read(&path).map_err(failed)?;
         if let Some(crash) = names::last_crash(&bytes, post) {
@@ -116,8 +117,17 @@ impl Guard {
             let count = crashes.count(crash.clone()).map_err(failed)?;
             tell(&crash, count);
         }
-        let watch = Watch::mapped(file, post).map_err(failed)?;
-        Ok(Guard { watch: Arc::new(watch), crashes })
+        self.watch.move_to(file, post).map_err(failed)?;
+        Ok(Guard { watch: self.watch, crashes })
+    }
+
+    /// Looks whether [`Guard::keep_in`] would find the state dir free, and makes nothing.
+    pub fn look(post: Post<'_>) -> Result<(), GuardError> {
+        match File::open(post.state_dir.join(format!("running.{}", post.worker))) {
+            Ok(file) => lock(&file, post),
+            // There is none yet, or the first write will say what is wrong.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Events that have ended the process too often.
@@ -140,6 +150,16 @@ impl Guard {
     pub fn has_suspects(&self) -> bool {
         self.crashes.has_suspects()
     }
+}
+
+/// Locks the file for as long as it is open.
+fn lock(file: &File, post: Post<'_>) -> Result<(), GuardError> {
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => {
+            GuardError::InUse { state_dir: post.state_dir.to_owned(), worker: post.worker }
+        }
+        std::fs::TryLockError::Error(error) => GuardError::File { state_dir: post.state_dir.to_owned(), error },
+    })
 }
 
 /// Logs a crash that was found, with what happens to its event.

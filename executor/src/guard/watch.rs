@@ -88,21 +88,12 @@ pub struct Outer {
 impl Watch {
     /// A mark that is gone with the process.
     pub fn in_memory() -> Watch {
-        Watch::over(Page::in_memory(), Names::default())
-    }
-
-    /// A mark in a file, which says that nothing runs.
-    pub(super) fn mapped(file: File, post: Post<'_>) -> std::io::Result<Watch> {
-        Ok(Watch::over(Page::of(&file)?, Names::of(file, post)?))
-    }
-
-    fn over(page: Page, names: Names) -> Watch {
         Watch {
-            page,
+            page: Page::in_memory(),
             units: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             call: AtomicU64::new(0),
-            names: RwLock::new(names),
+            names: RwLock::default(),
             stall_after_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             client: OnceLock::new(),
@@ -110,6 +101,13 @@ impl Watch {
             wake: OnceLock::new(),
             lookers: Lookers::default(),
         }
+    }
+
+    /// Moves the mark to a file, which says that nothing runs. Nothing is named yet.
+    pub(super) fn move_to(&self, file: File, post: Post<'_>) -> std::io::Result<()> {
+        self.page.move_to(&file)?;
+        *self.names() = Names::of(file, post)?;
+        Ok(())
     }
 
     /// A unit begins: an event, or a batch by its first event.

@@ -76,15 +76,15 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Tables in memory and no guard, until [`Assembly::with_store`] and [`Assembly::with_guard`] say
-    /// otherwise.
+    /// Tables in memory and a mark that is gone with the process, until [`Assembly::with_store`] and
+    /// [`Assembly::with_guard`] say otherwise. User code may be loaded before that.
     pub fn new(plan: &Rc<Plan>, config: Config, clock: Rc<dyn Clock>, admin: Box<dyn Admin>) -> Assembly {
         Assembly {
             plan: plan.clone(),
             config,
             clock,
             directory: Directory::new(admin),
-            tables: tables_over(Box::<MemoryStore>::default()),
+            tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
             counters: SharedCounters::default(),
             guard: Guard::none(),
             rehearsal: None,
@@ -94,12 +94,14 @@ impl Assembly {
     /// Keeps tables in this store. Call it before the code is loaded: code holds the tables that are here at
     /// that moment.
     pub fn with_store(self, store: Box<dyn Store>) -> Assembly {
-        Assembly { tables: tables_over(store), ..self }
+        self.tables.borrow_mut().keep_in(store);
+        self
     }
 
-    /// Has this guard look at the events that run.
-    pub fn with_guard(self, guard: Guard) -> Assembly {
-        Assembly { guard, ..self }
+    /// Has a guard look at the events that run that is made of the one before: the mark moves.
+    pub fn with_guard<E>(mut self, keep: impl FnOnce(Guard) -> Result<Guard, E>) -> Result<Assembly, E> {
+        self.guard = keep(std::mem::replace(&mut self.guard, Guard::none()))?;
+        Ok(self)
     }
 
     /// Rehearses: user code runs as a test of the user's wants it.
@@ -153,9 +155,4 @@ impl Assembly {
             guard,
         })
     }
-}
-
-/// Shared, because user code reads and writes the tables that the worker commits.
-fn tables_over(store: Box<dyn Store>) -> Rc<RefCell<Tables>> {
-    Rc::new(RefCell::new(Tables::over(store)))
 }

@@ -148,6 +148,12 @@ impl Tables {
         }
     }
 
+    /// Keeps everything in this store from now on. Nothing was written before.
+    pub fn keep_in(&mut self, store: Box<dyn Store>) {
+        debug_assert!(self.overlay.0.is_empty() && self.own.0.is_empty(), "no event has run");
+        self.store = store;
+    }
+
     /// Makes changelogs the truth, and the store a copy of them: partitions take writes once they are restored,
     /// and `fed` tables take them from their changelogs alone.
     ///

@@ -48,6 +48,7 @@ const REACHES: [Reach; 4] = [
             "executor/src/broker/kafka/aside.rs",
             // Threads of their own.
             "executor/src/broker/kafka/orphans.rs",
+            "executor/src/broker/kafka/waiting.rs",
             "executor/src/guard/",
             "executor/src/cli/supervisor.rs",
         ],

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as NativeTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::Producer as _;
 
 use super::ANSWER_WAIT_MAX;
 use super::client::Line;
@@ -19,6 +18,7 @@ use super::describe;
 use super::errors::{judge, passes, words};
 use super::fresh::Fresh;
 use super::kept::Kept;
+use super::metadata;
 use crate::broker::rights::{Right, User};
 use crate::broker::{Access, Admin, BrokerError, NewTopic, Seen, TopicInfo};
 use crate::event::message::TopicName;
@@ -28,6 +28,8 @@ use crate::guard::ClientCall;
 /// between them.
 const FRESH_TRIES: u32 = 200;
 const FRESH_PAUSE: Duration = Duration::from_millis(50);
+/// Time beyond a request's own in which the client surely answers.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 /// Topics that are looked at in one question, and the longest wait for its answer: the worker stands
 /// still meanwhile, and asks again at its next look.
 const LOOKED_AT_ONCE: usize = 500;
@@ -56,6 +58,12 @@ impl KafkaAdmin {
         self.line.calls.during(ClientCall::Admin, call)
     }
 
+    /// Waits for the answer of a broker.
+    fn answered<T>(&self, asked: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
+        let answered = self.waited(|| self.line.patience.block_on(ANSWER_WAIT_MAX + ANSWER_MARGIN, asked));
+        answered.unwrap_or(Err(KafkaError::AdminOp(Code::OperationTimedOut)))
+    }
+
     /// Partitions of a topic. One that was just created is asked for until a broker knows it.
     ///
     /// `None`: it does not exist. What the answer says is noted for later questions about it.
@@ -81,7 +89,9 @@ impl KafkaAdmin {
             // The last answer counts, whatever it is.
             match ask() {
                 Ok(answer) if tells(&answer) => return Ok(answer),
-                Ok(_) | Err(BrokerError::Retriable(_)) if self.fresh.is_fresh(name) => {
+                Ok(_) | Err(BrokerError::Retriable(_))
+                    if self.fresh.is_fresh(name) && !self.line.patience.is_over() =>
+                {
                     std::thread::park_timeout(FRESH_PAUSE);
                 }
                 other => return other,
@@ -92,17 +102,14 @@ impl KafkaAdmin {
 
     /// One question, whatever the answer.
     fn count_once(&self, name: &str) -> Result<Option<i32>, BrokerError> {
-        let asked = {
-            let client = self.line.client();
-            self.line.calls.during(ClientCall::Metadata, || client.client().fetch_metadata(Some(name), ANSWER_WAIT_MAX))
-        };
+        let asked = metadata::describe(&self.line, Some(name), ANSWER_WAIT_MAX);
         let answered = asked.map_err(|error| judge(&format!("the topic \"{name}\""), &error))?;
         self.health.answered();
-        let Some(topic) = answered.topics().iter().find(|topic| topic.name() == name) else {
+        let Some(topic) = answered.iter().find(|topic| topic.name == name) else {
             return Ok(None);
         };
-        match topic.error().map(Code::from) {
-            None => Ok(Some(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))),
+        match topic.error {
+            None => Ok(Some(i32::try_from(topic.partitions).unwrap_or(i32::MAX))),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
             Some(Code::TopicAuthorizationFailed) => {
                 let user = self.settings.identity();
@@ -127,7 +134,7 @@ impl KafkaAdmin {
         let admin = self.admin()?;
         let ask = || {
             let topics = [ResourceSpecifier::Topic(topic)];
-            let answered = self.waited(|| futures_executor::block_on(admin.describe_configs(&topics, &options())));
+            let answered = self.answered(admin.describe_configs(&topics, &options()));
             let answered =
                 answered.map_err(|error| judge(&format!("the settings of the topic \"{topic}\""), &error))?;
             Ok(answered.into_iter().next().unwrap_or(Err(Code::NoEnt)))
@@ -151,7 +158,7 @@ impl KafkaAdmin {
         }
         let admin = self.admin()?;
         let asked = admin.create_topics([&native], options);
-        let answered = self.waited(|| futures_executor::block_on(asked));
+        let answered = self.answered(asked);
         let answered =
             answered.map_err(|error| judge(&format!("the topic \"{}\" cannot be created", topic.name), &error))?;
         // One topic was asked for, so there is one answer.
@@ -206,11 +213,9 @@ impl Admin for KafkaAdmin {
     }
 
     fn topics(&mut self) -> Result<Vec<String>, BrokerError> {
-        let client = self.line.client();
-        let ask = || client.client().fetch_metadata(None, ANSWER_WAIT_MAX);
-        let asked = self.line.calls.during(ClientCall::Metadata, ask);
+        let asked = metadata::describe(&self.line, None, ANSWER_WAIT_MAX);
         let answered = asked.map_err(|error| judge("the list of topics", &error))?;
-        let mut names: Vec<String> = answered.topics().iter().map(|topic| topic.name().to_owned()).collect();
+        let mut names: Vec<String> = answered.into_iter().map(|topic| topic.name).collect();
         names.sort();
         Ok(names)
     }

@@ -1,4 +1,4 @@
-//! A call in a thread of its own, because the client may not return from it.
+//! Calls in a thread of their own, because the client may not return from them, or only late.
 //!
 //! `rd_kafka_send_offsets_to_transaction` ignores its timeout where the group's coordinator is gone
 //! (confluentinc/librdkafka#5456, not fixed in 2.12.1): it waits for a coordinator that may never come back.
@@ -7,60 +7,52 @@
 //! client of its own: the old one is fenced, and its thread ends when its call does.
 //!
 //! ```text
-//! worker ──call──▶ thread "kaspr-offsets" ──outcome──▶ worker     (the thread stays for the next call)
+//! worker ──call──▶ thread of its own ──outcome──▶ worker     (the thread stays for the next call)
 //!        └─ waits in vain: unknown outcome; the thread is left, and a new one takes the next call
 //! ```
+//!
+//! Other calls keep their time, but know nothing of a process that is asked to stop: see [`Patience`].
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use rdkafka::error::RDKafkaErrorCode as Code;
 use tracing::debug;
 
-use super::errors::TransactionError;
+use crate::guard::Patience;
 
-type Outcome = Result<(), TransactionError>;
-type Call = Box<dyn FnOnce() -> Outcome + Send>;
+type Call<T> = Box<dyn FnOnce() -> T + Send>;
+type Thread<T> = (Sender<Call<T>>, Receiver<T>);
 
 /// Runs calls, one after the other.
-///
-/// `thread`: idle between two calls; `None` before the first and after one that did not return.
-#[derive(Default)]
-pub struct Aside {
-    thread: Option<(Sender<Call>, Receiver<Outcome>)>,
+pub struct Aside<T> {
+    name: &'static str,
+    thread: Option<Thread<T>>,
 }
 
-impl Aside {
-    /// Runs a call; waits at most `wait` for its end.
-    ///
-    /// A call that takes longer is given up: an error of the code [`Code::OperationTimedOut`], which leaves the outcome
-    /// open. What the call holds (the client) lives until it returns.
-    pub fn run(&mut self, wait: Duration, call: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+impl<T: Send + 'static> Aside<T> {
+    /// Calls in a thread of this name, which the first of them starts.
+    pub fn new(name: &'static str) -> Aside<T> {
+        Aside { name, thread: None }
+    }
+
+    /// Runs a call; waits at most `wait` for its end, and no longer than there is patience. `None`: the caller
+    /// does not wait for the outcome any more, whatever it will be.
+    pub fn run(&mut self, wait: Duration, patience: &Patience, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let thread = match self.thread.take() {
             Some(thread) => thread,
-            None => start().map_err(|error| unknown(format!("no thread for the call: {error}")))?,
+            None => start(self.name).inspect_err(|error| debug!(%error, "no thread for a call")).ok()?,
         };
-        let sent = thread.0.send(Box::new(call));
-        match sent.ok().and_then(|()| thread.1.recv_timeout(wait).ok()) {
-            // Only a thread that has answered is used again: its next answer is to the next call.
-            Some(outcome) => {
-                self.thread = Some(thread);
-                outcome
-            }
-            // No caller waits for the outcome any more, whatever it will be.
-            None => Err(unknown(format!("the client has not returned for {} s", wait.as_secs()))),
-        }
+        thread.0.send(Box::new(call)).ok()?;
+        let outcome = patience.wait(wait, |look| thread.1.recv_timeout(look).ok())?;
+        // Only a thread that has answered is used again: its next answer is to the next call.
+        self.thread = Some(thread);
+        Some(outcome)
     }
 }
 
-/// Nothing is known of the call's outcome.
-fn unknown(text: String) -> TransactionError {
-    TransactionError { code: Code::OperationTimedOut, text, is_fatal: false, requires_abort: false }
-}
-
 /// Ends when both ends of its channels are gone.
-fn start() -> std::io::Result<(Sender<Call>, Receiver<Outcome>)> {
-    let (calls, todo) = channel::<Call>();
+fn start<T: Send + 'static>(name: &str) -> std::io::Result<Thread<T>> {
+    let (calls, todo) = channel::<Call<T>>();
     let (done, outcomes) = channel();
     let run = move || {
         while let Ok(call) = todo.recv() {
@@ -69,7 +61,7 @@ fn start() -> std::io::Result<(Sender<Call>, Receiver<Outcome>)> {
             }
         }
     };
-    std::thread::Builder::new().name("kaspr-offsets".to_owned()).spawn(run)?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
     Ok((calls, outcomes))
 }
 
@@ -79,17 +71,20 @@ mod tests {
 
     #[test]
     fn a_call_that_does_not_return_is_left() {
-        let mut aside = Aside::default();
+        let (mut aside, patience) = (Aside::new("kaspr-test"), Patience::default());
         let second = Duration::from_secs(1);
-        assert!(aside.run(second, || Ok(())).is_ok());
+        assert_eq!(aside.run(second, &patience, || 1), Some(1));
         let (holds, held) = channel::<()>();
-        let stuck = aside.run(second / 20, move || {
+        let stuck = aside.run(second / 20, &patience, move || {
             let _ = held.recv();
-            Ok(())
+            2
         });
-        let error = stuck.expect_err("it does not return");
-        assert!(!error.requires_abort && error.code == Code::OperationTimedOut, "its outcome is unknown: {error:?}");
-        assert!(aside.run(second, || Ok(())).is_ok(), "the next call has a thread of its own");
-        drop(holds);
+        assert_eq!(stuck, None, "it does not return");
+        assert_eq!(aside.run(second, &patience, || 3), Some(3), "the next call has a thread of its own");
+        patience.end();
+        let (hold, held) = channel::<()>();
+        let left = aside.run(Duration::MAX, &patience, move || held.recv().map_or(4, |()| 5));
+        assert_eq!(left, None, "the process is asked to stop");
+        drop((holds, hold));
     }
 }

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 use tracing::debug;
 
-use super::client::{Client, Line};
+use super::client::Line;
 use super::config::ClientSettings;
 use super::describe;
 use super::ends::ends;
@@ -28,6 +27,7 @@ use super::events::event;
 use super::fresh::Missing;
 use super::kept::Kept;
 use super::lists::{list, offsets_list};
+use super::metadata;
 use super::offsets::Sees;
 use super::raw;
 use crate::broker::{BrokerError, Changelog, Watermarks};
@@ -126,9 +126,8 @@ impl Changelog for KafkaChangelog {
     }
 
     fn poll(&mut self, max: usize, into: &mut Vec<Event>) -> Result<(), BrokerError> {
-        let client = self.line.client();
-        let calls = &self.line.calls;
-        let is_known = |topic: &TopicName| calls.during(ClientCall::Metadata, || is_known(&client, topic));
+        let line = &self.line;
+        let is_known = |topic: &TopicName| is_known(line, topic);
         self.missing.settle(|| self.read.iter().all(is_known))?;
         while into.len() < max {
             match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
@@ -164,9 +163,9 @@ impl Changelog for KafkaChangelog {
     }
 }
 
-fn is_known(client: &Client, topic: &str) -> bool {
-    let answered = client.client().fetch_metadata(Some(topic), ASK_WAIT_MAX);
-    answered.is_ok_and(|answered| answered.topics().iter().all(|topic| topic.error().is_none()))
+fn is_known(line: &Line, topic: &str) -> bool {
+    let answered = metadata::describe(line, Some(topic), ASK_WAIT_MAX);
+    answered.is_ok_and(|answered| answered.iter().all(|topic| topic.error.is_none()))
 }
 
 /// Decides what an error in the place of a record means. The client itself goes on after most of them.

@@ -21,13 +21,14 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use tracing::debug;
 
+use super::aside::Aside;
 use super::config::ClientSettings;
 use super::context::Health;
 use super::errors::words;
 use super::kept::Kept;
 use super::raw;
 use crate::broker::BrokerError;
-use crate::guard::{Callers, Calls, ClientCall};
+use crate::guard::{Callers, Calls, ClientCall, Patience};
 
 /// The producer's client, which also answers questions about topics.
 pub type Client = BaseProducer<DeliveryContext>;
@@ -43,17 +44,37 @@ pub struct Line {
     pub calls: Arc<Calls>,
     /// Calls of all threads.
     pub callers: Arc<Callers>,
+    /// The patience of the worker's thread with brokers.
+    pub patience: Patience,
+    /// Questions about topics, on their way to a broker.
+    pub(super) questions: Rc<RefCell<Aside<Answer>>>,
 }
+
+/// A topic, as a broker describes it.
+pub(super) struct Described {
+    /// Its name.
+    pub(super) name: String,
+    /// The reason for which it cannot be described.
+    pub(super) error: Option<Code>,
+    /// The number of its partitions.
+    pub(super) partitions: usize,
+    /// Those of them that some broker leads.
+    pub(super) led: Vec<i32>,
+}
+
+/// Topics as a broker describes them.
+pub(super) type Answer = Result<Vec<Described>, KafkaError>;
 
 impl Line {
     /// A client that is not connected yet.
     ///
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
-    pub fn new(settings: &ClientSettings, health: Arc<Health>) -> Result<Line, BrokerError> {
+    pub fn new(settings: &ClientSettings, health: Arc<Health>, patience: &Patience) -> Result<Line, BrokerError> {
         let callers = Callers::start();
         let calls = callers.own();
-        let client = Kept::make(&calls, || client(settings, health).map(RefCell::new))?;
-        Ok(Line { client: Rc::new(client), calls, callers })
+        let client = Kept::make(&calls, || client(settings, health, patience).map(RefCell::new))?;
+        let questions = Rc::new(RefCell::new(Aside::new("kaspr-metadata")));
+        Ok(Line { client: Rc::new(client), calls, callers, patience: patience.clone(), questions })
     }
 
     /// The client as it is now.
@@ -80,9 +101,13 @@ impl Line {
 /// Makes a client that is not connected yet.
 ///
 /// It connects in the background from here on.
-pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<Arc<Client>, BrokerError> {
-    let context =
-        DeliveryContext { health, is_exact: settings.is_exact(), state: Mutex::default(), bell: OnceLock::new() };
+pub(super) fn client(
+    settings: &ClientSettings,
+    health: Arc<Health>,
+    patience: &Patience,
+) -> Result<Arc<Client>, BrokerError> {
+    let (is_exact, patience) = (settings.is_exact(), patience.clone());
+    let context = DeliveryContext { health, patience, is_exact, state: Mutex::default(), bell: OnceLock::new() };
     let made = settings.producer().create_with_context(context);
     made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
 }
@@ -92,6 +117,8 @@ pub(super) fn client(settings: &ClientSettings, health: Arc<Health>) -> Result<A
 /// Belongs to one client, and goes after it.
 pub struct DeliveryContext {
     health: Arc<Health>,
+    /// The patience of those who ask the client.
+    pub(super) patience: Patience,
     /// It sends in transactions: a failed record fails the transaction, not the worker.
     is_exact: bool,
     state: Mutex<Flights>,

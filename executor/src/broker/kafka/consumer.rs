@@ -38,6 +38,7 @@ use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
 use super::orphans::Search;
 use super::rights::lacking;
+use super::waiting::Waiting;
 use super::{raw, stuck};
 use crate::broker::position::Metadata;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
@@ -74,6 +75,8 @@ pub struct KafkaConsumer {
     fence: Fence,
     /// The search for partitions without an owner, since the member has come.
     search: Option<Search>,
+    /// The wait for partitions, while it has none.
+    waiting: Option<Waiting>,
     settings: ClientSettings,
     /// Names and patterns of topics that are read.
     subscribed: Vec<String>,
@@ -122,6 +125,7 @@ impl KafkaConsumer {
             commits,
             fence: Fence::new(settings, &line.callers),
             search: None,
+            waiting: None,
             settings: settings.clone(),
             subscribed: Vec::new(),
             missing: Missing::default(),
@@ -221,6 +225,7 @@ impl KafkaConsumer {
             self.note_identity(is_served);
         }
         if is_served {
+            self.waiting = None;
             // The members that had these partitions may be gone: what they left open hides offsets and
             // changelogs.
             self.fence.end_gone(BTreeSet::new());
@@ -266,6 +271,7 @@ impl KafkaConsumer {
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
         self.search = Search::start(&self.settings, &self.line.callers);
+        self.waiting = Waiting::start(&self.settings, &self.line, self.bell.as_ref());
         Ok(())
     }
 
@@ -353,6 +359,9 @@ impl Consumer for KafkaConsumer {
         }
         if let Some(change) = self.change()? {
             return Ok(Some(change));
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.tell(|| raw::member(&self.consumer).1);
         }
         // Taken out for the call: the question borrows the rest of the consumer.
         let mut missing = std::mem::take(&mut self.missing);
@@ -513,6 +522,9 @@ impl Consumer for KafkaConsumer {
         }
         self.starts.retain(|partition, _| !partitions.contains(partition));
         self.paused.retain(|partition| !partitions.contains(partition));
+        if self.given.is_empty() {
+            self.waiting = Waiting::start(&self.settings, &self.line, self.bell.as_ref());
+        }
         let left: Vec<_> = self.starts.keys().take(WOKEN_MAX).cloned().collect();
         self.wake_fetchers(&left);
         Ok(())

@@ -19,16 +19,21 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
+use crate::clock::{Clock as _, SystemClock};
+
 /// Questions without an answer after which brokers count as away.
 const UNANSWERED_MAX: u32 = 4;
+/// Time between two lines on brokers that are away.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// The state of the brokers, as all clients of a worker see it. Logs once when they go away and once when
-/// they are back.
+/// The state of the brokers, as all clients of a worker see it. Logs when they go away, every ten seconds while
+/// they are, and when they are back.
 ///
 /// librdkafka complains of every connection that fails, also of those that it opens again at once. So a complaint is
 /// a suspicion only: the worker then asks, and several questions in a row without an answer are the proof.
 pub struct Health {
     servers: String,
+    clock: SystemClock,
     /// The mechanism by which the client proves its identity: `PLAIN`.
     mechanism: String,
     state: Mutex<State>,
@@ -40,8 +45,8 @@ struct State {
     suspect: bool,
     /// Questions in a row that no broker answered.
     unanswered: u32,
-    /// No broker can be reached, and that was logged.
-    down: bool,
+    /// No broker can be reached: since when, and when that was logged last.
+    down: Option<Down>,
     /// The last complaint, which names the reason.
     last: Option<String>,
     /// The brokers refuse the client, for this reason.
@@ -52,10 +57,17 @@ struct State {
     fatal: Option<String>,
 }
 
+#[derive(Clone, Copy)]
+struct Down {
+    since: Duration,
+    told: Duration,
+}
+
 impl Health {
     /// The health of brokers of which nothing is known yet.
     pub fn new(servers: &str, mechanism: &str) -> Health {
-        Health { servers: servers.to_owned(), mechanism: mechanism.to_owned(), state: Mutex::default() }
+        let clock = SystemClock::start();
+        Health { servers: servers.to_owned(), clock, mechanism: mechanism.to_owned(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,26 +110,46 @@ impl Health {
     pub fn answered(&self) {
         let mut state = self.state();
         (state.refused, state.denied, state.suspect, state.unanswered) = (None, None, false, 0);
-        if state.down {
-            state.down = false;
-            info!("the brokers of {} are back", self.servers);
+        if let Some(Down { since, .. }) = state.down.take() {
+            let seconds = (self.clock.now() - since).as_secs();
+            info!(servers = %self.servers, seconds, "the brokers are back");
         }
     }
 
     /// True if a broker should be asked whether it answers.
     pub fn is_suspect(&self) -> bool {
         let state = self.state();
-        state.suspect || state.down
+        state.suspect || state.down.is_some()
     }
 
-    /// No broker answered a question. After a few in a row the brokers are away, and that is logged once.
+    /// No broker answered a question. After a few in a row the brokers are away.
     pub fn unanswered(&self) {
         let mut state = self.state();
         state.unanswered += 1;
-        if state.unanswered >= UNANSWERED_MAX && !state.down {
-            let why = state.last.as_deref().unwrap_or("no answer");
-            warn!("no broker of {} can be reached, waiting for them: {why}", self.servers);
-            state.down = true;
+        if state.unanswered >= UNANSWERED_MAX {
+            self.tell_down(&mut state);
+        }
+    }
+
+    /// No broker has answered yet: the start waits for the first.
+    pub fn awaited(&self) {
+        self.tell_down(&mut self.state());
+    }
+
+    fn tell_down(&self, state: &mut State) {
+        let (now, servers) = (self.clock.now(), &self.servers);
+        let why = state.last.as_deref().unwrap_or("no answer");
+        match &mut state.down {
+            None => {
+                warn!(%servers, error = why, "waiting for a broker: none can be reached");
+                state.down = Some(Down { since: now, told: now });
+            }
+            Some(down) if now >= down.told + TELL_EVERY => {
+                let seconds = (now - down.since).as_secs();
+                warn!(%servers, seconds, error = why, "still waiting for a broker");
+                down.told = now;
+            }
+            Some(_) => {}
         }
     }
 

@@ -17,6 +17,7 @@ use rdkafka_sys as native;
 use super::client::Client;
 use super::raw::milliseconds;
 use crate::broker::{Access, Seen};
+use crate::guard::Patience;
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -118,7 +119,7 @@ impl Drop for Answer {
 pub(super) unsafe fn ask(
     client: *mut native::rd_kafka_t,
     kind: native::rd_kafka_admin_op_t,
-    wait: Duration,
+    (wait, patience): (Duration, &Patience),
     open_ms: i32,
     send: impl FnOnce(*mut native::rd_kafka_t, *const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
 ) -> Option<Answer> {
@@ -133,10 +134,13 @@ pub(super) unsafe fn ask(
         // Longer than `wait` for questions that must not end before their answer, see `groups`.
         native::rd_kafka_AdminOptions_set_request_timeout(options, open_ms, ptr::null_mut(), 0);
         send(client, options, queue);
-        let event = native::rd_kafka_queue_poll(queue, milliseconds(wait));
+        let answer = patience.wait(wait, |look| {
+            let event = native::rd_kafka_queue_poll(queue, milliseconds(look));
+            (!event.is_null()).then_some(Answer(event))
+        });
         native::rd_kafka_AdminOptions_destroy(options);
         native::rd_kafka_queue_destroy(queue);
-        (!event.is_null()).then_some(Answer(event))
+        answer
     }
 }
 
@@ -154,7 +158,8 @@ fn describe_topics<T>(
     let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     // SAFETY: client and names live through the calls, which copy them; the collection is given back.
     let answer = unsafe {
-        ask(client.client().native_ptr(), kind, wait, milliseconds(wait), |client, options, queue| {
+        let waits = (wait, &client.context().patience);
+        ask(client.client().native_ptr(), kind, waits, milliseconds(wait), |client, options, queue| {
             let collection = native::rd_kafka_TopicCollection_of_topic_names(starts.as_mut_ptr(), starts.len());
             native::rd_kafka_DescribeTopics(client, collection, options, queue);
             native::rd_kafka_TopicCollection_destroy(collection);

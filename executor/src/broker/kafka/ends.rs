@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::Producer as _;
 
-use super::client::{Client, Line};
+use super::client::Line;
 use super::errors::judge;
+use super::metadata;
 use super::offsets::{self, Offsets, Sees, Which};
 use crate::broker::{BrokerError, Watermarks};
 use crate::event::message::TopicPartition;
@@ -37,11 +37,11 @@ pub fn ends(line: &Line, sees: Sees, partitions: &[TopicPartition]) -> Result<Ve
 /// One answer per question, in their order. A partition that no broker leads is in none of them.
 pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) -> Result<Vec<Offsets>, BrokerError> {
     let client = line.client();
-    let led = led(line, &client, partitions)?;
+    let led = led(line, partitions)?;
     if led.is_empty() {
         return Ok(asked.iter().map(|_| Offsets::new()).collect());
     }
-    let ask = || offsets::ask_all(client.client(), asked, &led, ENDS_WAIT_MAX);
+    let ask = || offsets::ask_all(client.client(), asked, &led, (ENDS_WAIT_MAX, &line.patience));
     let answers = line.calls.during(ClientCall::ListOffsets, ask);
     let name = |first: &TopicPartition| format!("the ends of {} partitions, {first} first", led.len());
     answers.map_err(|error| judge(&led.first().map_or_else(String::new, name), &error))
@@ -50,18 +50,15 @@ pub fn ask(line: &Line, asked: &[(Which, Sees)], partitions: &[TopicPartition]) 
 /// Filters the partitions that some broker leads.
 ///
 /// One question per topic: metadata of all topics of a cluster could be large.
-fn led(line: &Line, client: &Client, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
+fn led(line: &Line, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>, BrokerError> {
     let mut led: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
     for TopicPartition { topic, .. } in partitions {
         if led.contains_key(&**topic) {
             continue;
         }
-        let ask = || client.client().fetch_metadata(Some(topic), ENDS_WAIT_MAX);
-        let asked = line.calls.during(ClientCall::Metadata, ask);
+        let asked = metadata::describe(line, Some(topic), ENDS_WAIT_MAX);
         let answered = asked.map_err(|error| judge(&format!("the leaders of \"{topic}\""), &error))?;
-        let partitions = answered.topics().iter().flat_map(MetadataTopic::partitions);
-        let is_led = |partition: &&MetadataPartition| partition.leader() >= 0;
-        led.insert(topic, partitions.filter(is_led).map(MetadataPartition::id).collect());
+        led.insert(topic, answered.into_iter().flat_map(|described| described.led).collect());
     }
     let is_led = |partition: &&TopicPartition| led[&*partition.topic].contains(&partition.partition);
     Ok(partitions.iter().filter(is_led).cloned().collect())

@@ -17,6 +17,7 @@ use rdkafka_sys as native;
 use super::describe::{Answer, allowed, ask};
 use super::identity::Holder;
 use crate::broker::Access;
+use crate::guard::Patience;
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// Longest time that librdkafka keeps a question open: an hour. Clients that ask without an answer go before.
@@ -65,6 +66,52 @@ pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str,
     described(client, group, wait, find).unwrap_or(Holder::Unknown)
 }
 
+/// A group, as its coordinator describes it.
+pub struct Group {
+    /// Its state: `Stable`, `PreparingRebalance`, …
+    pub state: String,
+    /// Its members.
+    pub members: Vec<Member>,
+}
+
+/// A member of a group.
+pub struct Member {
+    /// Its name in the group.
+    pub id: String,
+    /// The name of its client.
+    pub client: String,
+    /// Its host's address.
+    pub host: String,
+    /// The number of its partitions.
+    pub partitions: usize,
+}
+
+/// Describes a group; waits at most `wait`.
+pub fn group<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Result<Group, Code> {
+    described(client, group, wait, |group| {
+        // SAFETY: the description lives through the calls, its members with it, and the texts are theirs.
+        unsafe {
+            let state = native::rd_kafka_ConsumerGroupDescription_state(group);
+            let count = native::rd_kafka_ConsumerGroupDescription_member_count(group);
+            let members = (0..count).map(|number| {
+                let member = native::rd_kafka_ConsumerGroupDescription_member(group, number);
+                let assigned = native::rd_kafka_MemberDescription_assignment(member);
+                let partitions = match assigned.is_null() {
+                    true => std::ptr::null(),
+                    false => native::rd_kafka_MemberAssignment_partitions(assigned),
+                };
+                Member {
+                    id: text(native::rd_kafka_MemberDescription_consumer_id(member)),
+                    client: text(native::rd_kafka_MemberDescription_client_id(member)),
+                    host: text(native::rd_kafka_MemberDescription_host(member)),
+                    partitions: partitions.as_ref().map_or(0, |list| usize::try_from(list.cnt).unwrap_or(0)),
+                }
+            });
+            Group { members: members.collect(), state: text(native::rd_kafka_consumer_group_state_name(state)) }
+        }
+    })
+}
+
 /// Copies a text of librdkafka's, empty for its null.
 ///
 /// # Safety
@@ -92,7 +139,7 @@ fn described<C: ClientContext, T>(
     // SAFETY: client and names live through the call, which copies the names.
     let answer = unsafe {
         // Open for longer than any asker waits: a question must not run into its own timeout, see above.
-        ask(client.native_ptr(), kind, wait, OPEN_MAX_MS, |client, options, queue| {
+        ask(client.native_ptr(), kind, (wait, &Patience::default()), OPEN_MAX_MS, |client, options, queue| {
             native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), names.len(), options, queue);
         })
     };

@@ -36,6 +36,7 @@ mod kept;
 #[cfg(target_os = "linux")]
 mod leaders;
 mod lists;
+mod metadata;
 mod offsets;
 mod orphans;
 pub mod producer;
@@ -44,6 +45,7 @@ pub mod rights;
 mod sasl;
 mod stuck;
 mod tls;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +54,7 @@ use rdkafka::producer::Producer as _;
 
 use crate::broker::BrokerError;
 use crate::broker::rights::Right;
-use crate::guard::{Calls, ClientCall, Watch};
+use crate::guard::{Calls, ClientCall, Patience, Watch};
 use admin::KafkaAdmin;
 use changelog::KafkaChangelog;
 use client::{Client, Line};
@@ -84,14 +86,15 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Connects, and waits until a broker has answered. Errors name the servers and the reason.
+    /// Connects, and waits until a broker has answered or `patience` is over. Errors name the servers and the
+    /// reason.
     ///
     /// [`BrokerError::Group`] where the brokers refuse the client and no retry helps, with the setting that would;
     /// [`BrokerError::Fatal`] where none answered for 15 s. A question that is answered is the only proof of a
     /// connection: librdkafka connects in its own threads, and reports what fails there to callbacks.
-    pub fn connect(settings: ClientSettings) -> Result<Kafka, BrokerError> {
+    pub fn connect(settings: ClientSettings, patience: &Patience) -> Result<Kafka, BrokerError> {
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
-        let line = Line::new(&settings, health.clone())?;
+        let line = Line::new(&settings, health.clone(), patience)?;
         let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
         for step in 0..tries {
@@ -118,6 +121,10 @@ impl Kafka {
             if let Some(why) = line.calls.during(ClientCall::Metadata, explain) {
                 return Err(BrokerError::Group(why));
             }
+            if patience.is_over() {
+                break;
+            }
+            health.awaited();
         }
         Err(BrokerError::Fatal(health.unreachable(CONNECT_WAIT_MAX)))
     }

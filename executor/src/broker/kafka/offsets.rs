@@ -22,6 +22,7 @@ use rdkafka_sys as native;
 
 use super::errors::passes;
 use crate::event::message::TopicPartition;
+use crate::guard::Patience;
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// The answer where a partition holds nothing since a time.
@@ -163,7 +164,7 @@ pub fn ask_all<C: ClientContext>(
     client: &Client<C>,
     asked: &[(Which, Sees)],
     partitions: &[TopicPartition],
-    wait: Duration,
+    (wait, patience): (Duration, &Patience),
 ) -> Result<Vec<Offsets>, KafkaError> {
     let mut questions = Questions::new(client);
     for question in asked {
@@ -172,7 +173,9 @@ pub fn ask_all<C: ClientContext>(
     let mut answers = BTreeMap::new();
     while answers.len() < asked.len() {
         // The client itself ends the question when the time is over; it may be late.
-        let (number, answer) = questions.answer(2 * wait).ok_or(KafkaError::AdminOp(Code::OperationTimedOut))?;
+        let (number, answer) = patience
+            .wait(2 * wait, |look| questions.answer(look))
+            .ok_or(KafkaError::AdminOp(Code::OperationTimedOut))?;
         answers.insert(number, answer?);
     }
     Ok(asked.iter().filter_map(|(which, _)| answers.remove(&which.number())).collect())

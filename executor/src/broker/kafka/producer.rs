@@ -31,11 +31,13 @@ use crate::broker::rights::Right;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
 use crate::config::CLIENT_CALL_MAX;
 use crate::event::message::TopicPartition;
-use crate::guard::ClientCall;
+use crate::guard::{ClientCall, Patience};
 use crate::wake::Bell;
 
 /// Longest wait for the coordinator when a producer begins: it may have a takeover to finish.
 const INIT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Time beyond it in which the client surely returns.
+const INIT_MARGIN: Duration = Duration::from_secs(2);
 /// Longest wait for the answer to a call on a transaction. Then its outcome is not known.
 const CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the call that puts offsets into a transaction, which may not keep its own bound.
@@ -62,7 +64,7 @@ pub struct KafkaProducer {
     bell: Option<Arc<Bell>>,
     /// The settings have changed since it was made.
     outdated: bool,
-    aside: Aside,
+    aside: Aside<Result<(), TransactionError>>,
 }
 
 impl KafkaProducer {
@@ -76,7 +78,7 @@ impl KafkaProducer {
             used: false,
             bell: None,
             outdated: false,
-            aside: Aside::default(),
+            aside: Aside::new("kaspr-transactions"),
         }
     }
 
@@ -196,20 +198,28 @@ fn is_victim(code: Option<Code>) -> bool {
     matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight | Code::InvalidTransactionalState | Code::State))
 }
 
+/// The error of a call that has not returned: nothing is known of its outcome.
+fn not_returned() -> TransactionError {
+    let text = "the client has not returned".to_owned();
+    TransactionError { code: Code::OperationTimedOut, text, is_fatal: false, requires_abort: false }
+}
+
 impl Producer for KafkaProducer {
     fn init_transactions(&mut self) -> Result<(), BrokerError> {
         if self.used {
             // A new client under the same id raises the epoch, which fences requests of the old one that are
             // still under way.
-            let make = || client(&self.settings, self.health.clone());
+            let make = || client(&self.settings, self.health.clone(), &self.line.patience);
             self.client = self.line.calls.during(ClientCall::Create, make)?;
             self.hang_bell();
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
         }
-        let calls = &self.line.calls;
         // Waits for the coordinator to end what an earlier producer left open under this id.
-        let ready = calls.during(ClientCall::InitTransactions, || raw::init_transactions(&self.client, INIT_WAIT_MAX));
+        let (calls, client) = (&self.line.calls, self.client.clone());
+        let init = move || raw::init_transactions(&client, INIT_WAIT_MAX);
+        let aside = || self.aside.run(INIT_WAIT_MAX + INIT_MARGIN, &self.line.patience, init);
+        let ready = calls.during(ClientCall::InitTransactions, aside).unwrap_or_else(|| Err(not_returned()));
         ready.map_err(|error| self.judged(Step::Init, error, &[]))?;
         self.used = true;
         Ok(())
@@ -315,7 +325,10 @@ impl Producer for KafkaProducer {
         let list = offset_list(offsets).map_err(|error| BrokerError::Abort(words(&error)))?;
         let (client, group) = (self.client.clone(), group.clone());
         let send = move || raw::send_offsets(&client, &list, &group, CALL_WAIT_MAX);
-        let sent = self.line.calls.during(ClientCall::SendOffsets, || self.aside.run(OFFSETS_WAIT_MAX, send));
+        // A last commit gets all of its time, also when the process is asked to stop.
+        let patience = Patience::default();
+        let aside = || self.aside.run(OFFSETS_WAIT_MAX, &patience, send);
+        let sent = self.line.calls.during(ClientCall::SendOffsets, aside).unwrap_or_else(|| Err(not_returned()));
         sent.map_err(|error| {
             let topics: BTreeSet<&str> = offsets.iter().map(|offset| &*offset.partition.topic).collect();
             self.judged(Step::Offsets, error, &Vec::from_iter(topics))
@@ -391,7 +404,7 @@ mod tests {
             user: BTreeMap::new(),
         };
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
-        let line = Line::new(&settings, health.clone()).expect("a client");
+        let line = Line::new(&settings, health.clone(), &Patience::default()).expect("a client");
         let mut producer = KafkaProducer::new(line, settings, health);
         producer.init_transactions().expect("it begins");
         producer.begin().expect("a transaction begins");

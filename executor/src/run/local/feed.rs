@@ -61,6 +61,14 @@ pub struct Input {
 }
 
 impl Input {
+    /// Looks whether it can be opened, where it is a file: what comes through a pipe comes once.
+    pub fn look(&self) -> Result<(), String> {
+        match self.file.metadata() {
+            Ok(file) if !file.is_file() => Ok(()),
+            _ => open(self).map(drop),
+        }
+    }
+
     /// The number of its lines, where it is a file. Reads the whole file. `None` for standard input, and for
     /// a file that cannot be read.
     pub fn count(&self) -> Option<u64> {

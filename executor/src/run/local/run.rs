@@ -19,7 +19,6 @@ use crate::config::Config;
 use crate::run::assemble::{Assembly, Ends};
 use crate::run::record::write_pair;
 use crate::tables::Tables;
-use crate::tables::store::Store;
 use crate::worker::{Stopped, Worker};
 
 /// The places where a local run writes. User code may change the process's folder: paths are absolute.
@@ -93,7 +92,7 @@ pub enum Ended {
 impl Local {
     /// The log with the topics of the plan, and what a worker over it shares with its user code. Topics whose
     /// spec names no number of partitions are made when they are first used.
-    pub fn assemble(&self, store: Box<dyn Store>) -> (Log, Assembly) {
+    pub fn assemble(&self) -> (Log, Assembly) {
         let log = Log::new(self.partitions);
         for topic in &self.plan.topics {
             let partitions = topic.partitions.and_then(|partitions| i32::try_from(partitions).ok());
@@ -103,7 +102,7 @@ impl Local {
         }
         let admin = Box::new(log.admin());
         let assembly = Assembly::new(&self.plan, self.config.clone(), self.clock.clone(), admin);
-        (log, assembly.with_store(store))
+        (log, assembly)
     }
 
     /// Runs until the input is used up, or `stop` says so. `watch` is called at every turn.

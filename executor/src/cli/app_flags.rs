@@ -1,0 +1,158 @@
+//! The flags that an app runs with, wherever: those of `run` and `check` alike.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+
+use super::arguments::LogFormat;
+use crate::broker::kafka::config::is_known;
+use crate::config::secret::{Secret, is_secret};
+
+/// What an app runs with.
+#[derive(Debug, clap::Args)]
+pub struct AppArguments {
+    /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The Kafka cluster [settings: bootstrapServers].
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Kafka")]
+    pub bootstrap_servers: Option<String>,
+    /// A setting of the Kafka clients, as librdkafka names it; KASPR_KAFKA_SASL_USERNAME=… is the same
+    /// as --kafka sasl.username=…. Secrets are better named by their files:
+    /// KASPR_KAFKA_SASL_PASSWORD_FILE=PATH. May be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Kafka", value_parser = KafkaFlag::parse)]
+    pub kafka: Vec<KafkaFlag>,
+    /// Guarantee on Kafka: exactly-once (a crash repeats nothing) or at-least-once [settings: guarantee].
+    #[arg(long, value_name = "GUARANTEE", help_heading = "Kafka")]
+    pub guarantee: Option<String>,
+    /// Start of a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
+    #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
+    pub from: Option<String>,
+    /// Worker processes: each is a member of the group with Python of its own.
+    #[arg(long, value_name = "N", help_heading = "Kafka", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: u32,
+    /// Longest time from SIGTERM to the end [settings: shutdownTimeout].
+    #[arg(long, value_name = "DURATION", help_heading = "Kafka")]
+    pub shutdown_timeout: Option<String>,
+    /// The app's name [settings: app].
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<String>,
+    /// This instance's name [settings: instance].
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Action for events that fail, for specs that name none [settings: onError].
+    #[arg(long, value_name = "ACTION")]
+    pub on_error: Option<String>,
+    /// The topic of deadLetter where a spec names none [settings: deadLetterTopic].
+    #[arg(long, value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+    /// Longest time of one call of user code where a spec does not say [settings: timeout].
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
+    /// Longest time from an event's completion to its commit [settings: commitInterval].
+    #[arg(long, value_name = "DURATION")]
+    pub commit_interval: Option<String>,
+    /// A folder that outlives the process: tables are kept there, and an event that ends it three times in a row fails alone [settings: stateDir].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// Longest time that a partition stands still without a line that says why [settings: stallAfter].
+    #[arg(long, value_name = "DURATION")]
+    pub stall_after: Option<String>,
+    /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
+    #[arg(long, value_name = "DIR")]
+    pub python_path: Vec<PathBuf>,
+    /// Format of the log on standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Lowest level of lines that are logged: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+}
+
+impl AppArguments {
+    /// Settings that were given as flags. By the names that settings have in a spec. Flags that are no
+    /// settings, such as `--local`, are read where they count.
+    pub fn flags(&self) -> BTreeMap<&'static str, String> {
+        let given = [
+            ("app", &self.app),
+            ("instance", &self.instance),
+            ("onError", &self.on_error),
+            ("deadLetterTopic", &self.dead_letter_topic),
+            ("timeout", &self.timeout),
+            ("commitInterval", &self.commit_interval),
+            ("bootstrapServers", &self.bootstrap_servers),
+            ("guarantee", &self.guarantee),
+            ("from", &self.from),
+            ("shutdownTimeout", &self.shutdown_timeout),
+            ("stateDir", &self.state_dir),
+            ("stallAfter", &self.stall_after),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// A setting of the Kafka clients as it was typed.
+#[derive(Clone, Debug)]
+pub enum KafkaFlag {
+    /// `KEY=VALUE`.
+    Pair(String, Secret),
+    /// No key that a setting could have stands in front of a "=". It may be a secret.
+    Nameless,
+}
+
+impl KafkaFlag {
+    /// Reads what was typed. Nothing is refused here: clap prints an argument that it refuses, and this one
+    /// may be a secret.
+    ///
+    /// ```text
+    /// sasl.username=shop   →  Pair     Sasl.Username=shop   →  Nameless: no setting has capitals
+    /// =secret, secret      →  Nameless
+    /// ```
+    pub fn read(text: &str) -> KafkaFlag {
+        let is_name =
+            |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() && is_name(key) => {
+                KafkaFlag::Pair(key.to_owned(), Secret::new(value))
+            }
+            _ => KafkaFlag::Nameless,
+        }
+    }
+
+    /// For clap, which wants a result.
+    fn parse(text: &str) -> Result<KafkaFlag, Infallible> {
+        Ok(KafkaFlag::read(text))
+    }
+
+    /// Key and value.
+    ///
+    /// # Errors
+    ///
+    /// It has no name. The text does not repeat what was typed.
+    pub fn pair(&self) -> Result<(&str, &Secret), &'static str> {
+        match self {
+            KafkaFlag::Pair(key, value) => Ok((key, value)),
+            KafkaFlag::Nameless => Err(
+                "--kafka needs KEY=VALUE, as in sasl.username=shop; what was given is not shown, it may be a secret",
+            ),
+        }
+    }
+
+    /// Its name, if its value is a secret.
+    pub fn secret_name(&self) -> Option<String> {
+        match self {
+            KafkaFlag::Pair(key, _) => is_secret(key).then(|| key.clone()),
+            KafkaFlag::Nameless => None,
+        }
+    }
+
+    /// The first byte that must stay hidden: of secrets, and of values whose names are not known.
+    ///
+    /// `None`: nothing of it is secret. 0: the whole text, since it may be one.
+    pub fn hidden_from(&self) -> Option<usize> {
+        match self {
+            KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
+            KafkaFlag::Nameless => Some(0),
+        }
+    }
+}
