@@ -189,8 +189,6 @@ fn a_start_that_waits_for_answers_stops_at_once() {
 #[test]
 fn a_worker_whose_brokers_are_away_says_so_again_and_stops_at_once() {
     let mut broker = Broker::start();
-    broker.stop();
-    broker.start_again(false);
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
     let run = Run::new(&broker.servers, &spec(&input, &output));
     run.go();
@@ -203,7 +201,6 @@ fn a_worker_whose_brokers_are_away_says_so_again_and_stops_at_once() {
     let line = run.wait_for(0, "still waiting for a broker");
     assert!(line["seconds"].as_u64().is_some_and(|seconds| seconds >= 10), "{line}");
     run.stops(child, 0, STOPPED);
-    broker.start_again(true);
 }
 
 /// A broker that takes requests and does not answer: its connections stay.
