@@ -79,6 +79,8 @@ fn floats_are_compared_as_they_are_written_unless_they_may_differ() {
         &spec,
         &test("      approx: 0.001\n      tables: {sums: {k: [0.3]}}\n      topics: {out: [{valueHas: {n: 0.3}}]}\n"),
     );
+    // What a record says for itself goes first.
+    fails(&spec, &test("      approx: 9\n      topics: {out: [{valueHas: {n: 1}, approx: 0.1}]}\n"), 6, "valueHas.n:");
     fails(&spec, &test("      tables: {sums: {k: [0.3]}}\n"), 5, "table \"sums\", key \"k\"[0]:");
 }
 
