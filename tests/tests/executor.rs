@@ -219,8 +219,10 @@ fn failing_events_do_not_stall() {
     let lines: String = (0..10_000).map(|number| format!("{number}\n")).collect();
     let ran = play(&agent("fails", "in", "", "def step(value):\n    raise ValueError(value)\n"), &lines);
     assert_eq!((ran.failures.len(), ran.values.len()), (10_000, 0));
-    // Each costs its line of log; none costs a wait, and ten thousand waits would be minutes.
-    assert!(ran.seconds < 60.0, "{} s", ran.seconds);
+    // Each costs its line of log; none costs a wait: ten thousand waits would be a hundred times what events that
+    // do not fail take in the same minute.
+    let control = play(&agent("works", "in", "", "def step(value):\n    return value\n"), &lines);
+    assert!(ran.seconds < 30.0 * control.seconds, "{} s beside {} s", ran.seconds, control.seconds);
 }
 
 /// Runs a spec whose input stays open: the lines that are typed, and the records as they come.
