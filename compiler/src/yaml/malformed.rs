@@ -78,6 +78,12 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
         return not_yaml("the quote is never closed", point(quote, 1))
             .hint("close it, or write it twice where the text has one");
     }
+    let pair = [("flow mapping", b"{}"), ("flow sequence", b"[]")].into_iter().find(|(kind, _)| reason.contains(kind));
+    if let Some((_, &[open, close])) = pair
+        && let (Some(bracket), Some((_, reason, hint))) = (unclosed(text, at.start, open, close), plainer(reason))
+    {
+        return not_yaml(reason, point(bracket, 1)).hint(hint);
+    }
     let is_no_key = reason.contains("simple key expect");
     let at = match lines.last_with_text() {
         // The parser has read on to the next line, or to the end.
@@ -87,8 +93,8 @@ pub fn fault(text: &str, reason: &str, at: At) -> Diagnostic {
         }
         _ => at,
     };
-    let fault = match PLAINER.iter().find(|(jargon, ..)| reason.contains(jargon)) {
-        Some((_, reason, hint)) => not_yaml(reason, at.clone()).hint(*hint),
+    let fault = match plainer(reason) {
+        Some((_, reason, hint)) => not_yaml(reason, at.clone()).hint(hint),
         None if is_no_key => not_yaml("a name is needed here, and a colon behind it", at.clone()),
         None => not_yaml(reason, at.clone()),
     };
@@ -147,6 +153,28 @@ fn quote(text: &str, at: usize) -> Option<usize> {
         Some(byte) if is_quote(byte) => Some(at),
         _ => text.as_bytes()[..at.min(text.len())].iter().rposition(is_quote),
     }
+}
+
+/// The parser's words in the words of its author, and what helps.
+fn plainer(reason: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    PLAINER.into_iter().find(|(jargon, ..)| reason.contains(jargon))
+}
+
+/// The last opening bracket before a byte that has no closing one between them.
+///
+/// `a: {b: {c: 1}` → the first brace. Brackets in quotes and comments count too: a guess, for a fault that the parser
+/// has found.
+fn unclosed(text: &str, before: usize, open: u8, close: u8) -> Option<usize> {
+    let mut closed = 0_usize;
+    for (at, byte) in text.as_bytes()[..before.min(text.len())].iter().enumerate().rev() {
+        match *byte {
+            byte if byte == close => closed += 1,
+            byte if byte == open && closed == 0 => return Some(at),
+            byte if byte == open => closed -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The literal or folded block that the current line ends by standing further left: the indentation
