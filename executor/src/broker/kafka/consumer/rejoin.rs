@@ -95,9 +95,11 @@ impl KafkaConsumer {
         let parts = (raw::Commits::new(&new), super::Questions::new(new.client()));
         // What belongs to the old client goes before it.
         (self.commits, self.wakes) = parts;
+        // Partitions may have come and gone before the worker learnt of them: a client that owes an acknowledgement
+        // waits for it at its end, for ever. It is beyond repair, so the answer does not matter.
+        let calls = self.line.calls.clone();
+        let _ = calls.during(ClientCall::Assign, || self.give_back());
         let old = std::mem::replace(&mut self.consumer, new);
-        // Else the old client would wait for ever for an acknowledgement that the worker owes it no more.
-        old.context().acknowledge_all();
         self.line.calls.during(ClientCall::Destroy, || drop(old));
         self.starts.clear();
         self.paused.clear();
