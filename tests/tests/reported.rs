@@ -131,7 +131,7 @@ fn a_file_that_is_no_yaml_is_told_of_at_its_line() {
         (with("                return", "\t\treturn"), k0001(19, "the line begins with a tab")),
         (with("name: out", "name: \"enriched"), k0001(11, "the quote is never closed")),
         (with("name: out", "name: 'enriched"), k0001(11, "the quote is never closed")),
-        (with("    topic:\n      name: in\n", "    topic: {name: in\n"), k0001(8, "the brace is never closed")),
+        (with("    topic:\n      name: in\n", "    topic: {name: in\n"), k0001(7, "the brace is never closed")),
         (with("  input:\n", "  input\n"), k0001(7, "a colon has no place here")),
         (with("name: out", "name: a: b"), k0001(11, "a colon has no place here")),
         (AGENT.repeat(2), vec!["20 K0007 duplicate key \"apiVersion\"".to_owned()]),
