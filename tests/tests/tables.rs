@@ -207,7 +207,7 @@ fn a_state_folder_has_one_process() {
     let words = app.refused();
     first.kill().expect("it is killed");
     first.wait().expect("it ends");
-    assert!(words.contains("is another worker's"), "{words}");
+    assert!(words.contains("is in use by another worker"), "{words}");
 }
 
 #[test]
