@@ -6,6 +6,37 @@ use std::process::{Child, Command, Stdio};
 use crate::kafka::{Broker, unique};
 use crate::program::command;
 
+/// A spec whose agent `shop` passes events of a topic on, with its table at hand. `outputs` are the entries of its
+/// list of topics, each on a line; `init` is the text of its init block.
+pub fn shop(input: &str, outputs: &[String], init: &str) -> String {
+    let lines = |text: &str, indent: &str| text.lines().map(|line| format!("{indent}{line}\n")).collect::<String>();
+    format!(
+        r#"
+apiVersion: kaspr.io/v1alpha1
+kind: KasprTable
+metadata: {{name: counts}}
+---
+apiVersion: kaspr.io/v1alpha1
+kind: KasprAgent
+metadata: {{name: shop}}
+spec:
+  input: {{topic: {{name: {input}}}}}
+  output:
+    topics:
+{}  processors:
+    init:
+      python: |
+{}    pipeline: [step]
+    operations:
+      - name: step
+        tables: [{{name: counts, paramName: counts}}]
+        map: {{python: "def step(value, counts): return value"}}
+"#,
+        lines(&outputs.join("\n"), "      - "),
+        lines(init, "        ")
+    )
+}
+
 /// An app in a folder of its own.
 pub struct App {
     /// Holds its specs, logs and state.
@@ -20,9 +51,14 @@ pub struct App {
 impl App {
     /// An app of these specs, under a name of its own.
     pub fn new(broker: &Broker, specs: &str) -> App {
+        App::at(&broker.servers, specs)
+    }
+
+    /// The same on brokers that a test does not hold.
+    pub fn at(servers: &str, specs: &str) -> App {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("agents.yaml"), specs).expect("written");
-        App { folder, name: unique("app"), servers: broker.servers.clone(), flags: Vec::new() }
+        App { folder, name: unique("app"), servers: servers.to_owned(), flags: Vec::new() }
     }
 
     /// Adds flags with which workers are started.

@@ -51,3 +51,13 @@ pub fn stdout(output: &Output) -> String {
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// Gives what `kaspr-exec test` says of the tests of a spec, with its exit status. The folder's name stands as `.`.
+pub fn said_of_tests(spec: &str, tests: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    std::fs::write(folder.path().join("agent.yaml"), spec).expect("a spec can be written");
+    std::fs::write(folder.path().join("tests.yaml"), tests).expect("tests can be written");
+    let path = folder.path().display().to_string();
+    let output = run("kaspr-exec", &["test", &path], "");
+    (output.status.code(), (stdout(&output) + &stderr(&output)).replace(&path, "."))
+}

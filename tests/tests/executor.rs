@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Instant;
 
-use kaspr_tests::program::{command, run, stderr, stdout};
+use kaspr_tests::program::{command, run, said_of_tests, stderr, stdout};
 use serde_json::Value;
 
 /// An agent from `in` to `out` with one map, and whatever else its spec says.
@@ -353,16 +353,6 @@ fn users_tests_are_played() {
         let (status, said) = test(expect);
         assert!(status == Some(code) && said.contains(part), "{expect}: {status:?}\n{said}");
     }
-}
-
-/// Gives what `kaspr-exec test` says of tests of the agent `adds`, the folder's name left out.
-fn said_of_tests(spec: &str, tests: &str) -> (Option<i32>, String) {
-    let folder = tempfile::tempdir().expect("a folder is made");
-    std::fs::write(folder.path().join("agent.yaml"), spec).expect("a spec can be written");
-    std::fs::write(folder.path().join("tests.yaml"), tests).expect("tests can be written");
-    let path = folder.path().display().to_string();
-    let output = run("kaspr-exec", &["test", &path], "");
-    (output.status.code(), (stdout(&output) + &stderr(&output)).replace(&path, "."))
 }
 
 #[test]

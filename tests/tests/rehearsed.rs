@@ -1,7 +1,7 @@
 //! Users' tests that put something in the place of the world: time, functions, variables; and how they compare
 //! what came.
 
-use kaspr_tests::program::{run, stderr, stdout};
+use kaspr_tests::program::{run, said_of_tests, stderr, stdout};
 
 /// An agent from `in` to `out` with one map, `step`, behind this init block.
 fn agent(init: &str, python: &str) -> String {
@@ -18,16 +18,7 @@ fn agent(init: &str, python: &str) -> String {
 /// Plays one test, whose fields are indented by four; gives the exit status and all that is said.
 #[track_caller]
 fn play(spec: &str, fields: &str) -> (Option<i32>, String) {
-    plays(spec, &format!("tests:\n  - name: one\n{fields}"))
-}
-
-fn plays(spec: &str, tests: &str) -> (Option<i32>, String) {
-    let folder = tempfile::tempdir().expect("a folder is made");
-    std::fs::write(folder.path().join("agent.yaml"), spec).expect("a spec can be written");
-    std::fs::write(folder.path().join("tests.yaml"), tests).expect("tests can be written");
-    let path = folder.path().display().to_string();
-    let output = run("kaspr-exec", &["test", &path], "");
-    (output.status.code(), (stdout(&output) + &stderr(&output)).replace(&path, "."))
+    said_of_tests(spec, &format!("tests:\n  - name: one\n{fields}"))
 }
 
 #[track_caller]
@@ -185,7 +176,7 @@ fn a_test_has_variables_of_its_own() {
             "  - name: {name}\n{env}    events: [{{topic: in, value: 1}}]\n    expect: {{topics: {{out: [{{value: {value}}}]}}}}\n"
         )
     };
-    let (status, said) = plays(
+    let (status, said) = said_of_tests(
         &spec,
         &format!(
             "tests:\n{}{}",

@@ -3,38 +3,15 @@
 use std::path::PathBuf;
 use std::process::Output;
 
+use kaspr_tests::counting::shop;
 use kaspr_tests::kafka::{broker, unique};
 use kaspr_tests::program::{command, stderr};
 
-/// An agent with a table, and an output that is declared. `init` is the text of its init block.
-fn spec(input: &str, (declared, more): (&str, &str), init: &str) -> String {
-    format!(
-        r#"
-apiVersion: kaspr.io/v1alpha1
-kind: KasprTable
-metadata: {{name: counts}}
----
-apiVersion: kaspr.io/v1alpha1
-kind: KasprAgent
-metadata: {{name: shop}}
-spec:
-  input: {{topic: {{name: {input}}}}}
-  output:
-    topics:
-      - {{name: {declared}, declare: true, partitions: 1}}
-{more}
-  processors:
-    init:
-      python: |
-        open("touched", "w").close()
-        {init}
-    pipeline: [step]
-    operations:
-      - name: step
-        tables: [{{name: counts, paramName: counts}}]
-        map: {{python: "def step(value, counts): return value"}}
-"#
-    )
+/// An agent with a table, and an output that is declared. `more` is another output; `init` ends its init block.
+fn spec(input: &str, (declared, more): (&str, Option<&str>), init: &str) -> String {
+    let declared = format!("{{name: {declared}, declare: true, partitions: 1}}");
+    let outputs: Vec<String> = std::iter::once(declared).chain(more.map(str::to_owned)).collect();
+    shop(input, &outputs, &format!("open(\"touched\", \"w\").close()\n{init}"))
 }
 
 /// A start in a folder of its own.
@@ -81,7 +58,7 @@ impl Start {
 
 #[test]
 fn a_local_start_that_fails_leaves_nothing() {
-    let start = |init: &str| Start::new(&spec("in", ("out", ""), init));
+    let start = |init: &str| Start::new(&spec("in", ("out", None), init));
     let all =
         ["--local", "--input", "in=events", "--output-dir", "out", "--failures", "failures", "--state-dir", "state"];
     let with = |flag: &str, value: &'static str| {
@@ -123,13 +100,13 @@ fn a_start_on_kafka_that_fails_leaves_nothing() {
         Start::new(spec).fails(flags, end, more);
         assert_eq!((broker.partitions(&declared), broker.partitions(&changelog)), (0, 0), "{end:?}");
     };
-    let fine = spec(&input, (&declared, ""), "pass");
-    let other = |more: &str| spec(&input, (&declared, more), "pass");
+    let fine = spec(&input, (&declared, None), "pass");
+    let other = |more: &str| spec(&input, (&declared, Some(more)), "pass");
     // A topic that is missing, one that no broker would make, topics that cannot share a table, user code, and
     // the state dir.
     let (missing, why) = (unique("missing"), "does not exist; create it");
-    fails(&other(&format!("      - {{name: {missing}}}")), &flags, (1, why), &[]);
-    let replicas = format!("      - {{name: {missing}, declare: true, partitions: 1, replicas: 3}}");
+    fails(&other(&format!("{{name: {missing}}}")), &flags, (1, why), &[]);
+    let replicas = format!("{{name: {missing}, declare: true, partitions: 1, replicas: 3}}");
     fails(&other(&replicas), &flags, (1, "does not exist yet, and cannot be created"), &[]);
     assert_eq!(broker.partitions(&missing), 0);
     let second = fine.replace("name: shop", "name: second").replace(&input, &broker.topic("in", 3));
@@ -149,7 +126,7 @@ fn a_start_on_kafka_that_fails_leaves_nothing() {
 /// A state dir that another process holds is known before user code runs.
 #[test]
 fn a_state_dir_in_use_is_known_before_user_code_runs() {
-    let start = Start::new(&spec("in", ("out", ""), "pass"));
+    let start = Start::new(&spec("in", ("out", None), "pass"));
     std::fs::create_dir(start.path("state")).expect("made");
     let held = std::fs::File::create(start.path("state/running.0")).expect("made");
     held.lock().expect("it is free");

@@ -2,13 +2,13 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
+use kaspr_tests::counting::{App, shop};
 use kaspr_tests::kafka::{Broker, Record, broker, unique};
 use kaspr_tests::process;
-use kaspr_tests::program::command;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -20,68 +20,30 @@ const NOT_WAITED: Duration = Duration::from_secs(8);
 
 /// An agent with a table from one topic to another, whose init waits for a file beside the spec.
 fn spec(input: &str, output: &str) -> String {
-    format!(
-        r#"
-apiVersion: kaspr.io/v1alpha1
-kind: KasprTable
-metadata: {{name: counts}}
----
-apiVersion: kaspr.io/v1alpha1
-kind: KasprAgent
-metadata: {{name: shop}}
-spec:
-  input: {{topic: {{name: {input}}}}}
-  output: {{topics: [{{name: {output}, declare: true}}]}}
-  processors:
-    init:
-      python: |
-        import os, pathlib, time
-        folder = pathlib.Path(os.environ["GATE"])
-        (folder / "loading").touch()
-        while not (folder / "go").exists():
-            time.sleep(0.01)
-    pipeline: [step]
-    operations:
-      - name: step
-        tables: [{{name: counts, paramName: counts}}]
-        map: {{python: "def step(value, counts): return value"}}
-"#
-    )
+    const INIT: &str = r#"
+import pathlib, time
+folder = pathlib.Path(__file__).parent
+(folder / "loading").touch()
+while not (folder / "go").exists():
+    time.sleep(0.01)"#;
+    shop(input, &[format!("{{name: {output}, declare: true}}")], INIT.trim_start())
 }
 
-/// A run on Kafka, in a folder of its own.
-struct Run {
-    folder: tempfile::TempDir,
-    app: String,
-    servers: String,
-}
+/// An app that waits, and logs as JSON.
+struct Run(App);
 
 impl Run {
     fn new(servers: &str, spec: &str) -> Run {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("agents.yaml"), spec).expect("written");
-        Run { folder, app: unique("waits"), servers: servers.to_owned() }
+        Run(App::at(servers, spec).with(&["--log-format", "json"]))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self, number: usize, flags: &[&str]) -> Child {
-        let mut command = command("kaspr-exec", &["run"]);
-        command.arg(self.path("agents.yaml")).args(["--bootstrap-servers", &self.servers, "--app", &self.app]);
-        command.args(["--log-format", "json"]).args(flags).env("GATE", self.folder.path());
-        let log = std::fs::File::create(self.path(&format!("log-{number}"))).expect("a log");
-        command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts")
-    }
-
-    fn log(&self, number: usize) -> String {
-        std::fs::read_to_string(self.path(&format!("log-{number}"))).unwrap_or_default()
+        self.0.folder.path().join(name)
     }
 
     /// Lines of the log whose message begins so.
     fn lines(&self, number: usize, message: &str) -> Vec<Value> {
-        let log = self.log(number);
+        let log = self.0.words(number);
         let objects = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         objects.filter(|line| line["message"].as_str().is_some_and(|said| said.starts_with(message))).collect()
     }
@@ -101,7 +63,7 @@ impl Run {
     fn wait_until(&self, what: &str, is_so: impl Fn() -> bool) {
         let began = now();
         while !is_so() {
-            assert!(now() - began < PATIENCE, "waited for {what}:\n{}\n{}", self.log(0), self.log(1));
+            assert!(now() - began < PATIENCE, "waited for {what}:\n{}\n{}", self.0.words(0), self.0.words(1));
             pause(Duration::from_millis(50));
         }
     }
@@ -117,8 +79,8 @@ impl Run {
         }
         let ended = child.wait().expect("it ends");
         let took = now() - began;
-        assert_eq!(ended.code(), Some(status), "{}", self.log(number));
-        assert!(took < NOT_WAITED, "{took:?}:\n{}", self.log(number));
+        assert_eq!(ended.code(), Some(status), "{}", self.0.words(number));
+        assert!(took < NOT_WAITED, "{took:?}:\n{}", self.0.words(number));
     }
 }
 
@@ -147,13 +109,13 @@ fn a_start_without_a_broker_says_where_it_waits_and_stops_at_once() {
             (&["--until-caught-up"], (libc::SIGINT, 130)),
         ] {
             let run = Run::new(servers, &spec("in", "out"));
-            let child = run.start(0, flags);
+            let child = run.0.start(0, flags);
             let line = run.wait_for(0, "waiting for a broker");
             assert_eq!((&line["servers"], &line["level"]), (&servers.into(), &"WARN".into()), "{line}");
             assert!(line["error"].is_string(), "{line}");
             run.stops(child, 0, end);
             run.wait_for(0, "asked to stop before the start was complete");
-            assert!(run.lines(0, "no broker answers").is_empty(), "{}", run.log(0));
+            assert!(run.lines(0, "no broker answers").is_empty(), "{}", run.0.words(0));
             assert!(!run.path("loading").exists(), "user code has not run");
         }
     }
@@ -170,9 +132,9 @@ fn a_start_that_waits_for_answers_stops_at_once() {
         }
         let run = Run::new(&broker.servers, &spec(&input, &output));
         if !declared {
-            broker.named_topic(&format!("{}-counts-changelog", run.app), 1);
+            broker.named_topic(&run.0.changelog(), 1);
         }
-        let child = run.start(0, &[]);
+        let child = run.0.start(0, &[]);
         run.wait_until("user code", || run.path("loading").exists());
         broker.freeze(true);
         run.go();
@@ -181,8 +143,8 @@ fn a_start_that_waits_for_answers_stops_at_once() {
         run.stops(child, 0, STOPPED);
         broker.freeze(false);
         run.wait_for(0, "asked to stop before the start was complete");
-        assert!(run.lines(0, "the producer waits").is_empty(), "{}", run.log(0));
-        assert!(broker.partitions(&output) == i32::from(!declared), "{}", run.log(0));
+        assert!(run.lines(0, "the producer waits").is_empty(), "{}", run.0.words(0));
+        assert!(broker.partitions(&output) == i32::from(!declared), "{}", run.0.words(0));
     }
 }
 
@@ -192,7 +154,7 @@ fn a_worker_whose_brokers_are_away_says_so_again_and_stops_at_once() {
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
     let run = Run::new(&broker.servers, &spec(&input, &output));
     run.go();
-    let child = run.start(0, &[]);
+    let child = run.0.start(0, &[]);
     broker.produce(&input, [Record::new("k", "1")]);
     run.wait_until("the first record", || broker.count(&output) == 1);
     broker.stop();
@@ -210,9 +172,9 @@ fn a_worker_whose_broker_stands_still_stops_at_once() {
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
     let run = Run::new(&broker.servers, &spec(&input, &output));
     run.go();
-    let child = run.start(0, &[]);
+    let child = run.0.start(0, &[]);
     broker.produce(&input, [Record::new("k", "1")]);
-    run.wait_until("the first record to be committed", || broker.lag(&run.app, &input) == 0);
+    run.wait_until("the first record to be committed", || broker.lag(&run.0.name, &input) == 0);
     pause(Duration::from_secs(1));
     broker.freeze(true);
     pause(Duration::from_secs(1));
@@ -227,27 +189,27 @@ fn a_member_without_partitions_says_what_its_group_waits_for_and_stops_at_once()
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
     let run = Run::new(&broker.servers, &spec(&input, &output));
     run.go();
-    let mut first = Frozen(run.start(0, &[]));
+    let mut first = Frozen(run.0.start(0, &[]));
     broker.produce(&input, [Record::new("k", "1")]);
-    run.wait_until("the first member to be at rest", || broker.members(&run.app) == Some(1));
+    run.wait_until("the first member to be at rest", || broker.members(&run.0.name) == Some(1));
     let first_id = i32::try_from(first.0.id()).expect("a process number");
     // SAFETY: the child has not been waited for, so the number is its own.
     unsafe { libc::kill(first_id, libc::SIGSTOP) };
-    let second = run.start(1, &[]);
+    let second = run.0.start(1, &[]);
     let line = run.wait_for(1, "waiting for partitions: the group counts other members");
-    assert_eq!((&line["group"], &line["members"]), (&run.app.as_str().into(), &1.into()), "{line}");
+    assert_eq!((&line["group"], &line["members"]), (&run.0.name.as_str().into(), &1.into()), "{line}");
     assert!(line["message"].as_str().is_some_and(|said| said.contains("one that is gone for another")), "{line}");
     assert!(line["others"].as_str().is_some_and(|others| others.contains("127.0.0.1")), "{line}");
     run.stops(second, 1, STOPPED);
     // SAFETY: as above.
     unsafe { libc::kill(first_id, libc::SIGCONT) };
     // The member that was only frozen goes on; one more has nothing to do, and says so.
-    let second = run.start(1, &[]);
+    let second = run.0.start(1, &[]);
     let line = run.wait_for(1, "waiting for partitions: other members have all of them");
     assert_eq!(line["members"], 2, "{line}");
     run.stops(second, 1, STOPPED);
     process::terminate(first.0.id());
-    assert_eq!(first.0.wait().expect("it ends").code(), Some(0), "{}", run.log(0));
+    assert_eq!(first.0.wait().expect("it ends").code(), Some(0), "{}", run.0.words(0));
 }
 
 /// An open transaction of a stranger hides the changelog's end.
@@ -256,7 +218,7 @@ fn a_worker_that_restores_stops_at_once() {
     let broker = broker();
     let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
     let run = Run::new(&broker.servers, &spec(&input, &output));
-    let changelog = format!("{}-counts-changelog", run.app);
+    let changelog = run.0.changelog();
     broker.named_topic(&changelog, 1);
     let stranger: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &broker.servers)
@@ -268,7 +230,7 @@ fn a_worker_that_restores_stops_at_once() {
     stranger.send(BaseRecord::to(&changelog).key("k").payload("1")).expect("it is taken");
     stranger.flush(PATIENCE).expect("it is acknowledged");
     run.go();
-    let child = run.start(0, &["--stall-after", "1s"]);
+    let child = run.0.start(0, &["--stall-after", "1s"]);
     let line = run.wait_for(0, "has not started");
     assert!(line["cause"].as_str().is_some_and(|cause| cause.contains("restoring table \"counts\"")), "{line}");
     run.stops(child, 0, STOPPED);
