@@ -36,11 +36,10 @@ impl Patience {
     pub fn wait<T>(&self, wait: Duration, mut look: impl FnMut(Duration) -> Option<T>) -> Option<T> {
         let clock = SystemClock::start();
         let mut until = wait;
-        let mut is_short = false;
         loop {
             let now = clock.now();
-            if self.is_over() && !is_short {
-                (is_short, until) = (true, until.min(now + SHORT));
+            if self.is_over() {
+                until = until.min(now + SHORT);
             }
             let left = until.saturating_sub(now);
             if let Some(answer) = look(left.min(LOOK)) {

@@ -58,7 +58,7 @@ pub(super) struct Described {
     pub(super) error: Option<Code>,
     /// The number of its partitions.
     pub(super) partitions: usize,
-    /// Those of them that some broker leads.
+    /// Partitions that some broker leads.
     pub(super) led: Vec<i32>,
 }
 
@@ -84,7 +84,7 @@ impl Line {
 
     /// Puts a new client in the place of the old one, which ends in a thread of its own.
     ///
-    /// What the old client still sends is fenced by the new one's [`raw::init_transactions`].
+    /// Requests that the old client still sends are fenced by the new one's [`raw::init_transactions`].
     pub(super) fn replace(&self, client: Arc<Client>) {
         const THREAD: &str = "kaspr-old-producer";
         // Others may hold the old client for a question: it ends with the last of them.

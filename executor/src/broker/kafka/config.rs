@@ -13,6 +13,7 @@
 //! executor's own. Those that are fixed are refused at the start ([`ClientSettings::check`]).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kaspr_ir::plan::Assignor;
 use rdkafka::ClientConfig;
@@ -23,6 +24,8 @@ use crate::broker::rights::User;
 use crate::config::Guarantee;
 use crate::config::secret::Secret;
 
+/// Session of a client whose setting cannot be read: librdkafka's own.
+const SESSION_MS: u64 = 45_000;
 /// The largest record that a client sends at all; topics have their own, lower limits.
 pub const RECORD_BYTES_MAX: usize = 100 << 20;
 
@@ -179,6 +182,12 @@ impl ClientSettings {
             .set("log.connection.close", "false")
             .set("reconnect.backoff.max.ms", "2000");
         config
+    }
+
+    /// Time after which the group gives up a member of which it hears nothing.
+    pub fn session(&self) -> Duration {
+        let ms = self.consumer().get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+        Duration::from_millis(ms.unwrap_or(SESSION_MS))
     }
 
     /// Settings of the member of the group.

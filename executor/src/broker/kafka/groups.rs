@@ -40,32 +40,6 @@ pub fn access<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration)
     })
 }
 
-/// Says which member holds the instance id; waits at most `wait`.
-///
-/// A name that no member holds is [`Holder::Nobody`], no answer is [`Holder::Unknown`].
-pub fn holder<C: ClientContext>(client: &Client<C>, group: &str, instance: &str, wait: Duration) -> Holder {
-    let find = |group: Description| {
-        // SAFETY: the description lives through the calls, and its members with it.
-        let count = unsafe { native::rd_kafka_ConsumerGroupDescription_member_count(group) };
-        for number in 0..count {
-            // SAFETY: as above, and the texts are the member's.
-            let (name, id, host) = unsafe {
-                let member = native::rd_kafka_ConsumerGroupDescription_member(group, number);
-                (
-                    text(native::rd_kafka_MemberDescription_group_instance_id(member)),
-                    text(native::rd_kafka_MemberDescription_consumer_id(member)),
-                    text(native::rd_kafka_MemberDescription_host(member)),
-                )
-            };
-            if name == instance {
-                return Holder::Member { id, host };
-            }
-        }
-        Holder::Nobody
-    };
-    described(client, group, wait, find).unwrap_or(Holder::Unknown)
-}
-
 /// A group, as its coordinator describes it.
 pub struct Group {
     /// Its state: `Stable`, `PreparingRebalance`, …
@@ -78,6 +52,8 @@ pub struct Group {
 pub struct Member {
     /// Its name in the group.
     pub id: String,
+    /// Its lasting name, empty for a member without one.
+    pub instance: String,
     /// The name of its client.
     pub client: String,
     /// Its host's address.
@@ -102,6 +78,7 @@ pub fn group<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) 
                 };
                 Member {
                     id: text(native::rd_kafka_MemberDescription_consumer_id(member)),
+                    instance: text(native::rd_kafka_MemberDescription_group_instance_id(member)),
                     client: text(native::rd_kafka_MemberDescription_client_id(member)),
                     host: text(native::rd_kafka_MemberDescription_host(member)),
                     partitions: partitions.as_ref().map_or(0, |list| usize::try_from(list.cnt).unwrap_or(0)),
@@ -110,6 +87,17 @@ pub fn group<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) 
             Group { members: members.collect(), state: text(native::rd_kafka_consumer_group_state_name(state)) }
         }
     })
+}
+
+/// Says which member holds the instance id; waits at most `wait`.
+///
+/// A name that no member holds is [`Holder::Nobody`], no answer is [`Holder::Unknown`].
+pub fn holder<C: ClientContext>(client: &Client<C>, app: &str, instance: &str, wait: Duration) -> Holder {
+    let Ok(group) = group(client, app, wait) else { return Holder::Unknown };
+    match group.members.into_iter().find(|member| member.instance == instance) {
+        Some(Member { id, host, .. }) => Holder::Member { id, host },
+        None => Holder::Nobody,
+    }
 }
 
 /// Copies a text of librdkafka's, empty for its null.

@@ -37,8 +37,6 @@ const MARGIN: Duration = Duration::from_secs(2);
 const TRIES_MAX: u32 = 5;
 /// Time without a new client after which the next one is about something else.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// Session of a client whose setting is not known: librdkafka's own.
-const SESSION_MS: u64 = 45_000;
 
 /// The member that holds an instance id, as the group's coordinator says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +85,7 @@ pub struct Identity {
 impl Identity {
     /// The identity of a member that has not joined yet; `None` without an instance id.
     pub fn new(settings: &ClientSettings) -> Option<Identity> {
-        let session_ms = settings.consumer().get("session.timeout.ms").and_then(|ms| ms.parse().ok());
-        Some(Identity::of(settings.instance.clone()?, Duration::from_millis(session_ms.unwrap_or(SESSION_MS))))
+        Some(Identity::of(settings.instance.clone()?, settings.session()))
     }
 
     fn of(instance: String, session: Duration) -> Identity {

@@ -27,8 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Members that a log line names.
 const NAMED_MAX: usize = 5;
-/// Session of a client whose setting is not known: librdkafka's own.
-const SESSION_MS: u64 = 45_000;
 
 type Look = Result<Group, Code>;
 
@@ -39,14 +37,13 @@ pub struct Waiting {
     group: String,
     session: Duration,
     clock: SystemClock,
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl Waiting {
     /// Begins to wait. `bell` wakes the worker when there is something to say.
     pub fn start(settings: &ClientSettings, line: &Line, bell: Option<&Arc<Bell>>) -> Option<Waiting> {
-        let session_ms = settings.consumer().get("session.timeout.ms").and_then(|ms| ms.parse().ok());
-        let (group, session) = (settings.app.clone(), Duration::from_millis(session_ms.unwrap_or(SESSION_MS)));
+        let (group, session) = (settings.app.clone(), settings.session());
         let ((ends, ended), (sends, looks)) = (channel(), channel());
         let thread = Thread {
             client: line.client(),
@@ -64,7 +61,7 @@ impl Waiting {
             group,
             session,
             clock: SystemClock::start(),
-            is_told: false,
+            is_logged: false,
         })
     }
 
@@ -94,7 +91,7 @@ impl Waiting {
 
     /// Logs once that a group at rest has none for this member.
     fn tell_of_stable(&mut self, group: &Group) {
-        if std::mem::replace(&mut self.is_told, true) {
+        if std::mem::replace(&mut self.is_logged, true) {
             return;
         }
         let (name, members) = (&self.group, group.members.len());
@@ -146,6 +143,7 @@ mod tests {
     fn other_members_are_named_and_not_all_of_many() {
         let member = |number: usize| Member {
             id: format!("id-{number}"),
+            instance: String::new(),
             client: "rdkafka".to_owned(),
             host: format!("/10.0.0.{number}"),
             partitions: 1,
