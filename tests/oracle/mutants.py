@@ -197,7 +197,7 @@ MUTANTS = [
     ("a mock of one block is that block's", 'if mock.name in names and mock.block in ("", block):', "if mock.name in names:", "rehearsed"),
     ("variables of a test are made what they were", 'module.call_method1("restore_variables", (before,))?;', "", "rehearsed"),
     ("a function that no block has is told", "if !names.contains(name) {", "if false {", "rehearsed"),
-    ("settings are no variables of a test", "own == Some(setting.variable)", "own.is_none() && own == Some(setting.variable)", "rehearsed"),
+    ("settings are no variables of a test", "if is_variable(name) {", "if name.is_empty() {", "rehearsed"),
     # Variables and topics at the start.
     ("variables that are no settings are told", "if is_unknown(&name) && !value.is_empty() {", "if false {", "programs"),
     ("what Kubernetes sets beside a service is not told", "&& !is_of_a_service(name)", "", "programs"),

@@ -121,22 +121,20 @@ impl Checker<'_> {
 ///
 /// For the warning that they have no effect; `topic` and its creation are the other half, see [`of_letters`].
 fn of_tries(written: &ast::OnError) -> impl Iterator<Item = (&'static str, &At)> {
-    [
+    given([
         ("attempts", at(&written.attempts)),
         ("then", at(&written.then)),
         ("backoff.initial", at(&written.initial)),
         ("backoff.max", at(&written.max)),
         ("backoff.factor", at(&written.factor)),
         ("backoff.jitter", at(&written.jitter)),
-    ]
-    .into_iter()
-    .filter_map(|(field, at)| Some((field, at?)))
+    ])
 }
 
 /// Fields that only dead letters ask, where they are written.
 fn of_letters(written: &ast::OnError) -> impl Iterator<Item = (&'static str, &At)> {
     let creation = &written.creation;
-    [
+    given([
         ("topic", at(&written.topic)),
         ("declare", at(&creation.declare)),
         ("partitions", at(&creation.partitions)),
@@ -145,9 +143,14 @@ fn of_letters(written: &ast::OnError) -> impl Iterator<Item = (&'static str, &At
         ("compacting", at(&creation.compacting)),
         ("deleting", at(&creation.deleting)),
         ("config", creation.config.first().map(|(name, _)| &name.at)),
-    ]
-    .into_iter()
-    .filter_map(|(field, at)| Some((field, at?)))
+    ])
+}
+
+/// Leaves out fields that are not written.
+fn given<'a, const N: usize>(
+    fields: [(&'static str, Option<&'a At>); N],
+) -> impl Iterator<Item = (&'static str, &'a At)> {
+    fields.into_iter().filter_map(|(field, at)| Some((field, at?)))
 }
 
 /// The place of a field, if it is written.

@@ -31,7 +31,7 @@ struct App<'a> {
     /// Agents that read a channel, by its name.
     readers: BTreeMap<&'a str, Vec<usize>>,
     /// Partition counts of topics, where first said.
-    /// Where two places say different counts, the first one counts, as it does for the topic's creation.
+    /// If two places say different counts, the first one counts, as it does for the topic's creation.
     partitions: BTreeMap<&'a str, &'a Spanned<u32>>,
 }
 

@@ -149,7 +149,7 @@ pub struct Defined {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// By position: names, and whether each has a default.
-    /// Those before `/` come first, see `positional_only`.
+    /// Parameters before `/` come first, see `positional_only`.
     pub positional: Vec<(String, bool)>,
     /// Number of them that cannot be given by keyword.
     pub positional_only: usize,

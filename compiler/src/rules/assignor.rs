@@ -1,6 +1,6 @@
 //! Chooses how partitions are divided: together where topics share a table.
 //!
-//! Where two topics feed one table, partition 5 of both must be on the same worker, since the table's partition 5 is
+//! If two topics feed one table, partition 5 of both must be on the same worker, since the table's partition 5 is
 //! there. Kafka's `range` assignor does that for topics with equal partition counts; it stops all partitions during
 //! a rebalance, so it is chosen only where it is needed.
 //!

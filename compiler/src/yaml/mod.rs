@@ -8,7 +8,7 @@
 //! "input: {take: 5}"   ⇒   Map[("input", Map[("take", Scalar "5" Plain)])]     at: 0..17, 0..5, 7..17, …
 //! ```
 //!
-//! What holds of every tree:
+//! Every tree has these properties:
 //!
 //! - Spans are bytes of the file, on character boundaries, and `start <= end <= length`.
 //! - Keys of a mapping are unique (a second one is K0007 and is left out), in the order written.

@@ -170,7 +170,7 @@ impl Assignment {
     ///
     /// # Errors
     ///
-    /// Those of [`Consumer::start`]. No partition counts as started then, and the next call tries all of them
+    /// The errors of [`Consumer::start`]. No partition counts as started then, and the next call tries all of them
     /// again.
     pub fn start(&mut self, consumer: &mut dyn Consumer) -> Result<(), BrokerError> {
         let is_due = |assigned: &Assigned| {
@@ -260,7 +260,7 @@ impl Assignment {
     ///
     /// # Errors
     ///
-    /// Those of the questions to the consumer.
+    /// The errors of the questions to the consumer.
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
         if self.partitions.values().any(|assigned| assigned.waiting.is_some()) {
             return Ok(false);

@@ -58,7 +58,7 @@ pub fn prepare(
 ///
 /// # Errors
 ///
-/// Those of the questions about topics that match a pattern.
+/// The errors of the questions about topics that match a pattern.
 fn inputs(
     plan: &Plan,
     table: TableId,

@@ -134,7 +134,7 @@ impl Counts {
     ///
     /// # Errors
     ///
-    /// Those of the questions. A topic that does not exist is no error here: it keeps what was seen of it.
+    /// The errors of the questions. A topic that does not exist is no error here: it keeps what was seen of it.
     pub fn look(&mut self, admin: &mut dyn Admin) -> Result<Option<String>, BrokerError> {
         let names: Vec<TopicName> = self.inputs.iter().chain(self.changelogs.keys()).cloned().collect();
         let seen = admin.look(&names)?;

@@ -27,11 +27,10 @@ use super::variables::{is_unknown, warning};
 use super::voice::say_warning;
 use crate::broker::kafka::config::{is_known, setting_of};
 use crate::config::secret::{Secret, is_secret};
+use crate::config::settings;
 
 /// Prefixes of variables that set Kafka clients, the weaker first.
 const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
-/// Prefixes of the program's own variables.
-const OWN: [&str; 2] = ["K_", "KASPR_"];
 /// The flag that sets Kafka clients.
 const FLAG: &str = "--kafka";
 /// Settings that name a file for librdkafka. They are made absolute, because user code may change the folder
@@ -107,7 +106,7 @@ impl Given {
             if is_unknown(&name) && !value.is_empty() {
                 unknown.push(name.clone());
             }
-            if OWN.iter().any(|own| name.starts_with(own)) && is_hidden(&name) {
+            if settings::PREFIXES.iter().any(|own| name.starts_with(own)) && is_hidden(&name) {
                 hidden.push(name.clone());
             }
             if PREFIXES.iter().any(|start| name.starts_with(start)) {
@@ -272,7 +271,7 @@ fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
 /// True if user code must not see this variable of the executor: it holds a secret, or something unknown.
 /// Something unknown counts as a secret, since it may be a misspelt one.
 fn is_hidden(variable: &str) -> bool {
-    let Some(own) = OWN.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
+    let Some(own) = settings::PREFIXES.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
     let setting = own.to_ascii_lowercase().replace('_', ".");
     let Some(name) = setting.strip_prefix("kafka.") else { return is_secret(&setting) };
     is_secret(name) || !(is_known(name) || named_by_file(name).is_some())

@@ -4,7 +4,7 @@
 //! name. The prefix `KASPR_` is the program's alone; behind `K_` the operator has variables of its own, so
 //! nothing there is judged.
 
-use crate::config::settings::SETTINGS;
+use crate::config::settings::{SETTINGS, is_variable};
 
 /// The prefix of the program's own variables. Those behind `K_` are the operator's, which has more of them.
 const OWN: &str = "KASPR_";
@@ -19,9 +19,8 @@ const FAILPOINT: &str = "KASPR_FAILPOINT";
 /// KASPR_COMIT_INTERVAL  →  true      KASPR_APP_SERVICE_HOST  →  false: Kubernetes sets it
 /// ```
 pub(super) fn is_unknown(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix(OWN) else { return false };
-    let is_setting = SETTINGS.iter().any(|setting| setting.variable == rest);
-    !is_setting && !name.starts_with(CLIENTS) && name != FAILPOINT && !is_of_a_service(name)
+    let is_known = is_variable(name) || name.starts_with(CLIENTS) || name == FAILPOINT;
+    name.starts_with(OWN) && !is_known && !is_of_a_service(name)
 }
 
 /// True if Kubernetes sets the variable in pods beside a service of this name, `KASPR_APP_SERVICE_HOST`:

@@ -22,6 +22,9 @@ use kaspr_ir::plan::{App, OnError, Plan};
 
 use crate::config::{CALL_MAX, Config, From, Guarantee};
 
+/// Prefixes of the variables that set settings, the stronger first: the program's own, and the operator's.
+pub const PREFIXES: [&str; 2] = ["KASPR_", "K_"];
+
 /// A setting: its names, and what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
@@ -140,16 +143,11 @@ impl Settings {
                     other => other.to_string(),
                 })
             };
+            let [own, operators] = PREFIXES.map(|prefix| variable(&format!("{prefix}{}", setting.variable)));
+            let places = [flags.get(setting.name).cloned(), own, operators, from_app()];
             // A place that is set to nothing counts as not set: the next one is asked.
-            let is_set = |value: &String| !value.is_empty();
-            let value = flags
-                .get(setting.name)
-                .cloned()
-                .filter(is_set)
-                .or_else(|| variable(&format!("KASPR_{}", setting.variable)).filter(is_set))
-                .or_else(|| variable(&format!("K_{}", setting.variable)).filter(is_set))
-                .or_else(|| from_app().filter(is_set))
-                .unwrap_or_else(|| setting.default.to_owned());
+            let value = places.into_iter().flatten().find(|value| !value.is_empty());
+            let value = value.unwrap_or_else(|| setting.default.to_owned());
             if !value.is_empty() {
                 values.insert(setting.name, value);
             }
@@ -265,6 +263,12 @@ fn from(text: &str) -> Option<From> {
 /// `100ms`, `1.5m`, `2h`; `None`: it is no duration. Rounded to whole milliseconds as in specs.
 pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)
+}
+
+/// True if a variable sets a setting: `KASPR_FROM`, `K_FROM`.
+pub fn is_variable(name: &str) -> bool {
+    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
+    rest.is_some_and(|rest| SETTINGS.iter().any(|setting| setting.variable == rest))
 }
 
 #[cfg(test)]

@@ -44,20 +44,23 @@ impl<C: Code> Stage<C> {
 
     /// Puts the counts of units that are complete to their effects.
     pub(super) fn count_in(&mut self, effects: &mut Effects) {
-        let first = self.first_row();
-        effects.counts = self.tally.drain().map(|(site, passed)| (first + site, passed)).collect();
+        effects.counts = rows(self.first_row(), &mut self.tally);
     }
 
     /// Counts the unit before which the stage has halted. No commit will: its events are not complete.
     pub fn count_halted(&mut self) {
         let first = self.first_row();
         let Some((_, tally)) = &mut self.halted else { return };
-        let rows: Vec<(usize, Passage)> = tally.drain().map(|(site, passed)| (first + site, passed)).collect();
-        self.shared.counters.borrow_mut().count_halted(&rows);
+        self.shared.counters.borrow_mut().count_halted(&rows(first, tally));
     }
 
     /// The row of the program's first site in the table of counters.
     fn first_row(&self) -> usize {
         self.program.sites.first().map_or(0, |site| site.counter)
     }
+}
+
+/// Takes the counts out, by their rows in the table of counters.
+fn rows(first: usize, tally: &mut Tally) -> Vec<(usize, Passage)> {
+    tally.drain().map(|(site, passed)| (first + site, passed)).collect()
 }

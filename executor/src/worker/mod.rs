@@ -193,7 +193,7 @@ impl<C: Code> Worker<C> {
     ///
     /// # Errors
     ///
-    /// Those of the questions to the consumer.
+    /// The errors of the questions to the consumer.
     pub fn is_drained(&mut self) -> Result<bool, Stopped> {
         let quiet = self.is_settled() && self.dataflow.staged.borrow().is_empty() && self.delivery.is_idle();
         Ok(quiet && self.assignment.is_polled(self.consumer.as_mut())?)
