@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use super::arguments::LogFormat;
+use clap::ValueEnum;
+
 use crate::broker::kafka::config::is_known;
 use crate::config::secret::{Secret, is_secret};
 
@@ -89,6 +90,15 @@ impl AppArguments {
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
+}
+
+/// Formats of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// A setting of the Kafka clients as it was typed.

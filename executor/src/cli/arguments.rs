@@ -2,7 +2,7 @@
 //!
 //! Doc comments of fields here are the help texts that users read. Values keep the form in which they were
 //! typed: [`Settings`](crate::config::settings::Settings) reads them, since the same texts may stand in
-//! variables and specs. A new setting is a flag here, its name in [`RunArguments::flags`], and a row in
+//! variables and specs. A new setting is a flag and its name in [`AppArguments`], and a row in
 //! `config/settings.rs`.
 
 use std::ffi::OsString;
@@ -18,15 +18,15 @@ use crate::run::local::feed::{Format, Input};
 
 /// Runs KasprAgents: exactly once, on timely dataflow, with your Python inside.
 #[derive(Debug, Parser)]
-#[command(version, long_version = long_version(), propagate_version = true, after_long_help = format!("{}\n{EXIT}", settings_help()), after_help = "\
+#[command(version, long_version = long_version(), propagate_version = true, after_long_help = format!("{}\n{EXIT}", settings_help()), after_help = format!("\
 Examples:
-  echo '{\"id\":1}' | kaspr-exec run agent.yaml --local --input demo-input=-
+  echo '{{\"id\":1}}' | kaspr-exec run agent.yaml --local --input demo-input=-
   kaspr-exec test specs/                                          every tests.yaml below
   kaspr-exec check plan.json --bootstrap-servers localhost:9092   could it run there?
   kaspr-exec run plan.json --bootstrap-servers localhost:9092 --workers 4
   kill -USR1 PID                                                  its status, as a line of JSON
 
-Exit status: 0 drained, 1 stopped by a fault, 2 wrong use or spec refused, 75 watchdog or shutdown deadline,\n130 and 143 interrupted before its end.")]
+{EXIT}"))]
 pub struct Arguments {
     /// Colours: auto looks at the terminal, NO_COLOR and CLICOLOR_FORCE.
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = clap::ColorChoice::Auto)]
@@ -178,15 +178,6 @@ impl From<InputFormat> for Format {
             InputFormat::Record => Format::Record,
         }
     }
-}
-
-/// Formats of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl RunArguments {

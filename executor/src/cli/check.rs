@@ -9,11 +9,10 @@ use kaspr_ir::plan::Plan;
 
 use super::app_flags::AppArguments;
 use super::given::Given;
-use super::kafka::{Start, random, transactional_id};
+use super::kafka::Start;
 use super::stop::Stop;
 use super::terminal::start_log;
 use crate::broker::kafka::Kafka;
-use crate::broker::kafka::rights::{Ids, Verdict};
 use crate::check::topics::{self, Found};
 use crate::clock::SystemClock;
 use crate::code::python::{self, Interpreter};
@@ -48,7 +47,7 @@ pub fn check_on_kafka(
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
     let (lines, mut faults) = of_topics(&found);
     text.push_str(&lines);
-    let (lines, more) = of_rights(&kafka, &start, &ids(&start, settings, arguments.workers))?;
+    let (lines, more) = start.rights(&kafka, settings, arguments.workers)?;
     text.push_str(&lines);
     faults.extend(more);
     match faults.is_empty() {
@@ -85,29 +84,4 @@ fn of_topics(found: &[Found]) -> (String, Vec<String>) {
         text.push_str(&format!("topic {} does not exist yet: a run creates it ({})\n", named.name, named.by));
     }
     (text, topics::lasting_faults(found))
-}
-
-/// The transactional ids of the workers that these arguments would start. Without a lasting instance name
-/// every start has ids of its own: then one such id stands for all.
-pub(super) fn ids(start: &Start, settings: &Settings, workers: u32) -> Ids {
-    let (app, workers) = (&start.config.app, workers.max(1));
-    let of = |instance: &str| (0..workers).map(|worker| transactional_id(app, instance, worker)).collect();
-    Ids { unused: transactional_id(app, &random(), 0), lasting: settings.get("instance").map_or_else(Vec::new, of) }
-}
-
-/// Describes the rights of this user besides those on topics, and collects those that it lacks.
-///
-/// # Errors
-///
-/// The brokers could not be asked. A right of which they do not tell is only mentioned.
-pub(super) fn of_rights(kafka: &Kafka, start: &Start, ids: &Ids) -> Result<(String, Vec<String>), Stop> {
-    let (mut text, mut faults) = (String::new(), Vec::new());
-    for (right, verdict) in kafka.rights(ids)? {
-        match verdict {
-            Verdict::Granted => text.push_str(&format!("{right} is allowed\n")),
-            Verdict::Missing => faults.push(start.client.identity().lacks(&[right])),
-            Verdict::Unknown(why) => text.push_str(&format!("{right} is not known: {why}\n")),
-        }
-    }
-    Ok((text, faults))
 }

@@ -12,15 +12,15 @@ use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
-use super::check::{ids, of_rights};
 use super::given::Given;
 use super::stop::{FINE, FORCED, Signals, Stop};
-use super::stored::Kept;
+use super::stored::StateDir;
 use super::supervisor::{Handover, dies_with, supervise};
 use super::terminal::start_log;
 use super::voice::{self, say_status, say_summary};
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
+use crate::broker::kafka::rights::{Ids, Verdict};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
 use crate::broker::{Admin, Consumer};
 use crate::check::changelogs;
@@ -175,7 +175,7 @@ impl Start {
         (clock, signals): (&Rc<dyn Clock>, &Signals),
     ) -> Result<Begun, Stop> {
         let kafka = self.connect(&signals.patience)?;
-        let kept = Kept::new(&self.plan, settings, (&self.config.app, self.worker));
+        let kept = StateDir::new(&self.plan, settings, (&self.config.app, self.worker));
         let missing = self.look(&kafka, (settings, &kept), arguments.app.workers)?;
         let mut consumer = kafka.consumer()?;
         let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
@@ -206,13 +206,13 @@ impl Start {
     }
 
     /// Looks at topics, rights and folders, and makes nothing. True: topics are missing that a run creates.
-    fn look(&self, kafka: &Kafka, (settings, kept): (&Settings, &Kept<'_>), workers: u32) -> Result<bool, Stop> {
+    fn look(&self, kafka: &Kafka, (settings, kept): (&Settings, &StateDir<'_>), workers: u32) -> Result<bool, Stop> {
         let found = self.topics(&mut kafka.admin(), false)?;
         let mut faults = topics::lasting_faults(&found);
         let missing = found.iter().any(|found| found.is_made_by_run);
         if missing || kept.is_missing() {
             // The broker would refuse the worker only later.
-            let (_, lacks) = of_rights(kafka, self, &ids(self, settings, workers))?;
+            let (_, lacks) = self.rights(kafka, settings, workers)?;
             faults.extend(lacks);
         }
         refuse_faults(faults)?;
@@ -251,6 +251,36 @@ impl Start {
         let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
         found.extend(logs);
         Ok(found)
+    }
+
+    /// Describes the rights of this user besides those on topics, and collects those that it lacks.
+    ///
+    /// # Errors
+    ///
+    /// The brokers could not be asked. A right of which they do not tell is only mentioned.
+    pub(super) fn rights(
+        &self,
+        kafka: &Kafka,
+        settings: &Settings,
+        workers: u32,
+    ) -> Result<(String, Vec<String>), Stop> {
+        let (mut text, mut faults) = (String::new(), Vec::new());
+        for (right, verdict) in kafka.rights(&self.ids(settings, workers))? {
+            match verdict {
+                Verdict::Granted => text.push_str(&format!("{right} is allowed\n")),
+                Verdict::Missing => faults.push(self.client.identity().lacks(&[right])),
+                Verdict::Unknown(why) => text.push_str(&format!("{right} is not known: {why}\n")),
+            }
+        }
+        Ok((text, faults))
+    }
+
+    /// The transactional ids of the workers that these arguments would start. Without a lasting instance name
+    /// every start has ids of its own: then one such id stands for all.
+    fn ids(&self, settings: &Settings, workers: u32) -> Ids {
+        let (app, workers) = (&self.config.app, workers.max(1));
+        let of = |instance: &str| (0..workers).map(|worker| transactional_id(app, instance, worker)).collect();
+        Ids { unused: transactional_id(app, &random(), 0), lasting: settings.get("instance").map_or_else(Vec::new, of) }
     }
 }
 
@@ -324,7 +354,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Stop> {
 /// ```text
 /// app shop, instance pod-1, worker 0  →  shop.pod-1.0
 /// ```
-pub(super) fn transactional_id(app: &str, instance: &str, worker: u32) -> String {
+fn transactional_id(app: &str, instance: &str, worker: u32) -> String {
     format!("{app}.{instance}.{worker}")
 }
 
@@ -364,7 +394,7 @@ fn failpoint() -> Result<Failpoint, Stop> {
 
 /// A name that no other instance has. Eight hex digits from the seed that the standard library draws for its
 /// maps, so no crate is needed for it.
-pub(super) fn random() -> String {
+fn random() -> String {
     use std::hash::{BuildHasher, Hasher};
     let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("{:08x}", number & 0xFFFF_FFFF)

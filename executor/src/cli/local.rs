@@ -12,7 +12,7 @@ use tracing::info;
 use super::arguments::RunArguments;
 use super::given::take_stdout;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
-use super::stored::{Kept, can_be_written, can_hold_files};
+use super::stored::{StateDir, can_be_written, can_hold_files};
 use super::terminal::{Terminal, start_log};
 use super::voice::{self, say_status, say_summary};
 use crate::clock::{Clock, SystemClock};
@@ -42,7 +42,7 @@ pub fn run_locally(
 ) -> Result<(), Stop> {
     check_inputs(plan, arguments, nearest)?;
     check_outputs(arguments)?;
-    let kept = Kept::new(plan, settings, (&config.app, 0));
+    let kept = StateDir::new(plan, settings, (&config.app, 0));
     kept.look()?;
     let bar = start_log(arguments.app.log_level);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());

@@ -31,8 +31,8 @@ mod test;
 mod variables;
 mod voice;
 
-pub use app_flags::{AppArguments, KafkaFlag};
-pub use arguments::{Arguments, CheckArguments, Command, LogFormat, ResultFormat, RunArguments, TestArguments};
+pub use app_flags::{AppArguments, KafkaFlag, LogFormat};
+pub use arguments::{Arguments, CheckArguments, Command, ResultFormat, RunArguments, TestArguments};
 pub use check::check_on_kafka;
 pub use colour::{choose as choose_colours, in_stream as has_colours};
 pub use given::{Given, KafkaSettings};

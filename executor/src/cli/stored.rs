@@ -17,7 +17,7 @@ use crate::run::assemble::Assembly;
 use crate::tables::store::DurableStore;
 
 /// The state dir of a worker, where there is one: it keeps tables, and the mark of the event that runs.
-pub struct Kept<'a> {
+pub struct StateDir<'a> {
     plan: &'a Plan,
     app: &'a str,
     worker: u32,
@@ -25,17 +25,17 @@ pub struct Kept<'a> {
     state_dir: Option<PathBuf>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> StateDir<'a> {
     /// The state dir that the settings name, for the worker of this number. User code has not run yet.
-    pub fn new(plan: &'a Plan, settings: &Settings, (app, worker): (&'a str, u32)) -> Kept<'a> {
-        Kept { plan, app, worker, state_dir: settings.state_dir() }
+    pub fn new(plan: &'a Plan, settings: &Settings, (app, worker): (&'a str, u32)) -> StateDir<'a> {
+        StateDir { plan, app, worker, state_dir: settings.state_dir() }
     }
 
     /// Looks whether the folder can be used, and makes nothing.
     ///
     /// # Errors
     ///
-    /// As [`Kept::open`], as far as it shows.
+    /// As [`StateDir::open`], as far as it shows.
     pub fn look(&self) -> Result<(), Stop> {
         let Some(state_dir) = &self.state_dir else { return Ok(()) };
         let shown = state_dir.display();

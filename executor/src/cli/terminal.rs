@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::arguments::LogFormat;
+use super::app_flags::LogFormat;
 use super::colour;
 use super::lines::{JsonLines, TextFields};
 use super::voice::{Voice, voice};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tracing::Level;
 
-use super::arguments::LogFormat;
+use super::app_flags::LogFormat;
 use super::lines::json_line;
 use crate::run::local::summary;
 use crate::status::counters::{Counters, StepCounters};

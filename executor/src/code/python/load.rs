@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
 use super::fault::fault;
-use super::prepare::internal;
 use super::rehearsal::Mocks;
 use super::runtime::Runtime;
 use crate::code::Fault;
@@ -259,4 +258,10 @@ pub fn block_name(block: &Block) -> String {
 
 fn name(block: &Block) -> String {
     format!("{}: {}", block.owner, block.role)
+}
+
+/// The fault of the executor rather than of a block.
+pub fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
+    let fault = Fault::new("PythonStart", error.value(py).to_string());
+    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault: Box::new(fault) }
 }

@@ -12,12 +12,11 @@ use tracing::warn;
 
 use super::entry::{AppView, Context, Outbox};
 use super::home::Home;
-use super::load::{Life, LoadError};
+use super::load::Life;
 use super::rehearsal::simulate;
 use super::runtime::{Now, Runtime};
 use super::table::{TableView, Views};
 use super::{Loading, output};
-use crate::code::Fault;
 
 /// The objects that exist before the first block runs.
 pub struct Prepared {
@@ -138,10 +137,4 @@ fn shortest_timeout(plan: &Plan, default: Duration) -> Duration {
     let steps = plan.agents.iter().flat_map(|agent| agent.steps.iter().filter_map(|step| step.timeout_ms));
     let written = plan.agents.iter().filter_map(|agent| agent.timeout_ms).chain(steps).min();
     written.map_or(default, |ms| Duration::from_millis(ms).min(default))
-}
-
-/// The fault of the executor rather than of a block.
-pub fn internal(py: Python<'_>, error: &PyErr) -> LoadError {
-    let fault = Fault::new("PythonStart", error.value(py).to_string());
-    LoadError { block: "Python".to_owned(), at: "-".to_owned(), fault: Box::new(fault) }
 }

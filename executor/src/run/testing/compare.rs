@@ -6,9 +6,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::faults::below;
+use super::fields::{APPROX, PART, VALUES};
 use super::play::Came;
 use super::suite::Expect;
-use super::update::{APPROX, PART, VALUES};
 use crate::event::failure::FailureRecord;
 
 /// A difference from the expectations of a test.

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::fields::{APPROX, FAILURE, PART, RECORD};
 use super::known::Known;
 use super::suite::{Case, timed};
-use super::update::{APPROX, FAILURE, PART, RECORD};
 use crate::config::settings::duration;
 
 const CASE: &[&str] = &["name", "env", "mock", "tables", "events", "advance", "expect"];

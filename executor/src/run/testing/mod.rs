@@ -2,6 +2,7 @@
 
 mod compare;
 mod faults;
+mod fields;
 mod known;
 mod play;
 mod stand_ins;

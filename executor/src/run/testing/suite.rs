@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::update::VALUES;
+use super::fields::VALUES;
 use crate::config::settings::duration;
 use crate::run::record::{self, Record};
 

@@ -6,23 +6,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::compare::{Measure, failure, of_failure, of_record, pairs};
+use super::fields::{APPROX, FAILURE, PART, RECORD, VALUES};
 use super::play::Came;
 use super::suite::Expect;
 
 /// A place within a test, as a JSON pointer, and the JSON text that belongs there.
 pub type Put = (String, String);
-
-/// Fields of a record, in the order in which new ones are written.
-pub(super) const RECORD: [&str; 10] =
-    ["topic", "partition", "offset", "timestamp", "key", "value", "valueText", "valueBase64", "tombstone", "headers"];
-/// The field of an expected record that holds a part of its value.
-pub(super) const PART: &str = "valueHas";
-/// The field that says by how much numbers may differ.
-pub(super) const APPROX: &str = "approx";
-/// Fields of them that hold a value; a record with none of them is a tombstone.
-pub(super) const VALUES: [&str; 3] = ["value", "valueText", "valueBase64"];
-/// Fields of a failure.
-pub(super) const FAILURE: [&str; 8] = ["agent", "operation", "topic", "partition", "offset", "kind", "message", "at"];
 
 /// All that a test names, and its failures, as they came.
 pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
