@@ -524,6 +524,8 @@ fn settings_are_those_that_the_executor_knows() {
             "from: yesterday",
             "K0411 \"from\" must be earliest or latest or a time in ms since 1970, found \"yesterday\"",
         ),
+        ("webPort: 0", "K0411 \"webPort\" must be a whole number from 1 to 65535, found \"0\""),
+        ("metricsCompat: maybe", "K0411 \"metricsCompat\" must be true or false, found \"maybe\""),
         ("deadLetterTopic: a b", "K0109 the topic name \"a b\" is not allowed by Kafka"),
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), [expected]);

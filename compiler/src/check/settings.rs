@@ -34,12 +34,16 @@ enum Kind {
     OneOf(&'static [&'static str]),
     /// Start of a group: a word, or a time.
     From,
+    /// True or false, as YAML or Python write it.
+    Truth,
+    /// A whole number within bounds.
+    Whole(i64, i64),
 }
 
 /// All settings that kaspr-exec knows. A test compares them with its own table.
 ///
 /// The order is that of the hint that lists them.
-const SETTINGS: [(&str, Kind); 12] = [
+const SETTINGS: [(&str, Kind); 18] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
     ("onError", Kind::Policy),
@@ -52,6 +56,12 @@ const SETTINGS: [(&str, Kind); 12] = [
     ("commitInterval", Kind::Duration),
     ("stateDir", Kind::Text),
     ("stallAfter", Kind::Time),
+    ("webPort", Kind::Whole(1, 65_535)),
+    ("webBind", Kind::Text),
+    ("webHost", Kind::Text),
+    ("webMetricsBasePath", Kind::Text),
+    ("metricsCompat", Kind::Truth),
+    ("workerOrdinalNumber", Kind::Whole(0, u32::MAX as i64)),
 ];
 
 /// Settings that are planned and not built yet, with what they are without.
@@ -137,6 +147,20 @@ impl Checker<'_> {
             Kind::OneOf(known) => {
                 let fault = Diagnostic::new(Code::K0411, words(known), value.at.clone());
                 self.fault(fault.near(&value.value, known.iter().copied()));
+            }
+            Kind::Truth => {
+                let words = ["true", "false", "yes", "no", "1", "0"];
+                if !words.contains(&value.value.to_ascii_lowercase().as_str()) {
+                    let message = format!("\"{name}\" must be true or false, found \"{}\"", value.value);
+                    self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
+                }
+            }
+            Kind::Whole(least, most) => {
+                if !value.value.parse().is_ok_and(|number: i64| (least..=most).contains(&number)) {
+                    let message =
+                        format!("\"{name}\" must be a whole number from {least} to {most}, found \"{}\"", value.value);
+                    self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
+                }
             }
             Kind::From => {
                 let is_word = matches!(value.value.as_str(), "earliest" | "latest");

@@ -59,6 +59,12 @@ pub struct AppArguments {
     /// Longest time that a partition stands still without a line that says why [settings: stallAfter].
     #[arg(long, value_name = "DURATION")]
     pub stall_after: Option<String>,
+    /// The port of the HTTP server; none: no server [settings: webPort].
+    #[arg(long, value_name = "PORT", help_heading = "HTTP")]
+    pub web_port: Option<String>,
+    /// The address that the HTTP server listens at; 127.0.0.1 with --web-port, [::] for all [settings: webBind].
+    #[arg(long, value_name = "ADDRESS", help_heading = "HTTP")]
+    pub web_bind: Option<String>,
     /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
     #[arg(long, value_name = "DIR")]
     pub python_path: Vec<PathBuf>,
@@ -87,6 +93,8 @@ impl AppArguments {
             ("shutdownTimeout", &self.shutdown_timeout),
             ("stateDir", &self.state_dir),
             ("stallAfter", &self.stall_after),
+            ("webPort", &self.web_port),
+            ("webBind", &self.web_bind),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }

@@ -6,6 +6,8 @@
 pub mod failpoint;
 pub mod secret;
 pub mod settings;
+mod table;
+pub mod web;
 
 use std::time::Duration;
 

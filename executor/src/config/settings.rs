@@ -14,95 +14,17 @@
 //! Values stay text until [`Settings::config`] reads them, so an error can quote what was written. Settings of
 //! Kafka's client are not here: they have no table, see `broker/kafka/config.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kaspr_ir::plan::{App, OnError, Plan};
 
 use crate::config::{CALL_MAX, Config, From, Guarantee};
+pub use crate::config::table::{SETTINGS, Setting};
 
 /// Prefixes of the variables that set settings, the stronger first: the program's own, and the operator's.
 pub const PREFIXES: [&str; 2] = ["KASPR_", "K_"];
-
-/// A setting: its names, and what it means.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The name as in `KasprApp.spec.config`.
-    pub name: &'static str,
-    /// The name as a variable behind `KASPR_` and `K_`.
-    pub variable: &'static str,
-    /// Its default, as text.
-    pub default: &'static str,
-    /// One line of help.
-    pub help: &'static str,
-}
-
-/// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 12] = [
-    Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
-    Setting {
-        name: "instance",
-        variable: "CONSUMER_GROUP_INSTANCE_ID",
-        default: "",
-        help: "this instance's lasting name; random where none is given",
-    },
-    Setting {
-        name: "onError",
-        variable: "ON_ERROR",
-        default: "skip",
-        help: "what happens to events that fail where a spec does not say: skip, deadLetter, retry, halt, or the mapping as JSON",
-    },
-    Setting {
-        name: "bootstrapServers",
-        variable: "KAFKA_BOOTSTRAP_SERVERS",
-        default: "",
-        help: "the Kafka cluster, as host:port,host:port",
-    },
-    Setting {
-        name: "guarantee",
-        variable: "GUARANTEE",
-        default: "exactly-once",
-        help: "what a crash may repeat on Kafka: exactly-once (nothing) or at-least-once",
-    },
-    Setting {
-        name: "from",
-        variable: "FROM",
-        default: "earliest",
-        help: "where a group without commits begins: earliest, latest, or a time as ms since 1970",
-    },
-    Setting {
-        name: "shutdownTimeout",
-        variable: "SHUTDOWN_TIMEOUT",
-        default: "25s",
-        help: "longest time from SIGTERM to the end; then the exit status is 75",
-    },
-    Setting {
-        name: "timeout",
-        variable: "TIMEOUT",
-        default: "240s",
-        help: "longest time of one call of user code where a spec does not say; 240s at most",
-    },
-    Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
-    Setting {
-        name: "commitInterval",
-        variable: "COMMIT_INTERVAL",
-        default: "100ms",
-        help: "longest time from an event's completion to its commit",
-    },
-    Setting {
-        name: "stateDir",
-        variable: "STATE_DIR",
-        default: "",
-        help: "a folder that outlives the process: tables, and which event ran when it ended",
-    },
-    Setting {
-        name: "stallAfter",
-        variable: "STALL_AFTER",
-        default: "30s",
-        help: "longest time that a partition stands still without a line in the log that says why",
-    },
-];
 
 /// The error of a setting whose value makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -123,6 +45,8 @@ pub struct SettingError {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
+    /// Settings that were given as flags.
+    flags: BTreeSet<&'static str>,
 }
 
 impl Settings {
@@ -152,7 +76,14 @@ impl Settings {
                 values.insert(setting.name, value);
             }
         }
-        Settings { values }
+        let is_said = |name: &&'static str| flags.get(name).is_some_and(|value| !value.is_empty());
+        Settings { values, flags: SETTINGS.map(|setting| setting.name).into_iter().filter(is_said).collect() }
+    }
+
+    /// True if a setting was given as a flag: it stands for the person who typed it, not for the place where the
+    /// process runs.
+    pub fn is_flag(&self, name: &str) -> bool {
+        self.flags.contains(name)
     }
 
     /// The folder that outlives the process, if there is one: an absolute path, since user code may change
@@ -221,6 +152,17 @@ impl Settings {
         duration(text).ok_or_else(|| error(name, text, "a duration is a number and one of ms, s, m, h, d: 100ms"))
     }
 
+    /// A setting that is true or false: `True False true false 1 0 yes no`, as Python and YAML write them. False
+    /// where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn truth(&self, name: &str) -> Result<bool, SettingError> {
+        let text = self.get(name).unwrap_or("false");
+        truth(text).ok_or_else(|| error(name, text, "it is true or false"))
+    }
+
     /// The settings for `context["app"].conf`: names as Python writes them.
     ///
     /// `bootstrapServers` is `bootstrap_servers` there; `app` and `name` are the app's name, whatever its source.
@@ -233,7 +175,7 @@ impl Settings {
     }
 }
 
-fn error(name: &str, value: &str, why: &str) -> SettingError {
+pub(super) fn error(name: &str, value: &str, why: &str) -> SettingError {
     SettingError { name: name.to_owned(), value: value.to_owned(), why: why.to_owned() }
 }
 
@@ -255,6 +197,15 @@ fn from(text: &str) -> Option<From> {
         "earliest" => Some(From::Earliest),
         "latest" => Some(From::Latest),
         _ => text.parse().ok().filter(|&time| time >= 0).map(From::Timestamp),
+    }
+}
+
+/// `True` → true, `no` → false; `None`: it is neither.
+pub fn truth(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "1" => Some(true),
+        "false" | "no" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,0 +1,111 @@
+//! The table of settings: one row a setting. `--help`, the resolution of values and warnings about names read it.
+
+/// A setting: its names, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The name as in `KasprApp.spec.config`.
+    pub name: &'static str,
+    /// The name as a variable behind `KASPR_` and `K_`.
+    pub variable: &'static str,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// All settings. `--help` and the docs print this table.
+pub const SETTINGS: [Setting; 18] = [
+    Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
+    Setting {
+        name: "instance",
+        variable: "CONSUMER_GROUP_INSTANCE_ID",
+        default: "",
+        help: "this instance's lasting name; random where none is given",
+    },
+    Setting {
+        name: "onError",
+        variable: "ON_ERROR",
+        default: "skip",
+        help: "what happens to events that fail where a spec does not say: skip, deadLetter, retry, halt, or the mapping as JSON",
+    },
+    Setting {
+        name: "bootstrapServers",
+        variable: "KAFKA_BOOTSTRAP_SERVERS",
+        default: "",
+        help: "the Kafka cluster, as host:port,host:port",
+    },
+    Setting {
+        name: "guarantee",
+        variable: "GUARANTEE",
+        default: "exactly-once",
+        help: "what a crash may repeat on Kafka: exactly-once (nothing) or at-least-once",
+    },
+    Setting {
+        name: "from",
+        variable: "FROM",
+        default: "earliest",
+        help: "where a group without commits begins: earliest, latest, or a time as ms since 1970",
+    },
+    Setting {
+        name: "shutdownTimeout",
+        variable: "SHUTDOWN_TIMEOUT",
+        default: "25s",
+        help: "longest time from SIGTERM to the end; then the exit status is 75",
+    },
+    Setting {
+        name: "timeout",
+        variable: "TIMEOUT",
+        default: "240s",
+        help: "longest time of one call of user code where a spec does not say; 240s at most",
+    },
+    Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
+    Setting {
+        name: "commitInterval",
+        variable: "COMMIT_INTERVAL",
+        default: "100ms",
+        help: "longest time from an event's completion to its commit",
+    },
+    Setting {
+        name: "stateDir",
+        variable: "STATE_DIR",
+        default: "",
+        help: "a folder that outlives the process: tables, and which event ran when it ended",
+    },
+    Setting {
+        name: "stallAfter",
+        variable: "STALL_AFTER",
+        default: "30s",
+        help: "longest time that a partition stands still without a line in the log that says why",
+    },
+    Setting { name: "webPort", variable: "WEB_PORT", default: "", help: "the port of the HTTP server; none: no server" },
+    Setting {
+        name: "webBind",
+        variable: "WEB_BIND",
+        default: "",
+        help: "the address that it listens at; all of them, or loopback where the port is a flag or the run is local",
+    },
+    Setting {
+        name: "webHost",
+        variable: "WEB_HOST",
+        default: "",
+        help: "the name by which others reach this process, for its status; the host's name",
+    },
+    Setting {
+        name: "webMetricsBasePath",
+        variable: "WEB_METRICS_BASE_PATH",
+        default: "",
+        help: "the path in front of /metrics",
+    },
+    Setting {
+        name: "metricsCompat",
+        variable: "METRICS_COMPAT",
+        default: "true",
+        help: "true, or false: metrics without the reference runtime's names",
+    },
+    Setting {
+        name: "workerOrdinalNumber",
+        variable: "WORKER_ORDINAL_NUMBER",
+        default: "",
+        help: "this process's number among those of the app; the one at the end of the host's name",
+    },
+];
