@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{App, OnError, Plan};
 
-use crate::config::{CALL_MAX, Config, From, Guarantee};
 pub use crate::config::table::{SETTINGS, Setting};
+use crate::config::{CALL_MAX, Config, From, Guarantee};
 
 /// Prefixes of the variables that set settings, the stronger first: the program's own, and the operator's.
 pub const PREFIXES: [&str; 2] = ["KASPR_", "K_"];

@@ -77,7 +77,12 @@ pub const SETTINGS: [Setting; 18] = [
         default: "30s",
         help: "longest time that a partition stands still without a line in the log that says why",
     },
-    Setting { name: "webPort", variable: "WEB_PORT", default: "", help: "the port of the HTTP server; none: no server" },
+    Setting {
+        name: "webPort",
+        variable: "WEB_PORT",
+        default: "",
+        help: "the port of the HTTP server; none: no server",
+    },
     Setting {
         name: "webBind",
         variable: "WEB_BIND",
