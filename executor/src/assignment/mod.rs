@@ -196,6 +196,11 @@ impl Assignment {
         self.partitions.values().any(|assigned| !assigned.started)
     }
 
+    /// True if a partition stands still that waits for no reader of its own: the broker has not let it start.
+    pub fn has_unstarted(&self) -> bool {
+        self.partitions.values().any(|assigned| !assigned.started && assigned.waiting.is_none())
+    }
+
     /// Takes readers back to their committed positions in all their partitions: those that completed
     /// something not committed, and those in `also`. Returns true for each that goes back. The partitions
     /// must be started again. Both arguments and answer are indexed by reader. A reader that is not ahead

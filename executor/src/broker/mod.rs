@@ -204,6 +204,15 @@ pub trait Consumer {
     /// a dead member left open, its first one too. Does not wait; asking again does no harm.
     fn unblock(&mut self, _partitions: &[TopicPartition]) {}
 
+    /// True while the group's word on this member's partitions stands; the word that it has none is one too. False
+    /// while it joins, and from the moment at which it gives partitions up until the group has assigned anew.
+    fn has_assignment(&self) -> bool {
+        true
+    }
+
+    /// Has the group share out its partitions anew. Does not wait; asking soon again does nothing.
+    fn stir(&mut self) {}
+
     /// True if a [`Consumer::poll`] should come soon, to put something right.
     fn is_adrift(&self) -> bool {
         false

@@ -126,6 +126,12 @@ impl<C: Code> Window<C> {
         Some(Cause::Window { events: open.events.len(), due_in })
     }
 
+    /// The timestamp of the partition's oldest event here, in ms since 1970.
+    pub fn oldest(&self, partition: usize) -> Option<i64> {
+        let is_of = |event: &&Rc<Event>| self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
+        self.waiting().filter(is_of).map(|event| event.timestamp_ms).min()
+    }
+
     /// The earliest time at which a window is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.open.values().map(|open| open.due).min()

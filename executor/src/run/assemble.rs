@@ -14,6 +14,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kaspr_ir::plan::Plan;
 
@@ -25,6 +26,7 @@ use crate::code::Code;
 use crate::code::python::{Interpreter, LoadError, Loading, PythonCode, Rehearsal};
 use crate::config::{Config, Guarantee};
 use crate::guard::Guard;
+use crate::status::board::Board;
 use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
 use crate::tables::store::{MemoryStore, Store};
@@ -73,6 +75,8 @@ pub struct Assembly {
     pub guard: Guard,
     /// Replaces parts of the world, in tests of users.
     pub rehearsal: Option<Rehearsal>,
+    /// Shows other threads how the worker stands, where a port is served.
+    pub board: Option<Arc<Board>>,
 }
 
 impl Assembly {
@@ -88,6 +92,7 @@ impl Assembly {
             counters: SharedCounters::default(),
             guard: Guard::none(),
             rehearsal: None,
+            board: None,
         }
     }
 
@@ -107,6 +112,12 @@ impl Assembly {
     /// Rehearses: user code runs as a test of the user's wants it.
     pub fn with_rehearsal(self, rehearsal: Rehearsal) -> Assembly {
         Assembly { rehearsal: Some(rehearsal), ..self }
+    }
+
+    /// Has the worker publish snapshots, once a second.
+    pub fn with_board(self, board: Option<Arc<Board>>) -> Assembly {
+        board.iter().for_each(|board| board.watch(self.guard.watch.clone()));
+        Assembly { board, ..self }
     }
 
     /// Loads the plan's Python: it writes the worker's tables and topics. The settings are those of
@@ -138,7 +149,7 @@ impl Assembly {
     ///
     /// As of [`Worker::start`].
     pub fn start<C: Code>(self, code: &Rc<RefCell<C>>, ends: Ends) -> Result<Worker<C>, Stopped> {
-        let Assembly { plan, config, clock, directory, tables, counters, guard, rehearsal: _ } = self;
+        let Assembly { plan, config, clock, directory, tables, counters, guard, rehearsal: _, board } = self;
         let Ends { consumer, producer, changelog } = ends;
         let code = code.clone();
         Worker::start(Parts {
@@ -153,6 +164,7 @@ impl Assembly {
             clock,
             counters,
             guard,
+            board,
         })
     }
 }

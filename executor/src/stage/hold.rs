@@ -1,12 +1,25 @@
 //! Causes that hold a partition in a stage, for the stall report and the status.
 
+use std::rc::Rc;
+
 use super::Stage;
 use super::lane::LaneId;
 use crate::code::Code;
 use crate::event::frame::Unit;
+use crate::event::message::Event;
 use crate::status::stall::Cause;
 
 impl<C: Code> Stage<C> {
+    /// The timestamp of the partition's next event here, in ms since 1970; `None`: the stage holds none.
+    pub fn oldest(&self, partition: usize) -> Option<i64> {
+        let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
+        let lane = self.lanes.get(&id)?;
+        let running = lane.running.as_ref().map(|(_, walk)| walk.frame.whole());
+        let is_of =
+            |event: &&Rc<Event>| !self.mixed || self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
+        running.into_iter().chain(&lane.queue).flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
+    }
+
     /// The cause for which the partition's next event is not complete. `None`: the stage holds none of its
     /// events.
     pub fn holds(&self, partition: usize) -> Option<Cause> {

@@ -51,7 +51,7 @@ impl StepCounters {
 }
 
 /// All counters of a worker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// One row per site of the plan, in the plan's order.
     pub steps: Vec<StepCounters>,

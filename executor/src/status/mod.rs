@@ -4,22 +4,23 @@
 //! |---|---|
 //! | `counters.rs` | how much has passed where, since the start |
 //! | `stall.rs` | which partitions stand still, and why |
-//! | here | both, with positions and the last failures, at one moment |
+//! | `snapshot.rs` | both, with positions and the last failures, at one moment |
+//! | `board.rs` | where other threads find the last snapshot |
+//! | here | the last failures, and where a reader stands |
 //!
 //! Nothing here acts on what it sees. Of an event's key, value and headers nothing is shown but what the
 //! message of an exception quotes.
 
+pub mod board;
 pub mod counters;
+pub mod snapshot;
 pub mod stall;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use serde_json::{Value, json};
-
-use crate::config::Config;
 use crate::event::failure::FailureRecord;
 use crate::event::message::TopicPartition;
-use crate::status::counters::{Counters, StepCounters};
+use crate::status::snapshot::ReaderStatus;
 use crate::status::stall::{Cause, Standing, Subject};
 
 /// The number of failures that the status shows.
@@ -40,6 +41,11 @@ impl Recent {
             self.failures.pop_front();
         }
         self.failures.push_back(failure.clone());
+    }
+
+    /// The failures, oldest first.
+    pub fn failures(&self) -> Vec<FailureRecord> {
+        self.failures.iter().cloned().collect()
     }
 }
 
@@ -76,76 +82,18 @@ impl Reading {
         let lag = self.lag();
         Standing { subject: Subject::Reader(self.partition, self.reader), position: self.done, lag, cause: self.cause }
     }
-}
 
-/// The parts of a status.
-pub struct Status<'a> {
-    /// The settings of the worker that it describes.
-    pub config: &'a Config,
-    /// The time of the status, in ms since 1970.
-    pub now_ms: i64,
-    /// The table of counters.
-    pub counters: &'a Counters,
-    /// The positions of the readers.
-    pub readings: Vec<Reading>,
-    /// The most recent failures.
-    pub recent: &'a Recent,
-}
-
-impl Status<'_> {
-    /// Makes one JSON object. It holds nothing of an event's payload but what the messages of failures quote.
-    /// The keys are part of the interface: `docs/operations.md` lists them, and other programs read them.
-    pub fn to_json(self) -> Value {
-        let counters = self.counters;
-        // Sorted by name, so that two statuses can be compared line by line.
-        let mut partitions: BTreeMap<TopicPartition, Vec<Reading>> = BTreeMap::new();
-        for reading in self.readings {
-            partitions.entry(reading.partition.clone()).or_default().push(reading);
-        }
-        json!({ "status": {
-            "app": self.config.app,
-            "worker": self.config.transactional_id,
-            "timestamp": self.now_ms,
-            "events": counters.events,
-            "completed": counters.completed,
-            "failed": counters.failures,
-            "retried": counters.retried(),
-            "awaited": counters.awaited(),
-            "deadLetters": counters.dead_letters,
-            "records": counters.records,
-            "commits": counters.commits,
-            "steps": counters.steps.iter().map(StepCounters::to_json).collect::<Vec<_>>(),
-            "partitions": partitions.iter().map(partition).collect::<Vec<_>>(),
-            "failures": self.recent.failures,
-        } })
+    /// Makes the part of a snapshot's partition that is this reader's.
+    pub fn into_status(self) -> ReaderStatus {
+        let lag = self.lag();
+        let Reading { reader, taken, done, committed, cause, .. } = self;
+        ReaderStatus { reader, taken, done, committed, lag, cause }
     }
-}
-
-/// Describes a partition: it is committed, and lags, as its slowest reader.
-fn partition((partition, readings): (&TopicPartition, &Vec<Reading>)) -> Value {
-    json!({
-        "topic": &*partition.topic,
-        "partition": partition.partition,
-        "high": readings.iter().find_map(|reading| reading.high),
-        // The offset that Kafka has for the group is the least of the readers' positions.
-        "committed": readings.iter().map(|reading| reading.committed).min(),
-        "lag": readings.iter().map(Reading::lag).max(),
-        "readers": readings.iter().map(reader).collect::<Vec<_>>(),
-    })
-}
-
-fn reader(reading: &Reading) -> Value {
-    // The same words as in the stall report: they are searched for in logs.
-    let holds = reading.cause.as_ref().map(Cause::to_string);
-    json!({ "reader": reading.reader, "taken": reading.taken, "done": reading.done, "holds": holds })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::event::tally::Passage;
 
     fn failure(offset: i64) -> FailureRecord {
         let text = |text: &str| text.to_owned();
@@ -165,48 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_where_everything_is() {
-        let step = StepCounters {
-            agent: "a".to_owned(),
-            operation: "o".to_owned(),
-            passed: Passage { taken: 5, given: 3, filtered: 1, failed: 1, letters: 0, records: 2 },
-            retried: 7,
-            awaited: 6,
-            time: Duration::from_millis(1500),
-        };
-        let counters = Counters { steps: vec![step], events: 5, completed: 5, ..Counters::default() };
-        let reading = Reading {
+    fn events_that_were_taken_are_behind_even_where_no_end_is_known() {
+        let reading = |taken, done, high| Reading {
             partition: TopicPartition::new("t", 0),
             reader: "a".to_owned(),
-            taken: 5,
-            done: 4,
-            committed: 2,
-            high: Some(9),
-            cause: Some(Cause::Window { events: 1, due_in: Duration::from_secs(5) }),
+            taken,
+            done,
+            committed: done,
+            high,
+            cause: None,
         };
-        let mut recent = Recent::default();
-        recent.note(&failure(3));
-        let config = Config::new("shop", "pod-1", 0);
-        let status = Status {
-            config: &config,
-            now_ms: 7,
-            counters: &counters,
-            readings: vec![reading.clone()],
-            recent: &recent,
-        };
-        let expected = json!({ "status": {
-            "app": "shop", "worker": "shop.pod-1.0", "timestamp": 7,
-            "events": 5, "completed": 5, "failed": 0, "retried": 7, "awaited": 6, "deadLetters": 0, "records": 0,
-            "commits": 0,
-            "steps": [{"agent": "a", "operation": "o", "in": 5, "out": 3, "filtered": 1, "failed": 1, "retried": 7,
-                "awaited": 6, "records": 2, "deadLetters": 0, "seconds": 1.5}],
-            "partitions": [{"topic": "t", "partition": 0, "high": 9, "committed": 2, "lag": 5, "readers": [
-                {"reader": "a", "taken": 5, "done": 4, "holds": "an open window holds 1 events for another 5 s"},
-            ]}],
-            "failures": [{"agent": "a", "operation": "o", "topic": "t", "partition": 0, "offset": 3,
-                "kind": "KeyError", "message": "m", "at": "f:1"}],
-        } });
-        assert_eq!(status.to_json(), expected);
-        assert_eq!(reading.into_standing().lag, 5);
+        let behind = [(5, 4, Some(9)), (5, 4, Some(3)), (5, 4, None), (5, 5, None), (5, 5, Some(3))];
+        assert_eq!(behind.map(|(taken, done, high)| reading(taken, done, high).lag()), [5, 1, 1, 0, 0]);
+        let reading = reading(5, 4, Some(9));
+        assert_eq!((reading.clone().into_standing().lag, reading.into_status().lag), (5, 5));
     }
 }

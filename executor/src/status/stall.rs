@@ -115,6 +115,40 @@ impl std::fmt::Display for Cause {
     }
 }
 
+impl Cause {
+    /// The names of all causes.
+    pub const KINDS: [&str; 11] = [
+        "call",
+        "await",
+        "retry",
+        "window",
+        "track",
+        "turn",
+        "behind",
+        "restoring",
+        "transaction",
+        "acknowledgement",
+        "broker",
+    ];
+
+    /// The name in metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Cause::Call { .. } => "call",
+            Cause::Await { .. } => "await",
+            Cause::Retry { .. } => "retry",
+            Cause::Window { .. } => "window",
+            Cause::Track => "track",
+            Cause::Turn { .. } => "turn",
+            Cause::Behind { .. } => "behind",
+            Cause::Restoring { .. } => "restoring",
+            Cause::Transaction { .. } => "transaction",
+            Cause::Acknowledgement => "acknowledgement",
+            Cause::Broker => "broker",
+        }
+    }
+}
+
 /// A duration as a log line shows it.
 struct Seconds(Duration);
 
@@ -226,7 +260,12 @@ struct Seen {
     since: Duration,
     /// True if the log has a line about it, so that its end gets one too.
     reported: bool,
+    /// The name of what holds it, as of the last look.
+    cause: &'static str,
 }
+
+/// The name of a cause that is not known.
+pub const UNKNOWN_CAUSE: &str = "unknown";
 
 /// The subjects that had something to do at the last look.
 #[derive(Debug)]
@@ -243,6 +282,15 @@ impl Stalls {
     /// Makes a report that mentions stalls after this time.
     pub fn new(after: Duration) -> Stalls {
         Stalls { after, seen: BTreeMap::new(), looked: None }
+    }
+
+    /// The number of subjects that have stalled for longer than is right, by the name of what holds each.
+    pub fn stalled(&self) -> BTreeMap<&'static str, u64> {
+        let mut stalled = BTreeMap::new();
+        for seen in self.seen.values().filter(|seen| seen.reported) {
+            *stalled.entry(seen.cause).or_insert(0) += 1;
+        }
+        stalled
     }
 
     /// True if a look is due.
@@ -284,9 +332,10 @@ impl Stalls {
                 other => {
                     // It moved, so an earlier stall of it is over, and a new one may begin.
                     notices.extend(other.and_then(|seen| over(standing.subject.clone(), &seen, now)));
-                    Seen { position: standing.position, since: now, reported: false }
+                    Seen { position: standing.position, since: now, reported: false, cause: UNKNOWN_CAUSE }
                 }
             };
+            seen.cause = standing.cause.as_ref().map_or(UNKNOWN_CAUSE, Cause::kind);
             // A stall that was reported keeps its beginning: its end tells the whole time.
             if was_away && !seen.reported {
                 seen.since = now;
@@ -340,8 +389,10 @@ mod tests {
         let mut stalls = Stalls::new(AFTER);
         let told = watch(&mut stalls, 0..100, &[standing(0, 5, 3)]);
         assert_eq!(told, [(30, Notice::Stalled { standing: standing(0, 5, 3), held: at(30) })]);
+        assert_eq!(stalls.stalled(), [("broker", 1)].into());
         let told = watch(&mut stalls, 100..120, &[standing(0, 6, 2)]);
         assert_eq!(told, [(100, Notice::Over { subject: subject(0), held: at(100) })]);
+        assert_eq!(stalls.stalled(), [].into());
     }
 
     #[test]

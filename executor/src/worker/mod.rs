@@ -7,7 +7,7 @@
 //! look at topics ─▶ sleep and poll ─▶ give ─▶ restore tables ─▶ partitions come or go ─▶ run the epoch
 //!   counts.rs         poll.rs                  restoring.rs      rebalance.rs            epoch.rs
 //!
-//! ─▶ mend the store ─▶ pause and resume ─▶ halted? ─▶ commit or abort ─▶ report stalls
+//! ─▶ mend the store ─▶ pause and resume ─▶ halted? ─▶ commit or abort ─▶ report stalls, publish
 //!     restoring.rs      poll.rs                       commit.rs           standing.rs
 //! ```
 //!
@@ -38,6 +38,7 @@ mod start;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
@@ -54,6 +55,7 @@ use crate::event::message::TopicPartition;
 use crate::event::shown::{self, SHOWN_BYTES_MAX, Shown};
 use crate::guard::Guard;
 use crate::stage::shared::Shared;
+use crate::status::board::Board;
 use crate::status::counters::SharedCounters;
 use crate::status::stall::Stalls;
 use crate::tables::restore::Restore;
@@ -123,6 +125,8 @@ pub struct Worker<C: Code> {
     guard: Guard,
     /// The partitions that make no progress, as of the last look.
     stalls: Stalls,
+    /// The place of snapshots, where a port is served.
+    board: Option<Arc<Board>>,
 }
 
 impl<C: Code> Worker<C> {
@@ -170,6 +174,7 @@ impl<C: Code> Worker<C> {
         self.mend_tables()?;
         self.report_stalls();
         self.shared.flood.borrow_mut().tell(self.shared.clock.now());
+        self.publish();
         Ok(Turn { polled, committed })
     }
 

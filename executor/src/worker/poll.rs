@@ -28,12 +28,21 @@ pub(super) struct Sleep {
     pub(super) active: Duration,
     /// True if changelogs may have more to read right now.
     pub(super) has_restored: bool,
+    /// The time at which the worker started, and how much of the time since then it has slept.
+    began: Duration,
+    slept: Duration,
 }
 
 impl Sleep {
     /// Starts awake: nothing is known yet.
-    pub(super) fn new(is_woken: bool) -> Sleep {
-        Sleep { is_woken, is_eager: true, active: Duration::ZERO, has_restored: false }
+    pub(super) fn new(is_woken: bool, now: Duration) -> Sleep {
+        let slept = Duration::ZERO;
+        Sleep { is_woken, is_eager: true, active: Duration::ZERO, has_restored: false, began: now, slept }
+    }
+
+    /// The times since the worker started in which it was awake, and in which it slept.
+    pub(super) fn busy_and_idle(&self, now: Duration) -> (Duration, Duration) {
+        (now.saturating_sub(self.began + self.slept), self.slept)
     }
 }
 
@@ -144,7 +153,7 @@ impl<C: Code> Worker<C> {
         let polls = if is_uneven { self.config.bounds.polls_max } else { 1 };
         let (mut wait, mut all) = (self.wait_until_due(wait), 0);
         for poll in 1..=polls {
-            let change = self.poll(wait)?;
+            let change = self.poll_noted(wait)?;
             let polled = self.intake.polled.len();
             // Before they are given: a stop must come before an event meets a table of the wrong partition.
             self.look_at_keys()?;
@@ -159,6 +168,17 @@ impl<C: Code> Worker<C> {
             wait = Duration::ZERO;
         }
         Ok((None, all))
+    }
+
+    /// As [`Worker::poll`]; notes how long the worker slept.
+    fn poll_noted(&mut self, wait: Duration) -> Result<Option<Change>, Stopped> {
+        if wait.is_zero() {
+            return self.poll(wait);
+        }
+        let began = self.shared.clock.now();
+        let polled = self.poll(wait);
+        self.sleep.slept += self.shared.clock.now().saturating_sub(began);
+        polled
     }
 
     /// Polls the consumer. The one place where a worker sleeps: on its wake-up descriptor, in the event loop

@@ -4,13 +4,17 @@
 //! then a queue of another reader that has paused the partition, and at last the broker. The first that
 //! applies is reported.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use super::Worker;
 use crate::assignment::ReaderPosition;
 use crate::code::Code;
+use crate::event::message::{TopicName, TopicPartition};
+use crate::status::Reading;
+use crate::status::snapshot::{PartitionStatus, Partitions, RestoringTable, Snapshot, State};
 use crate::status::stall::{Cause, Standing, Subject};
-use crate::status::{Reading, Status};
 use crate::tables::restore::Restoring;
 
 impl<C: Code> Worker<C> {
@@ -30,11 +34,7 @@ impl<C: Code> Worker<C> {
     fn standings(&self) -> Vec<Standing> {
         let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
         standings.extend(self.arrivals.names().iter().map(|partition| {
-            let restoring = self.restore.holds(partition);
-            let (position, cause) = match restoring {
-                Some(Restoring { table, percent, at, .. }) => (at, Cause::Restoring { table, percent }),
-                None => (0, Cause::Transaction { id: None }),
-            };
+            let (position, cause) = self.start_cause(partition);
             Standing { subject: Subject::Start(partition.clone()), position, lag: 1, cause: Some(cause) }
         }));
         let commits = self.shared.counters.borrow().commits;
@@ -45,6 +45,14 @@ impl<C: Code> Worker<C> {
             cause: Some(Cause::Acknowledgement),
         });
         standings
+    }
+
+    /// The cause for which a partition has not started, and how far that has come.
+    fn start_cause(&self, partition: &TopicPartition) -> (i64, Cause) {
+        match self.restore.holds(partition) {
+            Some(Restoring { table, percent, at, .. }) => (at, Cause::Restoring { table, percent }),
+            None => (0, Cause::Transaction { id: None }),
+        }
     }
 
     /// One reading per partition and reader, including partitions that have not started.
@@ -91,12 +99,112 @@ impl<C: Code> Worker<C> {
     }
 
     /// Everything that an operator asks of a running worker: counters, positions, recent failures. Built at
-    /// the moment of the call: see [`Status`].
+    /// the moment of the call: see [`Snapshot`].
     pub fn status(&self) -> Value {
-        let counters = self.shared.counters.borrow();
-        let recent = self.shared.recent.borrow();
-        let now = self.shared.clock.wall_ms();
-        Status { config: &self.config, now_ms: now, counters: &counters, readings: self.readings(), recent: &recent }
-            .to_json()
+        json!({ "status": self.snapshot().to_json() })
     }
+
+    /// Publishes a snapshot if one is due, and acts on what readers of the last one have asked for.
+    pub(super) fn publish(&mut self) {
+        let Some(board) = self.board.clone() else { return };
+        if board.take_rebalance() {
+            self.consumer.stir();
+        }
+        if board.turned() {
+            let mut snapshot = self.snapshot();
+            snapshot.is_leader = board.leads(&snapshot.assignment);
+            board.publish(snapshot);
+        }
+    }
+
+    /// The worker as it stands between two turns.
+    fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let names = self.assignment.names().chain(self.arrivals.names());
+        let (busy, idle) = self.sleep.busy_and_idle(self.shared.clock.now());
+        let restoring = self.restore.progress().into_iter();
+        Snapshot {
+            app: self.config.app.clone(),
+            worker: self.config.transactional_id.clone(),
+            timestamp_ms: self.shared.clock.wall_ms(),
+            state,
+            why: self.why_not_ready(state),
+            is_leader: false,
+            assignment: by_topic(names.map(|name| (&name.topic, name.partition))),
+            changelogs: by_topic(self.restore.held()),
+            partitions: self.partitions(),
+            restoring: restoring
+                .map(|Restoring { table, partition, percent, .. }| RestoringTable { table, partition, percent })
+                .collect(),
+            stalled: self.stalls.stalled(),
+            busy,
+            idle,
+            counters: self.shared.counters.borrow().clone(),
+            failures: self.shared.recent.borrow().failures(),
+        }
+    }
+
+    fn state(&self) -> State {
+        if !self.consumer.has_assignment() {
+            State::Joining
+        } else if !self.arrivals.is_empty() || self.assignment.has_unstarted() {
+            State::Restoring
+        } else {
+            State::Running
+        }
+    }
+
+    /// The reason for which the worker is not ready: of several partitions that of the first.
+    fn why_not_ready(&self, state: State) -> Option<String> {
+        match state {
+            State::Joining => Some("waiting for the group to assign partitions".to_owned()),
+            State::Restoring => Some(match self.arrivals.names().first() {
+                Some(name) => format!("{name} has not started: {}", self.start_cause(name).1),
+                None => format!("partitions have not started: {}", Cause::Broker),
+            }),
+            State::Loading | State::Running | State::Stopping | State::Idle => None,
+        }
+    }
+
+    /// The partitions that have started, sorted, each with its readers.
+    fn partitions(&self) -> Vec<PartitionStatus> {
+        let mut partitions: BTreeMap<TopicPartition, PartitionStatus> = BTreeMap::new();
+        let queued = self.shared.queued.borrow();
+        for reading in self.readings() {
+            let name = reading.partition.clone();
+            let number = self.shared.slots.borrow_mut().number(&name.topic, name.partition);
+            let oldest_ms = self.oldest(&reading.reader, number).filter(|_| reading.taken > reading.done);
+            let known = partitions.entry(name).or_insert_with_key(|name| PartitionStatus {
+                topic: name.topic.to_string(),
+                partition: name.partition,
+                high: None,
+                queued_bytes: queued.get(number).copied().unwrap_or(0),
+                oldest_ms: None,
+                readers: Vec::new(),
+            });
+            known.high = known.high.or(reading.high);
+            known.oldest_ms = known.oldest_ms.into_iter().chain(oldest_ms).min();
+            known.readers.push(reading.into_status());
+        }
+        partitions.into_values().collect()
+    }
+
+    /// The timestamp of the oldest event of a partition that waits in a reader.
+    fn oldest(&self, reader: &str, number: usize) -> Option<i64> {
+        let run = self.dataflow.readers.iter().find(|run| run.name == reader)?;
+        let in_window = run.window.as_ref().and_then(|window| window.borrow().oldest(number));
+        run.stage.borrow().oldest(number).into_iter().chain(in_window).min()
+    }
+}
+
+/// Partitions by the names of their topics.
+fn by_topic<'a>(names: impl Iterator<Item = (&'a TopicName, i32)>) -> Partitions {
+    let mut partitions = Partitions::new();
+    for (topic, partition) in names {
+        match partitions.get_mut(&**topic) {
+            Some(known) => drop(known.insert(partition)),
+            None => drop(partitions.insert(topic.to_string(), [partition].into())),
+        }
+    }
+    partitions
 }

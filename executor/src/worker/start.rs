@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kaspr_ir::plan::{Plan, ReaderId, Table, Topics};
 
@@ -28,6 +29,7 @@ use crate::delivery::Delivery;
 use crate::guard::{CRASHES_MAX, Guard};
 use crate::stage::condemned::{Condemned, Sentence};
 use crate::stage::shared::Shared;
+use crate::status::board::{Board, PUBLISH_EVERY};
 use crate::status::counters::SharedCounters;
 use crate::status::stall::Stalls;
 use crate::tables::restore::Restore;
@@ -57,6 +59,8 @@ pub struct Parts<C: Code> {
     pub counters: SharedCounters,
     /// Recognises events that end the process.
     pub guard: Guard,
+    /// Shows other threads how the worker stands, where a port is served.
+    pub board: Option<Arc<Board>>,
 }
 
 impl<C: Code> Parts<C> {
@@ -81,8 +85,12 @@ impl<C: Code> Worker<C> {
     /// subscription is refused.
     pub fn start(mut parts: Parts<C>) -> Result<Worker<C>, Stopped> {
         let is_woken = parts.hang_bells();
-        let Parts { plan, config, code, mut consumer, producer, directory, tables, changelog, clock, counters, guard } =
-            parts;
+        let Parts { plan, mut config, code, mut consumer, producer, directory, tables, changelog, .. } = parts;
+        let Parts { clock, counters, guard, board, .. } = parts;
+        if board.is_some() {
+            // An idle worker is not to be taken for one that hangs.
+            config.bounds.idle_wait = config.bounds.idle_wait.min(PUBLISH_EVERY);
+        }
         let restore = Restore::new(&plan, &config, changelog);
         follow_changelogs(&restore, &mut tables.borrow_mut(), (&plan, &config, &directory))?;
         directory.begin(reserved(&plan, &config.app), clock.clone());
@@ -110,7 +118,8 @@ impl<C: Code> Worker<C> {
         // Last: from here on the group knows this worker, and may take partitions from others for it.
         consumer.subscribe(&subscriptions(&plan))?;
         Ok(Worker {
-            sleep: Sleep::new(is_woken),
+            sleep: Sleep::new(is_woken, shared.clock.now()),
+            board,
             intake: Intake::of(&dataflow),
             assignment: Assignment::new(&plan, &config),
             arrivals: Arrivals::default(),

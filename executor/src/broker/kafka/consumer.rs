@@ -36,7 +36,7 @@ use super::identity::Identity;
 use super::kept::Kept;
 use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
-use super::orphans::Search;
+use super::orphans::{self, Search};
 use super::rights::lacking;
 use super::waiting::Waiting;
 use super::{raw, stuck};
@@ -54,6 +54,10 @@ const WAKE_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for committed offsets. A broker does not return those under an open transaction before it
 /// ends, and the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Least time between two requests that make the group share out its partitions: each stops all its members for a
+/// moment.
+const STIR_EVERY: Duration = Duration::from_secs(30);
 
 /// A member of the app's group.
 ///
@@ -77,6 +81,8 @@ pub struct KafkaConsumer {
     search: Option<Search>,
     /// The wait for partitions, while it has none.
     waiting: Option<Waiting>,
+    /// The time at which the group was last made to share out its partitions.
+    stirred: Option<Duration>,
     settings: ClientSettings,
     /// Names and patterns of topics that are read.
     subscribed: Vec<String>,
@@ -126,6 +132,7 @@ impl KafkaConsumer {
             fence: Fence::new(settings, &line.callers),
             search: None,
             waiting: None,
+            stirred: None,
             settings: settings.clone(),
             subscribed: Vec::new(),
             missing: Missing::default(),
@@ -534,6 +541,18 @@ impl Consumer for KafkaConsumer {
     fn group(&self) -> GroupMetadata {
         let (generation, member) = self.member();
         GroupMetadata { group: self.settings.app.clone(), generation, member, instance: self.settings.instance.clone() }
+    }
+
+    fn has_assignment(&self) -> bool {
+        self.consumer.context().has_assignment() && !self.is_coming_back()
+    }
+
+    fn stir(&mut self) {
+        let now = self.clock.now();
+        if self.stirred.is_none_or(|last| now >= last + STIR_EVERY) {
+            self.stirred = Some(now);
+            orphans::share_out(&self.settings, &self.line.callers);
+        }
     }
 
     fn is_adrift(&self) -> bool {

@@ -214,13 +214,15 @@ pub struct MemberContext {
     stirred: AtomicBool,
     /// The member leaves: the worker takes changes no more.
     leaves: AtomicBool,
+    /// The group has assigned partitions, or none, and has revoked none since.
+    has_assignment: AtomicBool,
 }
 
 impl MemberContext {
     /// Callbacks before the first event.
     pub fn new(health: Arc<Health>) -> MemberContext {
-        let (changes, stirred, leaves) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
-        MemberContext { health, changes, stirred, leaves }
+        let no = || AtomicBool::new(false);
+        MemberContext { health, changes: Mutex::default(), stirred: no(), leaves: no(), has_assignment: no() }
     }
 
     fn changes(&self) -> MutexGuard<'_, VecDeque<Rebalanced>> {
@@ -237,6 +239,11 @@ impl MemberContext {
     /// The group has changed since the last call, with or without a change for this member.
     pub fn take_stirred(&self) -> bool {
         self.stirred.swap(false, Ordering::Relaxed)
+    }
+
+    /// True if the last word of the group was an assignment, of nothing perhaps.
+    pub fn has_assignment(&self) -> bool {
+        self.has_assignment.load(Ordering::Relaxed)
     }
 
     /// Has revocations acknowledged at once from here on: the member leaves.
@@ -276,6 +283,11 @@ impl ConsumerContext for MemberContext {
         self.stirred.store(true, Ordering::Relaxed);
         let names: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        // A revocation of nothing moves nothing, and no other word need follow.
+        let is_assigned = matches!(code, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
+        if is_assigned || !names.is_empty() {
+            self.has_assignment.store(is_assigned, Ordering::Relaxed);
+        }
         let done = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => acknowledge(consumer),
             // A rebalance that moves nothing must be acknowledged like any other, or the group waits for it.

@@ -32,6 +32,8 @@ use crate::guard::{Callers, Calls, ClientCall};
 
 /// The name of the thread.
 const THREAD: &str = "kaspr-orphans";
+/// The name of the thread that has partitions shared out on request.
+const VISIT_THREAD: &str = "kaspr-visit";
 /// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
 /// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. If a worker takes
 /// longer, the group shares out its partitions once too often.
@@ -120,6 +122,31 @@ fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -
         }
     }
     Ok(())
+}
+
+/// Has the group share out its partitions anew, in a thread of its own: a member without a name comes and goes. A
+/// static member that joined again itself would change nothing.
+pub fn share_out(settings: &ClientSettings, callers: &Arc<Callers>) {
+    let (settings, calls) = (settings.clone(), callers.other(VISIT_THREAD));
+    let run = move || {
+        if let Err(error) = ask_to_share(&settings, &calls) {
+            info!("the group could not be made to share out its partitions: {error}");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name(VISIT_THREAD.to_owned()).spawn(run) {
+        info!("the group could not be made to share out its partitions: {error}");
+    }
+}
+
+fn ask_to_share(settings: &ClientSettings, calls: &Arc<Calls>) -> Result<(), KafkaError> {
+    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
+    let topics = orphans(&consumer, calls, &settings.app)?.topics;
+    if topics.is_empty() {
+        info!("the group is sharing out its partitions already");
+        return Ok(());
+    }
+    info!("asked for a rebalance: the group is made to share out its partitions");
+    visit(settings, calls, &topics)
 }
 
 /// The first of them, for people.

@@ -269,6 +269,11 @@ impl Restore {
         self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
     }
 
+    /// The changelogs' partitions whose tables are here, whole or not.
+    pub fn held(&self) -> impl Iterator<Item = (&TopicName, i32)> {
+        self.parts.keys().map(|&(table, partition)| (&self.tables[table.index()].topic, partition))
+    }
+
     /// The first table that this partition of an input waits for.
     ///
     /// `None` if it waits for none: for the stall report and the status.
