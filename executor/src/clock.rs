@@ -29,8 +29,8 @@ pub trait Clock {
 
 /// The machine's clock.
 ///
-/// Two of them have different zeros: their times are not to be compared.
-#[derive(Debug)]
+/// Two of them have different zeros, unless one is a copy of the other: their times are not to be compared.
+#[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
     start_tick: Duration,

@@ -8,6 +8,7 @@
 //! - `cli`: what was typed, and what the terminal shows
 //! - `run`: ways to run a worker: on Kafka, over files, in tests
 //! - `worker`: the loop: poll, give, step, commit, epoch after epoch
+//! - `web`: health, status, plan and metrics over HTTP
 //! - `dataflow`: plan to timely: one straight walk over the readers
 //! - `stage`: one event through all agents of its reader
 //! - `code`: user code, whatever its language
@@ -52,7 +53,8 @@
 //! | check before the start | a file in `check` |
 //! | diagnostic of a spec | not here: `compiler/src/check`, with a code in `compiler/src/diagnostics` |
 //! | setting | `config/settings.rs`, and its flag in `cli/arguments.rs` |
-//! | cause of a stall, counter | `status` |
+//! | cause of a stall, counter | `status`, and its series in `web/metrics` |
+//! | page | a file in `web`, its path in `web/paths.rs` |
 //! | way to run | a file in `run`, its command in `cli` |
 
 #![deny(missing_docs)]
@@ -74,4 +76,5 @@ pub mod stage;
 pub mod status;
 pub mod tables;
 pub mod wake;
+pub mod web;
 pub mod worker;

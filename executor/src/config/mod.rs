@@ -5,6 +5,7 @@
 
 pub mod failpoint;
 pub mod secret;
+pub mod serving;
 pub mod settings;
 mod table;
 pub mod web;

@@ -114,7 +114,11 @@ fn names(code: &str, word: &str) -> bool {
 // ---- Which folder may name which crate ----
 
 /// Crates, and the folders that may name them.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 11] = [
+    ("hyper", &["executor/src/web/"]),
+    ("tokio", &["executor/src/web/"]),
+    ("matchit", &["executor/src/web/"]),
+    ("prometheus_client", &["executor/src/web/metrics/"]),
     ("pyo3", &["executor/src/code/python/"]),
     ("rdkafka", &["executor/src/broker/kafka/"]),
     ("rdkafka_sys", &["executor/src/broker/kafka/"]),
@@ -394,6 +398,7 @@ const HOUSES: [House; 3] = [
             "cli",
             "run",
             "worker",
+            "web",
             "check",
             "dataflow",
             "stage",
