@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod compare;
 pub mod counting;
+pub mod http;
 pub mod kafka;
 pub mod load;
 pub mod process;

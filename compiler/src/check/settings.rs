@@ -43,7 +43,7 @@ enum Kind {
 /// All settings that kaspr-exec knows. A test compares them with its own table.
 ///
 /// The order is that of the hint that lists them.
-const SETTINGS: [(&str, Kind); 18] = [
+const SETTINGS: [(&str, Kind); 19] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
     ("onError", Kind::Policy),
@@ -61,6 +61,7 @@ const SETTINGS: [(&str, Kind); 18] = [
     ("webHost", Kind::Text),
     ("webMetricsBasePath", Kind::Text),
     ("metricsCompat", Kind::Truth),
+    ("webMessages", Kind::Truth),
     ("workerOrdinalNumber", Kind::Whole(0, u32::MAX as i64)),
 ];
 

@@ -7,12 +7,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
 use super::arguments::RunArguments;
 use super::given::Given;
+use super::served;
 use super::stop::{FINE, FORCED, Signals, Stop};
 use super::stored::StateDir;
 use super::supervisor::{Handover, dies_with, supervise};
@@ -36,7 +38,9 @@ use crate::guard::Patience;
 use crate::run::assemble::{Assembly, Ends};
 use crate::run::local::thousands;
 use crate::run::member::{Ended, Member, ends};
+use crate::status::board::Board;
 use crate::status::counters::SharedCounters;
+use crate::status::snapshot::State;
 use crate::worker::Worker;
 
 /// Runs the plan as a member of its group, or as the supervisor of several.
@@ -57,7 +61,9 @@ pub fn run_on_kafka(
     // Faults of names and settings are reported before it; from here on warnings go to the log.
     start_log(arguments.app.log_level);
     given.warn();
-    if arguments.app.workers > 1 && worker.is_none() {
+    let is_supervisor = arguments.app.workers > 1 && worker.is_none();
+    let web = served::wanted(settings, is_supervisor)?;
+    if is_supervisor {
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
         let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()? };
         return match supervise(arguments.app.workers, &handover, &clock, signals) {
@@ -67,6 +73,8 @@ pub fn run_on_kafka(
     }
     // Only a worker has a deadline; a supervisor ends when its workers have.
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
+    let serve = |web| served::serve(web, (plan, &start.config, settings), signals);
+    let start = Start { board: web.map(serve).transpose()?, ..start };
     let interpreter = Interpreter::start(&arguments.app.python_path);
     interpreter.run(|py| {
         info!(version = python::version(), prefix = python::prefix(py), "CPython");
@@ -81,6 +89,8 @@ pub(super) struct Start {
     pub(super) client: ClientSettings,
     /// The number among the workers of this supervisor, 0 if there is none.
     worker: u32,
+    /// The place of the worker's snapshots, where a port is served.
+    board: Option<Arc<Board>>,
 }
 
 impl Start {
@@ -119,7 +129,7 @@ impl Start {
             user,
         };
         client.check().map_err(Stop::refused)?;
-        Ok(Start { plan: plan.clone(), config, client, worker })
+        Ok(Start { plan: plan.clone(), config, client, worker, board: None })
     }
 
     /// Runs the worker until it is asked to stop or has caught up.
@@ -174,14 +184,17 @@ impl Start {
         (arguments, settings): (&RunArguments, &Settings),
         (clock, signals): (&Rc<dyn Clock>, &Signals),
     ) -> Result<Begun, Stop> {
+        self.note("waiting for a broker");
         let kafka = self.connect(&signals.patience)?;
+        self.note("loading user code");
         let kept = StateDir::new(&self.plan, settings, (&self.config.app, self.worker));
         let missing = self.look(&kafka, (settings, &kept), arguments.app.workers)?;
         let mut consumer = kafka.consumer()?;
         let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
+        self.choose_leader(&kafka)?;
         let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
         let ends = Ends { consumer: Box::new(consumer), producer, changelog };
-        let assembly = self.assemble(&kafka, clock);
+        let assembly = self.assemble(&kafka, clock).with_board(self.board.clone());
         assembly.guard.watch.speak_through(voice::form);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
@@ -218,6 +231,21 @@ impl Start {
         refuse_faults(faults)?;
         kept.look()?;
         Ok(missing)
+    }
+
+    /// Shows what the worker does before its first turn, where a port is served.
+    fn note(&self, why: &str) {
+        self.board.iter().for_each(|board| board.note(State::Loading, why));
+    }
+
+    /// Makes the owner of the first partition that is read, by topic and number, the leader.
+    fn choose_leader(&self, kafka: &Kafka) -> Result<(), Stop> {
+        if let Some(board) = &self.board
+            && let Some(topic) = read_topics(&self.plan, &mut kafka.admin())?.first()
+        {
+            board.lead_with(topic, 0);
+        }
+        Ok(())
     }
 
     /// Has the watch look at calls into the client, too.

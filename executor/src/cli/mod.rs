@@ -5,6 +5,7 @@
 //! | `arguments.rs` | which flags there are |
 //! | `given.rs`, `variables.rs`, `scrub.rs` | what came in, and which secrets of it must be hidden |
 //! | `kafka.rs`, `supervisor.rs` | `run` on Kafka: one worker, or a process for each of several |
+//! | `served.rs` | which port is served |
 //! | `local.rs`, `test.rs`, `check.rs`, `shell.rs` | the other commands |
 //! | `stored.rs` | where tables are kept |
 //! | `terminal.rs`, `lines.rs`, `voice.rs`, `colour.rs` | what is written to the terminal, and in which form |
@@ -22,6 +23,7 @@ mod kafka;
 mod lines;
 mod local;
 mod scrub;
+mod served;
 mod shell;
 mod stop;
 mod stored;

@@ -12,6 +12,9 @@
 /// The steps of a commit at which a process can be made to end, in their order.
 pub const FAILPOINTS: [&str; 6] = ["begin", "sent", "delivered", "offsets", "committed", "applied"];
 
+/// The place at which a process does not end but its worker's thread stands still: between two turns.
+pub const HOLD: &str = "hold";
+
 /// A step, and how often it is passed before the process ends there.
 ///
 /// The default is no step: it is never passed.
@@ -27,19 +30,27 @@ impl Failpoint {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         let left = count.parse().ok().filter(|&left| left > 0);
         let left = left.ok_or_else(|| format!("\"{count}\" is no number from 1 on"))?;
-        if !FAILPOINTS.contains(&name) {
-            return Err(format!("\"{name}\" is none of {}", FAILPOINTS.join(", ")));
+        if !FAILPOINTS.contains(&name) && name != HOLD {
+            return Err(format!("\"{name}\" is none of {}, {HOLD}", FAILPOINTS.join(", ")));
         }
         Ok(Failpoint { name: name.to_owned(), left })
     }
 
-    /// Passes a step: here the process may end as a kill would end it.
+    /// True if the worker's thread is to stand still.
+    pub fn holds(&self) -> bool {
+        self.name == HOLD
+    }
+
+    /// Passes a step: here the process may end as a kill would end it, or the thread stand still for ever.
     pub fn pass(&mut self, name: &str) {
         // Also the way of every process that is no test: one comparison a step.
         if self.left == 0 || self.name != name {
             return;
         }
         self.left -= 1;
+        while self.left == 0 && self.holds() {
+            std::thread::park();
+        }
         if self.left == 0 {
             // No destructor and no exit handler runs: clients send nothing more, as after SIGKILL.
             std::process::abort();

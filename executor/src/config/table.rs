@@ -14,7 +14,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 19] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -106,6 +106,12 @@ pub const SETTINGS: [Setting; 18] = [
         variable: "METRICS_COMPAT",
         default: "true",
         help: "true, or false: metrics without the reference runtime's names",
+    },
+    Setting {
+        name: "webMessages",
+        variable: "WEB_MESSAGES",
+        default: "false",
+        help: "true: the status over HTTP has the messages of failures, which may quote payloads",
     },
     Setting {
         name: "workerOrdinalNumber",

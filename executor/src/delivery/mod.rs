@@ -48,6 +48,7 @@ use crate::event::effects::{Effects, Progress, StagedEpochs};
 use crate::event::failure::FailureRecord;
 use crate::event::message::{TopicName, TopicPartition};
 use crate::status::counters::Counters;
+use crate::status::figures::DeliveryFigures;
 use crate::tables::store::ChangelogPosition;
 use crate::tables::{Tables, changelog};
 use generation::Generation;
@@ -132,6 +133,7 @@ pub struct Delivery {
     failpoint: Failpoint,
     /// Failures whose commit is applied, until the worker fetches them for `--failures`.
     failures: Vec<FailureRecord>,
+    figures: DeliveryFigures,
 }
 
 /// The parts of a worker that a delivery needs at a turn. They are borrowed anew each turn, because other
@@ -180,6 +182,7 @@ impl Delivery {
             fenced: 0,
             failpoint: config.failpoint.clone(),
             failures: Vec::new(),
+            figures: DeliveryFigures::default(),
         })
     }
 
@@ -277,6 +280,7 @@ impl Delivery {
         if is_exact && self.stale {
             self.producer.init_transactions()?;
             self.stale = false;
+            self.figures.recycled += 1;
         }
         self.take_epochs(around);
         // With nothing staged, `done` may jump over transaction markers. With something staged it may not:
@@ -347,11 +351,16 @@ impl Delivery {
             // owns the partitions.
             return Ok(false);
         }
-        let before = around.clock.now();
+        let (before, began) = (around.clock.now(), self.closing.as_ref().map_or(Duration::ZERO, |(_, began)| *began));
         let committed = self.end_transaction(&group);
         // The client may have repeated a slow call, whatever came of it, and the first copy may arrive when
         // the next transaction is open. A new producer fences that copy.
-        self.stale |= around.clock.now() - before >= self.bounds.slow_call;
+        let took = around.clock.now() - before;
+        self.stale |= took >= self.bounds.slow_call;
+        if committed.is_ok() {
+            self.figures.sends.observe(before - began, 1);
+            self.figures.commits.observe(took, 1);
+        }
         committed.map(|()| true)
     }
 
@@ -395,8 +404,12 @@ impl Delivery {
     /// here is memory, or a copy that a changelog could fill again. So a crash in the middle loses nothing: a
     /// successor reads the committed offsets and the changelogs.
     fn apply(&mut self, around: &mut Around<'_>) -> Delivered {
-        let (closing, _) = self.closing.take().expect("a commit was under way");
+        let (closing, began) = self.closing.take().expect("a commit was under way");
         self.fenced = 0;
+        if self.guarantee == Guarantee::ExactlyOnce {
+            self.figures.outcomes.committed += 1;
+            self.figures.transactions.observe(around.clock.now().saturating_sub(began), 1);
+        }
         // A commit brings the ledgers and the store to the same point in one call, so no event runs between
         // the two.
         around.assignment.committed(&closing.offsets);
@@ -462,6 +475,11 @@ impl Delivery {
     /// True while a commit is under way.
     pub fn is_sending(&self) -> bool {
         self.closing.is_some()
+    }
+
+    /// How transactions ended so far.
+    pub fn figures(&self) -> &DeliveryFigures {
+        &self.figures
     }
 
     /// Takes the failures whose records were committed since the last call.

@@ -58,6 +58,7 @@ impl Delivery {
             }
             BrokerError::Indefinite(why) => {
                 info!(error = %why, "the outcome of the transaction is unknown");
+                self.figures.outcomes.unknown += u64::from(self.closing.is_some());
                 self.question = Some(Question::Replace);
                 Ok(Delivered::Nothing)
             }
@@ -69,6 +70,7 @@ impl Delivery {
                     return Err(BrokerError::Fatal(format!("another worker runs under this one's name: {why}")));
                 }
                 warn!(error = %why, "the producer must be replaced");
+                self.figures.outcomes.unknown += u64::from(self.closing.is_some());
                 self.question = Some(Question::Replace);
                 Ok(Delivered::Nothing)
             }
@@ -91,6 +93,7 @@ impl Delivery {
         if question == Question::Replace {
             self.producer.init_transactions()?;
             (self.stale, self.question) = (false, Some(Question::Ask));
+            self.figures.recycled += 1;
         }
         // Nothing was under way: an idle producer was fenced, and the new one simply goes on.
         let Some((closing, _)) = &self.closing else {
@@ -132,6 +135,7 @@ impl Delivery {
     /// Drops the commit under way and what was taken for the next, and says which progress goes back. Epochs
     /// that are staged and not yet taken are the worker's to drop (`start_over`).
     fn forget(&mut self, why: String, refused: Option<Refused>) -> Delivered {
+        self.figures.outcomes.aborted += u64::from(self.closing.is_some());
         let undone = self.closing.take().map(|(closing, _)| closing.effects).unwrap_or_default();
         let progress = undone.iter().flat_map(|effects| &effects.progress).copied();
         let progress = progress.filter(|_| !self.producer.is_outdated()).collect();

@@ -207,6 +207,10 @@ pub struct Effects {
     pub completed: u64,
     /// Dead letters among the records.
     pub letters: u64,
+    /// The topic of each of them.
+    pub letter_topics: Vec<TopicName>,
+    /// Complete events by reader and partition, failed ones included; runs of one partition are one entry.
+    pub ended: Vec<(ReaderId, usize, u64)>,
     /// Counts of complete events, by row of the table of counters.
     pub counts: Vec<(usize, Passage)>,
 }
@@ -269,8 +273,14 @@ impl Effects {
         scratch.clear();
     }
 
-    /// Notes how far a reader has come.
+    /// Notes that a reader has completed one more event, and how far it has come.
     pub fn advance(&mut self, progress: Progress) {
+        match self.ended.last_mut() {
+            Some((reader, partition, count)) if (*reader, *partition) == (progress.reader, progress.partition) => {
+                *count += 1;
+            }
+            _ => self.ended.push((progress.reader, progress.partition, 1)),
+        }
         match self.progress.last_mut() {
             Some(last) if last.reader == progress.reader && last.partition == progress.partition => {
                 debug_assert!(last.done <= progress.done, "a partition completes in order");
@@ -335,5 +345,6 @@ mod tests {
             effects.advance(Progress { reader: ReaderId(0), partition: 0, done });
         }
         assert_eq!(effects.progress, [Progress { reader: ReaderId(0), partition: 0, done: 3 }]);
+        assert_eq!(effects.ended, [(ReaderId(0), 0, 3)]);
     }
 }

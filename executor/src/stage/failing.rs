@@ -82,7 +82,7 @@ impl<C: Code> Stage<C> {
         lane.held_until = Some(self.shared.clock.now() + wait);
         lane.queue.push_front(unit);
         let counter = self.site(site).counter;
-        self.shared.counters.borrow_mut().steps[counter].retried += 1;
+        self.shared.counters.borrow_mut().count_retry(counter, &fault.kind);
         self.log(events, site, &fault, format!("failed, tried again in {} ms", wait.as_millis()));
     }
 
@@ -188,6 +188,7 @@ impl<C: Code> Stage<C> {
         match letter {
             Ok(()) => {
                 self.effects.letters += 1;
+                self.effects.letter_topics.push(topic);
                 self.tally.at(site.0).letters += 1;
             }
             Err(fault) => {

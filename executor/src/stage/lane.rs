@@ -31,11 +31,14 @@ pub struct Lane<V> {
     pub held_until: Option<Duration>,
     /// Failed tries of the first unit.
     pub tries: u32,
+    /// The time at which the unit under way began, if its duration is measured.
+    pub timed: Option<Duration>,
 }
 
 impl<V> Default for Lane<V> {
     fn default() -> Lane<V> {
-        Lane { queue: VecDeque::new(), running: None, await_ends: None, track: None, held_until: None, tries: 0 }
+        let queue = VecDeque::new();
+        Lane { queue, running: None, await_ends: None, track: None, held_until: None, tries: 0, timed: None }
     }
 }
 

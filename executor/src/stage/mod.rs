@@ -34,6 +34,8 @@ use lane::{Lane, LaneId};
 
 /// One event in so many is timed.
 const SAMPLED: u64 = 64;
+/// The duration of one unit in so many is measured.
+const TIMED: u64 = 16;
 
 /// The stage of a reader.
 pub struct Stage<C: Code> {
@@ -134,9 +136,13 @@ impl<C: Code> Stage<C> {
             let Some(unit) = lane.queue.pop_front() else {
                 return true;
             };
+            if self.units.is_multiple_of(TIMED) {
+                lane.timed = Some(self.shared.clock.now());
+            }
             self.mark(id, &unit);
             self.begin(id, unit);
             self.shared.watch.end();
+            self.note_time(id);
             let lane = &self.lanes[&id];
             if lane.running.is_some() || lane.held_until.is_some() || self.halted.is_some() {
                 return true;
@@ -144,6 +150,18 @@ impl<C: Code> Stage<C> {
             if self.epoch_is_over() {
                 return self.lanes[&id].queue.is_empty();
             }
+        }
+    }
+
+    /// Counts the duration of a lane's unit, if it is measured and has come to its end. A try that is followed by
+    /// another one is a unit of its own here.
+    fn note_time(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.timed.is_some() && lane.running.is_none()) else {
+            return;
+        };
+        if let Some(began) = lane.timed.take() {
+            let time = self.shared.clock.now().saturating_sub(began);
+            self.shared.counters.borrow_mut().count_time(self.reader.index(), time, TIMED);
         }
     }
 
@@ -319,6 +337,7 @@ impl<C: Code> Stage<C> {
             };
             self.settle(id, walk, outcome);
             self.shared.watch.end();
+            self.note_time(id);
             let lane = &self.lanes[&id];
             if lane.is_ready() {
                 self.ready.push_back(id);

@@ -5,13 +5,19 @@
 //! and awaits count when they happen: an event that is retried for ever shows at once.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::serving::TOPICS_MAX;
 use crate::event::effects::Effects;
 use crate::event::tally::Passage;
+use crate::status::figures::{ByKind, UnitTimes};
+
+/// The name of topics that are not counted by name.
+pub const OTHER_TOPIC: &str = "other";
 
 /// A place where values pass: decoding, or an operation, output, channel or sink of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +75,42 @@ pub struct Counters {
     pub halted: u64,
     /// Commits.
     pub commits: u64,
+    /// Events by reader and partition, by the numbers of both.
+    pub by_partition: Vec<Vec<EventCounts>>,
+    /// Records committed, by topic.
+    pub by_topic: BTreeMap<String, TopicCounts>,
+    /// Events that failed, by kind.
+    pub failed_by_kind: ByKind,
+    /// Tries that were followed by another one, by kind.
+    pub retried_by_kind: ByKind,
+    /// Durations of units, by reader.
+    pub unit_times: Vec<UnitTimes>,
+}
+
+/// Events of a reader in a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// Events taken.
+    pub taken: u64,
+    /// Events complete and committed.
+    pub completed: u64,
+}
+
+impl EventCounts {
+    /// Adds the counts of another partition.
+    pub fn add(&mut self, other: EventCounts) {
+        self.taken += other.taken;
+        self.completed += other.completed;
+    }
+}
+
+/// Records committed to a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicCounts {
+    /// Records that are no dead letters.
+    pub records: u64,
+    /// Dead letters.
+    pub letters: u64,
 }
 
 impl Counters {
@@ -80,6 +122,66 @@ impl Counters {
         self.dead_letters += effects.letters;
         self.records += effects.outgoing_count() as u64 - effects.letters;
         self.add(&effects.counts);
+        self.count_topics(effects);
+        for failure in &effects.failures {
+            self.failed_by_kind.count(&failure.agent, &failure.operation, &failure.kind);
+        }
+        for &(reader, partition, count) in &effects.ended {
+            self.at(reader.index(), partition).completed += count;
+        }
+    }
+
+    /// Counts records by topic. Records of one topic mostly come in runs, so that a name is looked up once for many.
+    fn count_topics(&mut self, effects: &Effects) {
+        let mut records = effects.records().map(|record| record.topic).peekable();
+        while let Some(topic) = records.next() {
+            let mut count = 1;
+            while records.next_if(|next| Rc::ptr_eq(next, topic)).is_some() {
+                count += 1;
+            }
+            self.topic(topic).records += count;
+        }
+        for topic in &effects.letter_topics {
+            let counts = self.topic(topic);
+            (counts.records, counts.letters) = (counts.records - 1, counts.letters + 1);
+        }
+    }
+
+    fn topic(&mut self, name: &str) -> &mut TopicCounts {
+        // Selectors may name any number of topics.
+        let is_named = self.by_topic.contains_key(name) || self.by_topic.len() < TOPICS_MAX;
+        let name = if is_named { name } else { OTHER_TOPIC };
+        if !self.by_topic.contains_key(name) {
+            self.by_topic.insert(name.to_owned(), TopicCounts::default());
+        }
+        self.by_topic.get_mut(name).expect("it was just inserted")
+    }
+
+    /// The counts of a reader in a partition, by the numbers of both.
+    pub fn at(&mut self, reader: usize, partition: usize) -> &mut EventCounts {
+        if self.by_partition.len() <= reader {
+            self.by_partition.resize(reader + 1, Vec::new());
+        }
+        let partitions = &mut self.by_partition[reader];
+        if partitions.len() <= partition {
+            partitions.resize(partition + 1, EventCounts::default());
+        }
+        &mut partitions[partition]
+    }
+
+    /// Counts a try at this row that is followed by another one.
+    pub fn count_retry(&mut self, row: usize, kind: &str) {
+        let step = &mut self.steps[row];
+        step.retried += 1;
+        self.retried_by_kind.count(&step.agent, &step.operation, kind);
+    }
+
+    /// Counts the duration of a unit of a reader, which stands for `times` of them.
+    pub fn count_time(&mut self, reader: usize, time: Duration, times: u64) {
+        if self.unit_times.len() <= reader {
+            self.unit_times.resize(reader + 1, UnitTimes::default());
+        }
+        self.unit_times[reader].0.observe(time, times);
     }
 
     /// Counts a unit before which the worker halts.

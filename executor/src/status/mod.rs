@@ -3,6 +3,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `counters.rs` | how much has passed where, since the start |
+//! | `figures.rs` | how long things took, and how they ended |
 //! | `stall.rs` | which partitions stand still, and why |
 //! | `snapshot.rs` | both, with positions and the last failures, at one moment |
 //! | `board.rs` | where other threads find the last snapshot |
@@ -13,6 +14,7 @@
 
 pub mod board;
 pub mod counters;
+pub mod figures;
 pub mod snapshot;
 pub mod stall;
 

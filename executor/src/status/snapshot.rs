@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::counters::{Counters, StepCounters};
+use super::counters::{Counters, EventCounts, StepCounters};
+use super::figures::{DeliveryFigures, GroupFigures, UnitTimes};
 use super::stall::Cause;
 use crate::event::failure::FailureRecord;
 
@@ -141,6 +142,23 @@ pub struct RestoringTable {
     pub percent: u8,
 }
 
+/// Figures of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableFigures {
+    /// Its name.
+    pub table: String,
+    /// Reads of keys by user code.
+    pub reads: u64,
+    /// Writes that are committed, deletions not among them.
+    pub writes: u64,
+    /// Deletions that are committed.
+    pub deletes: u64,
+    /// Records that were read from its changelog.
+    pub restored: u64,
+    /// The share of its partitions here that is whole, from 0 to 1; `None`: it has no changelog.
+    pub ratio: Option<f64>,
+}
+
 /// Partitions by topic, both sorted.
 pub type Partitions = BTreeMap<String, BTreeSet<i32>>;
 
@@ -173,6 +191,18 @@ pub struct Snapshot {
     pub busy: Duration,
     /// The time since the start in which the worker slept.
     pub idle: Duration,
+    /// Ends of transactions.
+    pub delivery: DeliveryFigures,
+    /// Changes of the group.
+    pub group: GroupFigures,
+    /// The time for which something complete has waited for its commit; zero where nothing waits.
+    pub commit_age: Duration,
+    /// Events by the names of reader and topic.
+    pub events: BTreeMap<(String, String), EventCounts>,
+    /// Durations of units by the names of their readers.
+    pub unit_times: Vec<(String, UnitTimes)>,
+    /// Figures of tables.
+    pub tables: Vec<TableFigures>,
     /// The table of counters.
     pub counters: Counters,
     /// The most recent failures, oldest first.

@@ -127,6 +127,10 @@ pub struct Tables {
     unread: RefCell<Option<StoreError>>,
     /// True if the store was wiped because it was damaged, and is being filled again.
     renewed: bool,
+    /// Reads by table. Cells, because reads borrow the tables of user code shared.
+    reads: RefCell<Vec<u64>>,
+    /// Writes and deletions that are committed, by table.
+    written: Vec<(u64, u64)>,
 }
 
 impl Tables {
@@ -144,6 +148,8 @@ impl Tables {
             limits: Vec::new(),
             unwritten: None,
             unread: RefCell::default(),
+            reads: RefCell::default(),
+            written: Vec::new(),
             renewed: false,
         }
     }
@@ -195,6 +201,7 @@ impl Tables {
         key: &[u8],
         scratch: &Scratch,
     ) -> Result<Option<Bytes>, StoreError> {
+        count(&mut self.reads.borrow_mut(), table, |reads| *reads += 1);
         if let Some(written) = scratch.written(table, partition, key) {
             return Ok(written.cloned());
         }
@@ -226,6 +233,13 @@ impl Tables {
         Ok(pairs.into_iter().collect())
     }
 
+    /// Reads of keys by user code, and writes and deletions that are committed, of a table.
+    pub fn counts(&self, table: TableId) -> (u64, u64, u64) {
+        let reads = self.reads.borrow().get(table.index()).copied().unwrap_or(0);
+        let (writes, deletes) = self.written.get(table.index()).copied().unwrap_or_default();
+        (reads, writes, deletes)
+    }
+
     /// Notes a failed read of the store: nothing computed from it may be committed.
     fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
         read.inspect_err(|error| *self.unread.borrow_mut() = Some(error.clone()))
@@ -247,6 +261,12 @@ impl Tables {
     /// The writes are durable in their changelogs before this call. A crash before the store has them costs
     /// nothing but reading them again from there.
     pub fn commit(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) {
+        for write in writes.iter().copied().flatten() {
+            count(&mut self.written, write.table, |(writes, deletes)| match write.value {
+                Some(_) => *writes += 1,
+                None => *deletes += 1,
+            });
+        }
         // A write to a partition that is not whole would stand beside older state that is still to come from
         // the changelog; and a fed store takes its writes from the changelog alone. Both have them there.
         let passes = |table, partition| {
@@ -409,6 +429,14 @@ impl Tables {
         let pairs = |partition| self.noted(self.store.pairs(table, partition)).unwrap_or_default();
         partitions.into_iter().map(|partition| (partition, pairs(partition))).collect()
     }
+}
+
+/// Counts at a table's place, which is made where there is none yet.
+fn count<T: Clone + Default>(counts: &mut Vec<T>, table: TableId, add: impl FnOnce(&mut T)) {
+    if counts.len() <= table.index() {
+        counts.resize(table.index() + 1, T::default());
+    }
+    add(&mut counts[table.index()]);
 }
 
 #[cfg(test)]

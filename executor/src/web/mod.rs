@@ -20,6 +20,7 @@
 
 mod answer;
 mod health;
+mod metrics;
 mod operator;
 mod paths;
 mod plan;
@@ -30,8 +31,6 @@ mod stream;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-
-use kaspr_ir::plan::Plan;
 
 use crate::config::web::Web;
 use crate::guard::Sighting;
@@ -59,6 +58,8 @@ pub struct Facts {
 
 /// Everything that pages are made of.
 pub struct Site {
+    /// The app.
+    pub app: String,
     /// The worker's snapshots.
     pub board: Arc<Board>,
     /// Facts that never change.
@@ -76,11 +77,6 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes the texts of a plan, for a site.
-    pub fn plan_of(plan: &Plan) -> PlanTexts {
-        PlanTexts::of(plan)
-    }
-
     /// The board as it is now, and the worker's state: a process that was asked to stop says so at once.
     fn look(&self) -> (Seen, State) {
         let seen = self.board.look();

@@ -1,5 +1,6 @@
 //! Paths: which page each has, and which requests are refused before they reach one.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,9 +9,12 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use matchit::Router;
+use tracing::warn;
 
 use super::answer::{Answer, JSON};
+use super::metrics::{Metrics, NO_PAGE, Requests};
 use super::{Site, health, operator, plan, status};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::serving::{BODY_BYTES_MAX, BODY_WAIT_MAX};
 
 /// A page.
@@ -23,6 +27,7 @@ enum Page {
     Ready,
     Status,
     Plan,
+    Metrics,
 }
 
 /// All pages but the one whose path is a setting.
@@ -39,7 +44,10 @@ const PAGES: [(&str, Page); 7] = [
 /// The paths of a site.
 pub(super) struct Paths {
     site: Site,
-    router: Router<Page>,
+    router: Router<(String, Page)>,
+    metrics: Metrics,
+    requests: RefCell<Requests>,
+    clock: SystemClock,
 }
 
 impl Paths {
@@ -47,19 +55,33 @@ impl Paths {
     pub(super) fn new(site: Site) -> Paths {
         let mut router = Router::new();
         for (path, page) in PAGES {
-            router.insert(path, page).expect("the paths of pages differ");
+            router.insert(path, (path.to_owned(), page)).expect("the paths of pages differ");
         }
-        Paths { site, router }
+        let path = site.web.metrics_path.clone();
+        if let Err(error) = router.insert(path.clone(), (path, Page::Metrics)) {
+            warn!(path = %site.web.metrics_path, %error, "metrics are not served: their path is another page's");
+        }
+        let clock = SystemClock::start();
+        Paths { site, router, metrics: Metrics::new(), requests: RefCell::default(), clock }
     }
 
-    /// Answers a request.
+    /// Answers a request, and counts it.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if let Some(refused) = self.refuses_host(request.headers()) {
-            return refused;
-        }
-        let Ok(page) = self.router.at(request.uri().path()).map(|matched| *matched.value) else {
-            return Answer::refused(StatusCode::NOT_FOUND, "there is no such page");
+        let began = self.clock.now();
+        let found = self.router.at(request.uri().path()).ok();
+        let (path, page) = found.map_or((NO_PAGE, None), |found| (found.value.0.as_str(), Some(found.value.1)));
+        let path = path.to_owned();
+        let answer = match (self.refuses_host(request.headers()), page) {
+            (Some(refused), _) => refused,
+            (None, Some(page)) => self.give(page, request).await,
+            (None, None) => Answer::refused(StatusCode::NOT_FOUND, "there is no such page"),
         };
+        self.requests.borrow_mut().count(&path, answer.status.as_u16(), self.clock.now().saturating_sub(began));
+        answer
+    }
+
+    /// Gives a page.
+    async fn give(&self, page: Page, request: Request<Incoming>) -> Answer {
         if page == Page::Rebalance {
             return self.rebalance(request).await;
         }
@@ -72,6 +94,10 @@ impl Paths {
             Page::Live => health::live(&self.site),
             Page::Ready => health::ready(&self.site),
             Page::Status => status::page(&self.site),
+            Page::Metrics => {
+                let accept = text(request.headers(), header::ACCEPT.as_str());
+                self.metrics.page(&self.site, &self.requests.borrow(), accept)
+            }
             Page::Plan | Page::Rebalance => plan::page(&self.site.plan, request.uri().query()),
         }
     }

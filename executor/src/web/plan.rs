@@ -17,7 +17,7 @@ pub struct PlanTexts {
 
 impl PlanTexts {
     /// The forms of a plan.
-    pub(super) fn of(plan: &Plan) -> PlanTexts {
+    pub fn of(plan: &Plan) -> PlanTexts {
         let shown = without_secrets(plan);
         PlanTexts { text: shown.to_text().into(), json: shown.to_json().into() }
     }

@@ -41,6 +41,7 @@ impl<C: Code> Worker<C> {
                 self.undone(progress, refused.as_ref())?;
             }
             Delivered::Committed => {
+                self.commits_wait = None;
                 self.pace.ended(self.delivery.began(), self.shared.clock.now());
                 self.leave_parts();
                 self.forget_condemned();

@@ -27,6 +27,7 @@ mod arrivals;
 mod commit;
 mod counts;
 mod epoch;
+mod group;
 mod pace;
 mod poll;
 mod rebalance;
@@ -61,6 +62,7 @@ use crate::status::stall::Stalls;
 use crate::tables::restore::Restore;
 use crate::tables::store::StoreError;
 use arrivals::Arrivals;
+use group::Group;
 use pace::Pace;
 use poll::{Intake, Sleep};
 use restarts::Restarts;
@@ -127,6 +129,10 @@ pub struct Worker<C: Code> {
     stalls: Stalls,
     /// The place of snapshots, where a port is served.
     board: Option<Arc<Board>>,
+    /// How often the group has moved partitions.
+    group: Group,
+    /// The time since which something complete waits for its commit.
+    commits_wait: Option<Duration>,
 }
 
 impl<C: Code> Worker<C> {

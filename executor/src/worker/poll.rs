@@ -228,7 +228,7 @@ impl<C: Code> Worker<C> {
         let mut slots = self.shared.slots.borrow_mut();
         let mut queued = self.shared.queued.borrow_mut();
         debug_assert!(self.intake.given.iter().all(Vec::is_empty), "units of the last poll were handed over");
-        let mut accepted = 0;
+        let mut counters = self.shared.counters.borrow_mut();
         for event in self.intake.polled.drain(..) {
             let number = slots.of(&event);
             if queued.len() <= number {
@@ -239,11 +239,11 @@ impl<C: Code> Worker<C> {
             self.assignment.take(number, offset, |reader| {
                 // Counted per reader: an event waits in each of them, and leaves each at its own time.
                 queued[number] += size;
-                accepted += 1;
+                counters.events += 1;
+                counters.at(reader, number).taken += 1;
                 self.intake.given[reader].push(Unit::Event(event.clone()));
             });
         }
-        self.shared.counters.borrow_mut().events += accepted;
         for (reader, units) in self.dataflow.readers.iter_mut().zip(&mut self.intake.given) {
             if !units.is_empty() {
                 reader.input.send_batch(units);

@@ -28,6 +28,7 @@ impl<C: Code> Worker<C> {
     ///
     /// Those of the consumer; topics that have changed so that the worker must stop.
     pub(super) fn change(&mut self, change: Change) -> Result<(), Stopped> {
+        self.group.count(&change, self.shared.clock.now());
         match change {
             Change::Assigned(names) => {
                 self.look_at_partitions(&names)?;
@@ -195,6 +196,8 @@ impl<C: Code> Worker<C> {
             }
         }
         self.assignment.remove(&numbers);
+        // What these partitions had to commit is another member's now.
+        self.commits_wait = None;
         // A commit under way keeps its records and loses these offsets: in a transaction the two stand or
         // fall together, so the caller has flushed or abandoned it before, or its outcome is unknown.
         self.delivery.give_up(names);

@@ -5,15 +5,20 @@
 //! applies is reported.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use kaspr_ir::plan::TableId;
 use serde_json::{Value, json};
 
 use super::Worker;
 use crate::assignment::ReaderPosition;
 use crate::code::Code;
+use crate::config::failpoint::HOLD;
 use crate::event::message::{TopicName, TopicPartition};
 use crate::status::Reading;
-use crate::status::snapshot::{PartitionStatus, Partitions, RestoringTable, Snapshot, State};
+use crate::status::counters::EventCounts;
+use crate::status::figures::UnitTimes;
+use crate::status::snapshot::{PartitionStatus, Partitions, RestoringTable, Snapshot, State, TableFigures};
 use crate::status::stall::{Cause, Standing, Subject};
 use crate::tables::restore::Restoring;
 
@@ -107,6 +112,14 @@ impl<C: Code> Worker<C> {
     /// Publishes a snapshot if one is due, and acts on what readers of the last one have asked for.
     pub(super) fn publish(&mut self) {
         let Some(board) = self.board.clone() else { return };
+        self.config.failpoint.pass(HOLD);
+        let now = self.shared.clock.now();
+        if self.group.is_moving() && self.state() == State::Running {
+            self.group.rests(now);
+        }
+        if !self.delivery.is_idle() || !self.dataflow.staged.borrow().is_empty() {
+            self.commits_wait.get_or_insert(now);
+        }
         if board.take_rebalance() {
             self.consumer.stir();
         }
@@ -121,7 +134,8 @@ impl<C: Code> Worker<C> {
     fn snapshot(&self) -> Snapshot {
         let state = self.state();
         let names = self.assignment.names().chain(self.arrivals.names());
-        let (busy, idle) = self.sleep.busy_and_idle(self.shared.clock.now());
+        let now = self.shared.clock.now();
+        let (busy, idle) = self.sleep.busy_and_idle(now);
         let restoring = self.restore.progress().into_iter();
         Snapshot {
             app: self.config.app.clone(),
@@ -139,9 +153,47 @@ impl<C: Code> Worker<C> {
             stalled: self.stalls.stalled(),
             busy,
             idle,
+            delivery: self.delivery.figures().clone(),
+            group: self.group.figures().clone(),
+            commit_age: self.commits_wait.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
+            events: self.event_counts(),
+            unit_times: self.unit_times(),
+            tables: self.table_figures(),
             counters: self.shared.counters.borrow().clone(),
             failures: self.shared.recent.borrow().failures(),
         }
+    }
+
+    /// Events by the names of their reader and topic.
+    fn event_counts(&self) -> BTreeMap<(String, String), EventCounts> {
+        let (counters, slots) = (self.shared.counters.borrow(), self.shared.slots.borrow());
+        let mut counts: BTreeMap<(String, String), EventCounts> = BTreeMap::new();
+        for (reader, partitions) in self.dataflow.readers.iter().zip(&counters.by_partition) {
+            let mut topics: BTreeMap<&str, EventCounts> = BTreeMap::new();
+            for (number, count) in partitions.iter().enumerate().filter(|(_, count)| count.taken > 0) {
+                topics.entry(&slots.name(number).topic).or_default().add(*count);
+            }
+            counts.extend(topics.into_iter().map(|(topic, count)| ((reader.name.clone(), topic.to_owned()), count)));
+        }
+        counts
+    }
+
+    /// Durations of units, by the names of their readers.
+    fn unit_times(&self) -> Vec<(String, UnitTimes)> {
+        let counters = self.shared.counters.borrow();
+        let readers = self.dataflow.readers.iter().map(|reader| reader.name.clone());
+        readers.zip(counters.unit_times.iter().cloned()).collect()
+    }
+
+    /// Reads, writes and restorations of tables, by their names.
+    fn table_figures(&self) -> Vec<TableFigures> {
+        let tables = self.shared.tables.borrow();
+        let of = |(table, name): (TableId, &str)| {
+            let (reads, writes, deletes) = tables.counts(table);
+            let restored = self.restore.restored(table);
+            TableFigures { table: name.to_owned(), reads, writes, deletes, restored, ratio: self.restore.ratio(table) }
+        };
+        self.restore.names().map(of).collect()
     }
 
     fn state(&self) -> State {

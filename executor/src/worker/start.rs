@@ -11,6 +11,7 @@ use std::sync::Arc;
 use kaspr_ir::plan::{Plan, ReaderId, Table, Topics};
 
 use super::arrivals::Arrivals;
+use super::group::Group;
 use super::pace::Pace;
 use super::poll::{Intake, Sleep};
 use super::restarts::Restarts;
@@ -120,6 +121,8 @@ impl<C: Code> Worker<C> {
         Ok(Worker {
             sleep: Sleep::new(is_woken, shared.clock.now()),
             board,
+            group: Group::default(),
+            commits_wait: None,
             intake: Intake::of(&dataflow),
             assignment: Assignment::new(&plan, &config),
             arrivals: Arrivals::default(),

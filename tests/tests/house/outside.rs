@@ -41,6 +41,8 @@ const REACHES: [Reach; 4] = [
             "executor/src/wake.rs",
             "executor/src/worker/counts.rs",
             "executor/src/run/local/feed.rs",
+            // Where a test holds the worker's thread.
+            "executor/src/config/failpoint.rs",
             // Waits before the first event, each bounded.
             "executor/src/run/member.rs",
             "executor/src/broker/kafka/admin.rs",

@@ -19,6 +19,7 @@
 //! partition when [`Restore::is_ready`] says so.
 
 mod distrust;
+mod figures;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +125,8 @@ pub struct Restore {
     not_before: Duration,
     /// The time at which something was last read, or the open transaction in the way was last asked about.
     came: Duration,
+    /// Records that were read, by table.
+    restored: BTreeMap<TableId, u64>,
     /// Room for polled records, kept from turn to turn.
     events: Vec<Event>,
     /// Records that one turn takes at most, so that other partitions are not held up.
@@ -152,6 +155,7 @@ impl Restore {
             touched: Duration::ZERO,
             not_before: Duration::ZERO,
             came: Duration::ZERO,
+            restored: BTreeMap::new(),
             events: Vec::new(),
             records_max: restore_records_max,
             blocked_after: unblock_after,
@@ -267,11 +271,6 @@ impl Restore {
     /// The partitions of tables that are not whole, and how far each is.
     pub fn progress(&self) -> Vec<Restoring> {
         self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
-    }
-
-    /// The changelogs' partitions whose tables are here, whole or not.
-    pub fn held(&self) -> impl Iterator<Item = (&TopicName, i32)> {
-        self.parts.keys().map(|&(table, partition)| (&self.tables[table.index()].topic, partition))
     }
 
     /// The first table that this partition of an input waits for.
@@ -478,7 +477,10 @@ impl Restore {
             let Some(&table) = self.by_topic.get(&event.topic) else { continue };
             let partition = event.partition;
             match self.parts.get_mut(&(table, partition)) {
-                Some(Part::Reading(reading)) => reading.at = event.offset + 1,
+                Some(Part::Reading(reading)) => {
+                    reading.at = event.offset + 1;
+                    *self.restored.entry(table).or_insert(0) += 1;
+                }
                 Some(Part::Whole) => {}
                 Some(Part::Wanted) | None => continue,
             }

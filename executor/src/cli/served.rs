@@ -1,0 +1,85 @@
+//! The port of a run: bound before anything else that may wait, so that probes find a process that starts.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kaspr_ir::plan::Plan;
+use tracing::info;
+
+use super::stop::{Signals, Stop};
+use crate::broker::kafka;
+use crate::code::python;
+use crate::config::Config;
+use crate::config::serving::TURN_AGE_MAX;
+use crate::config::settings::Settings;
+use crate::config::web::{Web, host_name};
+use crate::status::board::Board;
+use crate::web::{Facts, PlanTexts, Site};
+
+/// The age of a turn from which a worker that a failpoint holds counts as dead: its test does not wait for
+/// minutes.
+const HELD_AGE_MAX: Duration = Duration::from_secs(3);
+
+/// The HTTP server that a run on Kafka is to have, if it is to have one.
+///
+/// # Errors
+///
+/// A setting makes no sense, or several workers would share the port.
+pub(super) fn wanted(settings: &Settings, is_supervisor: bool) -> Result<Option<Web>, Stop> {
+    let web = settings.web(false, &host_name()).map_err(Stop::refused)?;
+    if web.is_some() && is_supervisor {
+        return Err(Stop::refused(
+            "a port is served by one worker alone: leave out --workers and start more processes, or leave out the port (--web-port, WEB_PORT)",
+        ));
+    }
+    Ok(web)
+}
+
+/// Serves the port; gives the board on which the worker is to leave its snapshots.
+///
+/// # Errors
+///
+/// The port cannot be had.
+pub(super) fn serve(
+    web: Web,
+    (plan, config, settings): (&Plan, &Config, &Settings),
+    signals: &Signals,
+) -> Result<Arc<Board>, Stop> {
+    let listener = listen(web.listen).map_err(|error| {
+        Stop::own_fault(format!("cannot listen at {}: {error}; --web-port and --web-bind say where", web.listen))
+    })?;
+    let board = Arc::new(Board::new(&config.app, &config.transactional_id));
+    let signals = signals.clone();
+    let listen = web.listen;
+    let site = Site {
+        app: config.app.clone(),
+        board: board.clone(),
+        facts: Facts {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: plan.revision.clone(),
+            python: python::version().to_owned(),
+            librdkafka: kafka::version().to_owned(),
+            state_dir: settings.state_dir().map(|folder| folder.display().to_string()),
+        },
+        shows_messages: settings.truth("webMessages").map_err(Stop::refused)?,
+        turn_age_max: if config.failpoint.holds() { HELD_AGE_MAX } else { TURN_AGE_MAX },
+        plan: PlanTexts::of(plan),
+        web,
+        is_told_to_stop: Box::new(move || signals.told()),
+    };
+    crate::web::serve(listener, site).map_err(Stop::own_fault)?;
+    info!(address = %listen, "serving HTTP");
+    Ok(board)
+}
+
+/// Listens at an address; at all addresses of IPv4 where all are meant and the machine has no IPv6.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address) {
+        Err(error) if address.ip().is_unspecified() && error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    }
+}

@@ -1,0 +1,161 @@
+//! `GET /metrics`: the worker's snapshot as metrics, for Prometheus and whatever reads its formats.
+//!
+//! A page is rendered from one snapshot, at most once a second. Nothing is kept between two pages but counts of
+//! requests, so the series of a partition that was revoked disappear with it.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `rows.rs` | how a family and its series are written |
+//! | `own.rs`, `partitions.rs` | the families of this program |
+//! | `old.rs` | the same figures under the names of the reference runtime |
+//! | `process.rs` | what the system knows of the process |
+//! | `requests.rs` | how many requests came, and how long they took |
+
+mod old;
+mod own;
+mod partitions;
+mod process;
+mod requests;
+mod rows;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
+use prometheus_client::registry::Registry;
+
+use super::answer::Answer;
+use super::{Facts, Site};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::serving::METRICS_AGE_MAX;
+use crate::status::snapshot::{Snapshot, State};
+use process::{Disk, Process};
+pub(super) use requests::{NO_PAGE, Requests};
+use rows::Writer;
+
+/// The type of Prometheus' text format.
+const TEXT: &str = prometheus_text::CONTENT_TYPE;
+/// The type of OpenMetrics.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The page of metrics, as it was last rendered.
+pub(super) struct Metrics {
+    clock: SystemClock,
+    /// The last page of each format, and when it was rendered.
+    pages: RefCell<[Option<(Duration, Bytes)>; 2]>,
+    disk: RefCell<Disk>,
+    cpu: RefCell<process::Cpu>,
+}
+
+impl Metrics {
+    /// No page was rendered.
+    pub(super) fn new() -> Metrics {
+        let clock = SystemClock::start();
+        Metrics { clock, pages: RefCell::default(), disk: RefCell::default(), cpu: RefCell::default() }
+    }
+
+    /// The page, in the format that the header `Accept` prefers.
+    pub(super) fn page(&self, site: &Site, requests: &Requests, accept: &str) -> Answer {
+        let is_open = prefers_open_metrics(accept);
+        let content_type = if is_open { OPEN_METRICS } else { TEXT };
+        let now = self.clock.now();
+        let mut pages = self.pages.borrow_mut();
+        let page = &mut pages[usize::from(is_open)];
+        match page {
+            Some((at, bytes)) if now < *at + METRICS_AGE_MAX => {
+                Answer::text(StatusCode::OK, content_type, bytes.clone())
+            }
+            page => match render(self.collected(site, requests, now), is_open) {
+                Ok(text) => {
+                    let (_, bytes) = page.insert((now, text.into()));
+                    Answer::text(StatusCode::OK, content_type, bytes.clone())
+                }
+                Err(_) => Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+            },
+        }
+    }
+
+    fn collected(&self, site: &Site, requests: &Requests, now: Duration) -> Collected {
+        let (seen, state) = site.look();
+        let process = Process::now();
+        Collected {
+            snapshot: seen.snapshot,
+            state,
+            turn_age: seen.turn_age,
+            facts: site.facts.clone(),
+            worker_name: format!("{}-{}", site.app, site.web.ordinal),
+            app: site.app.clone(),
+            cpu_percent: process.and_then(|process| self.cpu.borrow_mut().percent(process.cpu_seconds, now)),
+            process,
+            disk: site.facts.state_dir.as_ref().map(|folder| *self.disk.borrow_mut().look(folder, now)),
+            requests: requests.clone(),
+            has_old_names: site.web.has_old_names,
+        }
+    }
+}
+
+/// Everything of which a page is made.
+#[derive(Clone, Debug)]
+struct Collected {
+    snapshot: Arc<Snapshot>,
+    state: State,
+    turn_age: Duration,
+    facts: Facts,
+    app: String,
+    worker_name: String,
+    process: Option<Process>,
+    /// Percent of one core since the last page.
+    cpu_percent: Option<f64>,
+    /// `None`: there is no state dir.
+    disk: Option<process::DiskSeen>,
+    requests: Requests,
+    has_old_names: bool,
+}
+
+impl Collector for Collected {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut writer = Writer::new(encoder);
+        own::write(self, &mut writer)?;
+        partitions::write(&self.snapshot, &mut writer)?;
+        process::write(self, &mut writer)?;
+        requests::write(&self.requests, &mut writer)?;
+        if self.has_old_names { old::write(self, &mut writer) } else { Ok(()) }
+    }
+}
+
+/// Writes a page.
+fn render(collected: Collected, is_open: bool) -> Result<String, std::fmt::Error> {
+    let labels = [("app_name", collected.app.clone()), ("worker_name", collected.worker_name.clone())];
+    let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
+    let mut registry = Registry::with_labels(labels.into_iter());
+    registry.register_collector(Box::new(collected));
+    let mut page = String::new();
+    match is_open {
+        true => text::encode(&mut page, &registry)?,
+        false => prometheus_text::encode(&mut page, &registry)?,
+    }
+    Ok(page)
+}
+
+/// True if OpenMetrics is named, and no other form is preferred to it.
+fn prefers_open_metrics(accept: &str) -> bool {
+    let weight = |wanted: &[&str]| {
+        let ranges = accept.split(',').filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next()?.to_ascii_lowercase();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse::<f64>().ok())?;
+            wanted.contains(&name.as_str()).then_some(weight)
+        });
+        ranges.fold(0.0, f64::max)
+    };
+    let open = weight(&["application/openmetrics-text"]);
+    open > 0.0 && open >= weight(&["text/plain"])
+}
+
+#[cfg(test)]
+mod tests;
