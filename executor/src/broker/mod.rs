@@ -40,6 +40,7 @@ use crate::broker::position::Metadata;
 use crate::broker::rights::{Right, User};
 use crate::event::message::{Event, Header, TopicName, TopicPartition};
 pub use crate::event::outgoing::OutgoingRecord;
+use crate::status::clients::ClientFigures;
 use crate::wake::Bell;
 
 /// The broker refused or failed.
@@ -208,6 +209,11 @@ pub trait Consumer {
     /// while it joins, and from the moment at which it gives partitions up until the group has assigned anew.
     fn has_assignment(&self) -> bool {
         true
+    }
+
+    /// Figures of the clients that talk to brokers for the worker, as they last gave them.
+    fn clients(&self) -> Vec<ClientFigures> {
+        Vec::new()
     }
 
     /// Has the group share out its partitions anew. Does not wait; asking soon again does nothing.

@@ -172,6 +172,10 @@ impl ClientContext for DeliveryContext {
         }
     }
 
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.health.statistics.note(statistics);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(Code::Fatal) if self.is_exact => self.flights().fatal = Some(reason.to_owned()),

@@ -20,6 +20,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka_sys::types::RDKafkaConfRes;
 
+use super::statistics;
 use crate::broker::rights::User;
 use crate::config::Guarantee;
 use crate::config::secret::Secret;
@@ -86,6 +87,8 @@ pub struct ClientSettings {
     pub assignor: Assignor,
     /// Bytes that the producer sends to a partition at once, but for a single record that is larger.
     pub batch_bytes: usize,
+    /// True if clients say something of themselves now and then, for metrics.
+    pub has_statistics: bool,
     /// librdkafka's settings, as the user gave them.
     pub user: BTreeMap<String, Secret>,
 }
@@ -220,6 +223,7 @@ impl ClientSettings {
             Assignor::Range => "range",
         };
         config.set("partition.assignment.strategy", strategy);
+        self.add_statistics(&mut config);
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", instance);
         }
@@ -232,6 +236,7 @@ impl ClientSettings {
     pub fn visitor(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.remove("group.instance.id");
+        config.remove("statistics.interval.ms");
         config.set("client.id", &self.app);
         config
     }
@@ -312,7 +317,14 @@ impl ClientSettings {
             // The producer waits for a broker that is away; the queue above is the bound.
             config.set("message.timeout.ms", "0");
         }
+        self.add_statistics(&mut config);
         self.with_user(config)
+    }
+
+    fn add_statistics(&self, config: &mut ClientConfig) {
+        if self.has_statistics {
+            config.set("statistics.interval.ms", statistics::EVERY_MS);
+        }
     }
 
     fn with_user(&self, mut config: ClientConfig) -> ClientConfig {
@@ -360,6 +372,7 @@ mod tests {
 
     fn settings(name: &str, value: &str) -> ClientSettings {
         ClientSettings {
+            has_statistics: false,
             servers: "localhost:9092".to_owned(),
             app: "shop".to_owned(),
             instance: None,

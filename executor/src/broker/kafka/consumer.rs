@@ -45,6 +45,7 @@ use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, Off
 use crate::clock::{Clock as _, SystemClock};
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::ClientCall;
+use crate::status::clients::ClientFigures;
 use crate::wake::Bell;
 
 /// Partitions that a question names which only wakes the threads that fetch.
@@ -545,6 +546,10 @@ impl Consumer for KafkaConsumer {
 
     fn has_assignment(&self) -> bool {
         self.consumer.context().has_assignment() && !self.is_coming_back()
+    }
+
+    fn clients(&self) -> Vec<ClientFigures> {
+        self.health.statistics.all()
     }
 
     fn stir(&mut self) {

@@ -19,6 +19,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
+use super::statistics::Statistics;
 use crate::clock::{Clock as _, SystemClock};
 
 /// Questions without an answer after which brokers count as away.
@@ -37,6 +38,8 @@ pub struct Health {
     /// The mechanism by which the client proves its identity: `PLAIN`.
     mechanism: String,
     state: Mutex<State>,
+    /// What the clients say of themselves now and then.
+    pub statistics: Statistics,
 }
 
 #[derive(Default)]
@@ -67,7 +70,8 @@ impl Health {
     /// The health of brokers of which nothing is known yet.
     pub fn new(servers: &str, mechanism: &str) -> Health {
         let clock = SystemClock::start();
-        Health { servers: servers.to_owned(), clock, mechanism: mechanism.to_owned(), state: Mutex::default() }
+        let (servers, mechanism) = (servers.to_owned(), mechanism.to_owned());
+        Health { servers, clock, mechanism, state: Mutex::default(), statistics: Statistics::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -262,6 +266,10 @@ impl MemberContext {
 impl ClientContext for MemberContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Health::log(level, facility, message);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.health.statistics.note(statistics);
     }
 
     /// Passes errors of connections on. The poll returns an error that the client does not survive, and it is

@@ -43,6 +43,7 @@ pub mod producer;
 mod raw;
 pub mod rights;
 mod sasl;
+mod statistics;
 mod stuck;
 mod tls;
 mod waiting;

@@ -394,6 +394,7 @@ mod tests {
         cluster.coordinator(MockCoordinator::Transaction("app.0.0".to_owned()), 1).expect("a coordinator");
         cluster.coordinator(MockCoordinator::Group("app".to_owned()), 2).expect("a coordinator");
         let settings = ClientSettings {
+            has_statistics: false,
             servers: cluster.bootstrap_servers(),
             app: "app".to_owned(),
             instance: None,

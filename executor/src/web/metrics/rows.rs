@@ -34,6 +34,16 @@ impl<'a> Writer<'a> {
         self.family(name, help, MetricType::Gauge, rows, |mut encoder, value| encoder.encode_gauge(&value))
     }
 
+    /// Writes a family of quantiles: gauges that are no summary, since nothing is known of the values beside them.
+    pub(super) fn quantiles(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Unknown, rows, |mut encoder, value| encoder.encode_gauge(&value))
+    }
+
     /// Writes one gauge without labels of its own.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.gauges(name, help, [(Labels::new(), value)])
