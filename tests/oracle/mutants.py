@@ -128,7 +128,7 @@ MUTANTS = [
     ("the event that halts is counted", "self.dataflow.count_halted();", "", "numbers"),
     ("all events of a batch that halts are counted", "failing.unit.events().len() as u64 - undecodable", "1", "numbers"),
     ("records of send() are counted where it is called", "scratch.count_sent(running.row);", "", "numbers"),
-    ("tries are counted", "steps[counter].retried += 1;", "steps[counter].retried += 0;", "numbers"),
+    ("tries are counted", "step.retried += 1;", "step.retried += 0;", "numbers"),
     ("awaits are counted", ".awaited += 1;", ".awaited += 0;", "numbers"),
     # A start, and its command line.
     ("a start looks at what it will write", "    check_outputs(arguments)?;\n", "", "starts"),

@@ -25,7 +25,10 @@ fn read(path: &str) -> String {
 
 /// The words behind a key, wherever it stands.
 fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
-    text.lines().filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix(key)).map(str::trim).collect()
+    text.lines()
+        .filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix(key))
+        .map(str::trim)
+        .collect()
 }
 
 #[test]
@@ -36,7 +39,11 @@ fn each_alert_fires_where_it_must_and_not_elsewhere() {
     let (mut fires, mut rests) = (BTreeSet::new(), BTreeSet::new());
     for case in tests.split("alert_rule_test:").skip(1) {
         let alert = values(case, "alertname:")[0];
-        if case.contains("exp_alerts: []") { rests.insert(alert) } else { fires.insert(alert) };
+        if case.contains("exp_alerts: []") {
+            rests.insert(alert)
+        } else {
+            fires.insert(alert)
+        };
     }
     let alerts: BTreeSet<&str> = values(&rules, "alert:").into_iter().collect();
     assert!(alerts.len() > 10, "{alerts:?}");

@@ -186,8 +186,10 @@ fn the_operator_gets_exactly_what_it_reads() {
 #[test]
 fn a_worker_without_a_broker_is_alive_and_says_why_it_is_not_ready() {
     let served = Served::start(lost(), &[]);
-    let ready = served.get("/health/ready");
-    assert_eq!((ready.status, ready.json()["why"].clone()), (503, json!("waiting for a broker")), "{}", ready.body);
+    served.wait_until("the reason", || {
+        let ready = served.get("/health/ready");
+        ready.status == 503 && ready.json()["why"] == "waiting for a broker"
+    });
     assert_eq!((served.get("/health/live").status, served.get("/").status), (200, 200));
     let status = served.get("/status/").json();
     assert_eq!((&status["rebalancing"], &status["recovering"]), (&json!(true), &json!(true)), "{status}");
@@ -234,7 +236,8 @@ fn requests_that_no_page_takes_are_refused() {
 
 #[test]
 fn a_kept_connection_is_used_again_after_20_s() {
-    let served = Served::start(lost(), &[]);
+    let (app, ..) = app(broker(), 1, "");
+    let served = Served::start(app, &[]);
     served.get("/");
     let mut client = Client::connect(served.port).expect("it listens");
     for round in 0..2 {
@@ -408,5 +411,142 @@ fn a_port_that_cannot_be_served_ends_the_start() {
         let output = lost().command(flags).output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(code) && said.contains(words), "{flags:?}: {said}");
+    }
+}
+
+/// An app whose worker has counted something for every family.
+fn busy() -> Served {
+    let broker = broker();
+    let letters = broker.topic("dead", 1);
+    let retry = format!(
+        "  onError: {{action: retry, attempts: 2, backoff: {{initial: 10ms, max: 10ms}}, then: deadLetter, topic: {letters}}}\n"
+    );
+    let (app, input, output) = app(broker, 1, &retry);
+    broker.produce(&input, ["a", "fail", "await", "b"].map(event));
+    let served = Served::start(app.on_disk(), &[]).ready();
+    served.wait_until("its events", || broker.count(&output) == 3 && broker.count(&letters) == 1);
+    served.wait_for_worker("its commits", |worker| worker["completed"] == 4);
+    served.wait_until("librdkafka's statistics", || {
+        let page = served.get("/metrics").body;
+        ["consumer", "producer"].iter().all(|client| {
+            let up = series(&page, "kaspr_kafka_broker_up");
+            up.iter().any(|(labels, value)| labels.contains(&format!("client=\"{client}\"")) && *value == 1.0)
+        })
+    });
+    served
+}
+
+/// Words of a text that begin so.
+fn names<'a>(text: &'a str, start: &str) -> std::collections::BTreeSet<&'a str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with(start)).collect()
+}
+
+#[test]
+fn metrics_are_what_their_judges_and_their_documents_want() {
+    let served = busy();
+    let page = served.get("/metrics");
+    assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let mut client = Client::connect(served.port).expect("it listens");
+    let open = client.ask("GET", "/metrics", &["Accept: application/openmetrics-text;version=1.0.0"], "");
+    let open = open.expect("an answer");
+    assert_eq!(open.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(open.body.ends_with("# EOF\n"));
+    // All old names are warned of, for their units or spelling: they are judged without.
+    let old = names(include_str!("../../executor/src/web/metrics/old.rs"), "kaspr_");
+    let is_old = |line: &&str| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        old.iter().any(|old| {
+            name.strip_prefix(old)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase()) || rest.starts_with('_'))
+        })
+    };
+    let new: String = page.body.lines().filter(|line| !is_old(line)).map(|line| format!("{line}\n")).collect();
+    let mut judge = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed (Debian's package prometheus): .ci/install test");
+    std::io::Write::write_all(&mut judge.stdin.take().expect("it is piped"), new.as_bytes()).expect("it reads");
+    let judged = judge.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[judged.stdout, judged.stderr].concat()).into_owned();
+    assert!(judged.status.success() && said.is_empty(), "{said}\n{new}");
+    // Each family that an alert asks for is there.
+    let alerts = std::fs::read_to_string(root().join("docs/monitoring/alerts.yaml")).expect("alerts");
+    let asked = names(&alerts, "kaspr_").into_iter().chain(["process_start_time_seconds"]);
+    let missing: Vec<_> = asked.filter(|name| series(&page.body, name).is_empty()).collect();
+    assert!(missing.is_empty(), "{missing:?}\n{}", page.body);
+    // Each family is in the documents.
+    let documents = std::fs::read_to_string(root().join("docs/operations.md")).expect("documents");
+    let families = new.lines().filter_map(|line| line.strip_prefix("# TYPE kaspr_")?.split(' ').next());
+    let undocumented: Vec<_> = families
+        .filter(|family| {
+            let is_column = family.starts_with("operation_");
+            !is_column && !documents.contains(&format!("`{family}`"))
+        })
+        .collect();
+    assert!(undocumented.is_empty(), "docs/operations.md does not name {undocumented:?}");
+}
+
+/// A Prometheus that scrapes a worker every second. It ends with its test.
+struct Prometheus {
+    port: u16,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(scraped: u16) -> Prometheus {
+        let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
+        let config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\n\
+             scrape_configs: [{{job_name: app, static_configs: [{{targets: ['localhost:{scraped}']}}]}}]\n",
+            root().join("docs/monitoring/alerts.yaml").display()
+        );
+        std::fs::write(folder.path().join("prometheus.yml"), config).expect("written");
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is installed (Debian's package): .ci/install test");
+        Prometheus { port, child, _folder: folder }
+    }
+
+    /// The number of series of a name, by worker; nothing before it has scraped.
+    fn query(&self, name: &str) -> Vec<Value> {
+        let page = get(self.port, &format!("/api/v1/query?query=sum%20by(app_name,worker_name)({name})"));
+        let found = page.ok().and_then(|page| serde_json::from_str::<Value>(&page.body).ok());
+        found.and_then(|found| found["data"]["result"].as_array().cloned()).unwrap_or_default()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_prometheus_reads_every_family() {
+    let served = busy();
+    let page = served.get("/metrics").body;
+    let prometheus = Prometheus::start(served.port);
+    served.wait_until("a scrape", || !prometheus.query("kaspr_build_info").is_empty());
+    let up = prometheus.query("up");
+    assert_eq!(up[0]["value"][1], "1", "{up:?}");
+    // Counters, gauges, and the parts of histograms.
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    for (name, kind) in families {
+        let name = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
+        let found = prometheus.query(&name);
+        assert!(!found.is_empty(), "{name}");
+        let labels = &found[0]["metric"];
+        assert!(labels["app_name"].is_string() && labels["worker_name"].is_string(), "{labels}");
     }
 }

@@ -126,6 +126,7 @@ impl Start {
             guarantee: config.guarantee,
             assignor: plan.app.assignor,
             batch_bytes: BATCH_BYTES,
+            has_statistics: settings.get("webPort").is_some(),
             user,
         };
         client.check().map_err(Stop::refused)?;

@@ -353,14 +353,13 @@ impl Delivery {
         }
         let (before, began) = (around.clock.now(), self.closing.as_ref().map_or(Duration::ZERO, |(_, began)| *began));
         let committed = self.end_transaction(&group);
-        // The client may have repeated a slow call, whatever came of it, and the first copy may arrive when
-        // the next transaction is open. A new producer fences that copy.
-        let took = around.clock.now() - before;
-        self.stale |= took >= self.bounds.slow_call;
         if committed.is_ok() {
             self.figures.sends.observe(before - began, 1);
-            self.figures.commits.observe(took, 1);
+            self.figures.commits.observe(around.clock.now() - before, 1);
         }
+        // The client may have repeated a slow call, whatever came of it, and the first copy may arrive when
+        // the next transaction is open. A new producer fences that copy.
+        self.stale |= around.clock.now() - before >= self.bounds.slow_call;
         committed.map(|()| true)
     }
 

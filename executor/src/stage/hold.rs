@@ -15,8 +15,7 @@ impl<C: Code> Stage<C> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;
         let running = lane.running.as_ref().map(|(_, walk)| walk.frame.whole());
-        let is_of =
-            |event: &&Rc<Event>| !self.mixed || self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
+        let is_of = |event: &&Rc<Event>| !self.mixed || self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
         running.into_iter().chain(&lane.queue).flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
     }
 

@@ -92,10 +92,13 @@ impl Board {
 
     /// Puts a snapshot in the place of the last one.
     pub fn publish(&self, snapshot: Snapshot) {
+        self.post(snapshot, self.clock.now());
+    }
+
+    fn post(&self, snapshot: Snapshot, at: Duration) {
         let mut latest = self.latest();
-        let since_ms =
-            if latest.snapshot.state == snapshot.state { latest.since_ms } else { snapshot.timestamp_ms };
-        *latest = Posted { snapshot: Arc::new(snapshot), at: self.clock.now(), since_ms };
+        let since_ms = if latest.snapshot.state == snapshot.state { latest.since_ms } else { snapshot.timestamp_ms };
+        *latest = Posted { snapshot: Arc::new(snapshot), at, since_ms };
     }
 
     /// Says what a worker without a turn so far does or waits for. Counts as a turn: whoever says it is alive.
@@ -103,7 +106,9 @@ impl Board {
         self.turned_ms.store(millis(self.clock.now()), Ordering::Relaxed);
         let last = self.latest().snapshot.clone();
         let timestamp_ms = self.clock.wall_ms();
-        self.publish(Snapshot { state, why: Some(why.to_owned()), timestamp_ms, ..Snapshot::clone(&last) });
+        let noted = Snapshot { state, why: Some(why.to_owned()), timestamp_ms, ..Snapshot::clone(&last) };
+        // As if there were none yet: the first turn publishes at once.
+        self.post(noted, Duration::ZERO);
     }
 
     /// Looks at the board.
@@ -181,6 +186,7 @@ mod tests {
         board.note(State::Loading, "no broker answers");
         let seen = board.look();
         assert_eq!((seen.snapshot.app.as_str(), seen.snapshot.why.as_deref()), ("shop", Some("no broker answers")));
+        assert!(board.turned(), "the first turn publishes, however soon it comes");
     }
 
     #[test]

@@ -16,8 +16,7 @@ pub const OLD_WIDE: &[f64] = &[
     5000.0, 10000.0,
 ];
 /// Bounds of those of its latencies that have the usual ones.
-pub const OLD_USUAL: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+pub const OLD_USUAL: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// A histogram with fixed bounds.
 #[derive(Clone, Debug)]
@@ -201,7 +200,8 @@ mod tests {
         (0..30).for_each(|number| kinds.count("a", "o", &format!("E{number:02}")));
         kinds.count("a", "o", "E00");
         kinds.count("a", "p", "E29");
-        let counts: BTreeMap<_, _> = kinds.iter().map(|(_, operation, kind, count)| ((operation, kind), count)).collect();
+        let counts: BTreeMap<_, _> =
+            kinds.iter().map(|(_, operation, kind, count)| ((operation, kind), count)).collect();
         assert_eq!(counts.len(), 22);
         assert_eq!((counts[&("o", "E00")], counts[&("o", "other")], counts[&("p", "E29")]), (2, 10, 1));
     }

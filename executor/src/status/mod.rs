@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `counters.rs` | how much has passed where, since the start |
 //! | `figures.rs` | how long things took, and how they ended |
+//! | `clients.rs` | what the clients of brokers say of themselves |
 //! | `stall.rs` | which partitions stand still, and why |
 //! | `snapshot.rs` | both, with positions and the last failures, at one moment |
 //! | `board.rs` | where other threads find the last snapshot |
@@ -13,6 +14,7 @@
 //! message of an exception quotes.
 
 pub mod board;
+pub mod clients;
 pub mod counters;
 pub mod figures;
 pub mod snapshot;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::clients::ClientFigures;
 use super::counters::{Counters, EventCounts, StepCounters};
 use super::figures::{DeliveryFigures, GroupFigures, UnitTimes};
 use super::stall::Cause;
@@ -201,6 +202,8 @@ pub struct Snapshot {
     pub events: BTreeMap<(String, String), EventCounts>,
     /// Durations of units by the names of their readers.
     pub unit_times: Vec<(String, UnitTimes)>,
+    /// Figures of Kafka's clients.
+    pub clients: Vec<ClientFigures>,
     /// Figures of tables.
     pub tables: Vec<TableFigures>,
     /// The table of counters.

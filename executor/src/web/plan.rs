@@ -48,24 +48,45 @@ pub(super) fn page(plan: &PlanTexts, query: Option<&str>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use kaspr_ir::plan::{App, Block, FileId, LineMap, PLAN_VERSION};
+
     use super::*;
 
     #[test]
     fn a_plan_is_shown_without_code_and_secrets() {
-        let text = r#"{
-            "planVersion": 0, "revision": "", "files": [], "functions": [], "tables": [], "channels": [], "topics": [],
-            "agents": [], "readers": [],
-            "app": {"name": "shop", "settings": {"kafkaSaslPassword": "hunter2", "from": "latest"}},
-            "blocks": []
-        }"#;
-        let plan: Plan = serde_json::from_str(text).expect("a plan");
+        let settings = [("kafkaSaslPassword", "hunter2"), ("from", "latest")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.into())).into();
+        let block = Block {
+            owner: "agent \"shop\"".to_owned(),
+            role: "init".to_owned(),
+            init: None,
+            file: FileId(0),
+            lines: LineMap::Each(vec![(1, 1)]),
+            code: "secret = 'hunter2'".to_owned(),
+        };
+        let plan = Plan {
+            plan_version: PLAN_VERSION,
+            revision: String::new(),
+            app: App { settings, ..App::default() },
+            files: vec!["shop.yaml".to_owned()],
+            blocks: vec![block],
+            functions: Vec::new(),
+            tables: Vec::new(),
+            channels: Vec::new(),
+            topics: Vec::new(),
+            agents: Vec::new(),
+            readers: Vec::new(),
+        };
         let shown = PlanTexts::of(&plan);
         for form in [&shown.text, &shown.json] {
             let form = String::from_utf8_lossy(form);
             assert!(!form.contains("hunter2"), "{form}");
         }
         let shown = String::from_utf8_lossy(&shown.text);
-        assert!(shown.contains("setting from: \"latest\"") && shown.contains("kafkaSaslPassword: \"***\""), "{shown}");
+        assert!(
+            shown.contains("setting from: \"latest\"") && shown.contains("setting kafkaSaslPassword: \"***\""),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(super) fn run(runtime: &Runtime, listener: TcpListener, site: Site) {
             Ok(listener) => listener,
             Err(error) => return warn!(%error, "the port is not served"),
         };
-        let connections = Rc::new(Connections { clock: SystemClock::start(), open: RefCell::default(), count: Cell::new(0) });
+        let connections =
+            Rc::new(Connections { clock: SystemClock::start(), open: RefCell::default(), count: Cell::new(0) });
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => connections.open(socket, &paths),

@@ -158,6 +158,7 @@ impl<C: Code> Worker<C> {
             commit_age: self.commits_wait.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             events: self.event_counts(),
             unit_times: self.unit_times(),
+            clients: self.consumer.clients(),
             tables: self.table_figures(),
             counters: self.shared.counters.borrow().clone(),
             failures: self.shared.recent.borrow().failures(),

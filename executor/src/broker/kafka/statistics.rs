@@ -181,7 +181,10 @@ mod tests {
         let statistics = Statistics::default();
         statistics.note(said.as_bytes());
         let all = statistics.all();
-        assert_eq!(all[0].brokers.iter().map(|broker| (broker.broker.as_str(), broker.is_up)).collect::<Vec<_>>(), [("k:9092", false)]);
+        assert_eq!(
+            all[0].brokers.iter().map(|broker| (broker.broker.as_str(), broker.is_up)).collect::<Vec<_>>(),
+            [("k:9092", false)]
+        );
         assert_eq!(all[0].queued, Some((0, 0)));
     }
 }

@@ -1,9 +1,10 @@
-//! What metrics tell of restorations: which tables there are, and how far each is.
+//! What the status and metrics tell of restorations: which tables there are, and how far each is.
 
 use kaspr_ir::plan::TableId;
 
-use super::Restore;
-use crate::event::message::TopicName;
+use super::session::percent;
+use super::{Part, Restore, Restoring};
+use crate::event::message::{TopicName, TopicPartition};
 
 impl Restore {
     /// Names of all tables, with their numbers.
@@ -30,5 +31,29 @@ impl Restore {
     /// The changelogs' partitions whose tables are here, whole or not.
     pub fn held(&self) -> impl Iterator<Item = (&TopicName, i32)> {
         self.parts.keys().map(|&(table, partition)| (&self.tables[table.index()].topic, partition))
+    }
+
+    /// The partitions of tables that are not whole, and how far each is.
+    pub fn progress(&self) -> Vec<Restoring> {
+        self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
+    }
+
+    /// The first table that this partition of an input waits for.
+    ///
+    /// `None` if it waits for none: for the stall report and the status.
+    pub fn holds(&self, name: &TopicPartition) -> Option<Restoring> {
+        let beside = self.beside(&name.topic).into_iter().map(|table| (table, name.partition));
+        let global = self.fed().into_iter().map(|table| (table, 0));
+        global.chain(beside).find_map(|(table, partition)| self.restoring(table, partition))
+    }
+
+    /// Describes a partition of a table, unless it is whole or not asked for.
+    fn restoring(&self, table: TableId, partition: i32) -> Option<Restoring> {
+        let (percent, at) = match self.parts.get(&(table, partition))? {
+            Part::Wanted => (0, 0),
+            Part::Reading(reading) => (percent(reading.at - reading.from, reading.to - reading.from), reading.at),
+            Part::Whole => return None,
+        };
+        Some(Restoring { table: self.tables[table.index()].name.clone(), partition, percent, at })
     }
 }

@@ -37,7 +37,7 @@ use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::tables::Tables;
 use crate::tables::store::{ChangelogPosition, StoreError};
 use distrust::{Kept, distrust, kept};
-use session::{Session, percent};
+use session::Session;
 
 /// The time between two notes of a store that it is up to date, so that it is not taken for an old one.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
@@ -266,30 +266,6 @@ impl Restore {
     /// True if some partition of a table is not whole yet.
     pub fn is_restoring(&self) -> bool {
         self.parts.values().any(|part| !matches!(part, Part::Whole))
-    }
-
-    /// The partitions of tables that are not whole, and how far each is.
-    pub fn progress(&self) -> Vec<Restoring> {
-        self.parts.keys().filter_map(|&(table, partition)| self.restoring(table, partition)).collect()
-    }
-
-    /// The first table that this partition of an input waits for.
-    ///
-    /// `None` if it waits for none: for the stall report and the status.
-    pub fn holds(&self, name: &TopicPartition) -> Option<Restoring> {
-        let beside = self.beside(&name.topic).into_iter().map(|table| (table, name.partition));
-        let global = self.fed().into_iter().map(|table| (table, 0));
-        global.chain(beside).find_map(|(table, partition)| self.restoring(table, partition))
-    }
-
-    /// Describes a partition of a table, unless it is whole or not asked for.
-    fn restoring(&self, table: TableId, partition: i32) -> Option<Restoring> {
-        let (percent, at) = match self.parts.get(&(table, partition))? {
-            Part::Wanted => (0, 0),
-            Part::Reading(reading) => (percent(reading.at - reading.from, reading.to - reading.from), reading.at),
-            Part::Whole => return None,
-        };
-        Some(Restoring { table: self.tables[table.index()].name.clone(), partition, percent, at })
     }
 
     /// Gives partitions of inputs up, and the tables beside them that none of `left` needs.

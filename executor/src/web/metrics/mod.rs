@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `rows.rs` | how a family and its series are written |
 //! | `own.rs`, `partitions.rs` | the families of this program |
+//! | `clients.rs` | those of Kafka's clients |
 //! | `old.rs` | the same figures under the names of the reference runtime |
 //! | `process.rs` | what the system knows of the process |
 //! | `requests.rs` | how many requests came, and how long they took |
 
+mod clients;
 mod old;
 mod own;
 mod partitions;
@@ -122,6 +124,7 @@ impl Collector for Collected {
         let mut writer = Writer::new(encoder);
         own::write(self, &mut writer)?;
         partitions::write(&self.snapshot, &mut writer)?;
+        clients::write(&self.snapshot.clients, &mut writer)?;
         process::write(self, &mut writer)?;
         requests::write(&self.requests, &mut writer)?;
         if self.has_old_names { old::write(self, &mut writer) } else { Ok(()) }

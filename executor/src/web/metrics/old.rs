@@ -24,8 +24,7 @@ pub(super) fn write(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Resu
 }
 
 fn app(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
-    let info =
-        labels([("group_id", &collected.app), ("kaspr_version", collected.facts.version), ("kms_enabled", "0")]);
+    let info = labels([("group_id", &collected.app), ("kaspr_version", collected.facts.version), ("kms_enabled", "0")]);
     if let Some(began) = collected.process.and_then(|process| process.began_seconds) {
         writer.gauges("kaspr_app_info", "Application info", [(info, began)])?;
     }
@@ -60,8 +59,7 @@ fn messages(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     writer.gauges("kaspr_messages_received_per_topics_partition", help, last)?;
     let ends = places.gather(snapshot, |partition| partition.high.map(|high| high as f64), sum);
     writer.gauges("kaspr_topic_partition_end_offset", "Offset ends per topic/partition", ends)?;
-    let committed =
-        places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
+    let committed = places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
     writer.gauges("kaspr_topic_partition_offset_commited", "Offset commited per topic/partition", committed)
 }
 

@@ -9,6 +9,9 @@ use crate::status::figures::ByKind;
 use crate::status::snapshot::{Snapshot, State, TableFigures};
 use crate::status::stall::{Cause, UNKNOWN_CAUSE};
 
+/// A family with a series for each thing of a kind: its name, its help, and the figure.
+type Column<T> = (&'static str, &'static str, fn(&T) -> f64);
+
 /// Writes them.
 pub(super) fn write(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
     let snapshot = &*collected.snapshot;
@@ -32,7 +35,11 @@ fn state(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
         ("python", &facts.python),
         ("librdkafka", &facts.librdkafka),
     ]);
-    writer.gauges("kaspr_build_info", "Versions of the program, of its plan and of what is built in", [(build, 1.0)])?;
+    writer.gauges(
+        "kaspr_build_info",
+        "Versions of the program, of its plan and of what is built in",
+        [(build, 1.0)],
+    )?;
     let states = State::ALL.map(|state| (labels([("state", state.name())]), truth(state == collected.state)));
     writer.gauges("kaspr_state", "1 for the state of the worker", states)?;
     writer.gauge("kaspr_ready", "1 while all partitions of the worker run", truth(collected.state.is_ready()))?;
@@ -69,7 +76,7 @@ fn events(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
 fn operations(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     let steps = &snapshot.counters.steps;
     let of = |step: &StepCounters| labels([("agent", &step.agent), ("operation", &step.operation)]);
-    let columns: [(&str, &str, fn(&StepCounters) -> f64); 5] = [
+    let columns: [Column<StepCounters>; 5] = [
         ("kaspr_operation_in", "Values that came, of complete events", |step| step.passed.taken as f64),
         ("kaspr_operation_out", "Values that went on, of complete events", |step| step.passed.given as f64),
         ("kaspr_operation_filtered", "Values that were held back", |step| step.passed.filtered as f64),
@@ -98,10 +105,13 @@ fn delivery(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     let letters = letters.map(|(topic, counts)| (labels([("topic", topic)]), counts.letters as f64));
     writer.counters("kaspr_dead_letters", "Dead letters committed", letters)?;
     let (figures, outcomes) = (&snapshot.delivery, snapshot.delivery.outcomes);
-    let outcomes =
-        [("committed", outcomes.committed), ("aborted", outcomes.aborted), ("unknown", outcomes.unknown)];
+    let outcomes = [("committed", outcomes.committed), ("aborted", outcomes.aborted), ("unknown", outcomes.unknown)];
     let outcomes = outcomes.map(|(outcome, count)| (labels([("outcome", outcome)]), count as f64));
-    writer.counters("kaspr_transactions", "Ends of transactions; an unknown one counts again as what it was", outcomes)?;
+    writer.counters(
+        "kaspr_transactions",
+        "Ends of transactions; an unknown one counts again as what it was",
+        outcomes,
+    )?;
     let help = "Time from the beginning of a transaction to its commit";
     writer.histograms("kaspr_transaction_duration_seconds", help, [(Labels::new(), &figures.transactions.seconds)])?;
     let help = "Time for which complete events have waited for their commit; 0 where none waits";
@@ -124,14 +134,14 @@ fn tables(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     let tables = &snapshot.tables;
     let ratios = tables.iter().filter_map(|figures| Some((of(figures), figures.ratio?)));
     writer.gauges("kaspr_table_restore_ratio", "Share of the table's partitions here that is restored", ratios)?;
-    let columns: [(&str, &str, fn(&TableFigures) -> u64); 4] = [
-        ("kaspr_table_restored_records", "Records read from the changelog to restore the table", |t| t.restored),
-        ("kaspr_table_reads", "Keys that were read", |t| t.reads),
-        ("kaspr_table_writes", "Writes that are committed, deletions not among them", |t| t.writes),
-        ("kaspr_table_deletes", "Deletions that are committed", |t| t.deletes),
+    let columns: [Column<TableFigures>; 4] = [
+        ("kaspr_table_restored_records", "Records read from the changelog to restore the table", |t| t.restored as f64),
+        ("kaspr_table_reads", "Keys that were read", |t| t.reads as f64),
+        ("kaspr_table_writes", "Writes that are committed, deletions not among them", |t| t.writes as f64),
+        ("kaspr_table_deletes", "Deletions that are committed", |t| t.deletes as f64),
     ];
     for (name, help, column) in columns {
-        writer.counters(name, help, tables.iter().map(|figures| (of(figures), column(figures) as f64)))?;
+        writer.counters(name, help, tables.iter().map(|figures| (of(figures), column(figures))))?;
     }
     Ok(())
 }

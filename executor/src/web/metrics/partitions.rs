@@ -78,8 +78,7 @@ pub(super) fn write(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result
     let places = Places::of(snapshot);
     let ends = places.gather(snapshot, |partition| partition.high.map(|high| high as f64), sum);
     writer.gauges("kaspr_partition_end_offset", "The end of a partition, as the client last heard of it", ends)?;
-    let committed =
-        places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
+    let committed = places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
     writer.gauges("kaspr_partition_committed_offset", "The offset that the group has committed", committed)?;
     let lags = places.gather(snapshot, |partition| Some(partition.lag() as f64), sum);
     writer.gauges("kaspr_partition_lag_records", "Offsets up to the end that the slowest reader has not done", lags)?;

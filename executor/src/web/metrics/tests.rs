@@ -85,10 +85,14 @@ fn both_formats_say_the_same() {
     let open = render(collected(running(2, 2), true), true).expect("a page");
     assert!(open.ends_with("# EOF\n"));
     let series = |page: &str| -> BTreeSet<String> {
-        page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        let series = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
+        // One format writes the bound 1 as 1.0.
+        series.map(|series| series.replace(".0\"}", "\"}")).collect()
     };
-    assert_eq!(series(&plain), series(&open));
-    assert!(open.contains("# TYPE kaspr_events_completed counter") || !plain.contains("kaspr_events_completed"));
+    let (plain, open) = (series(&plain), series(&open));
+    assert!(plain.len() > 100);
+    let differ: Vec<_> = plain.symmetric_difference(&open).take(3).collect();
+    assert!(differ.is_empty(), "{differ:?}");
 }
 
 #[test]
