@@ -6,7 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
-use kaspr_tests::kafka::{Broker, Record, children, unique};
+use kaspr_tests::http::get;
+use kaspr_tests::kafka::{Broker, Record, children, free_port, unique};
 use kaspr_tests::process::terminate;
 use kaspr_tests::program::{command, stderr, stdout};
 
@@ -327,4 +328,48 @@ fn a_supervisor_hands_secrets_over_unseen() {
             assert_unseen(&format!("what user code sees, given by {way:?}"), &record.text());
         }
     }
+}
+
+/// Pages of the HTTP server are seen by whoever reaches the port.
+#[test]
+fn no_page_shows_it() {
+    let broker = Broker::start();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    let folder = Folder::new(&input, &output);
+    let port = free_port();
+    let log = Path::new(&folder.path("log")).to_owned();
+    let mut command = on_kafka(&folder, &broker.with_passwords());
+    command.args(["--log-level", "trace"]).env("K_WEB_PORT", port.to_string());
+    for flag in ["security.protocol=sasl_plaintext", "sasl.mechanisms=PLAIN", "sasl.username=bob"] {
+        command.args(["--kafka", flag]);
+    }
+    Way::OperatorVariable.give(&mut command, "sasl.password", &folder);
+    let stderr = File::create(&log).expect("a log");
+    let supervisor = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("it starts");
+    let spied = Spied { supervisor, log };
+    let pages = [
+        "/",
+        "/status/",
+        "/health/live",
+        "/health/ready",
+        "/kaspr/status",
+        "/kaspr/plan",
+        "/kaspr/plan?format=text",
+        "/metrics",
+        "/nowhere",
+    ];
+    let look = || {
+        for page in pages {
+            if let Ok(answer) = get(port, page) {
+                assert_unseen(page, &format!("{answer:?}"));
+            }
+        }
+    };
+    spied.wait_until("a page", || get(port, "/").is_ok());
+    look();
+    spied.wait_until("the worker to be ready", || get(port, "/health/ready").is_ok_and(|page| page.status == 200));
+    broker.produce(&input, [Record::new("1", "1")]);
+    spied.wait_until("a record", || broker.count(&output) == 1);
+    look();
+    assert_unseen("the log", &spied.words());
 }

@@ -7,6 +7,7 @@ use kaspr_tests::clock::{now, pause};
 use kaspr_tests::counting::{App, shop};
 use kaspr_tests::http::{Client, Response, get, series};
 use kaspr_tests::kafka::{Broker, Record, broker, free_port};
+use kaspr_tests::program::command;
 use kaspr_tests::{process, root};
 use serde_json::{Value, json};
 
@@ -549,4 +550,27 @@ fn a_prometheus_reads_every_family() {
         let labels = &found[0]["metric"];
         assert!(labels["app_name"].is_string() && labels["worker_name"].is_string(), "{labels}");
     }
+}
+
+#[test]
+fn a_local_run_serves_its_port_to_this_machine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("agents.yaml");
+    std::fs::write(&path, spec("in", "out", "")).expect("written");
+    let (path, port) = (path.display().to_string(), free_port());
+    let mut command = command("kaspr-exec", &["run", &path, "--local", "--input", "in=-", "--quiet"]);
+    command.env("K_WEB_PORT", port.to_string()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("it is piped");
+    std::io::Write::write_all(&mut input, b"1\n2\n").expect("it reads");
+    let began = now();
+    let completed = || get(port, "/kaspr/status").map(|page| page.json()["workers"][0]["completed"].clone());
+    while !completed().is_ok_and(|completed| completed == 2) {
+        assert!(now() - began < PATIENCE, "{:?}", completed());
+        pause(Duration::from_millis(50));
+    }
+    let mut client = Client::connect(port).expect("it listens");
+    assert_eq!(client.ask("GET", "/", &["Host: shop.example.com"], "").expect("an answer").status, 403);
+    drop(input);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }

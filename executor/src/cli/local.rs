@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::arguments::RunArguments;
 use super::given::take_stdout;
+use super::served;
 use super::stop::{FAULT, REFUSED, Signals, Stop};
 use super::stored::{StateDir, can_be_written, can_hold_files};
 use super::terminal::{Terminal, start_log};
@@ -45,6 +46,8 @@ pub fn run_locally(
     let kept = StateDir::new(plan, settings, (&config.app, 0));
     kept.look()?;
     let bar = start_log(arguments.app.log_level);
+    let board = served::wanted_locally(settings)?.map(|web| served::serve(web, (plan, &config, settings), signals));
+    let board = board.transpose()?;
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     // Before user code is loaded: it may change the folder from which paths count.
     let inputs: Vec<_> = arguments.input.iter().map(Input::absolute).collect();
@@ -67,6 +70,7 @@ pub fn run_locally(
     interpreter.run(|py| {
         info!(version = python::version(), prefix = python::prefix(py), "CPython");
         let (log, assembly) = local.assemble();
+        let assembly = assembly.with_board(board);
         assembly.guard.watch.speak_through(voice::form);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;

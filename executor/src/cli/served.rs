@@ -37,6 +37,16 @@ pub(super) fn wanted(settings: &Settings, is_supervisor: bool) -> Result<Option<
     Ok(web)
 }
 
+/// The HTTP server that a local run is to have, if it is to have one: for this machine alone, unless an address is
+/// given.
+///
+/// # Errors
+///
+/// A setting makes no sense.
+pub(super) fn wanted_locally(settings: &Settings) -> Result<Option<Web>, Stop> {
+    settings.web(true, &host_name()).map_err(Stop::refused)
+}
+
 /// Serves the port; gives the board on which the worker is to leave its snapshots.
 ///
 /// # Errors

@@ -143,7 +143,7 @@ impl Counters {
         }
         for topic in &effects.letter_topics {
             let counts = self.topic(topic);
-            (counts.records, counts.letters) = (counts.records - 1, counts.letters + 1);
+            (counts.records, counts.letters) = (counts.records.saturating_sub(1), counts.letters + 1);
         }
     }
 
@@ -218,3 +218,38 @@ impl Counters {
 
 /// The table, shared by all parts of a worker.
 pub type SharedCounters = Rc<RefCell<Counters>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::effects::Scratch;
+
+    fn sent(topics: impl IntoIterator<Item = String>) -> Effects {
+        let (mut effects, mut scratch) = (Effects::default(), Scratch::default());
+        for topic in topics {
+            scratch.send(&topic.as_str().into(), 0, 0, (None, None), Vec::new());
+        }
+        effects.keep(&mut scratch);
+        effects
+    }
+
+    #[test]
+    fn topics_beyond_the_first_are_one() {
+        let mut counters = Counters::default();
+        counters.count_committed(&sent((0..10_000).map(|number| format!("t{number}"))));
+        counters.count_committed(&sent(["t0".to_owned(), "t9999".to_owned()]));
+        assert_eq!(counters.by_topic.len(), TOPICS_MAX + 1);
+        let records = |topic: &str| counters.by_topic.get(topic).map(|counts| counts.records);
+        assert_eq!((records("t0"), records("t9999"), records(OTHER_TOPIC)), (Some(2), None, Some(9_801)));
+    }
+
+    #[test]
+    fn dead_letters_are_no_records() {
+        let mut effects = sent(["out".to_owned(), "dead".to_owned()]);
+        (effects.letters, effects.letter_topics) = (1, vec!["dead".into()]);
+        let mut counters = Counters::default();
+        counters.count_committed(&effects);
+        assert_eq!(counters.by_topic["dead"], TopicCounts { records: 0, letters: 1 });
+        assert_eq!((counters.by_topic["out"], counters.records), (TopicCounts { records: 1, letters: 0 }, 1));
+    }
+}
