@@ -14,6 +14,8 @@ const ON_ERROR: &str =
     "set it for the whole app: the environment variable K_ON_ERROR, an action's name or the mapping as JSON";
 const TIMEOUT: &str = "set it for the whole app: the environment variable K_TIMEOUT, for example 30s";
 const CHANNEL: &str = "put a topic between the agents, or mount the specs into the pod yourself";
+const DECLARE: &str = "create the topic before the app starts, or let the agent that writes it declare it";
+const CONFIG: &str = "create the topic with these settings before the app starts: the API server drops the keys";
 const SINK: &str = "write to the sink from an operation, or mount the specs into the pod yourself";
 
 impl Checker<'_> {
@@ -35,6 +37,33 @@ impl Checker<'_> {
         }
         if let Some(first) = agent.sinks.first() {
             self.dropped("output.sinks", &first.at, SINK);
+        }
+        if let Some(topic) = agent.input.as_ref().and_then(|input| input.topic.as_ref()) {
+            topic
+                .settings
+                .creation
+                .declare
+                .iter()
+                .for_each(|declare| self.dropped("input.topic.declare", &declare.at, DECLARE));
+            self.dropped_keys("input.topic.config", &topic.settings.creation.config);
+        }
+        for output in &agent.outputs {
+            self.dropped_keys("output.topics[].config", &output.settings.creation.config);
+        }
+        for output in agent.operations.iter().filter_map(|operation| operation.send.as_ref()) {
+            self.dropped_keys("processors.operations[].topicSend.config", &output.settings.creation.config);
+        }
+    }
+
+    /// The same of a table.
+    pub(super) fn check_table_for_operator(&mut self, table: &ast::Table) {
+        self.dropped_keys("extraTopicConfigs", &table.config);
+    }
+
+    /// Warns of a mapping whose keys the API server drops: its schema names none.
+    fn dropped_keys(&mut self, field: &str, config: &[(ast::Text, ast::Text)]) {
+        if let Some((first, _)) = config.first() {
+            self.dropped(field, &first.at, CONFIG);
         }
     }
 
