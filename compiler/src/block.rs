@@ -58,6 +58,14 @@ pub fn line_map(code: &Code, file: &Text<'_>) -> LineMap {
     LineMap::Each((0..count).map(place).collect())
 }
 
+/// The lines of a block's Python that are not empty: the number of each, from 1, and its start in the file.
+pub fn starts(code: &Code, file: &str) -> Vec<(usize, usize)> {
+    let starts = line_starts(code, file).unwrap_or_default();
+    let rows = code.text.split('\n').zip(starts).enumerate();
+    // An empty line has no text by which it could be found.
+    rows.filter(|(_, (text, _))| !text.trim().is_empty()).map(|(row, (_, start))| (row + 1, start)).collect()
+}
+
 /// Finds the start of each line of the Python in the file, if its lines can be followed there.
 ///
 /// One entry for each line of the Python, without the file's indentation.

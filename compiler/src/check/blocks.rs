@@ -19,7 +19,7 @@ use kaspr_ir::plan::{Block, BlockId, Function, FunctionId, Init, Place, Shape};
 
 use super::Checker;
 use crate::ast::Code as Written;
-use crate::block::{at, line_map};
+use crate::block::{at, line_map, starts};
 use crate::diagnostics::{Code, Diagnostic, nearest, nearest_within};
 use crate::python::{Defined, Loose, Module, Refusal, TABLE_ATTRIBUTES, Unresolved, builtins, read};
 
@@ -191,6 +191,10 @@ impl Checker<'_> {
     /// added too, so that ids stay in step.
     fn block(&mut self, scope: &Scope, role: &str, code: &Written) -> (BlockId, Module) {
         let module = read(&code.text, self.python_version);
+        if !code.literal {
+            let rows = starts(code, self.texts[code.at.file].text);
+            self.sink.note_quoted(&code.at, Block::name_of(&scope.owner, role), rows);
+        }
         self.check_module(scope, role, code, &module);
         self.blocks.blocks.push(Block {
             owner: scope.owner.clone(),

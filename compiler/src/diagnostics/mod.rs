@@ -142,6 +142,17 @@ pub struct Sink {
     marked: HashSet<(usize, usize, String)>,
     /// Some code block is empty: its lines may stand where fields are expected.
     has_empty_block: bool,
+    /// Blocks of Python in quotes or folded.
+    quoted: Vec<Quoted>,
+}
+
+/// A block of Python in quotes or folded.
+#[derive(Debug)]
+struct Quoted {
+    at: At,
+    name: String,
+    /// The number of each line that is not empty, and its start in the file.
+    rows: Vec<(usize, usize)>,
 }
 
 impl Sink {
@@ -195,6 +206,20 @@ impl Sink {
         self.has_empty_block
     }
 
+    /// Remembers a block of Python that is in quotes or folded: its faults name the block and its line too, since
+    /// whoever has the operator mount the specs never sees the file.
+    pub fn note_quoted(&mut self, at: &At, name: String, rows: Vec<(usize, usize)>) {
+        self.quoted.push(Quoted { at: at.clone(), name, rows });
+    }
+
+    /// `orders/count line 3`, where a place is in a block in quotes.
+    fn line_of_block(&self, at: &At) -> Option<String> {
+        let is_around = |block: &At| block.file == at.file && (block.start..block.end).contains(&at.start);
+        let Quoted { name, rows, .. } = self.quoted.iter().find(|block| is_around(&block.at))?;
+        let row = rows.iter().take_while(|(_, start)| *start <= at.start).last().map_or(1, |(row, _)| *row);
+        Some(format!("{name} line {row}"))
+    }
+
     /// Notes a fault.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.has_errors |= diagnostic.severity == Severity::Error;
@@ -214,6 +239,11 @@ impl Sink {
     ///
     /// Equal faults come from functions of init that several fields name.
     pub fn into_sorted(mut self) -> (Vec<Diagnostic>, usize) {
+        for number in 0..self.diagnostics.len() {
+            if let Some(line) = self.line_of_block(&self.diagnostics[number].at) {
+                self.diagnostics[number].hints.push(format!("it is {line}"));
+            }
+        }
         // The message last, so that the order is the same in every run.
         self.diagnostics.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         self.diagnostics.dedup();

@@ -20,7 +20,8 @@ pub struct FailureRecord {
     pub kind: String,
     /// The exception's message, cut to [`MESSAGE_CHARACTERS_MAX`].
     pub message: String,
-    /// `file:line` in the spec.
+    /// `file:line` in the spec; for Python in quotes with the line of its block behind it:
+    /// `agent.yaml:14 (orders/count line 3)`.
     pub at: String,
 }
 

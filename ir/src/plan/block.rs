@@ -29,6 +29,23 @@ pub struct Block {
     pub code: String,
 }
 
+impl Block {
+    /// Its name for people: `orders/count`, `orders/output:customers/keySelector`. Two blocks may share one.
+    ///
+    /// Made for a module of Python's too, so no dot stands in it.
+    pub fn name(&self) -> String {
+        Block::name_of(&self.owner, &self.role)
+    }
+
+    /// The name of the block with this owner and role: `agent "orders"`, `operation "count"`.
+    pub fn name_of(owner: &str, role: &str) -> String {
+        let plain = |text: &str| text.replace('"', "").replace('.', "_");
+        let owner = owner.split_once(' ').map_or(owner, |(_, owner)| owner);
+        let role = role.strip_prefix("operation ").unwrap_or(role);
+        format!("{}/{}", plain(owner), plain(role).replace(' ', "/"))
+    }
+}
+
 /// A function that the executor calls, found by name in its block's namespace.
 ///
 /// `reads_context`, `only_reads` and `uses` are the compiler's proofs: each may be missing for a function that would

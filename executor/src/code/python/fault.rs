@@ -38,7 +38,7 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
     Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_letter: false }
 }
 
-/// `file:line` of the innermost frame that stands in a spec.
+/// The place of the innermost frame that stands in a spec.
 fn innermost(traceback: &Bound<'_, PyTraceback>, runtime: &Runtime) -> Option<String> {
     let (mut innermost, mut next) = (None, Some(traceback.clone().into_any()));
     // A function that calls itself may stand here a hundred thousand times in a row: its file is looked up
@@ -48,7 +48,7 @@ fn innermost(traceback: &Bound<'_, PyTraceback>, runtime: &Runtime) -> Option<St
         let code = entry.getattr("tb_frame").and_then(|frame| frame.getattr("f_code")).ok()?;
         let is_ours = match &last {
             Some((same, is_ours)) if same.is(&code) => *is_ours,
-            _ => file(&code).is_some_and(|file| runtime.files.contains(&file)),
+            _ => file(&code).is_some_and(|file| runtime.lines.has(&file)),
         };
         last = Some((code, is_ours));
         if is_ours {
@@ -59,7 +59,7 @@ fn innermost(traceback: &Bound<'_, PyTraceback>, runtime: &Runtime) -> Option<St
     let entry = innermost?;
     let line: u32 = entry.getattr("tb_lineno").ok()?.extract().ok()?;
     let code = entry.getattr("tb_frame").ok()?.getattr("f_code").ok()?;
-    Some(format!("{}:{line}", file(&code)?))
+    Some(runtime.lines.place(&file(&code)?, line))
 }
 
 fn file(code: &Bound<'_, PyAny>) -> Option<String> {

@@ -1,7 +1,8 @@
 //! Loads code blocks into namespaces, once per worker: user code runs here for the first time.
 //!
 //! Every block is a module of its own, whose names start as a copy of its agent's init globals. It is
-//! compiled with the file and lines of the YAML, so that every traceback points there.
+//! compiled with the file and lines of the YAML, so that every traceback points there; see [`super::lines`] for
+//! Python in quotes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,9 +92,9 @@ impl<'py> Loader<'_, 'py> {
             self.runtime.set_agent(agent);
             let globals = block.init.and_then(|init| namespaces.get(&init));
             let namespace = self.namespace(block, globals).map_err(|error| self.refused(block, &error))?;
-            self.run(block, &namespace).map_err(|error| self.refused(block, &error))?;
+            self.run(id, &namespace).map_err(|error| self.refused(block, &error))?;
             if let Some(mocks) = &self.mocks {
-                mocks.put(&block_name(block), &namespace).map_err(|error| self.refused(block, &error))?;
+                mocks.put(&block.name(), &namespace).map_err(|error| self.refused(block, &error))?;
             }
             if let Some(Some(function)) = inits.get(&id) {
                 let function = &self.plan[*function];
@@ -120,7 +121,7 @@ impl<'py> Loader<'_, 'py> {
     /// A name by which Python finds the block's module, and that no imported module has:
     /// `kaspr:orders/count`. No dot may stand in it: Python would look for a package.
     fn module_name(&self, block: &Block) -> String {
-        let name = format!("kaspr:{}", block_name(block));
+        let name = format!("kaspr:{}", block.name());
         let mut names = self.modules.borrow_mut();
         let numbered = (2..).map(|number| format!("{name}/{number}"));
         let free = std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name));
@@ -129,18 +130,21 @@ impl<'py> Loader<'_, 'py> {
         free
     }
 
-    fn run(&self, block: &Block, namespace: &Bound<'py, PyDict>) -> PyResult<()> {
-        let code = self.compile(block)?;
+    fn run(&self, id: BlockId, namespace: &Bound<'py, PyDict>) -> PyResult<()> {
+        let code = self.compile(id)?;
         let exec = self.py.import("builtins")?.getattr("exec")?;
         exec.call1((code, namespace))?;
         Ok(())
     }
 
-    /// Compiles a block at its lines in the YAML.
-    fn compile(&self, block: &Block) -> PyResult<Bound<'py, PyAny>> {
+    /// Compiles a block at its lines in the YAML, or at its own where the YAML's would not tell them apart.
+    fn compile(&self, id: BlockId) -> PyResult<Bound<'py, PyAny>> {
         let builtins = self.py.import("builtins")?;
         let compile = builtins.getattr("compile")?;
-        let file = &self.plan[block.file];
+        let (block, file) = (&self.plan[id], self.runtime.lines.file(id));
+        if self.runtime.lines.are_own(id) {
+            return compile.call1((&block.code, file, "exec"));
+        }
         // A block's first line is line `first` of the file when as many empty lines come before.
         if let LineMap::Literal { line, .. } = block.lines {
             let lead = "\n".repeat(line.saturating_sub(1) as usize);
@@ -227,14 +231,15 @@ impl<'py> Loader<'_, 'py> {
         format!("{}:{}", self.plan[place.file], place.line)
     }
 
-    /// Gives tracebacks the lines of the blocks, as they stand in the YAML.
+    /// Gives tracebacks the lines of the blocks, under the numbers that their code objects have.
     fn remember_lines(&self) {
         let mut files: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for block in &self.plan.blocks {
-            let lines = files.entry(&self.plan[block.file]).or_default();
+        for (id, block) in self.block_ids().zip(&self.plan.blocks) {
+            let lines = files.entry(self.runtime.lines.file(id)).or_default();
             for (number, text) in block.code.lines().enumerate() {
                 let row = u32::try_from(number + 1).unwrap_or(u32::MAX);
-                let at = block.lines.at(row, 1).0.saturating_sub(1) as usize;
+                let in_yaml = |row| block.lines.at(row, 1).0.saturating_sub(1) as usize;
+                let at = if self.runtime.lines.are_own(id) { number } else { in_yaml(row) };
                 if lines.len() <= at {
                     lines.resize(at + 1, "\n".to_owned());
                 }
@@ -246,14 +251,6 @@ impl<'py> Loader<'_, 'py> {
             let _ = self.runtime.remember.bind(self.py).call1((file, lines));
         }
     }
-}
-
-/// The name of a block in the name of its module: `orders/count`.
-pub fn block_name(block: &Block) -> String {
-    let plain = |text: &str| text.replace('"', "").replace('.', "_");
-    let owner = block.owner.split_once(' ').map_or(block.owner.as_str(), |(_, owner)| owner);
-    let role = block.role.strip_prefix("operation ").unwrap_or(&block.role);
-    format!("{}/{}", plain(owner), plain(role).replace(' ', "/"))
 }
 
 fn name(block: &Block) -> String {

@@ -1,6 +1,5 @@
 //! Makes everything that user code can reach, before its first line runs; and ends it after its last.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tracing::warn;
 
 use super::entry::{AppView, Context, Outbox};
 use super::home::Home;
+use super::lines::Lines;
 use super::load::Life;
 use super::rehearsal::simulate;
 use super::runtime::{Now, Runtime};
@@ -36,11 +36,10 @@ impl Prepared {
     /// Starts the runtime and makes the objects that user code reaches.
     pub fn new(py: Python<'_>, loading: &Loading<'_>) -> PyResult<Prepared> {
         let plan = loading.plan;
-        let files: BTreeSet<String> = plan.files.iter().cloned().collect();
         let agents = plan.agents.iter().map(|agent| agent.name.clone()).collect();
         let watched = (loading.watch.clone(), shortest_timeout(plan, loading.timeout));
         let now: Rc<Now> = Rc::default();
-        let runtime = Runtime::start(py, files, agents, watched, &now)?;
+        let runtime = Runtime::start(py, Lines::of(plan), agents, watched, &now)?;
         if let Some(rehearsal) = &loading.rehearsal {
             simulate(py, &runtime, &rehearsal.clock)?;
         }

@@ -2,7 +2,6 @@
 //! user code's hands finds the event that runs.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use pyo3::types::{PyCFunction, PyModule};
 use super::alarm::Alarm;
 use super::entry::Entry;
 use super::home::{Home, elsewhere};
+use super::lines::Lines;
 use super::value::Value;
 use crate::code::{Via, With};
 use crate::event::frame::Frame;
@@ -50,8 +50,8 @@ pub type Now = RefCell<Option<Running>>;
 
 /// The state that the code and all its objects share. Any thread may hold it.
 pub struct Runtime {
-    /// Files of the plan: frames of other files are not the user's.
-    pub files: BTreeSet<String>,
+    /// Lines of the plan's blocks: frames of other files are not the user's.
+    pub lines: Lines,
     /// Names of the agents, for the log.
     pub agents: Vec<String>,
     /// The event whose plain function runs now.
@@ -98,7 +98,7 @@ impl Runtime {
     /// Runs `runtime.py` on the worker's thread.
     pub fn start(
         py: Python<'_>,
-        files: BTreeSet<String>,
+        lines: Lines,
         agents: Vec<String>,
         (watch, shortest): (Arc<Watch>, Duration),
         now: &Rc<Now>,
@@ -113,7 +113,7 @@ impl Runtime {
         module.setattr("ring", PyCFunction::new_closure(py, None, None, move |_, _| ringing.wake_up())?)?;
         let alarm = Alarm::start(py, watch, timeout.clone_ref(py), shortest)?;
         let runtime = Arc::new(Runtime {
-            files,
+            lines,
             agents,
             now: Home::new(now.clone()),
             agent: AtomicU32::new(NO_AGENT),

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use kaspr_ir::plan::{Action, Agent, Block, OnError, Plan, Policies, ReaderId, TopicChoice, Topics};
 use regex::Regex;
 
-use crate::code::python::block_name;
 use crate::stage::program::lower;
 
 /// Names of an app, for its tests.
@@ -95,7 +94,7 @@ fn functions(plan: &Plan, names_of: NamesOf<'_>) -> Option<BTreeMap<String, BTre
     let own: Vec<BTreeSet<String>> = plan.blocks.iter().map(names_of).collect::<Option<_>>()?;
     let with_init = plan.blocks.iter().zip(&own).map(|(block, names)| {
         let of_init = block.init.map(|init| &own[init.index()]);
-        (block_name(block), names.iter().chain(of_init.into_iter().flatten()).cloned().collect())
+        (block.name(), names.iter().chain(of_init.into_iter().flatten()).cloned().collect())
     });
     Some(with_init.collect())
 }
