@@ -10,6 +10,8 @@ pub mod counting;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod mounted;
+pub mod pod;
 pub mod process;
 pub mod program;
 pub mod proxy;
