@@ -55,14 +55,29 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     names.iter().map(|path| read(path)).collect()
 }
 
-/// Adds the specs of a folder and of those below it, in any order.
+/// Why there are no specs in a folder that somebody else fills: it is not there, or holds none. `None`: there are
+/// some, or [`files`] has an error to tell.
+pub fn missing(folder: &Path) -> Option<String> {
+    if !folder.exists() {
+        return Some(format!("there is no folder \"{}\"", folder.display()));
+    }
+    let mut found = Vec::new();
+    let is_empty = walk(folder, &mut found).is_ok() && found.is_empty();
+    is_empty.then(|| LoadError::Empty(folder.display().to_string()).to_string())
+}
+
+/// Adds the specs of a folder and of those below it, in any order. Kubernetes keeps what it mounts in folders whose
+/// names begin with `..`, with a link to each file beside them: those are the specs.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: folder.display().to_string(), error };
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let is_spec = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         if path.is_dir() {
-            walk(&path, found)?;
+            let is_of_a_mount = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+            if !is_of_a_mount {
+                walk(&path, found)?;
+            }
         } else if is_spec && path.file_name().is_none_or(|name| name != "tests.yaml") {
             found.push(path);
         }

@@ -1,7 +1,9 @@
 //! Options of a compile.
 //!
-//! They change faults and prints, never the plan of specs that have none: `python_version` decides which syntax is a
-//! fault, `target` and `only_checks` which faults are looked for, `allow` which are accepted.
+//! But for the codecs they change faults and prints, never the plan of specs that have none: `python_version` decides
+//! which syntax is a fault, `target` and `only_checks` which faults are looked for, `allow` which are accepted.
+
+use kaspr_ir::plan::Codec;
 
 use crate::diagnostics::Code;
 
@@ -12,6 +14,10 @@ pub struct Options {
     pub python_version: (u8, u8),
     /// Path of the specs to the pods.
     pub target: Target,
+    /// The codec of keys of topics where a spec names none; `None`: the `KasprApp`'s `keySerializer`, else raw.
+    pub key_codec: Option<Codec>,
+    /// The codec of values of topics where a spec names none; `None`: the `KasprApp`'s `valueSerializer`, else JSON.
+    pub value_codec: Option<Codec>,
     /// Prints the AST and the HIR too: for those who work on the compiler.
     pub prints_stages: bool,
     /// Faults are all that is asked for: then specs need no agent, as where files are checked one by one.
@@ -40,6 +46,8 @@ impl Default for Options {
         Options {
             python_version: crate::python::VERSION,
             target: Target::Files,
+            key_codec: None,
+            value_codec: None,
             prints_stages: false,
             only_checks: false,
             allow: Vec::new(),

@@ -10,34 +10,28 @@ use std::rc::Rc;
 
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
-    AppArguments, Arguments, Command, FINE, Given, REFUSED, RunArguments, Signals, Stop, TESTS, TestArguments, Tested,
-    check_on_kafka, choose_colours, completions, has_colours, man, run_locally, run_on_kafka, run_tests, say,
-    say_faults, speak, speaks_json, tested_folders,
+    AppArguments, Arguments, Command, FINE, Given, LogFormat, REFUSED, RunArguments, Signals, Stop, TESTS,
+    TestArguments, Tested, check_on_kafka, choose_colours, completions, definitions_dir, has_colours, leave_last_words,
+    log_level, man, open_last_words, run_locally, run_on_kafka, run_tests, say, say_faults, speak, speaks_json,
+    start_log, tested_folders, wait_for_definitions,
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;
 use kaspr_exec::run::testing::{Known, Put, Suite, SuiteFault, faults};
-use kaspr_ir::plan::Plan;
+use kaspr_ir::plan::{App, Codec, Plan};
 
 fn main() {
     // SAFETY: the program has just begun, and no other thread runs.
     let given = unsafe { Given::take() };
+    open_last_words();
     let Arguments { color, command } = Arguments::read(&given.arguments);
     choose_colours(color);
-    match &command {
-        Command::Run(arguments) => speak(arguments.app.log_format, arguments.post().map(|(number, _)| number)),
-        Command::Check(arguments) => speak(arguments.app.log_format, None),
-        _ => {}
-    }
     let ended = match command {
         // Only a supervisor needs to know whether the fault is the worker's own.
         Command::Run(arguments) if arguments.worker.is_some() => run(&arguments, &given),
         Command::Run(arguments) => run(&arguments, &given).map_err(Stop::for_others),
         Command::Check(arguments) => check(&arguments.app, &given).map_err(Stop::for_others),
-        Command::Test(arguments) => {
-            given.warn_of_variables(&nearest);
-            test(&arguments)
-        }
+        Command::Test(arguments) => test(&arguments, &given),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => man(&folder),
     };
@@ -53,13 +47,26 @@ fn main() {
 
 /// `kaspr-exec run`: compiles, then runs on Kafka or locally.
 fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
+    let known = known_settings(&arguments.app, given);
+    speak(LogFormat::of(&known)?, arguments.post().map(|(number, _)| number));
     // Before compiling: a signal that comes meanwhile counts, too.
     let signals = Signals::listen();
-    // The supervisor of a worker has the same variables, and has said it.
+    // The supervisor of a worker has the same variables, and has judged them.
     if arguments.worker.is_none() {
-        given.warn_of_variables(&nearest);
+        given.judge_variables(&nearest)?;
     }
-    let (plan, settings) = prepare(&arguments.app)?;
+    if !arguments.local {
+        signals.outlive();
+    }
+    let paths = paths(&arguments.app, &known)?;
+    if arguments.app.paths.is_empty() && !arguments.local {
+        start_log(log_level(&known)?);
+        let folder = &paths[0];
+        if !wait_for_definitions(folder, &signals, &|| kasprc::load::missing(folder))? {
+            return Ok(());
+        }
+    }
+    let (plan, settings) = prepare(&arguments.app, &paths, given)?;
     if arguments.local {
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
@@ -68,11 +75,30 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     run_on_kafka(&plan, (arguments, given), &settings, &signals)
 }
 
+/// The settings as flags and variables alone give them: an app may have more to say, once its specs are read.
+fn known_settings(arguments: &AppArguments, given: &Given) -> Settings {
+    Settings::resolve(&arguments.flags(), &given.variables, &App::default())
+}
+
+/// The paths of the specs: those that were typed, else the folder of definitions.
+///
+/// # Errors
+///
+/// There is neither.
+fn paths(arguments: &AppArguments, settings: &Settings) -> Result<Vec<PathBuf>, Stop> {
+    match arguments.paths.is_empty() {
+        true => Ok(vec![definitions_dir(settings)?]),
+        false => Ok(arguments.paths.clone()),
+    }
+}
+
 /// `kaspr-exec check`: compiles, then looks whether a run could begin. The result goes to standard output.
 #[allow(clippy::print_stdout, reason = "the result of a check is its output")]
 fn check(arguments: &AppArguments, given: &Given) -> Result<(), Stop> {
-    given.warn_of_variables(&nearest);
-    let (plan, settings) = prepare(arguments)?;
+    let known = known_settings(arguments, given);
+    speak(LogFormat::of(&known)?, None);
+    given.judge_variables(&nearest)?;
+    let (plan, settings) = prepare(arguments, &paths(arguments, &known)?, given)?;
     needs_servers(&settings, "")?;
     let found = check_on_kafka(&plan, (arguments, given), &settings)?;
     print!("{found}");
@@ -81,12 +107,14 @@ fn check(arguments: &AppArguments, given: &Given) -> Result<(), Stop> {
 
 /// `kaspr-exec test`: compiles every folder and reads its tests before the first of them is played, so that a
 /// mistake in the last file is reported at once.
-fn test(arguments: &TestArguments) -> Result<(), Stop> {
+fn test(arguments: &TestArguments, given: &Given) -> Result<(), Stop> {
+    given.judge_variables(&nearest)?;
     let mut tested = Vec::new();
     for folder in tested_folders(&arguments.paths)? {
-        let plan = Rc::new(plan(std::slice::from_ref(&folder))?);
         // No flags: tests depend on their specs, and on variables as a run does.
-        let settings = Settings::resolve(&BTreeMap::new(), &|name| std::env::var(name).ok(), &plan.app);
+        let of_variables = Settings::resolve(&BTreeMap::new(), &given.variables, &App::default());
+        let plan = Rc::new(plan(std::slice::from_ref(&folder), &of_variables)?);
+        let settings = Settings::resolve(&BTreeMap::new(), &given.variables, &plan.app);
         can_run(&plan, &settings)?;
         let suite = suite(&tests_of(&folder)?, &known(&plan, &settings)?, &folder)?;
         tested.push(Tested { folder, plan, settings, suite });
@@ -162,12 +190,12 @@ fn needs_servers(settings: &Settings, otherwise: &str) -> Result<(), Stop> {
 /// # Errors
 ///
 /// In this order: flags that cannot be read, specs that do not compile, and what cannot be run yet.
-fn prepare(arguments: &AppArguments) -> Result<(Rc<Plan>, Settings), Stop> {
+fn prepare(arguments: &AppArguments, paths: &[PathBuf], given: &Given) -> Result<(Rc<Plan>, Settings), Stop> {
     for flag in &arguments.kafka {
         flag.pair().map_err(Stop::refused)?;
     }
-    let plan = Rc::new(plan(&arguments.paths)?);
-    let settings = Settings::resolve(&arguments.flags(), &|name| std::env::var(name).ok(), &plan.app);
+    let plan = Rc::new(plan(paths, &known_settings(arguments, given))?);
+    let settings = Settings::resolve(&arguments.flags(), &given.variables, &plan.app);
     can_run(&plan, &settings)?;
     Ok((plan, settings))
 }
@@ -200,6 +228,21 @@ fn options() -> kasprc::Options {
     }
 }
 
+/// Serializers of topics whose spec names none, where a variable does.
+///
+/// # Errors
+///
+/// There is no such serializer.
+fn serialized_by(options: kasprc::Options, settings: &Settings) -> Result<kasprc::Options, Stop> {
+    let codec = |name: &str| {
+        let said = settings.get(name).map(|text| text.parse::<Codec>().map_err(|_| (name, text))).transpose();
+        said.map_err(|(name, text)| {
+            Stop::refused(format!("the setting \"{name}\" is \"{text}\": there is no such serializer"))
+        })
+    };
+    Ok(kasprc::Options { key_codec: codec("keySerializer")?, value_codec: codec("valueSerializer")?, ..options })
+}
+
 /// A setting that stands where a path is expected is not printed: it may be a secret.
 ///
 /// # Errors
@@ -220,7 +263,7 @@ fn refuse_settings(paths: &[PathBuf]) -> Result<(), Stop> {
 /// # Errors
 ///
 /// Files that cannot be read, a plan of another version, or faults of a spec, which were said already.
-fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
+fn plan(paths: &[PathBuf], settings: &Settings) -> Result<Plan, Stop> {
     refuse_settings(paths)?;
     if let [path] = paths
         && path.extension().is_some_and(|extension| extension == "json")
@@ -230,10 +273,14 @@ fn plan(paths: &[PathBuf]) -> Result<Plan, Stop> {
         return Plan::from_json(&text).map_err(|error| Stop::refused(format!("{}: {error}", path.display())));
     }
     let files = kasprc::load::files(paths).map_err(Stop::refused)?;
-    let compiled = kasprc::compile(&files, &options());
-    say_faults(&match speaks_json() {
+    let compiled = kasprc::compile(&files, &serialized_by(options(), settings)?);
+    let faults = match speaks_json() {
         true => kasprc::diagnostics::to_json(&compiled.diagnostics, &files),
         false => kasprc::render(&compiled.diagnostics, &files, has_colours(&std::io::stderr())),
-    });
-    compiled.plan.ok_or(Stop(REFUSED, String::new()))
+    };
+    say_faults(&faults);
+    compiled.plan.ok_or_else(|| {
+        leave_last_words(faults.trim_end().as_bytes());
+        Stop(REFUSED, String::new())
+    })
 }

@@ -190,16 +190,16 @@ MUTANTS = [
     ("the clock waits for threads", "pending.due.is_some() && !pending.in_threads &&", "pending.due.is_some() &&", "rehearsed"),
     ("the clock waits for files", "(!pending.has_files || silent > SILENT_MAX)", "true", "rehearsed"),
     ("init waits for timers at once", "loop.skipped += time.monotonic() - began if found else timeout", "pass", "rehearsed"),
-    ("a mock stands before init is called", "mocks.put(&block_name(block), &namespace)", "Mocks::new(self.py, &BTreeMap::new()).and_then(|none| none.put(&block_name(block), &namespace))", "rehearsed"),
+    ("a mock stands before init is called", "mocks.put(&block.name(), &namespace)", "Mocks::new(self.py, &BTreeMap::new()).and_then(|none| none.put(&block_name(block), &namespace))", "rehearsed"),
     ("a mock gives copies", 'return copy.deepcopy(outcome["value"])', 'return outcome["value"]', "rehearsed"),
     ("a sequence ends", "if self.calls > len(self.sequence):", "if False:", "rehearsed"),
     ("a mock refuses what its function would", "signature.bind(*args, **keywords)", "pass", "rehearsed"),
     ("a mock of one block is that block's", 'if mock.name in names and mock.block in ("", block):', "if mock.name in names:", "rehearsed"),
     ("variables of a test are made what they were", 'module.call_method1("restore_variables", (before,))?;', "", "rehearsed"),
     ("a function that no block has is told", "if !names.contains(name) {", "if false {", "rehearsed"),
-    ("settings are no variables of a test", "if is_variable(name) {", "if name.is_empty() {", "rehearsed"),
+    ("settings are no variables of a test", "if is_setting(name) {", "if name.is_empty() {", "rehearsed"),
     # Variables and topics at the start.
-    ("variables that are no settings are told", "if is_unknown(&name) && !value.is_empty() {", "if false {", "programs"),
+    ("variables that are no settings are refused", "Some(_) if is_unknown(name, value) => &mut self.unknown,", "Some(_) if false => &mut self.unknown,", "programs"),
     ("what Kubernetes sets beside a service is not told", "&& !is_of_a_service(name)", "", "programs"),
 ]
 

@@ -463,6 +463,33 @@ fn numbers_say_their_range_or_their_type() {
 }
 
 #[test]
+fn fields_that_never_arrive_in_a_pod_are_named() {
+    let text = agent("a", FINE)
+        .replace("name: events\n", "name: events\n      declare: true\n      config: {retention.ms: 5}\n")
+        .replace("  processors:", "  output: {topics: [{name: out, config: {retention.ms: 5}}]}\n  processors:");
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\nspec:\n  extraTopicConfigs: {retention.ms: 5}\n";
+    let dropped = |field: &str| format!("K0602 the operator in use today drops \"spec.{field}\"");
+    let expected = ["input.topic.declare", "input.topic.config", "output.topics[].config", "extraTopicConfigs"];
+    assert_eq!(said(&(text.clone() + table), &["--target", "operator"]), expected.map(dropped));
+    assert_eq!(said(&(text + table), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn faults_of_python_in_quotes_name_the_block_and_its_line() {
+    let quoted = "agents:\n- name: orders\n  input: {topic: {name: in}}\n  processors:\n    operations:\n    - map:\n        \
+                  python: \"def count(value):\\n    # \\xFC\\n    number = value[\\\"n\\\"]\\n    return nubmer\\n\"\n      \
+                  name: count\n    pipeline: [count]\n";
+    let folder = folder_of(&[("orders.yaml", quoted)]);
+    let output = run("kasprc", &["check", &folder.path().display().to_string()], "");
+    let words = stderr(&output);
+    assert!(words.contains("K0506") && words.contains("= help: it is orders/count line 4\n"), "{words}");
+    let literal = agent("a", "def step(value): return nubmer");
+    let folder = folder_of(&[("a.yaml", &literal)]);
+    let words = stderr(&run("kasprc", &["check", &folder.path().display().to_string()], ""));
+    assert!(words.contains("K0506") && !words.contains("it is a/step"), "the file's own lines are enough: {words}");
+}
+
+#[test]
 fn names_are_those_that_kubernetes_takes() {
     let refused = ["K0113 the name \"Orders_Agent\" is not allowed by Kubernetes"];
     assert_eq!(said(&agent("Orders_Agent", FINE), &[]), refused);

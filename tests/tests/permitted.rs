@@ -12,6 +12,7 @@ use std::rc::Rc;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::code::python::Interpreter;
 use kaspr_exec::config::settings::Settings;
+use kaspr_exec::config::variables::Variables;
 use kaspr_exec::run::testing::{Suite, play};
 use kaspr_tests::{golden_specs, root};
 use kasprc::schema::{Form, schema};
@@ -76,7 +77,7 @@ impl Trial {
         if plan.agents.is_empty() {
             return Verdict::Found;
         }
-        let settings = Settings::resolve(&BTreeMap::new(), &|_| None, &plan.app);
+        let settings = Settings::resolve(&BTreeMap::new(), &Variables::default(), &plan.app);
         let config = match settings.config(&plan, 0).and_then(|config| {
             settings.duration("shutdownTimeout")?;
             Ok(config)

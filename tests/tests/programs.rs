@@ -453,12 +453,13 @@ fn kasprc_prints_every_stage() {
 }
 
 #[test]
-fn variables_that_look_like_settings_are_named_without_their_values() {
-    let with = |arguments: &[&str]| {
+fn variables_that_look_like_settings_are_refused_without_their_values() {
+    let with = |arguments: &[&str], misspelt: bool| {
         let mut command = command("kaspr-exec", arguments);
+        if misspelt {
+            command.envs([("KASPR_COMIT_INTERVAL", "hunter2"), ("KASPR_ZOO", "hunter2")]);
+        }
         command.envs([
-            ("KASPR_COMIT_INTERVAL", "hunter2"),
-            ("KASPR_ZOO", "hunter2"),
             ("KASPR_STALL_AFTER", "20s"),
             ("KASPR_EMPTY", ""),
             ("KASPR_APP_SERVICE_HOST", "10.0.0.1"),
@@ -467,17 +468,18 @@ fn variables_that_look_like_settings_are_named_without_their_values() {
         command.stdin(Stdio::null()).output().expect("it starts")
     };
     let run = ["run", ECHO, "--local", "--quiet", "--log-level", "error", "--input", "demo-input=-"];
-    let said = "warning: the variable KASPR_COMIT_INTERVAL is no setting of kaspr-exec\n  \
+    let said = "error: the variable KASPR_COMIT_INTERVAL is no setting of kaspr-exec\n  \
                 = help: did you mean KASPR_COMMIT_INTERVAL?\n\
-                warning: the variable KASPR_ZOO is no setting of kaspr-exec\n  \
+                error: the variable KASPR_ZOO is no setting of kaspr-exec\n  \
                 = help: `kaspr-exec run --help` lists the settings\n";
-    let ran = with(&run);
-    assert_eq!((ran.status.code(), stderr(&ran)), (Some(0), said.to_owned()));
-    // A check looks before it asks any broker.
-    assert!(stderr(&with(&["check", "no-such-folder"])).starts_with(said));
-    assert!(stderr(&with(&["test", "specs/tested"])).starts_with(said));
-    let lines = stderr(&with(&[&run[..], &["--log-format", "json"]].concat()));
+    for arguments in [&run[..], &["check", "no-such-folder"], &["test", "specs/tested"]] {
+        let refused = with(arguments, true);
+        assert_eq!((refused.status.code(), stderr(&refused)), (Some(2), said.to_owned()), "{arguments:?}");
+    }
+    let ran = with(&run, false);
+    assert_eq!((ran.status.code(), stderr(&ran)), (Some(0), String::new()));
+    let lines = stderr(&with(&[&run[..], &["--log-format", "json"]].concat(), true));
     let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap_or_default()).expect("an object");
     let message = first["message"].as_str().unwrap_or_default();
-    assert!(first["level"] == "WARN" && message.starts_with("the variable KASPR_COMIT_INTERVAL"), "{lines}");
+    assert!(first["level"] == "ERROR" && message.starts_with("the variable KASPR_COMIT_INTERVAL"), "{lines}");
 }

@@ -69,18 +69,40 @@ enum Way {
     Variable,
     OperatorVariable,
     FileVariable,
+    /// The operator's own name of the password; for other settings as `OperatorVariable`.
+    AuthVariable,
+    /// The same without the underscore that the operator may leave out.
+    JoinedVariable,
+    AuthFile,
 }
 
-const WAYS: [Way; 4] = [Way::Flag, Way::Variable, Way::OperatorVariable, Way::FileVariable];
+const WAYS: [Way; 7] = [
+    Way::Flag,
+    Way::Variable,
+    Way::OperatorVariable,
+    Way::FileVariable,
+    Way::AuthVariable,
+    Way::JoinedVariable,
+    Way::AuthFile,
+];
 
 impl Way {
     /// Gives a setting the canary as its value.
     fn give(self, command: &mut Command, setting: &str, folder: &Folder) {
         let variable = setting.to_ascii_uppercase().replace('.', "_");
+        let is_password = setting == "sasl.password";
         match self {
+            Way::AuthVariable if is_password => command.env("K_KAFKA_AUTH_PASSWORD", CANARY),
+            Way::JoinedVariable if is_password => command.env("K_KAFKAAUTHPASSWORD", CANARY),
+            Way::AuthFile if is_password => {
+                let file = folder.write("auth", CANARY.as_bytes());
+                command.env("KASPR_KAFKA_AUTH_PASSWORD_FILE", file)
+            }
             Way::Flag => command.args(["--kafka", &format!("{setting}={CANARY}")]),
             Way::Variable => command.env(format!("KASPR_KAFKA_{variable}"), CANARY),
-            Way::OperatorVariable => command.env(format!("K_KAFKA_{variable}"), CANARY),
+            Way::OperatorVariable | Way::AuthVariable | Way::JoinedVariable | Way::AuthFile => {
+                command.env(format!("K_KAFKA_{variable}"), CANARY)
+            }
             Way::FileVariable => {
                 let file = folder.write(setting, format!("{CANARY}\n").as_bytes());
                 command.env(format!("KASPR_KAFKA_{variable}_FILE"), file)
@@ -282,10 +304,13 @@ impl Spied {
         let workers = children(self.supervisor.id());
         assert_eq!(workers.len(), 2, "{}", self.words());
         for process in workers.into_iter().chain(i32::try_from(self.supervisor.id())) {
-            for what in ["cmdline", "environ"] {
+            for what in ["cmdline", "environ", "comm", "stat"] {
                 let bytes = std::fs::read(format!("/proc/{process}/{what}")).expect("it runs");
                 assert_unseen(what, &String::from_utf8_lossy(&bytes));
             }
+            // No memory goes into core files.
+            let filter = std::fs::read_to_string(format!("/proc/{process}/coredump_filter")).expect("it runs");
+            assert_eq!(u32::from_str_radix(filter.trim(), 16), Ok(0));
         }
     }
 }

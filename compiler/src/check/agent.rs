@@ -181,8 +181,9 @@ impl Checker<'_> {
                 Topics::Pattern(pattern.value.clone())
             }
         };
-        let key_codec = self.codec(&topic.settings.key_codec, Codec::Raw);
-        let value_codec = self.codec(&topic.settings.value_codec, Codec::Json);
+        let (of_keys, of_values) = self.codecs.clone();
+        let key_codec = self.codec(&topic.settings.key_codec, of_keys);
+        let value_codec = self.codec(&topic.settings.value_codec, of_values);
         for (codec, text) in [(&key_codec, &topic.settings.key_codec), (&value_codec, &topic.settings.value_codec)] {
             // Unpickling runs code that the sender chose, so it has a code of its own.
             match text {

@@ -80,6 +80,8 @@ pub struct Checker<'a> {
     topics: BTreeMap<String, Topic>,
     /// The version whose syntax is accepted, and no newer one.
     python_version: (u8, u8),
+    /// Codecs of keys and values of topics where a spec names none.
+    codecs: (Codec, Codec),
     /// The specs hold a `KasprApp`: then settings that are not written are not set, as far as the specs decide.
     has_app: bool,
     /// The app's settings name a topic for dead letters.
@@ -103,6 +105,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         channels: Vec::new(),
         topics: BTreeMap::new(),
         python_version: options.python_version,
+        codecs: settings::codecs(&ast.apps, options),
         has_app: !ast.apps.is_empty(),
         names_dead_letters: settings::get(&ast.apps, "deadLetterTopic").is_some_and(|topic| !topic.is_empty()),
         read_channels: BTreeSet::new(),
@@ -122,6 +125,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
     checker.check_readers(&agents);
     if options.target == Target::Operator {
         agents.iter().for_each(|agent| checker.check_for_operator(agent));
+        tables.iter().for_each(|table| checker.check_table_for_operator(table));
     }
     checker.collect_channels(&agents);
     // Last, because agents name the tables and channels that have been collected above.

@@ -8,7 +8,7 @@
 //! channel:checked valueSelector         sink:warehouse
 //! ```
 
-use kaspr_ir::plan::{ChannelId, ChannelOutput, Codec, FunctionId, SinkOutput, TopicChoice, TopicOutput};
+use kaspr_ir::plan::{ChannelId, ChannelOutput, FunctionId, SinkOutput, TopicChoice, TopicOutput};
 
 use super::Checker;
 use super::blocks::{Call, Purpose, Scope};
@@ -65,8 +65,9 @@ impl Checker<'_> {
             }
             (None, selector) => self.selector(scope, &role, "nameSelector", selector).map(TopicChoice::Selector),
         };
-        let key_codec = self.codec(&output.settings.key_codec, Codec::Raw);
-        let value_codec = self.codec(&output.settings.value_codec, Codec::Json);
+        let (of_keys, of_values) = self.codecs.clone();
+        let key_codec = self.codec(&output.settings.key_codec, of_keys);
+        let value_codec = self.codec(&output.settings.value_codec, of_values);
         self.check_codec_is_built(&key_codec, &output.settings.key_codec);
         self.check_codec_is_built(&value_codec, &output.settings.value_codec);
         // A faulty topic ends the function only below: it must not keep the selectors from being checked.

@@ -4,12 +4,13 @@
 //! place in the YAML. A setting that does not exist is only a warning (K0410), because it changes nothing there.
 //! Names that flags and variables have are another matter; see "Settings" in `docs/operations.md`.
 
-use kaspr_ir::plan::{Codec, OnError, PolicyFault};
+use kaspr_ir::plan::{Codec, OnError, PolicyFault, is_python_mapping};
 use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
 
 use super::Checker;
 use crate::ast::{self, Text};
 use crate::diagnostics::{Code, Diagnostic, nearest};
+use crate::options::Options;
 
 /// Kind of a setting's value.
 ///
@@ -38,12 +39,24 @@ enum Kind {
     Truth,
     /// A whole number within bounds.
     Whole(i64, i64),
+    /// Seconds, at most so many.
+    Seconds(u32),
+    /// A serializer.
+    Codec,
+    /// A level of the log, by the names and numbers of Python too.
+    Level,
 }
+
+/// Levels of the log.
+const LEVELS: [&str; 13] =
+    ["error", "warn", "info", "debug", "trace", "warning", "critical", "fatal", "10", "20", "30", "40", "50"];
+/// Those that a fault lists.
+const OWN_LEVELS: usize = 5;
 
 /// All settings that kaspr-exec knows. A test compares them with its own table.
 ///
 /// The order is that of the hint that lists them.
-const SETTINGS: [(&str, Kind); 19] = [
+const SETTINGS: [(&str, Kind); 32] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
     ("onError", Kind::Policy),
@@ -63,10 +76,24 @@ const SETTINGS: [(&str, Kind); 19] = [
     ("metricsCompat", Kind::Truth),
     ("webMessages", Kind::Truth),
     ("workerOrdinalNumber", Kind::Whole(0, u32::MAX as i64)),
+    ("tableDir", Kind::Text),
+    ("definitionsDir", Kind::Text),
+    ("workers", Kind::Whole(1, 1000)),
+    ("logFormat", Kind::OneOf(&["text", "json"])),
+    ("logLevel", Kind::Level),
+    ("topicPartitions", Kind::Whole(1, i32::MAX as i64)),
+    ("topicReplicationFactor", Kind::Whole(1, i16::MAX as i64)),
+    ("topicAllowDeclare", Kind::Truth),
+    ("keySerializer", Kind::Codec),
+    ("valueSerializer", Kind::Codec),
+    ("brokerSessionTimeout", Kind::Seconds(3600)),
+    ("brokerHeartbeatInterval", Kind::Seconds(3600)),
+    ("brokerMaxPollInterval", Kind::Seconds(86_400)),
 ];
 
 /// Settings that are planned and not built yet, with what they are without.
-const LATER: [(&str, &str); 1] = [("allowPickle", "false")];
+const LATER: [(&str, &str); 3] =
+    [("allowPickle", "false"), ("schedulerEnabled", "false"), ("schedulerCronEnabled", "false")];
 
 /// Names of all settings.
 ///
@@ -81,6 +108,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub(super) fn get<'a>(apps: &'a [ast::App], name: &str) -> Option<&'a str> {
     let config = apps.first()?.config.iter();
     config.filter(|(written, _)| written.value == name).map(|(_, value)| value.value.as_str()).next_back()
+}
+
+/// Codecs of keys and values of topics where a spec names none: the options' (a variable in the pod), the app's, or
+/// raw and JSON. One that makes no sense is reported where settings are checked.
+pub(super) fn codecs(apps: &[ast::App], options: &Options) -> (Codec, Codec) {
+    let of_app = |name| get(apps, name).and_then(|text| text.parse().ok());
+    let key = options.key_codec.clone().or_else(|| of_app("keySerializer"));
+    let value = options.value_codec.clone().or_else(|| of_app("valueSerializer"));
+    (key.unwrap_or(Codec::Raw), value.unwrap_or(Codec::Json))
 }
 
 impl Checker<'_> {
@@ -125,6 +161,11 @@ impl Checker<'_> {
     /// deadLetterTopic: a/b        K0109, as for a topic of a spec
     /// ```
     fn check_setting(&mut self, name: &str, kind: Kind, value: &Text) {
+        if is_python_mapping(&value.value) {
+            let message = format!("\"{name}\" is a mapping as Python prints it");
+            let hint = "put the mapping in quotes as JSON: '{\"action\": \"retry\"}'";
+            return self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()).hint(hint));
+        }
         let words = |words: &[&str]| format!("\"{name}\" must be {}, found \"{}\"", words.join(" or "), value.value);
         match kind {
             Kind::Text => {}
@@ -149,19 +190,11 @@ impl Checker<'_> {
                 let fault = Diagnostic::new(Code::K0411, words(known), value.at.clone());
                 self.fault(fault.near(&value.value, known.iter().copied()));
             }
-            Kind::Truth => {
-                let words = ["true", "false", "yes", "no", "1", "0"];
-                if !words.contains(&value.value.to_ascii_lowercase().as_str()) {
-                    let message = format!("\"{name}\" must be true or false, found \"{}\"", value.value);
-                    self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
-                }
-            }
-            Kind::Whole(least, most) => {
-                if !value.value.parse().is_ok_and(|number: i64| (least..=most).contains(&number)) {
-                    let message =
-                        format!("\"{name}\" must be a whole number from {least} to {most}, found \"{}\"", value.value);
-                    self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
-                }
+            Kind::Truth | Kind::Whole(..) | Kind::Seconds(_) | Kind::Level => self.check_plain(name, kind, value),
+            Kind::Codec => {
+                let written = Some(value.clone());
+                let codec = self.codec(&written, Codec::Raw);
+                self.check_codec_is_built(&codec, &written);
             }
             Kind::From => {
                 let is_word = matches!(value.value.as_str(), "earliest" | "latest");
@@ -172,6 +205,31 @@ impl Checker<'_> {
                 }
             }
         }
+    }
+
+    /// Checks a truth, a number or a level.
+    fn check_plain(&mut self, name: &str, kind: Kind, value: &Text) {
+        let text = value.value.to_ascii_lowercase();
+        let is_fine = match kind {
+            Kind::Truth => ["true", "false", "yes", "no", "1", "0"].contains(&text.as_str()),
+            Kind::Whole(least, most) => text.parse().is_ok_and(|number: i64| (least..=most).contains(&number)),
+            Kind::Seconds(most) => {
+                text.parse().is_ok_and(|seconds: f64| seconds >= 0.001 && seconds <= f64::from(most))
+            }
+            _ => LEVELS.contains(&text.as_str()),
+        };
+        if is_fine {
+            return;
+        }
+        let needed = match kind {
+            Kind::Truth => "true or false".to_owned(),
+            Kind::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Kind::Seconds(most) => format!("seconds up to {most}"),
+            _ => LEVELS[..OWN_LEVELS].join(" or "),
+        };
+        let message = format!("\"{name}\" must be {needed}, found \"{}\"", value.value);
+        let fault = Diagnostic::new(Code::K0411, message, value.at.clone());
+        self.fault(if kind == Kind::Level { fault.near(&text, LEVELS) } else { fault });
     }
 
     /// An action's name, or the mapping as JSON, as kaspr-exec reads it.

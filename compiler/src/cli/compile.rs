@@ -99,6 +99,7 @@ pub fn run(paths: &[PathBuf], faults: &Faults, emit: Option<(Emit, Option<PathBu
         prints_stages,
         only_checks: emit.is_none(),
         allow: faults.allow.clone(),
+        ..Options::default()
     };
     let mut compiled = compile(&files, &options);
     // Only after the compile: to a compile itself warnings are warnings.

@@ -18,7 +18,8 @@ use tracing::{info, warn};
 
 use crate::assignment::Reads;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
-use crate::check::topics::{Found, Named, SPEC, denied, not_yet};
+use crate::check::topics::{FORBIDDEN, Found, Named, SPEC, denied, not_yet};
+use crate::config::NewTopics;
 use crate::tables::changelog;
 use crate::tables::restore::used;
 
@@ -34,18 +35,18 @@ pub fn prepare(
     app: &str,
     found: &[Found],
     admin: &mut dyn Admin,
-    make: bool,
+    (make, new): (bool, NewTopics),
 ) -> Result<Vec<Found>, BrokerError> {
     let mut all = Vec::new();
     for (id, table) in (0..).map(TableId).zip(&plan.tables) {
-        let Some(inputs) = inputs(plan, id, found, admin)? else { continue };
+        let Some(inputs) = inputs((plan, new), id, found, admin)? else { continue };
         let at = format!("{}:{}", plan[table.place.file], table.place.line);
         let by = format!("the changelog of table \"{}\"", table.name);
         let uses = Access { read: true, write: true };
         let named = Named { name: changelog(app, &table.name), by, at, declares: SPEC, uses };
         let mut found = Found { named, partitions: Ok(0), created: false, is_made_by_run: false };
         match needed(table, &inputs) {
-            Ok(count) => look(table, count, &mut found, admin, make)?,
+            Ok(count) => look((table, count), &mut found, admin, (make, new))?,
             Err(why) => found.partitions = Err(why),
         }
         all.push(found);
@@ -60,7 +61,7 @@ pub fn prepare(
 ///
 /// The errors of the questions about topics that match a pattern.
 fn inputs(
-    plan: &Plan,
+    (plan, new): (&Plan, NewTopics),
     table: TableId,
     found: &[Found],
     admin: &mut dyn Admin,
@@ -76,7 +77,7 @@ fn inputs(
                         Some(Found { partitions: Ok(partitions), .. }) => Some(*partitions),
                         // `kaspr-exec check` on an empty cluster: the input comes with the run, and so does
                         // the changelog.
-                        Some(Found { is_made_by_run: true, .. }) => declared(plan, name),
+                        Some(Found { is_made_by_run: true, .. }) => declared((plan, new), name),
                         _ => None,
                     };
                     let Some(partitions) = partitions else { return Ok(None) };
@@ -97,9 +98,9 @@ fn inputs(
 
 /// The partitions that a topic will have when a run has created it; `None`: as the brokers say. Called for a
 /// topic that a run would create.
-fn declared(plan: &Plan, topic: &str) -> Option<i32> {
+fn declared((plan, new): (&Plan, NewTopics), topic: &str) -> Option<i32> {
     let declared = plan.topics.iter().find(|declared| declared.name == topic)?;
-    declared.partitions.and_then(|count| i32::try_from(count).ok())
+    declared.partitions.or(new.partitions).and_then(|count| i32::try_from(count).ok())
 }
 
 /// The partitions that a table's changelog must have.
@@ -141,7 +142,12 @@ fn needed(table: &Table, inputs: &BTreeMap<String, i32>) -> Result<i32, String> 
 
 /// Looks at one changelog, creates it if it should, and writes what it finds into `found`. `needed` is the
 /// count of partitions that it must have.
-fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, make: bool) -> Result<(), BrokerError> {
+fn look(
+    (table, needed): (&Table, i32),
+    found: &mut Found,
+    admin: &mut dyn Admin,
+    (make, new): (bool, NewTopics),
+) -> Result<(), BrokerError> {
     let name = found.named.name.clone();
     let mut partitions = match admin.partitions(&name) {
         // Most often a missing right: then the finding names it. Anything else is an error of the whole
@@ -152,9 +158,9 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
         }
         partitions => partitions?,
     };
-    if partitions.is_none() && make {
+    if partitions.is_none() && make && new.may_create {
         // Compacted from the start: a changelog with retention would lose keys that are not written again.
-        admin.create(&new_topic(&name, table, needed))?;
+        admin.create(&new_topic(&name, (table, needed), new))?;
         info!(topic = %name, partitions = needed, "created the topic, compacted");
         (partitions, found.created) = (admin.partitions(&name)?, true);
     }
@@ -169,8 +175,12 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
             }
             denied(&found.named, admin)?.map_or(Ok(partitions), Err)
         }
+        None if !new.may_create => {
+            let s = if needed == 1 { "" } else { "s" };
+            Err(format!("{FORBIDDEN} (compacted, {needed} partition{s})"))
+        }
         None => {
-            let objection = admin.objection(&new_topic(&name, table, needed))?;
+            let objection = admin.objection(&new_topic(&name, (table, needed), new))?;
             found.is_made_by_run = objection.is_none();
             Err(not_yet(objection))
         }
@@ -179,14 +189,14 @@ fn look(table: &Table, needed: i32, found: &mut Found, admin: &mut dyn Admin, ma
 }
 
 /// Compacted, unless the table's own settings say otherwise.
-fn new_topic(name: &str, table: &Table, partitions: i32) -> NewTopic {
+fn new_topic(name: &str, (table, partitions): (&Table, i32), new: NewTopics) -> NewTopic {
     let mut config = BTreeMap::from([("cleanup.policy", "compact")]);
     config.extend(table.topic_config.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let config = config.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     NewTopic {
         name: name.to_owned(),
         partitions: u32::try_from(partitions).ok(),
-        replicas: None,
+        replicas: new.replicas,
         config: config.collect(),
     }
 }

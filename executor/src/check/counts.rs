@@ -23,7 +23,7 @@ use crate::assignment::Reads;
 use crate::broker::partitioner::Placing;
 use crate::broker::{Admin, BrokerError, Seen};
 use crate::check::{changelogs, topics};
-use crate::config::Config;
+use crate::config::{Config, NewTopics};
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::tables::changelog;
 use crate::tables::restore::used;
@@ -34,6 +34,7 @@ pub struct Counts {
     plan: Rc<Plan>,
     app: String,
     policies: Policies,
+    new_topics: NewTopics,
     /// Readers of tables that have a state for each partition: what they read, and the tables.
     readers: Vec<(Reads, BTreeSet<TableId>)>,
     /// Inputs of such tables, so far as they are known by name. Topics of patterns are added when their
@@ -72,6 +73,7 @@ impl Counts {
         let tables = plan.readers.iter().flat_map(|reader| kept(&reader.agents));
         let changelogs = tables.map(|table| (changelog(&config.app, &plan[table].name).as_str().into(), table));
         Counts {
+            new_topics: config.new_topics,
             changelogs: changelogs.collect(),
             plan: plan.clone(),
             app: config.app.clone(),
@@ -156,8 +158,9 @@ impl Counts {
         }
         // The words are those of a start, so that a person who restarts the worker reads the same.
         let reserved = topics::reserved(&self.plan, &self.app);
-        let mut found = topics::prepare(&self.plan, &self.policies, &reserved, admin, false)?;
-        found = changelogs::prepare(&self.plan, &self.app, &found, admin, false)?;
+        let how = (false, self.new_topics);
+        let mut found = topics::prepare(&self.plan, &self.policies, &reserved, admin, how)?;
+        found = changelogs::prepare(&self.plan, &self.app, &found, admin, how)?;
         let faults = topics::faults(&found);
         Ok((!faults.is_empty()).then(|| faults.join("\nerror: ")))
     }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::assignment::Reads;
 use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
+use crate::config::NewTopics;
 use crate::tables::changelog;
 
 /// Topics that an app keeps for itself: its changelogs, and the topics that the product writes beside them. A
@@ -133,7 +134,7 @@ pub struct Found {
     pub is_made_by_run: bool,
 }
 
-/// Looks for every topic; `make` creates those that are declared and missing. Where a topic differs from its
+/// Looks for every topic; `make` creates those that are declared and missing, where `new` allows it. Where a topic differs from its
 /// declaration, that is logged and nothing is changed. Those that are `reserved` must not be written.
 ///
 /// # Errors
@@ -145,7 +146,7 @@ pub fn prepare(
     policies: &Policies,
     reserved: &Reserved,
     admin: &mut dyn Admin,
-    make: bool,
+    (make, new): (bool, NewTopics),
 ) -> Result<Vec<Found>, BrokerError> {
     let mut all = Vec::new();
     let topics = declared(plan, policies);
@@ -158,11 +159,13 @@ pub fn prepare(
         }
         let declared = topics.get(&named.name);
         let creates = declared.filter(|topic| topic.declare);
+        let is_forbidden = creates.is_some() && !new.may_create;
+        let creates = creates.filter(|_| new.may_create);
         let (mut created, mut is_made_by_run) = (false, false);
         let mut partitions = admin.partitions(&named.name);
         // Asked again after the creation: the broker's default of partitions is only known now.
         if let (Ok(None), Some(topic), true) = (&partitions, creates, make) {
-            partitions = match admin.create(&new_topic(topic)) {
+            partitions = match admin.create(&new_topic(topic, new)) {
                 Ok(()) => admin.partitions(&named.name),
                 Err(error) => Err(error),
             };
@@ -180,10 +183,11 @@ pub fn prepare(
                 denied(&named, admin)?.map_or(Ok(partitions), Err)
             }
             Ok(None) if let Some(topic) = creates => {
-                let objection = admin.objection(&new_topic(topic))?;
+                let objection = admin.objection(&new_topic(topic, new))?;
                 is_made_by_run = objection.is_none();
                 Err(not_yet(objection))
             }
+            Ok(None) if is_forbidden => Err(FORBIDDEN.to_owned()),
             Ok(None) => Err(format!("does not exist; create it, or let {} say \"declare: true\"", named.declares)),
             Err(BrokerError::Retriable(why)) => return Err(BrokerError::Retriable(why)),
             // Brokers hide what a user may not see, so a denied right explains the error better than its own
@@ -244,12 +248,16 @@ pub(super) fn not_yet(objection: Option<String>) -> String {
     }
 }
 
-/// The creation as Kafka takes it; settings that are not declared are left to the broker.
-fn new_topic(topic: &Topic) -> NewTopic {
+/// The text on a topic that is missing and declared, where none may be created.
+pub(super) const FORBIDDEN: &str =
+    "does not exist, and topicAllowDeclare (TOPIC_ALLOW_DECLARE) is false: create it, or allow the app to create it";
+
+/// The creation as Kafka takes it; settings that are neither declared nor set are left to the broker.
+fn new_topic(topic: &Topic, new: NewTopics) -> NewTopic {
     NewTopic {
         name: topic.name.clone(),
-        partitions: topic.partitions,
-        replicas: topic.replicas,
+        partitions: topic.partitions.or(new.partitions),
+        replicas: topic.replicas.or(new.replicas),
         config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     }
 }

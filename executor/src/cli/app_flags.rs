@@ -5,15 +5,19 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use tracing::Level;
 
+use super::stop::Stop;
 use crate::broker::kafka::config::is_known;
 use crate::config::secret::{Secret, is_secret};
+use crate::config::settings::{Settings, WORKERS_MAX};
 
 /// What an app runs with.
 #[derive(Debug, clap::Args)]
 pub struct AppArguments {
-    /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`.
-    #[arg(required = true, value_name = "PATH")]
+    /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`. Without any, the
+    /// folder that the setting definitionsDir names.
+    #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The Kafka cluster [settings: bootstrapServers].
     #[arg(long, value_name = "HOST:PORT", help_heading = "Kafka")]
@@ -29,9 +33,9 @@ pub struct AppArguments {
     /// Start of a group without commits: earliest, latest, or a time as ms since 1970 [settings: from].
     #[arg(long, value_name = "WHERE", help_heading = "Kafka")]
     pub from: Option<String>,
-    /// Worker processes: each is a member of the group with Python of its own.
-    #[arg(long, value_name = "N", help_heading = "Kafka", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub workers: u32,
+    /// Worker processes: each is a member of the group with Python of its own [settings: workers].
+    #[arg(long, value_name = "N", help_heading = "Kafka", value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
+    pub workers: Option<u32>,
     /// Longest time from SIGTERM to the end [settings: shutdownTimeout].
     #[arg(long, value_name = "DURATION", help_heading = "Kafka")]
     pub shutdown_timeout: Option<String>,
@@ -68,12 +72,12 @@ pub struct AppArguments {
     /// Add a folder to Python's path. VIRTUAL_ENV and PYTHONPATH are honoured too.
     #[arg(long, value_name = "DIR")]
     pub python_path: Vec<PathBuf>,
-    /// Format of the log on standard error.
-    #[arg(long, value_enum, default_value = "text")]
-    pub log_format: LogFormat,
-    /// Lowest level of lines that are logged: error, warn, info, debug, trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: tracing::Level,
+    /// Format of the log on standard error; text where nothing is said [settings: logFormat].
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// Lowest level of lines that are logged: error, warn, info (where nothing is said), debug, trace [settings: logLevel].
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
 }
 
 impl AppArguments {
@@ -95,6 +99,9 @@ impl AppArguments {
             ("stallAfter", &self.stall_after),
             ("webPort", &self.web_port),
             ("webBind", &self.web_bind),
+            ("workers", &self.workers.map(|workers| workers.to_string())),
+            ("logFormat", &self.log_format.map(|format| format.name().to_owned())),
+            ("logLevel", &self.log_level),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
@@ -107,6 +114,52 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+
+    /// The format that the settings name.
+    ///
+    /// # Errors
+    ///
+    /// It is neither text nor json.
+    pub fn of(settings: &Settings) -> Result<LogFormat, Stop> {
+        let said = settings.get("logFormat").unwrap_or("text");
+        let known =
+            [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.name().eq_ignore_ascii_case(said));
+        known.ok_or_else(|| Stop::refused(format!("the setting \"logFormat\" is \"{said}\": it is text or json")))
+    }
+}
+
+/// The lowest level of lines that are logged, by the settings.
+///
+/// # Errors
+///
+/// It is no level.
+pub fn log_level(settings: &Settings) -> Result<Level, Stop> {
+    let said = settings.get("logLevel").unwrap_or("info");
+    level(said).ok_or_else(|| {
+        let levels = "error, warn, info, debug or trace";
+        Stop::refused(format!("the setting \"logLevel\" is \"{said}\": it is {levels}"))
+    })
+}
+
+/// A level by its name, or by the name or number that Python has for it: `warn`, `WARNING`, `30`.
+pub fn level(text: &str) -> Option<Level> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "error" | "critical" | "fatal" | "40" | "50" => Some(Level::ERROR),
+        "warn" | "warning" | "30" => Some(Level::WARN),
+        "info" | "20" => Some(Level::INFO),
+        "debug" | "10" => Some(Level::DEBUG),
+        "trace" => Some(Level::TRACE),
+        _ => None,
+    }
 }
 
 /// A setting of the Kafka clients as it was typed.
@@ -172,5 +225,20 @@ impl KafkaFlag {
             KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
             KafkaFlag::Nameless => Some(0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_the_names_of_both_worlds() {
+        for (text, expected) in
+            [("WARNING", Level::WARN), ("Debug", Level::DEBUG), ("critical", Level::ERROR), ("20", Level::INFO)]
+        {
+            assert_eq!(level(text), Some(expected), "{text}");
+        }
+        assert_eq!(level("verbose"), None);
     }
 }

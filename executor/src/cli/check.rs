@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
 
-use super::app_flags::AppArguments;
+use super::app_flags::{AppArguments, log_level};
 use super::given::Given;
 use super::kafka::Start;
 use super::stop::Stop;
@@ -33,10 +33,10 @@ pub fn check_on_kafka(
     settings: &Settings,
 ) -> Result<String, Stop> {
     let start = Start::new(plan, given.kafka(&arguments.kafka, false)?.all, settings, 0)?;
-    start_log(arguments.log_level);
+    start_log(log_level(settings)?);
     given.warn();
     let interpreter = Interpreter::start(&arguments.python_path);
-    let kafka = start.connect(&Patience::default())?;
+    let kafka = start.connect(&Patience::default(), false)?;
     let mut admin = kafka.admin();
     let mut found = start.topics(&mut admin, false)?;
     found.extend(topics::matching(plan, &found, &mut admin)?);
@@ -47,7 +47,7 @@ pub fn check_on_kafka(
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
     let (lines, mut faults) = of_topics(&found);
     text.push_str(&lines);
-    let (lines, more) = start.rights(&kafka, settings, arguments.workers)?;
+    let (lines, more) = start.rights(&kafka, settings)?;
     text.push_str(&lines);
     faults.extend(more);
     match faults.is_empty() {

@@ -20,17 +20,18 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::app_flags::KafkaFlag;
+use super::app_flags::{KafkaFlag, level};
 use super::scrub::{Shown, scrub};
 use super::stop::Stop;
-use super::variables::{is_unknown, warning};
+use super::variables::Strangers;
 use super::voice::say_warning;
-use crate::broker::kafka::config::{is_known, setting_of};
+use crate::broker::kafka::config::is_known;
+use crate::broker::kafka::names::{NamedBy, setting_of};
 use crate::config::secret::{Secret, is_secret};
-use crate::config::settings;
+use crate::config::variables::{
+    PREFIXES, Variables, behind_prefix, is_meant, is_of_a_service, is_setting, is_without_effect,
+};
 
-/// Prefixes of variables that set Kafka clients, the weaker first.
-const PREFIXES: [&str; 2] = ["K_KAFKA_", "KASPR_KAFKA_"];
 /// The flag that sets Kafka clients.
 const FLAG: &str = "--kafka";
 /// Settings that name a file for librdkafka. They are made absolute, because user code may change the folder
@@ -43,8 +44,6 @@ const PATHS: [&str; 6] = [
     "ssl.keystore.location",
     "sasl.kerberos.keytab",
 ];
-/// The end of a variable's name that says that its value is the name of a file.
-const FILE: &str = ".file";
 /// Bytes of such a file: a certificate chain is smaller.
 const FILE_BYTES_MAX: u64 = 256 << 10;
 /// Bytes of settings that a worker is handed: a pipe holds them before the worker reads. A pipe on Linux
@@ -56,14 +55,16 @@ pub struct Given {
     /// The command line, the program's own name first. As they were typed, secrets included: they stay in
     /// this process.
     pub arguments: Vec<OsString>,
+    /// Variables that set settings of the program.
+    pub variables: Variables,
     /// Variables that set Kafka clients.
-    variables: Vec<(String, Secret)>,
+    clients: Vec<(String, Secret)>,
     /// Names of secrets that stood on the command line.
     exposed: Vec<String>,
     /// The reason for which secrets can still be seen.
     unhidden: Option<String>,
-    /// Names of variables that look like settings, and are none.
-    unknown: Vec<String>,
+    /// Variables that look like settings, and are none.
+    strangers: Strangers,
 }
 
 /// Settings of Kafka clients.
@@ -100,19 +101,24 @@ impl Given {
     pub unsafe fn take() -> Given {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        let (mut variables, mut hidden, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, value) in all {
-            // A variable that is set to nothing counts as not set.
-            if is_unknown(&name) && !value.is_empty() {
-                unknown.push(name.clone());
-            }
-            if settings::PREFIXES.iter().any(|own| name.starts_with(own)) && is_hidden(&name) {
+        let all: Vec<(String, String)> =
+            all.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect();
+        let own = all.iter().filter(|(name, _)| PREFIXES.iter().any(|own| name.starts_with(own)));
+        let (mut clients, mut hidden, mut strangers) = (Vec::new(), Vec::new(), Strangers::default());
+        for (name, value) in own {
+            strangers.judge(name, value);
+            if is_hidden(name, value) {
                 hidden.push(name.clone());
             }
-            if PREFIXES.iter().any(|start| name.starts_with(start)) {
-                variables.push((name, Secret::new(value.to_string_lossy())));
+            // One that is set to nothing counts as not set.
+            if is_meant(value) && !is_of_a_service(name, value) {
+                clients.push((name.clone(), Secret::new(value.as_str())));
             }
         }
+        let mut variables = Variables::new(all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        // Bare it is everyone's: what is no level is not meant.
+        let bare = all.iter().find(|(name, value)| name == "LOG_LEVEL" && level(value).is_some());
+        bare.iter().for_each(|(name, value)| variables.add_weakest(name, value));
         // `remove_var` below only unlinks a variable: the bytes that `/proc` shows stay, so they are
         // overwritten.
         let scrubbed = scrub_variables(&hidden).and_then(|()| scrub_arguments());
@@ -122,14 +128,26 @@ impl Given {
         }
         // Not an error: the run may go on, and the log warns of it once there is a log.
         let unhidden = scrubbed.err().map(|error| error.to_string());
-        let exposed = flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
-        unknown.sort();
-        Given { arguments, variables, exposed, unhidden, unknown }
+        let exposed: Vec<String> =
+            flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
+        let has_secrets = clients.iter().any(|(name, _)| behind_prefix(name).is_some_and(names_a_secret));
+        if has_secrets || !exposed.is_empty() {
+            keep_memory_out_of_cores();
+        }
+        // SAFETY: as above.
+        unsafe { keep_whole_python_path() };
+        Given { arguments, variables, clients, exposed, unhidden, strangers }
     }
 
-    /// Warns of variables that look like settings, and are none.
-    pub fn warn_of_variables(&self, nearest: &dyn Fn(&str, &[String]) -> Option<String>) {
-        self.unknown.iter().for_each(|name| say_warning(&warning(name, nearest)));
+    /// Judges variables that look like settings, and are none: those without effect are named in one line.
+    ///
+    /// # Errors
+    ///
+    /// Some are misspelt, or ask for what there is not.
+    pub fn judge_variables(&self, nearest: &dyn Fn(&str, &[String]) -> Option<String>) -> Result<(), Stop> {
+        self.strangers.refuse(nearest)?;
+        self.strangers.without_effect().iter().for_each(|said| say_warning(said));
+        Ok(())
     }
 
     /// Settings of Kafka clients: flags before `KASPR_KAFKA_*` before `K_KAFKA_*`. In a worker of a supervisor
@@ -141,7 +159,8 @@ impl Given {
     /// handed nothing over. Names of settings are judged later, by the client.
     pub fn kafka(&self, flags: &[KafkaFlag], is_worker: bool) -> Result<KafkaSettings, Stop> {
         let mut settings = KafkaSettings::default();
-        for prefix in PREFIXES {
+        // The weaker first, so that the stronger overwrites it.
+        for prefix in PREFIXES.iter().rev() {
             self.add_variables(prefix, &mut settings)?;
         }
         for flag in flags {
@@ -166,20 +185,20 @@ impl Given {
 
     /// Adds the variables of one prefix to the settings, and overwrites those of a weaker one.
     fn add_variables(&self, prefix: &str, settings: &mut KafkaSettings) -> Result<(), Stop> {
-        let mut by_file: BTreeMap<String, String> = BTreeMap::new();
-        for (variable, value) in &self.variables {
-            let Some(name) = setting_of(variable, prefix) else { continue };
-            let (name, value) = match named_by_file(&name) {
-                Some(name) => (name.to_owned(), read_file(variable, value.expose())?),
-                None => (name, value.clone()),
+        let mut named: BTreeMap<String, &str> = BTreeMap::new();
+        for (variable, value) in &self.clients {
+            let Some((name, by)) = variable.strip_prefix(prefix).and_then(setting_of) else { continue };
+            let value = match by {
+                NamedBy::Value => value.clone(),
+                NamedBy::File => read_file(variable, value.expose())?,
             };
-            if let Some(other) = by_file.insert(name.clone(), variable.clone()) {
+            if let Some(other) = named.insert(name.clone(), variable) {
                 return Err(Stop::refused(format!("{other} and {variable} set the same: remove one of them")));
             }
             // A worker reads files itself: they may have changed when it starts again.
-            match named_by_file(&setting_of(variable, prefix).unwrap_or_default()) {
-                Some(_) => settings.handed.remove(&name),
-                None => settings.handed.insert(name.clone(), value.clone()),
+            match by {
+                NamedBy::File => settings.handed.remove(&name),
+                NamedBy::Value => settings.handed.insert(name.clone(), value.clone()),
             };
             settings.all.insert(name, value);
         }
@@ -236,16 +255,6 @@ fn taken_over() -> Result<BTreeMap<String, Secret>, Stop> {
     Ok(plain.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
 }
 
-/// The setting whose value stands in a file: `sasl.password` of `sasl.password.file`, which librdkafka does
-/// not know.
-///
-/// ```text
-/// sasl.password.file  →  Some("sasl.password")     ssl.ca.location  →  None
-/// ```
-fn named_by_file(name: &str) -> Option<&str> {
-    name.strip_suffix(FILE).filter(|_| !is_known(name))
-}
-
 /// Reads a value without the line end that editors put behind it.
 ///
 /// # Errors
@@ -270,11 +279,51 @@ fn read_file(variable: &str, path: &str) -> Result<Secret, Stop> {
 
 /// True if user code must not see this variable of the executor: it holds a secret, or something unknown.
 /// Something unknown counts as a secret, since it may be a misspelt one.
-fn is_hidden(variable: &str) -> bool {
-    let Some(own) = settings::PREFIXES.iter().find_map(|own| variable.strip_prefix(own)) else { return false };
-    let setting = own.to_ascii_lowercase().replace('_', ".");
-    let Some(name) = setting.strip_prefix("kafka.") else { return is_secret(&setting) };
-    is_secret(name) || !(is_known(name) || named_by_file(name).is_some())
+fn is_hidden(variable: &str, value: &str) -> bool {
+    // `KEY_SERIALIZER` has a word of secrets in its name, and is none.
+    if is_setting(variable) || is_without_effect(variable) || is_of_a_service(variable, value) {
+        return false;
+    }
+    let Some(own) = behind_prefix(variable) else { return false };
+    match setting_of(own) {
+        Some((name, NamedBy::Value)) => is_secret(&name) || !is_known(&name),
+        Some((_, NamedBy::File)) => false,
+        None => is_secret(&own.to_ascii_lowercase().replace('_', ".")),
+    }
+}
+
+/// True if a variable, by its name behind the prefix, gives Kafka's clients a secret, or the file of one.
+fn names_a_secret(name: &str) -> bool {
+    setting_of(name).is_some_and(|(name, _)| is_secret(&name))
+}
+
+/// Keeps the memory of this process, and of those that it starts, out of core files: clients keep secrets there for as
+/// long as they live. A core still says where each thread was.
+fn keep_memory_out_of_cores() {
+    // Where the system has no such file, or does not let it be written, cores are as they were.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
+}
+
+/// Takes entries of `PYTHONPATH` that some shell should have filled in, and none has, out of it: the operator's is
+/// `/opt/kaspr/packages:${PYTHONPATH}`, word for word.
+///
+/// # Safety
+/// No other thread runs.
+unsafe fn keep_whole_python_path() {
+    const PATH: &str = "PYTHONPATH";
+    let Some(path) = std::env::var_os(PATH) else { return };
+    let path = path.to_string_lossy();
+    if !path.contains("${") {
+        return;
+    }
+    let kept: Vec<&str> = path.split(':').filter(|entry| !entry.contains("${")).collect();
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kept.is_empty() {
+            true => std::env::remove_var(PATH),
+            false => std::env::set_var(PATH, kept.join(":")),
+        }
+    }
 }
 
 /// The settings on a command line: the places of their arguments, and the text.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
+use super::app_flags::log_level;
 use super::arguments::RunArguments;
 use super::given::Given;
 use super::served;
@@ -59,14 +60,15 @@ pub fn run_on_kafka(
     let client_settings = given.kafka(&arguments.app.kafka, arguments.worker.is_some())?;
     let start = Start::new(plan, client_settings.all.clone(), settings, worker.unwrap_or(0))?;
     // Faults of names and settings are reported before it; from here on warnings go to the log.
-    start_log(arguments.app.log_level);
+    start_log(log_level(settings)?);
     given.warn();
-    let is_supervisor = arguments.app.workers > 1 && worker.is_none();
+    let workers = settings.workers().map_err(Stop::refused)?;
+    let is_supervisor = workers > 1 && worker.is_none();
     let web = served::wanted(settings, is_supervisor)?;
     if is_supervisor {
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
         let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()? };
-        return match supervise(arguments.app.workers, &handover, &clock, signals) {
+        return match supervise(workers, &handover, &clock, signals) {
             0 => Ok(()),
             code => Err(Stop(code, String::new())),
         };
@@ -115,7 +117,7 @@ impl Start {
         check_name("instance", &instance)?;
         config.transactional_id = transactional_id(&config.app, &instance, worker);
         check_id(&config.transactional_id)?;
-        let servers = settings.get("bootstrapServers").unwrap_or_default().to_owned();
+        let servers = settings.servers().map_err(Stop::refused)?.unwrap_or_default();
         let client = ClientSettings {
             servers,
             app: config.app.clone(),
@@ -125,6 +127,7 @@ impl Start {
             transactional_id: config.transactional_id.clone(),
             guarantee: config.guarantee,
             assignor: plan.app.assignor,
+            times: settings.group_times().map_err(Stop::refused)?,
             batch_bytes: BATCH_BYTES,
             has_statistics: settings.get("webPort").is_some(),
             user,
@@ -186,17 +189,19 @@ impl Start {
         (clock, signals): (&Rc<dyn Clock>, &Signals),
     ) -> Result<Begun, Stop> {
         self.note("waiting for a broker");
-        let kafka = self.connect(&signals.patience)?;
+        // A pod that answers over HTTP waits for its brokers, where an exit would only be started again.
+        let serves = settings.get("webPort").is_some() && !arguments.until_caught_up;
+        let kafka = self.connect(&signals.patience, serves)?;
         self.note("loading user code");
         let kept = StateDir::new(&self.plan, settings, (&self.config.app, self.worker));
-        let missing = self.look(&kafka, (settings, &kept), arguments.app.workers)?;
+        let missing = self.look(&kafka, (settings, &kept))?;
         let mut consumer = kafka.consumer()?;
         let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
         self.choose_leader(&kafka)?;
         let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
         let ends = Ends { consumer: Box::new(consumer), producer, changelog };
         let assembly = self.assemble(&kafka, clock).with_board(self.board.clone());
-        assembly.guard.watch.speak_through(voice::form);
+        assembly.guard.watch.speak_through(voice::form_last);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
@@ -220,13 +225,13 @@ impl Start {
     }
 
     /// Looks at topics, rights and folders, and makes nothing. True: topics are missing that a run creates.
-    fn look(&self, kafka: &Kafka, (settings, kept): (&Settings, &StateDir<'_>), workers: u32) -> Result<bool, Stop> {
+    fn look(&self, kafka: &Kafka, (settings, kept): (&Settings, &StateDir<'_>)) -> Result<bool, Stop> {
         let found = self.topics(&mut kafka.admin(), false)?;
         let mut faults = topics::lasting_faults(&found);
         let missing = found.iter().any(|found| found.is_made_by_run);
         if missing || kept.is_missing() {
             // The broker would refuse the worker only later.
-            let (_, lacks) = self.rights(kafka, settings, workers)?;
+            let (_, lacks) = self.rights(kafka, settings)?;
             faults.extend(lacks);
         }
         refuse_faults(faults)?;
@@ -267,8 +272,8 @@ impl Start {
     /// # Errors
     ///
     /// The cluster cannot be used. Nothing was made there.
-    pub(super) fn connect(&self, patience: &Patience) -> Result<Kafka, Stop> {
-        let kafka = Kafka::connect(self.client.clone(), patience)?;
+    pub(super) fn connect(&self, patience: &Patience, for_ever: bool) -> Result<Kafka, Stop> {
+        let kafka = Kafka::connect(self.client.clone(), patience, for_ever)?;
         info!(app = %self.client.app, servers = %self.client.servers, transactional_id = %self.config.transactional_id, "connected");
         Ok(kafka)
     }
@@ -276,8 +281,9 @@ impl Start {
     /// Without `make` it only looks. The findings may hold faults: the caller decides what they end.
     pub(super) fn topics(&self, admin: &mut dyn Admin, make: bool) -> Result<Vec<Found>, Stop> {
         let (policies, reserved) = (self.config.policies(&self.plan), topics::reserved(&self.plan, &self.config.app));
-        let mut found = topics::prepare(&self.plan, &policies, &reserved, admin, make)?;
-        let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, make)?;
+        let how = (make, self.config.new_topics);
+        let mut found = topics::prepare(&self.plan, &policies, &reserved, admin, how)?;
+        let logs = changelogs::prepare(&self.plan, &self.config.app, &found, admin, how)?;
         found.extend(logs);
         Ok(found)
     }
@@ -287,12 +293,8 @@ impl Start {
     /// # Errors
     ///
     /// The brokers could not be asked. A right of which they do not tell is only mentioned.
-    pub(super) fn rights(
-        &self,
-        kafka: &Kafka,
-        settings: &Settings,
-        workers: u32,
-    ) -> Result<(String, Vec<String>), Stop> {
+    pub(super) fn rights(&self, kafka: &Kafka, settings: &Settings) -> Result<(String, Vec<String>), Stop> {
+        let workers = settings.workers().map_err(Stop::refused)?;
         let (mut text, mut faults) = (String::new(), Vec::new());
         for (right, verdict) in kafka.rights(&self.ids(settings, workers))? {
             match verdict {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use kaspr_ir::plan::{Plan, Topics};
 use tracing::info;
 
+use super::app_flags::log_level;
 use super::arguments::RunArguments;
 use super::given::take_stdout;
 use super::served;
@@ -45,7 +46,7 @@ pub fn run_locally(
     check_outputs(arguments)?;
     let kept = StateDir::new(plan, settings, (&config.app, 0));
     kept.look()?;
-    let bar = start_log(arguments.app.log_level);
+    let bar = start_log(log_level(settings)?);
     let board = served::wanted_locally(settings)?.map(|web| served::serve(web, (plan, &config, settings), signals));
     let board = board.transpose()?;
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
@@ -71,7 +72,7 @@ pub fn run_locally(
         info!(version = python::version(), prefix = python::prefix(py), "CPython");
         let (log, assembly) = local.assemble();
         let assembly = assembly.with_board(board);
-        assembly.guard.watch.speak_through(voice::form);
+        assembly.guard.watch.speak_through(voice::form_last);
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(&interpreter, settings.for_python(&config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::last_words;
 use super::voice::speaks_json;
 use crate::broker::BrokerError;
 use crate::code::python::signalled;
@@ -150,6 +151,7 @@ impl Signals {
         let watch = signals.watch.clone();
         let late = move || {
             spare(&watch);
+            last_words::leave(LATE);
             let words: &[u8] = if speaks_json() { LATE_JSON } else { LATE };
             // SAFETY: write and _exit may be called in a signal handler; the words live for ever.
             unsafe { libc::write(2, words.as_ptr().cast(), words.len()) };
@@ -170,6 +172,15 @@ impl Signals {
         // SAFETY: the action only touches atomics and writes.
         unsafe { signal_hook::low_level::register(signal_hook::consts::SIGUSR1, ask) }.expect("SIGUSR1 can be handled");
         signals
+    }
+
+    /// Lives on when others send SIGHUP or SIGUSR2, as a server does: handlers that do nothing, since signals that are
+    /// ignored stay so in programs that user code starts. A local run ends with its terminal.
+    pub fn outlive(&self) {
+        for signal in [signal_hook::consts::SIGHUP, signal_hook::consts::SIGUSR2] {
+            // SAFETY: the action does nothing.
+            unsafe { signal_hook::low_level::register(signal, || ()) }.expect("SIGHUP and SIGUSR2 can be handled");
+        }
     }
 
     /// Sets the time from the first signal after which the process ends with 75. Whole seconds, at least one:

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::stop::Stop;
 use crate::clock::Clock;
@@ -23,12 +23,24 @@ pub struct StateDir<'a> {
     worker: u32,
     /// Named from the root: user code may change the process's folder.
     state_dir: Option<PathBuf>,
+    /// The folder that the pod names and this process may not write, with the system's words. It is done without.
+    refused: Option<(PathBuf, io::Error)>,
 }
 
 impl<'a> StateDir<'a> {
     /// The state dir that the settings name, for the worker of this number. User code has not run yet.
+    ///
+    /// One that was typed must do. One that comes from the pod and is not this user's, as a volume is that belongs to
+    /// root, is done without: tables then live in memory, and are restored from their changelogs.
     pub fn new(plan: &'a Plan, settings: &Settings, (app, worker): (&'a str, u32)) -> StateDir<'a> {
-        StateDir { plan, app, worker, state_dir: settings.state_dir() }
+        let mut kept = StateDir { plan, app, worker, state_dir: settings.state_dir(), refused: None };
+        if let Some(folder) = kept.state_dir.take_if(|_| !settings.is_flag("stateDir")) {
+            match can_hold_files(&folder) {
+                Err(error) if is_of_another(&error) => kept.refused = Some((folder, error)),
+                _ => kept.state_dir = Some(folder),
+            }
+        }
+        kept
     }
 
     /// Looks whether the folder can be used, and makes nothing.
@@ -56,6 +68,14 @@ impl<'a> StateDir<'a> {
     ///
     /// The folder cannot be used, or another process has it. Another worker need not meet that.
     pub fn open(&self, assembly: Assembly, clock: &Rc<dyn Clock>) -> Result<Assembly, Stop> {
+        if let Some((folder, error)) = &self.refused {
+            warn!(
+                folder = %folder.display(),
+                %error,
+                "the state dir cannot be written: tables are kept in memory and restored at each start, and an event that ends the process is not recognised when it comes again; let the pod's user write it: template.pod.securityContext.fsGroup: 10001"
+            );
+            return Ok(assembly);
+        }
         let Some(state_dir) = &self.state_dir else {
             info!("no state dir: an event that ends the process is not recognised when it comes again");
             return Ok(assembly);
@@ -101,6 +121,11 @@ pub fn can_be_written(file: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// True if a folder is there for others to write: another user's, or a read-only volume.
+fn is_of_another(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// True if the file system has no files without names: then the first write shows what is wrong.

@@ -98,8 +98,8 @@ impl<'a> MakeWriter<'a> for AboveBar {
     }
 }
 
-/// Sends the log to standard error from here on; gives the bar that it is written above. Call it once per
-/// process. The form is that of [`super::voice::speak`].
+/// Sends the log to standard error from here on; gives the bar that it is written above. The first call in a process
+/// counts. The form is that of [`super::voice::speak`].
 pub fn start_log(level: Level) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::hidden());
     let log = tracing_subscriber::fmt()
@@ -108,9 +108,10 @@ pub fn start_log(level: Level) -> ProgressBar {
         .with_ansi(colour::in_stream(&std::io::stderr()))
         .with_target(false);
     let Voice { format, worker } = voice();
-    match format {
-        LogFormat::Text => log.fmt_fields(TextFields { worker }).compact().init(),
-        LogFormat::Json => log.event_format(JsonLines { worker }).init(),
-    }
+    // A process that has waited for its definitions has a log already.
+    let _ = match format {
+        LogFormat::Text => log.fmt_fields(TextFields { worker }).compact().try_init(),
+        LogFormat::Json => log.event_format(JsonLines { worker }).try_init(),
+    };
     bar
 }

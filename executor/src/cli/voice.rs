@@ -13,9 +13,13 @@ use serde_json::{Map, Value, json};
 use tracing::Level;
 
 use super::app_flags::LogFormat;
+use super::last_words;
 use super::lines::json_line;
 use crate::run::local::summary;
 use crate::status::counters::{Counters, StepCounters};
+
+/// Begins the words that end a process.
+const ERROR: &str = "error: ";
 
 /// The form of a process's words.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +53,7 @@ pub fn speaks_json() -> bool {
 /// Says what ends the process, or what a program that reads the log need not tell apart. In JSON it becomes
 /// the message of an error object. An empty text says nothing.
 pub fn say(message: &str) {
+    last_words::leave(message.trim_end().as_bytes());
     write(&form(message));
 }
 
@@ -87,10 +92,17 @@ pub(super) fn say_warning(message: &str) {
     write(&formed(message, "warning: ", Level::WARN));
 }
 
-/// The words as a line: an error as people read it, or a JSON object with its level. The watchdog uses it
-/// too, for its last words.
-pub fn form(message: &str) -> String {
-    formed(message, "error: ", Level::ERROR)
+/// The words of the watchdog as a line. An error is the last that the process says.
+pub fn form_last(message: &str) -> String {
+    if message.starts_with(ERROR) {
+        last_words::leave(message.trim_end().as_bytes());
+    }
+    form(message)
+}
+
+/// The words as a line: an error as people read it, or a JSON object with its level.
+fn form(message: &str) -> String {
+    formed(message, ERROR, Level::ERROR)
 }
 
 /// `prefix` is dropped in JSON, where the level says the same.

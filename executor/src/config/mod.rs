@@ -8,6 +8,7 @@ pub mod secret;
 pub mod serving;
 pub mod settings;
 mod table;
+pub mod variables;
 pub mod web;
 
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::config::failpoint::Failpoint;
 /// The longest time of one call of user code: a worker that is silent for longer would lose its
 /// partitions (Kafka's `max.poll.interval.ms` is 300 s).
 pub const CALL_MAX: Duration = Duration::from_millis(CALL_MS_MAX);
+
+/// The least time between two polls after which a member leaves its group.
+pub const POLL_MIN: Duration = Duration::from_secs(300);
 
 /// The longest time of one call into Kafka's client. Each call has a shorter bound of its own; where the
 /// client does not keep it, the process ends rather than stand still for ever. The longest that is meant to
@@ -53,8 +57,44 @@ pub struct Config {
     pub failpoint: Failpoint,
     /// Longest time without progress that is not logged.
     pub stall_after: Duration,
+    /// Creation of topics, where specs say nothing.
+    pub new_topics: NewTopics,
     /// The bounds.
     pub bounds: Bounds,
+}
+
+/// Creation of topics that are declared and missing, where specs say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewTopics {
+    /// False: none is created, not even a changelog.
+    pub may_create: bool,
+    /// Their partitions; `None`: the broker's default.
+    pub partitions: Option<u32>,
+    /// Their replicas; `None`: the broker's default.
+    pub replicas: Option<u32>,
+}
+
+/// Times of a member of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTimes {
+    /// The group gives up a member that is silent for longer.
+    pub session: Duration,
+    /// Time between two heartbeats: members learn of a rebalance by them.
+    pub heartbeat: Duration,
+    /// A member that does not poll for longer leaves the group: more than the longest call, [`CALL_MAX`].
+    pub poll: Duration,
+}
+
+impl Default for GroupTimes {
+    fn default() -> GroupTimes {
+        GroupTimes { session: Duration::from_secs(30), heartbeat: Duration::from_secs(1), poll: POLL_MIN }
+    }
+}
+
+impl Default for NewTopics {
+    fn default() -> NewTopics {
+        NewTopics { may_create: true, partitions: None, replicas: None }
+    }
 }
 
 /// Guarantees: what a crash may repeat.
@@ -190,6 +230,7 @@ impl Config {
             keeps_changelogs: false,
             failpoint: Failpoint::default(),
             stall_after: STALL_AFTER,
+            new_topics: NewTopics::default(),
             bounds: Bounds::default(),
         }
     }

@@ -18,13 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kaspr_ir::plan::{App, OnError, Plan};
+use kaspr_ir::plan::{App, OnError, Plan, is_python_mapping};
 
 pub use crate::config::table::{SETTINGS, Setting};
-use crate::config::{CALL_MAX, Config, From, Guarantee};
+use crate::config::variables::Variables;
+use crate::config::{CALL_MAX, Config, From, GroupTimes, Guarantee, NewTopics, POLL_MIN};
 
-/// Prefixes of the variables that set settings, the stronger first: the program's own, and the operator's.
-pub const PREFIXES: [&str; 2] = ["KASPR_", "K_"];
+/// The most worker processes of one supervisor.
+pub const WORKERS_MAX: u32 = 1000;
 
 /// The error of a setting whose value makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -50,14 +51,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Resolves every setting. `flags` are by name; `variable` reads the environment.
+    /// Resolves every setting. `flags` are by name.
     ///
     /// Nothing is checked here: values that make no sense are found when they are read.
-    pub fn resolve(
-        flags: &BTreeMap<&'static str, String>,
-        variable: &dyn Fn(&str) -> Option<String>,
-        app: &App,
-    ) -> Settings {
+    pub fn resolve(flags: &BTreeMap<&'static str, String>, variables: &Variables, app: &App) -> Settings {
         let mut values = BTreeMap::new();
         for setting in SETTINGS {
             let from_app = || {
@@ -67,8 +64,8 @@ impl Settings {
                     other => other.to_string(),
                 })
             };
-            let [own, operators] = PREFIXES.map(|prefix| variable(&format!("{prefix}{}", setting.variable)));
-            let places = [flags.get(setting.name).cloned(), own, operators, from_app()];
+            let variable = variables.get(setting.variable).map(str::to_owned);
+            let places = [flags.get(setting.name).cloned(), variable, from_app()];
             // A place that is set to nothing counts as not set: the next one is asked.
             let value = places.into_iter().flatten().find(|value| !value.is_empty());
             let value = value.unwrap_or_else(|| setting.default.to_owned());
@@ -91,7 +88,9 @@ impl Settings {
     ///
     /// `None`: tables live in memory, and crashes are not remembered.
     pub fn state_dir(&self) -> Option<PathBuf> {
-        self.get("stateDir").map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
+        self.get("stateDir")
+            .or(self.get("tableDir"))
+            .map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.into()))
     }
 
     /// A setting's value, if it has one.
@@ -105,6 +104,8 @@ impl Settings {
     pub fn config(&self, plan: &Plan, worker: u32) -> Result<Config, SettingError> {
         let app = self.get("app").or(plan.app.name.as_deref()).unwrap_or("local");
         let mut config = Config::new(app, self.get("instance").unwrap_or("local"), worker);
+        self.refuse_mappings()?;
+        config.new_topics = self.new_topics()?;
         if let Some(text) = self.get("from") {
             config.from =
                 from(text).ok_or_else(|| error("from", text, "it is earliest, latest, or a time as ms since 1970"))?;
@@ -136,6 +137,87 @@ impl Settings {
             config.stall_after = after.ok_or_else(|| error("stallAfter", text, "a duration is needed: 30s"))?;
         }
         Ok(config)
+    }
+
+    /// Refuses mappings as Python prints them, which is how the operator writes a mapping of `spec.config` into a
+    /// variable.
+    fn refuse_mappings(&self) -> Result<(), SettingError> {
+        match self.values.iter().find(|(_, text)| is_python_mapping(text)) {
+            Some((name, text)) => Err(error(
+                name,
+                text,
+                "it is no JSON: the operator writes a mapping as Python prints it, so put the mapping in quotes as JSON: '{\"action\": \"retry\"}'",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Creation of topics, where specs say nothing.
+    fn new_topics(&self) -> Result<NewTopics, SettingError> {
+        let most = u32::try_from(i32::MAX).unwrap_or(u32::MAX);
+        Ok(NewTopics {
+            may_create: self.truth("topicAllowDeclare")?,
+            partitions: self.whole("topicPartitions", (1, most))?,
+            replicas: self.whole("topicReplicationFactor", (1, u32::try_from(i16::MAX).unwrap_or(u32::MAX)))?,
+        })
+    }
+
+    /// Times of the member of the group. The time between polls is never shorter than the session, nor than a call of
+    /// user code allows: a lower one counts as that.
+    ///
+    /// # Errors
+    ///
+    /// The first of them that is no number of seconds.
+    pub fn group_times(&self) -> Result<GroupTimes, SettingError> {
+        let default = GroupTimes::default();
+        let session = self.seconds("brokerSessionTimeout", 3600)?.unwrap_or(default.session);
+        let poll = self.seconds("brokerMaxPollInterval", 86_400)?.unwrap_or(default.poll);
+        Ok(GroupTimes {
+            session,
+            heartbeat: self.seconds("brokerHeartbeatInterval", 3600)?.unwrap_or(default.heartbeat),
+            poll: poll.max(POLL_MIN).max(session),
+        })
+    }
+
+    /// A setting in seconds, `60` or `7.5`; `None` where it is not set.
+    fn seconds(&self, name: &str, most: u32) -> Result<Option<Duration>, SettingError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let seconds = text.trim().parse().ok().filter(|seconds: &f64| *seconds >= 0.001 && *seconds <= f64::from(most));
+        let seconds = seconds.ok_or_else(|| error(name, text, &format!("a number of seconds up to {most} is needed")));
+        seconds.map(|seconds| Some(Duration::from_secs_f64(seconds)))
+    }
+
+    /// The number of worker processes.
+    ///
+    /// # Errors
+    ///
+    /// It is no number from 1 to [`WORKERS_MAX`].
+    pub fn workers(&self) -> Result<u32, SettingError> {
+        Ok(self.whole("workers", (1, WORKERS_MAX))?.unwrap_or(1))
+    }
+
+    /// The brokers, as clients take them; `None`: none are named.
+    ///
+    /// # Errors
+    ///
+    /// One of them has no place in such a list: see [`servers`].
+    pub fn servers(&self) -> Result<Option<String>, SettingError> {
+        let Some(text) = self.get("bootstrapServers") else { return Ok(None) };
+        // A user may stand in it, with a password.
+        let shown = if text.contains('@') { "***" } else { text };
+        servers(text).map(Some).map_err(|why| error("bootstrapServers", shown, &why))
+    }
+
+    /// A setting that is a whole number within bounds; `None` where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn whole(&self, name: &str, (least, most): (u32, u32)) -> Result<Option<u32>, SettingError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let number = text.trim().parse().ok().filter(|number| (least..=most).contains(number));
+        let number = number.ok_or_else(|| error(name, text, &format!("it is a whole number from {least} to {most}")));
+        number.map(Some)
     }
 
     /// The name of the app where it must have one: on Kafka it is the group's.
@@ -200,6 +282,50 @@ fn from(text: &str) -> Option<From> {
     }
 }
 
+/// The brokers in the one form that clients take, from all in which they are written.
+///
+/// ```
+/// use kaspr_exec::config::settings::servers;
+///
+/// assert_eq!(servers("kafka://a;kafka://b:9093"), Ok("a:9092,b:9093".to_owned()));
+/// assert_eq!(servers("a:9092, [::1]"), Ok("a:9092,[::1]:9092".to_owned()));
+/// ```
+///
+/// # Errors
+///
+/// Says which of them is no `host:port`, but for one that has a user in it.
+pub fn servers(text: &str) -> Result<String, String> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
+    let named: Vec<&str> = text.split(is_between).filter(|server| !server.is_empty()).collect();
+    if named.is_empty() {
+        return Err("it names no broker: host:port,host:port".to_owned());
+    }
+    Ok(named.into_iter().map(server).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// One broker as `host:port`.
+fn server(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        return Err("a broker is named without a user: that is KAFKA_AUTH_USERNAME and KAFKA_AUTH_PASSWORD".to_owned());
+    }
+    let place = text.strip_prefix("kafka://").unwrap_or(text).trim_end_matches('/');
+    let refused = || format!("\"{text}\" is no broker: host:port, with brackets around an IPv6 address, as [::1]:9092");
+    // The colons of an address in brackets separate no port.
+    let (host, port) = match place.rfind(']') {
+        Some(end) => (&place[..=end], &place[end + 1..]),
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_address = inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok());
+    let is_name = !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let port = if port.is_empty() { ":9092" } else { port };
+    let is_port = port.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port > 0);
+    match (is_address || is_name) && is_port {
+        true => Ok(format!("{host}{port}")),
+        false => Err(refused()),
+    }
+}
+
 /// `True` → true, `no` → false; `None`: it is neither.
 pub fn truth(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
@@ -216,26 +342,82 @@ pub fn duration(text: &str) -> Option<Duration> {
     kaspr_ir::duration::parse(text).map(Duration::from_millis)
 }
 
-/// True if a variable sets a setting: `KASPR_FROM`, `K_FROM`.
-pub fn is_variable(name: &str) -> bool {
-    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
-    rest.is_some_and(|rest| SETTINGS.iter().any(|setting| setting.variable == rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        Settings::resolve(&BTreeMap::new(), &Variables::new(variables.iter().copied()), &App::default())
+    }
+
     #[test]
-    fn a_variable_that_is_set_to_nothing_hides_no_other() {
-        let app = App::default();
-        let variable = |name: &str| match name {
-            "KASPR_FROM" => Some(String::new()),
-            "K_FROM" => Some("latest".to_owned()),
-            _ => None,
-        };
-        assert_eq!(Settings::resolve(&BTreeMap::new(), &variable, &app).get("from"), Some("latest"));
+    fn a_flag_that_is_set_to_nothing_hides_no_variable() {
         let flags = [("from", String::new())].into();
-        assert_eq!(Settings::resolve(&flags, &variable, &app).get("from"), Some("latest"));
+        let settings = Settings::resolve(&flags, &Variables::new([("K_FROM", "latest")]), &App::default());
+        assert_eq!(settings.get("from"), Some("latest"));
+        assert!(!settings.is_flag("from"));
+    }
+
+    #[test]
+    fn a_mapping_as_python_prints_it_is_refused() {
+        let refused = settings(&[("K_ONERROR", "{'action': 'retry', 'attempts': 5}")]).refuse_mappings();
+        let fault = refused.expect_err("it is no JSON");
+        assert!(fault.name == "onError" && fault.why.contains("in quotes as JSON"), "{fault}");
+        assert_eq!(settings(&[("K_ONERROR", r#"{"action": "retry"}"#)]).refuse_mappings(), Ok(()));
+    }
+
+    #[test]
+    fn truths_are_as_python_and_yaml_write_them() {
+        for (text, expected) in
+            [("True", true), ("yes", true), ("1", true), ("False", false), ("no", false), ("0", false)]
+        {
+            let topics = settings(&[("K_TOPIC_ALLOW_DECLARE", text)]).new_topics().expect("it is one");
+            assert_eq!(topics.may_create, expected, "{text}");
+        }
+        let fault = settings(&[("K_TOPIC_ALLOW_DECLARE", "None")]).new_topics().expect_err("it is none");
+        assert_eq!(fault.name, "topicAllowDeclare");
+    }
+
+    #[test]
+    fn brokers_are_named_in_all_spellings() {
+        for (text, expected) in [
+            ("a:9092,b:9093", "a:9092,b:9093"),
+            ("kafka://a;kafka://b", "a:9092,b:9092"),
+            (" a:1 , b ", "a:1,b:9092"),
+            ("[::1]:9092 [fe80::2]", "[::1]:9092,[fe80::2]:9092"),
+            ("kafka://a:9094/", "a:9094"),
+            ("10.0.0.1,", "10.0.0.1:9092"),
+        ] {
+            assert_eq!(servers(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["tcp://10.0.0.1:9092", "a:0", "a:70000", "::1", "[::1", "a:9092:9093", "http://a", ","] {
+            assert!(servers(text).is_err(), "{text}");
+        }
+        let fault = settings(&[("K_KAFKA_BOOTSTRAP_SERVERS", "kafka://bob:hunter2@a:9092")]).servers();
+        assert!(!fault.expect_err("it has a user").to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn times_of_the_group_are_seconds_and_leave_room_for_a_call() {
+        let times = |variables: &[(&str, &str)]| settings(variables).group_times();
+        let seconds = |times: GroupTimes| [times.session, times.heartbeat, times.poll].map(|time| time.as_secs_f64());
+        assert_eq!(times(&[]).map(seconds), Ok([30.0, 1.0, 300.0]));
+        let set = [
+            ("K_BROKER_SESSION_TIMEOUT", "60.0"),
+            ("K_BROKER_HEARTBEAT_INTERVAL", "2.5"),
+            ("K_BROKER_MAX_POLL_INTERVAL", "1000"),
+        ];
+        assert_eq!(times(&set).map(seconds), Ok([60.0, 2.5, 1000.0]));
+        assert_eq!(times(&[("K_BROKER_MAX_POLL_INTERVAL", "60")]).map(seconds), Ok([30.0, 1.0, 300.0]));
+        assert_eq!(times(&[("K_BROKER_SESSION_TIMEOUT", "600")]).map(seconds), Ok([600.0, 1.0, 600.0]));
+        assert!(times(&[("K_BROKER_SESSION_TIMEOUT", "1m")]).is_err());
+    }
+
+    #[test]
+    fn the_state_dir_is_the_table_dir_where_none_is_named() {
+        let dir = |variables: &[(&str, &str)]| settings(variables).state_dir();
+        assert_eq!(dir(&[("K_TABLE_DIR", "/tables")]), Some("/tables".into()));
+        assert_eq!(dir(&[("K_TABLE_DIR", "/tables"), ("K_STATE_DIR", "/state")]), Some("/state".into()));
+        assert_eq!(dir(&[]), None);
     }
 }

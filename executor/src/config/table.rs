@@ -14,7 +14,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 32] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -118,5 +118,78 @@ pub const SETTINGS: [Setting; 19] = [
         variable: "WORKER_ORDINAL_NUMBER",
         default: "",
         help: "this process's number among those of the app; the one at the end of the host's name",
+    },
+    Setting {
+        name: "tableDir",
+        variable: "TABLE_DIR",
+        default: "",
+        help: "the folder of stateDir, where that is not set",
+    },
+    Setting {
+        name: "definitionsDir",
+        variable: "DEFINITIONS_DIR",
+        default: "",
+        help: "the folder whose specs `run` and `check` load where no PATH is given",
+    },
+    Setting { name: "workers", variable: "WORKERS", default: "1", help: "worker processes" },
+    Setting {
+        name: "logFormat",
+        variable: "LOG_FORMAT",
+        default: "text",
+        help: "text, or json: one object a line; from flags and variables alone",
+    },
+    Setting {
+        name: "logLevel",
+        variable: "LOG_LEVEL",
+        default: "info",
+        help: "lowest level of lines that are logged: error, warn, info, debug, trace",
+    },
+    Setting {
+        name: "topicPartitions",
+        variable: "TOPIC_PARTITIONS",
+        default: "",
+        help: "partitions of created topics whose spec says none; the broker's default",
+    },
+    Setting {
+        name: "topicReplicationFactor",
+        variable: "TOPIC_REPLICATION_FACTOR",
+        default: "",
+        help: "replicas of created topics whose spec says none, changelogs too; the broker's default",
+    },
+    Setting {
+        name: "topicAllowDeclare",
+        variable: "TOPIC_ALLOW_DECLARE",
+        default: "true",
+        help: "false: no topic is created, and one that is missing stops the start",
+    },
+    Setting {
+        name: "keySerializer",
+        variable: "KEY_SERIALIZER",
+        default: "",
+        help: "serializer of keys of topics whose spec says none",
+    },
+    Setting {
+        name: "valueSerializer",
+        variable: "VALUE_SERIALIZER",
+        default: "",
+        help: "serializer of values of topics whose spec says none",
+    },
+    Setting {
+        name: "brokerSessionTimeout",
+        variable: "BROKER_SESSION_TIMEOUT",
+        default: "",
+        help: "seconds after which the group gives up a silent member; 30",
+    },
+    Setting {
+        name: "brokerHeartbeatInterval",
+        variable: "BROKER_HEARTBEAT_INTERVAL",
+        default: "",
+        help: "seconds between two heartbeats; 1",
+    },
+    Setting {
+        name: "brokerMaxPollInterval",
+        variable: "BROKER_MAX_POLL_INTERVAL",
+        default: "",
+        help: "seconds between two polls after which a member leaves its group; 300, and no less",
     },
 ];

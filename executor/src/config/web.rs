@@ -99,11 +99,11 @@ mod tests {
     use kaspr_ir::plan::App;
 
     use super::*;
+    use crate::config::variables::Variables;
 
     fn settings(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Settings {
         let flags: BTreeMap<_, _> = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
-        Settings::resolve(&flags, &variable, &App::default())
+        Settings::resolve(&flags, &Variables::new(variables.iter().copied()), &App::default())
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         for (name, variable, value) in [
             ("webPort", "K_WEB_PORT", "0"),
-            ("webPort", "K_WEB_PORT", "tcp://10.0.0.1:80"),
+            ("webPort", "K_WEB_PORT", "65536"),
             ("webBind", "K_WEB_BIND", "shop-2.shop"),
             ("metricsCompat", "K_METRICS_COMPAT", "maybe"),
             ("workerOrdinalNumber", "K_WORKER_ORDINAL_NUMBER", "two"),

@@ -43,7 +43,7 @@ pub use place::{LineMap, Place};
 pub use policy::{Backoff, CALL_MS_MAX, Defaults, OnError, Policies, Policy};
 pub use reader::{Assignor, BatchScope, BatchWindow, Part, Reader, Topics, Track};
 pub use seal::PlanError;
-pub use setting::PolicyFault;
+pub use setting::{PolicyFault, is_python_mapping};
 pub use table::{RelativeTo, Table, TableParameter, TableWindow};
 
 /// The version of the plan's shape. The executor refuses every other.

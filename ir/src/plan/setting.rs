@@ -86,6 +86,14 @@ impl OnError {
     }
 }
 
+/// True if a setting is a mapping as Python prints it, `{'action': 'retry'}`: that is what the operator makes of a
+/// mapping in `spec.config`.
+pub fn is_python_mapping(text: &str) -> bool {
+    let text = text.trim();
+    let looks_so = (text.starts_with("{'") || text.starts_with("{\"")) && text.ends_with('}');
+    looks_so && serde_json::from_str::<Value>(text).is_err()
+}
+
 /// A fault, in parts.
 fn fault(path: &str, needed: &str, found: String, allowed: &'static [&'static str]) -> PolicyFault {
     PolicyFault { path: path.to_owned(), needed: needed.to_owned(), found, allowed }

@@ -14,7 +14,7 @@ const REACHES: [Reach; 4] = [
         what: "the environment",
         calls: &["env::var", "env::args", "env::current_dir", "env::set_", "env::remove_var"],
         // CPython's own variables are read where it starts.
-        homes: &["executor/src/cli/", "executor/src/main.rs", "executor/src/code/python/interpreter.rs"],
+        homes: &["executor/src/cli/", "executor/src/code/python/interpreter.rs"],
     },
     Reach {
         what: "the clock",

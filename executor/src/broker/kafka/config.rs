@@ -22,8 +22,8 @@ use rdkafka_sys::types::RDKafkaConfRes;
 
 use super::statistics;
 use crate::broker::rights::User;
-use crate::config::Guarantee;
 use crate::config::secret::Secret;
+use crate::config::{GroupTimes, Guarantee};
 
 /// Session of a client whose setting cannot be read: librdkafka's own.
 const SESSION_MS: u64 = 45_000;
@@ -45,6 +45,9 @@ pub const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// Bytes that wait in the producer, in kB: more than the largest record. What is staged has a lower bound,
 /// [`crate::config::Bounds::staged_bytes_max`].
 const QUEUED_KBYTES_MAX: usize = (RECORD_BYTES_MAX >> 10) + 1024;
+
+/// The mechanism where users are asked for and none is named. librdkafka's own, GSSAPI, is not built in.
+const MECHANISM: &str = "PLAIN";
 
 /// Settings that delivery depends on, each with the reason why users may not change it.
 const FIXED: [(&str, &str); 17] = [
@@ -85,6 +88,8 @@ pub struct ClientSettings {
     pub guarantee: Guarantee,
     /// The strategy by which the group divides partitions.
     pub assignor: Assignor,
+    /// Times of the member of the group.
+    pub times: GroupTimes,
     /// Bytes that the producer sends to a partition at once, but for a single record that is larger.
     pub batch_bytes: usize,
     /// True if clients say something of themselves now and then, for metrics.
@@ -118,16 +123,11 @@ impl ClientSettings {
     ///
     /// Needed are the mechanism and, for those with passwords, both halves of the user.
     fn check_user(&self) -> Result<(), String> {
-        let (protocol, _, with_users) = self.protocol();
+        let (_, _, with_users) = self.protocol();
         if !with_users {
             return Ok(());
         }
         let mechanism = self.mechanism().to_ascii_uppercase();
-        if !["sasl.mechanisms", "sasl.mechanism"].iter().any(|name| self.user.contains_key(*name)) {
-            return Err(format!(
-                "the Kafka setting sasl.mechanisms is not set, and security.protocol is {protocol}: the brokers say whether it is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
-            ));
-        }
         if mechanism == "GSSAPI" {
             return Err("the Kafka setting sasl.mechanisms is GSSAPI, which is not built in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are".to_owned());
         }
@@ -142,10 +142,10 @@ impl ClientSettings {
         }
     }
 
-    /// The mechanism by which clients prove their identity, as librdkafka names it.
+    /// The mechanism by which clients prove their identity, as librdkafka names it; PLAIN where none is named.
     pub fn mechanism(&self) -> &str {
         let given = self.user.get("sasl.mechanisms").or_else(|| self.user.get("sasl.mechanism"));
-        given.map_or("GSSAPI", Secret::expose)
+        given.map_or(MECHANISM, Secret::expose)
     }
 
     /// The way clients talk to brokers: `security.protocol`, and whether it has TLS, and users with passwords.
@@ -209,9 +209,9 @@ impl ClientSettings {
             .set("auto.offset.reset", "error")
             // It makes committed offsets stable, too: none are given while a transaction over them is open.
             .set("isolation.level", "read_committed")
-            .set("heartbeat.interval.ms", "1000")
-            .set("session.timeout.ms", "30000")
-            .set("max.poll.interval.ms", "300000")
+            .set("heartbeat.interval.ms", self.times.heartbeat.as_millis().to_string())
+            .set("session.timeout.ms", self.times.session.as_millis().to_string())
+            .set("max.poll.interval.ms", self.times.poll.as_millis().to_string())
             .set("queued.max.messages.kbytes", "16384")
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.max.bytes", FETCH_BYTES_MAX)
@@ -328,6 +328,10 @@ impl ClientSettings {
     }
 
     fn with_user(&self, mut config: ClientConfig) -> ClientConfig {
+        // Two names of one setting: only one of them may be set.
+        if self.protocol().2 && !self.user.contains_key("sasl.mechanism") {
+            config.set("sasl.mechanisms", self.mechanism());
+        }
         for (name, value) in &self.user {
             config.set(name, value.expose());
         }
@@ -357,15 +361,6 @@ fn why_refused(code: RDKafkaConfRes, reason: &str, value: &str) -> String {
     shown.filter(|shown| !shown.contains(value)).unwrap_or_else(|| "its value is not accepted".to_owned())
 }
 
-/// `K_KAFKA_SASL_USERNAME` names the setting `sasl.username`; `K_KAFKA_BOOTSTRAP_SERVERS` is not
-/// meant here.
-///
-/// `None`: the variable has another prefix, or names no setting of the client.
-pub fn setting_of(variable: &str, prefix: &str) -> Option<String> {
-    let name = variable.strip_prefix(prefix)?.to_ascii_lowercase().replace('_', ".");
-    (!name.is_empty() && name != "bootstrap.servers").then_some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +374,7 @@ mod tests {
             transactional_id: "shop.a.0".to_owned(),
             guarantee: Guarantee::AtLeastOnce,
             assignor: Assignor::default(),
+            times: GroupTimes::default(),
             batch_bytes: BATCH_BYTES,
             user: [(name.to_owned(), Secret::new(value))].into(),
         }
@@ -408,8 +404,8 @@ mod tests {
         };
         let mut user = vec![("security.protocol", "sasl_plaintext")];
         for (named, told) in [
-            (("sasl.mechanisms", "PLAIN"), "sasl.mechanisms is not set"),
-            (("sasl.username", "bob"), "sasl.username is not set"),
+            (("sasl.mechanisms", "SCRAM-SHA-256"), "sasl.username is not set, and sasl.mechanisms is PLAIN"),
+            (("sasl.username", "bob"), "sasl.username is not set, and sasl.mechanisms is SCRAM-SHA-256"),
             (("sasl.password", "hunter2"), "sasl.password is not set"),
         ] {
             let refused = check(&user).expect_err(told);
@@ -429,12 +425,5 @@ mod tests {
             assert!(is_known(name), "{name}");
         }
         assert!(!is_known("sasl.pasword") && !is_known("sasl.password.file"));
-    }
-
-    #[test]
-    fn variables_name_settings() {
-        assert_eq!(setting_of("K_KAFKA_SASL_USERNAME", "K_KAFKA_").as_deref(), Some("sasl.username"));
-        assert_eq!(setting_of("K_KAFKA_BOOTSTRAP_SERVERS", "K_KAFKA_"), None);
-        assert_eq!(setting_of("K_APP_NAME", "K_KAFKA_"), None);
     }
 }

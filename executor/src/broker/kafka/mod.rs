@@ -37,6 +37,7 @@ mod kept;
 mod leaders;
 mod lists;
 mod metadata;
+pub mod names;
 mod offsets;
 mod orphans;
 pub mod producer;
@@ -87,18 +88,18 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Connects, and waits until a broker has answered or `patience` is over. Errors name the servers and the
-    /// reason.
+    /// Connects, and waits until a broker has answered or `patience` is over: for 15 s, or `for_ever` as a process does
+    /// that tells others meanwhile how it is. Errors name the servers and the reason.
     ///
     /// [`BrokerError::Group`] where the brokers refuse the client and no retry helps, with the setting that would;
     /// [`BrokerError::Fatal`] where none answered for 15 s. A question that is answered is the only proof of a
     /// connection: librdkafka connects in its own threads, and reports what fails there to callbacks.
-    pub fn connect(settings: ClientSettings, patience: &Patience) -> Result<Kafka, BrokerError> {
+    pub fn connect(settings: ClientSettings, patience: &Patience, for_ever: bool) -> Result<Kafka, BrokerError> {
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
         let line = Line::new(&settings, health.clone(), patience)?;
         let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();
-        for step in 0..tries {
+        for step in (0..).take_while(|&step| for_ever || step < tries) {
             let answers = line.calls.during(ClientCall::Metadata, || ask(&client, &settings, CONNECT_STEP));
             // Each poll serves one event, and the client logs more than it complains.
             line.calls.during(ClientCall::PollProducer, || {

@@ -402,6 +402,7 @@ mod tests {
             guarantee: Guarantee::ExactlyOnce,
             assignor: Assignor::CooperativeSticky,
             batch_bytes: super::super::config::BATCH_BYTES,
+            times: crate::config::GroupTimes::default(),
             user: BTreeMap::new(),
         };
         let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::faults::{Judge, below};
-use crate::config::settings::is_variable;
+use crate::config::variables::is_setting;
 
 /// Fields of a mock, of which each has one.
 const MOCK: [&str; 3] = ["value", "sequence", "error"];
@@ -22,7 +22,7 @@ impl Judge<'_> {
                 let hint = "write it in quotes; null takes the variable away";
                 self.add(&pointer, format!("the variable \"{name}\" must be a text, found {value}"), hint);
             }
-            if is_variable(name) {
+            if is_setting(name) {
                 let message = format!("\"{name}\" is a setting of kaspr-exec, and \"env\" reaches user code alone");
                 self.add(&pointer, message, "set it where kaspr-exec test is started, or in the KasprApp's config");
             }
