@@ -200,7 +200,7 @@ MUTANTS = [
     ("settings are no variables of a test", "if is_setting(name) {", "if name.is_empty() {", "rehearsed"),
     # Variables and topics at the start.
     ("variables that are no settings are refused", "Some(_) if is_unknown(name, value) => &mut self.unknown,", "Some(_) if false => &mut self.unknown,", "programs"),
-    ("what Kubernetes sets beside a service is not told", "&& !is_of_a_service(name)", "", "programs"),
+    ("what Kubernetes sets beside a service is not told", "!is_known && !is_of_a_service(name, value)", "!is_known", "programs"),
 ]
 
 # A mutant that waits for ever is caught by its check taking so much longer than without it.
