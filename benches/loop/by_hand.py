@@ -1,5 +1,6 @@
-"""The loop that one writes by hand, bytes in, bytes out: `by_hand.py stdlib|orjson map|filter|table EVENTS`."""
+"""The loop that one writes by hand, bytes in, bytes out: `by_hand.py stdlib|orjson map|filter|table|awaits EVENTS`."""
 
+import asyncio
 import gc
 import json
 import sys
@@ -52,9 +53,23 @@ def run_table(lines, loads, dumps):
     return records
 
 
+def run_awaits(lines, loads, dumps):
+    async def ask(line, free):
+        async with free:
+            value = loads(line)
+            await asyncio.sleep(0.01)
+            return dumps(value)
+
+    async def ask_all():
+        free = asyncio.Semaphore(100)
+        return await asyncio.gather(*(ask(line, free) for line in lines))
+
+    return len(asyncio.run(ask_all()))
+
+
 def main():
     library, case, path = sys.argv[1:]
-    run = {"map": run_map, "filter": run_filter, "table": run_table}[case]
+    run = {"map": run_map, "filter": run_filter, "table": run_table, "awaits": run_awaits}[case]
     if library == "orjson":
         import orjson
 

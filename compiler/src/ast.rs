@@ -10,6 +10,8 @@
 //! Field names are the specs' in Rust's spelling; the doc of each names the field that it is. Meanings and defaults
 //! stand in `docs/semantics.md` and are applied by `check`, not here: `ack: None` is not `ack: false`.
 
+use std::num::NonZeroU32;
+
 use crate::diagnostics::allow::Allowance;
 use crate::source::{At, Spanned};
 
@@ -59,6 +61,8 @@ pub struct Agent {
     pub description: Option<Text>,
     /// `isolatedPartitions`.
     pub isolated_partitions: Option<Spanned<bool>>,
+    /// `concurrency`.
+    pub concurrency: Option<Spanned<NonZeroU32>>,
     /// `input`.
     pub input: Option<Input>,
     /// `output.topics`.

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 use kaspr_ir::graph::{Graph, Kind, Sink};
 use kaspr_ir::plan::{
-    Agent, AgentId, BatchWindow, ChannelId, Input, PLAN_VERSION, Plan, Reader, ReaderId, TableId, Topics, Track,
+    Agent, AgentId, BatchWindow, ChannelId, Input, Overlap, PLAN_VERSION, Plan, Reader, ReaderId, TableId, Topics,
+    Track,
 };
 use petgraph::stable_graph::NodeIndex;
 use petgraph::unionfind::UnionFind;
@@ -81,6 +82,7 @@ fn agent(graph: &Graph, id: AgentId, input: Input, nodes: &[NodeIndex]) -> Agent
         place: info.place,
         input,
         isolated_partitions: info.isolated_partitions,
+        concurrency: info.concurrency,
         init: info.init.clone(),
         steps: Vec::new(),
         outputs: Vec::new(),
@@ -119,6 +121,7 @@ fn reader(graph: &Graph, index: NodeIndex, _agent: AgentId) -> Reader {
         // A window is always the first node behind its source.
         window: graph.next(index).first().and_then(|(next, _)| window(graph, *next)),
         track: Track { group: 0, per_partition: false },
+        overlap: Overlap::default(),
     }
 }
 
@@ -139,6 +142,8 @@ fn window(graph: &Graph, index: NodeIndex) -> Option<BatchWindow> {
 /// ```text
 /// reader 0: t     reader 1: u     reader 2: t, u     reader 3: –      ⇒  groups 0, 0, 0, 3
 /// ```
+///
+/// The agents of a track have as many events in flight as the one that allows the fewest.
 fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) -> Plan {
     let mut groups = UnionFind::new(readers.len());
     let mut first_user: BTreeMap<TableId, usize> = BTreeMap::new();
@@ -153,11 +158,16 @@ fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) 
     // Not by the union's own representative: which one that is depends on the order of unions.
     let mut first_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut all_isolated: BTreeMap<usize, bool> = BTreeMap::new();
+    let mut least: BTreeMap<usize, Overlap> = BTreeMap::new();
     for (number, reader) in plan.readers.iter().enumerate() {
         // A global table is one for all partitions, so its writers cannot run side by side.
         let isolated = !shares_global[number] && reader.agents.iter().all(|agent| plan[*agent].isolated_partitions);
         first_of.entry(groups.find(number)).or_insert(number);
         *all_isolated.entry(groups.find(number)).or_insert(true) &= isolated;
+        for agent in &reader.agents {
+            let overlap = Overlap::from(plan[*agent].concurrency);
+            least.entry(groups.find(number)).and_modify(|least| *least = least.and(overlap)).or_insert(overlap);
+        }
     }
     for (number, reader) in plan.readers.iter_mut().enumerate() {
         let group = groups.find(number);
@@ -165,6 +175,7 @@ fn with_tracks(mut plan: Plan, graph: &Graph, readers: &[(NodeIndex, AgentId)]) 
             group: u32::try_from(first_of[&group]).expect("readers are counted in u32"),
             per_partition: all_isolated[&group],
         };
+        reader.overlap = least[&group];
     }
     plan
 }

@@ -13,6 +13,8 @@
 //! a source has nothing before it but a channel; an edge into a channel has a `via`, every other has none; the nodes of
 //! an agent were added in the order in which its events meet them, and indices stay when others are removed.
 
+use std::num::NonZeroU32;
+
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
@@ -114,6 +116,8 @@ pub struct AgentInfo {
     pub place: Place,
     /// See the plan.
     pub isolated_partitions: bool,
+    /// See the plan.
+    pub concurrency: Option<NonZeroU32>,
     /// See the plan.
     pub init: Option<Init>,
     /// See the plan.

@@ -31,7 +31,7 @@ MUTANTS = [
     ("what a channel's selectors say is seen behind it", "via: behind.clone() });", "via: None });", "golden"),
     ("a failed event leaves no effects", "let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));\n                self.spare", "let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));\n                self.effects.keep(&mut frame.scratch.borrow_mut());\n                self.spare", "oracle"),
     ("an event that does not decode fails with Decode", 'Fault::new("Decode", error.value(py).to_string())', 'Fault::new("ValueError", error.value(py).to_string())', "oracle"),
-    ("an await that takes too long fails", "lane.await_ends = limit.map(|limit| self.shared.clock.now() + limit);", "lane.await_ends = None;", "executor"),
+    ("an await that takes too long fails", "let ends = limit.map(|limit| self.shared.clock.now() + limit);", "let ends = limit.map(|limit| self.shared.clock.now() + limit * 1000);", "executor"),
     ("isolated partitions are tracks of their own", "if self.track.per_partition { partition } else { None }", "None::<i32>.and(partition)", "executor"),
     ("attempts count all tries", "if self.lanes[&id].tries + 1 < attempts =>", "if self.lanes[&id].tries < attempts =>", "oracle"),
     ("a back-off waits", "lane.held_until = Some(self.shared.clock.now() + wait);", "lane.held_until = Some(self.shared.clock.now());", "tested"),
@@ -65,6 +65,17 @@ MUTANTS = [
     ("a stall is told once", "if !seen.reported && held >= self.after {", "if held >= self.after {", "guard"),
     ("a block's namespace is its own", "    return made.__dict__", "    names.update(__name__=name)\n    return names", "golden"),
     ("an event sees the writes of events before it", "let laid = self.overlay.get(table, partition, key).or_else(", "let laid = self.overlay.get(table, partition, key).filter(|_| false).or_else(", "oracle"),
+    # Awaits that overlap (`concurrency`).
+    ("as many events are in flight as allowed", "self.flight.len() < in_flight.units_max", "self.flight.len() + 1 < in_flight.units_max", "overlap"),
+    ("agents of one reader have the least concurrency", "self.written.into_iter().chain(other.written).min()", "self.written.into_iter().chain(other.written).max()", "golden"),
+    ("an event that read what was written meanwhile runs again", "seen > self.forgotten && last.is_none_or(|last| last <= seen)", "seen > self.forgotten", "oracle"),
+    ("iteration reads all keys", "None => Some(written.last),", "None => None,", "oracle"),
+    ("a key that was read is remembered", "reads.note(table, partition, Some(key), self.versions.now());", "let _ = reads;", "oracle"),
+    ("the first read of a key counts", ".or_insert(now);", ".and_modify(|seen| *seen = now).or_insert(now);", "oracle"),
+    ("what a run in vain raises does not count", "State::Ran { walk, result } if self.is_as_read(&walk) => {", "State::Ran { walk, result } if result.is_err() || self.is_as_read(&walk) => {", "oracle"),
+    ("an event that is tried again keeps its place", "false => self.push_first(Flight::new(State::Waits(unit), Vain::default())),", "false => self.push_behind(Flight::new(State::Waits(unit), Vain::default())),", "overlap"),
+    ("events in flight are known to the next process", "None => marks.flatten().collect(),", "None => Vec::new(),", "overlap"),
+    ("an event that may have ended the process runs alone", "let waits = is_suspect && (", "let waits = false && (", "overlap"),
     # Code blocks (section 3).
     ("init's function is called", "if let Some(Some(function)) = inits.get(&id) {", "if let Some(Some(function)) = inits.get(&id).filter(|_| false) {", "tested"),
     ("an async init is awaited", "if inspect.isawaitable(result):", "if False:", "tested"),
@@ -77,7 +88,7 @@ MUTANTS = [
     ("a coroutine sees its own event", "return running.get().map(|running| Some((*running).clone())).ok_or_else(|| elsewhere(what));", "let _ = running;", "tested"),
     ("tracebacks point into the YAML", '"\\n".repeat(line.saturating_sub(1) as usize)', '"\\n".repeat(line.min(1) as usize)', "programs"),
     ("what is printed bears the agent's name", 'map_or("kaspr", String::as_str)', 'filter(|_| false).map_or("kaspr", String::as_str)', "executor"),
-    ("at most one event of a track is in flight", "if self.track_is_busy(id) || self.shared", "if self.shared", "golden"),
+    ("at most one event of a track is in flight", "self.track_is_busy(id) || self.in_flight.overlaps()", "self.in_flight.overlaps()", "golden"),
     ("readers of a common table are one track", "(self.track.group, if", "(self.reader.0, if", "golden"),
     # Operations (section 4).
     ("only generators fan out", "|| class == &raw mut ffi::PyAsyncGen_Type", "|| class == &raw mut ffi::PyAsyncGen_Type || class == &raw mut ffi::PyTuple_Type", "oracle"),
@@ -215,6 +226,7 @@ CHECKS = {
     "executor": ["executor"],
     "programs": ["programs"],
     "guard": ["guard"],
+    "overlap": ["overlap"],
     "python": ["python"],
     "numbers": ["numbers"],
     "compiler": ["compiler"],
@@ -250,7 +262,7 @@ def prepare():
     """The copy as it is, built, with the test programs that the checks run."""
     copy()
     build(["--workspace", "--bins"])
-    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "python", "--test", "numbers", "--test", "starts", "--test", "compiler", "--test", "errors", "--test", "quiet", "--test", "rehearsed", "--test", "reported"], env=environment())
+    built = run(["cargo", "test", "--no-run", "-p", "kaspr-tests", "--test", "golden", "--test", "executor", "--test", "programs", "--test", "guard", "--test", "overlap", "--test", "python", "--test", "numbers", "--test", "starts", "--test", "compiler", "--test", "errors", "--test", "quiet", "--test", "rehearsed", "--test", "reported"], env=environment())
     assert built.returncode == 0, built.stderr
     for line in built.stderr.splitlines():
         if "Executable" in line:

@@ -26,6 +26,15 @@ import types
 import uuid
 
 loop = asyncio.new_event_loop()
+sleep = asyncio.sleep
+
+
+async def sleep_not(_delay, result=None):
+    """What is awaited here ends at once: only the order of things counts."""
+    return await sleep(0, result)
+
+
+asyncio.sleep = sleep_not
 sys.setrecursionlimit(1000)
 
 
@@ -600,6 +609,45 @@ FIELDS = {
     "sinks": ["def sink(v):\n    v['sunk'] = v['a']", "async def sink(v):\n    pass"],
 }
 
+# Functions that await for different times, and what they read is written meanwhile: with `concurrency` events run
+# ahead of their turn, and the result must be the same.
+WAIT = "await asyncio.sleep(random.random() * 0.003)"
+HEAD = "import asyncio, random\n"
+AWAITS = {
+    **ANY,
+    "maps": [
+        HEAD + f"async def later(value):\n    {WAIT}\n    return [value]",
+        HEAD + f"async def sometimes(value):\n    if value:\n        {WAIT}\n    return value",
+        HEAD + f"async def twice(value):\n    {WAIT}\n    yield value\n    {WAIT}\n    yield [value]",
+        HEAD + f"async def fails(value):\n    {WAIT}\n    if isinstance(value, list):\n        raise ValueError('a list')\n    return value",
+        HEAD + f"async def where(value):\n    before = context['event']\n    {WAIT}\n    after = context['event']\n"
+        "    same = [[e.message.offset for e in (each if isinstance(each, list) else [each])] for each in (before, after)]\n    return [same, value]",
+        *MAPS[:9],
+    ],
+    "filters": [HEAD + f"async def later(value):\n    {WAIT}\n    return value", *FILTERS[:4]],
+    "tabled": [
+        HEAD + f"async def count(value, t):\n    n = t.get('n', 0) or 0\n    {WAIT}\n    t['n'] = n + 1\n    return n",
+        HEAD + f"async def count_each(value, t):\n    key = str(value)[:4]\n    {WAIT}\n    n = t.get(key, 0)\n    {WAIT}\n    t[key] = n + 1 if isinstance(n, int) else 1\n    {WAIT}\n    return [key, t[key]]",
+        HEAD + f"async def sees(value, t):\n    before = sorted(map(str, t))\n    {WAIT}\n    return [before, len(t), sorted(map(str, t.values()))]",
+        HEAD + f"async def blind(value, t):\n    {WAIT}\n    t['last'] = value\n    return 'written'",
+        HEAD + f"async def last(value, t):\n    {WAIT}\n    return ['last' in t, t.get('last', 'none')]",
+        HEAD + f"async def steady(value, t):\n    before = t.get('n', 0)\n    {WAIT}\n    assert t.get('n', 0) == before\n    return before",
+        HEAD + f"async def every_third(value, t):\n    n = t.get('n', 0) or 0\n    {WAIT}\n    t['n'] = n + 1\n    if n % 3 == 2:\n        raise ValueError(n)\n    return n",
+        HEAD + f"async def refuses(value, t):\n    n = t.get('refused', 0)\n    t['refused'] = n + 1\n    {WAIT}\n    if t.get('n', 0):\n        raise KeyError('n is there')\n    return n",
+        HEAD + f"async def forgets(value, t):\n    gone = t.pop('n', 'none')\n    {WAIT}\n    t.setdefault('seen', [gone])\n    return gone",
+        HEAD + f"async def steps(value, t):\n    for number in range(3):\n        t['steps'] = (t.get('steps', 0) or 0) + 1\n        {WAIT}\n        yield t['steps']",
+        HEAD + f"async def looks(value, t):\n    found = [t.get(key, 0) for key in ('n', 'last', 'steps')]\n    {WAIT}\n    return found",
+        HEAD + f"async def clears(value, t):\n    n = len(t)\n    {WAIT}\n    if n > 3:\n        for key in list(t):\n            del t[key]\n    return n",
+        TABLED[0],
+        TABLED[1],
+        TABLED[8],
+    ],
+    "keys": [*KEYS[:2], HEAD + f"async def key(value):\n    {WAIT}\n    return str(type(value).__name__)"],
+    "values": [VALUES[0], HEAD + f"async def pick(value):\n    {WAIT}\n    return {{'of': value}}"],
+    "predicates": [PREDICATES[1], HEAD + f"async def wanted(value):\n    {WAIT}\n    return value is not None"],
+    "sinks": [SINKS[0], HEAD + f"async def sink(value):\n    {WAIT}\n    if isinstance(value, dict):\n        raise OSError('no disk')"],
+}
+
 JSON = [
     b"{}", b"[]", b'""', b"null", b"true", b"0", b"-0", b"1.0", b"1e400", b"NaN", b"-Infinity", b'"lone"', b'"\xc3\xa4\xf0\x9f\x98\x80"',
     b'{"id": "k1", "a": [1, 2, {"b": null}]}', b'{"id": 5, "a": 1, "a": 2}', b"12345678901234567890123", b"[1, [2, [3, [4]]]]",
@@ -650,7 +698,7 @@ def agent(rng, name, source, channels, pools):
             operation["map"] = block(rng, pools["maps"])
         elif kind < 0.7:
             operation["filter"] = block(rng, pools["filters"])
-        elif kind < 0.85:
+        elif kind < (0.97 if pools is AWAITS else 0.85):
             operation["tables"] = [{"name": "t", "paramName": "t"}]
             operation["map"] = block(rng, pools["tabled"])
         else:
@@ -700,7 +748,7 @@ def functions_of(python):
 def generate(seed, pools=ANY):
     rng = random.Random(seed)
     source = {"topic": {"name": "in"}}
-    if rng.random() < (0.25 if pools is ANY else 0.05):
+    if rng.random() < (0.05 if pools is FIELDS else 0.25):
         source["take"] = {"max": rng.choice([1, 2, 3]), "within": "100s"}
     readers = rng.choice([0, 0, 1, 2])
     channels = ["c"] if readers else []
@@ -711,9 +759,14 @@ def generate(seed, pools=ANY):
         table["spec"]["defaultSelector"] = {"python": "def zero():\n    return 0\n"}
     spec.append(table)
     events = []
-    for offset in range(rng.choice([1, 3, 6, 10])):
+    if pools is AWAITS:
+        # Agents of one reader have the least.
+        least = rng.choice([2, 3, 5, 1000])
+        for document in spec[:-1]:
+            document["spec"]["concurrency"] = rng.choice([least, 1000])
+    for offset in range(rng.choice([6, 12, 30] if pools is AWAITS else [1, 3, 6, 10])):
         value = None if rng.random() < 0.05 else rng.choice(BROKEN) if rng.random() < 0.08 else rng.choice(JSON)
-        if pools is not ANY and rng.random() < 0.9:
+        if pools is FIELDS and rng.random() < 0.9:
             value = object_text(rng)
         headers = rng.choice([[], [], [("h", b"1"), ("h", b"2")]])
         events.append({"topic": "in", "offset": offset, "key": rng.choice([None, b"k1", b"k2"]), "value": value, "headers": headers})
@@ -925,15 +978,23 @@ def smallest(program, spec, events, folder, tries=80):
     return spec, events, found
 
 
+def name_of(pools):
+    return "any functions" if pools is ANY else "functions of fields" if pools is FIELDS else "functions that await"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exec", dest="program", required=True)
     parser.add_argument("--seeds", default="0:300", help="FIRST:END")
+    parser.add_argument("--only", default="", help="only such seeds: any, fields or await")
     parser.add_argument("--quick", action="store_true", help="stop at the first difference, as it is")
     arguments = parser.parse_args()
     first, end = map(int, arguments.seeds.split(":"))
-    differ = 0
-    for seed in [each for number in range(first, end) for each in ((number, ANY), (number, FIELDS))]:
+    cases, differ = 0, 0
+    for seed in [each for number in range(first, end) for each in ((number, ANY), (number, FIELDS), (number, AWAITS))]:
+        if arguments.only not in name_of(seed[1]):
+            continue
+        cases += 1
         spec, events = generate(*seed)
         with tempfile.TemporaryDirectory() as folder:
             if not difference(arguments.program, spec, events, folder):
@@ -942,13 +1003,13 @@ def main():
             if arguments.quick:
                 sys.exit(1)
             spec, events, found = smallest(arguments.program, spec, events, folder)
-            print(f"seed {seed[0]} of {'any functions' if seed[1] is ANY else 'functions of fields'} differs:\n{found}\n")
+            print(f"seed {seed[0]} of {name_of(seed[1])} differs:\n{found}\n")
             for document in spec:
                 print("---\n" + json.dumps(document, indent=1))
             print("events:", *(record_line(event) for event in events), sep="\n")
             if differ == 5:
                 break
-    print(f"{2 * (end - first)} cases, {differ} differ")
+    print(f"{cases} cases, {differ} differ")
     sys.exit(1 if differ else 0)
 
 

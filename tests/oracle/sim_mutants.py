@@ -22,6 +22,7 @@ STALE = "self.stale |= around.clock.now() - before >= self.bounds.slow_call;\n  
 LEAST = "assigned.readers.iter().map(|reading| reading.ledger.committing()).min()"
 AHEAD = "let ahead = assigned.readers.iter().filter(|reading| reading.ledger.committing() > offset);"
 HOW_FAR = "(self.readers[reading.reader].hash, reading.ledger.committing() - offset)"
+TAKES_TURNS = "while self.halted.is_none() && self.shared.units_left() > 0 && !self.track_is_busy(id) {"
 NAMELESS = "if !closing.offsets.is_empty() && !group.is_member() {"
 
 MUTANTS = [
@@ -96,7 +97,14 @@ MUTANTS = [
         ("let position = offset.max(stood + ahead(reader));", "let _ = stood;\n            let position = offset + ahead(reader);"),
     ]),
     ("an await that ends is a unit of its own", [
-        ("            if self.shared.units_left() == 0 {\n                return;\n            }\n            let called", "            let called"),
+        ("                if self.shared.units_left() == 0 {\n                    return;\n                }\n", ""),
+        (TAKES_TURNS, TAKES_TURNS.replace("self.shared.units_left() > 0 && ", "")),
+    ]),
+    ("an event that read what was written meanwhile runs again", [
+        ("seen > self.forgotten && last.is_none_or(|last| last <= seen)", "seen > self.forgotten"),
+    ]),
+    ("what ran ahead of its turn is given up with the rest", [
+        ("stage.cancel_awaits();", "let _ = &stage;"),
     ]),
     ("a dead letter waits for the word on its topic", [
         ("known.err().filter(|fault| fault.passes)", "known.err().filter(|_| false)"),

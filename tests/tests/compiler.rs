@@ -542,6 +542,7 @@ fn settings_are_those_that_the_executor_knows() {
         ("onError: {action: skip}", "K0003 \"spec.config.onError\" must be a scalar, found a mapping"),
         ("commitInterval: 1 sec", "K0105 \"1 sec\" is not a duration"),
         ("stallAfter: 0s", "K0411 \"stallAfter\" must be longer than 0"),
+        ("concurrency: 0", "K0411 \"concurrency\" must be a whole number from 1 to 1000, found \"0\""),
         ("timeout: 10m", "K0408 \"timeout\" 10m is longer than 240s"),
         (
             "guarantee: exactly-onse",
@@ -557,10 +558,76 @@ fn settings_are_those_that_the_executor_knows() {
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), [expected]);
     }
-    for setting in
-        ["onError: retry", "commitInterval: 50ms", "timeout: 1.5m", "from: 1764000000000", "guarantee: at-least-once"]
-    {
+    for setting in [
+        "onError: retry",
+        "commitInterval: 50ms",
+        "concurrency: 100",
+        "timeout: 1.5m",
+        "from: 1764000000000",
+        "guarantee: at-least-once",
+    ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), Vec::<String>::new(), "{setting}");
+    }
+}
+
+/// Agents `a` and `b`, of which `b` reads a channel of `a`, and `c`, which shares a table with `b`.
+fn three(concurrencies: [&str; 3]) -> String {
+    let [a, b, c] = concurrencies.map(|units| match units {
+        "" => String::new(),
+        units => format!("spec:\n  concurrency: {units}\n"),
+    });
+    let of =
+        |name: &str, more: &str| agent(name, FINE).replace("spec:\n", if more.is_empty() { "spec:\n" } else { more });
+    let uses = "        tables: [{name: t, paramName: t}]\n        map:";
+    let channel = |text: String| {
+        let (before, rest) = text.split_once("    topic:\n").expect("it reads a topic");
+        let (_, after) = rest.split_once("  processors:").expect("it has a pipeline");
+        format!("{before}    channel: {{name: on}}\n  processors:{after}")
+    };
+    let a = of("a", &a).replace("  processors:", "  output: {channels: [{name: on}]}\n  processors:");
+    let [b, c] = [channel(of("b", &b)), of("c", &c)]
+        .map(|text| text.replace("        map:", uses).replace("def step(value)", "def step(value, t)"));
+    format!("{a}---\n{b}---\n{c}---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: t\n")
+}
+
+#[test]
+fn agents_that_belong_together_have_the_least_concurrency() {
+    for (concurrencies, expected) in [
+        (["100", "20", "30"], "up to 20 events of each partition await at once, together with other readers"),
+        (
+            ["100", "", "30"],
+            "up to 30 events of each partition await at once, or the app's concurrency if that is less, together with other readers",
+        ),
+        (["", "", ""], "one event at a time, together with other readers"),
+        (["1", "5", "5"], "one event at a time, together with other readers"),
+    ] {
+        let folder = folder_of(&[("app.yaml", &three(concurrencies))]);
+        let output = run("kasprc", &["compile", &folder.path().display().to_string()], "");
+        let plan = stdout(&output);
+        let tracks: Vec<_> = plan.lines().filter_map(|line| line.trim().strip_prefix("track 0: ")).collect();
+        assert_eq!(tracks, [expected, expected], "{concurrencies:?} {}", stderr(&output));
+    }
+    for (units, found) in [("0", "0"), ("1001", "1001")] {
+        let text = agent("a", FINE).replace("spec:\n", &format!("spec:\n  concurrency: {units}\n"));
+        assert_eq!(said(&text, &[]), [format!("K0003 \"spec.concurrency\" must be from 1 to 1000, found {found}")]);
+    }
+}
+
+#[test]
+fn awaits_one_after_the_other_are_noted_unless_the_spec_says_how_many() {
+    let text = agent("a", "async def step(value): import asyncio; await asyncio.sleep(1); return value");
+    let notes = |text: &str| {
+        let folder = folder_of(&[("app.yaml", text)]);
+        stderr(&run("kasprc", &["check", &folder.path().display().to_string()], ""))
+    };
+    let note = "concurrency: 10 lets ten of each partition overlap";
+    assert!(notes(&text).contains(note), "{}", notes(&text));
+    for other in [
+        text.replace("spec:\n", "spec:\n  concurrency: 1\n"),
+        text.replace("spec:\n", "spec:\n  isolatedPartitions: true\n"),
+        format!("{text}{}", app("concurrency: 10")),
+    ] {
+        assert!(!notes(&other).contains(note), "{}", notes(&other));
     }
 }
 

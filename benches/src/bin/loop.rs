@@ -1,6 +1,8 @@
 //! `loop`: CPU time per event of one worker, bytes in → its steps → bytes out, beside the loop that
 //! one writes by hand with the standard library's json and with orjson; and whether its memory grows.
 //!
+//! Then, on the clock: events that await a service, a hundred at once, beside asyncio by hand.
+//!
 //! Contestants take turns, each in a process of its own, so that a disturbance of the machine strikes all;
 //! medians and their ratios are printed. `loop worker CASE FILE` is the worker's turn.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks on its terminal")]
@@ -22,6 +24,10 @@ use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_ir::plan::Plan;
 
 const EVENTS: u64 = 200_000;
+/// Events that each await 10 ms, of which 100 are in flight: no fewer than ten rounds.
+const AWAITING: u64 = 1000;
+/// The longest time in which a worker with nothing to do but await may be asleep.
+const AWAIT_WAIT: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 7;
 /// Events that the log is given at once: it holds no more of the input than it would at a broker.
 const CHUNK: usize = 20_000;
@@ -74,7 +80,9 @@ fn compare() -> Result<(), String> {
     println!("{} events of {} bytes on {}", EVENTS, events.len() as u64 / EVENTS - 1, machine());
     println!("{:<34} {:<22} {:>12} {:>14} {:>12}", "", "", "µs CPU/event", "events/CPU s", "than orjson");
     let compared = CASES.iter().try_for_each(|case| compare_case(case, &file));
-    let remembered = compared.and_then(|()| memory(&file));
+    let awaited = compared.and_then(|()| awaits(&file));
+    let remembered = awaited.and_then(|()| std::fs::write(&file, &events).map_err(|error| error.to_string()));
+    let remembered = remembered.and_then(|()| memory(&file));
     let _ = std::fs::remove_file(&file);
     remembered
 }
@@ -103,6 +111,24 @@ fn compare_case(case: &Case, file: &Path) -> Result<(), String> {
         let (own, ratio) = (median(own), median(&ratios));
         println!("{:<34} {contestant:<22} {own:>12.2} {:>14.0} {ratio:>11.2}x", case.name, 1e6 / own);
     }
+    Ok(())
+}
+
+/// Time until events are committed that each await 10 ms, 100 at once.
+fn awaits(file: &Path) -> Result<(), String> {
+    std::fs::write(file, readings(AWAITING)).map_err(|error| error.to_string())?;
+    let (mut hand, mut own_seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let by_hand = turn(by_hand("stdlib", "awaits", file))?.wall;
+        let worker = turn(own(&["worker", "awaits"], file))?.wall;
+        hand.push(by_hand);
+        own_seconds.push(worker);
+        ratios.push(by_hand / worker);
+    }
+    let (hand, worker, ratio) = (median(&hand), median(&own_seconds), median(&ratios));
+    println!(
+        "\n{AWAITING} events that await 10 ms, 100 at once: asyncio by hand {hand:.2} s, kaspr-exec {worker:.2} s ({ratio:.2}x)"
+    );
     Ok(())
 }
 
@@ -182,6 +208,7 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let log = Log::new(1);
     let mut events = Events::read(file, laps);
+    let wait = if case == "awaits" { AWAIT_WAIT } else { Duration::ZERO };
     let interpreter = Interpreter::start(&[]);
     interpreter.run(|_| {
         let config = Config::new("bench", "loop", 0);
@@ -203,7 +230,7 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
                     println!("{:>12} events {:>8.1} MiB", events.given, resident_mib());
                 }
             }
-            if worker.turn(Duration::ZERO).expect("the worker runs").committed {
+            if worker.turn(wait).expect("the worker runs").committed {
                 // No reader needs them again; the contestants by hand drop theirs too.
                 log.forget_before(&read, std::mem::replace(&mut complete, completed.cast_signed()));
                 log.forget_before(&written, i64::MAX);

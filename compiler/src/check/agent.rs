@@ -75,6 +75,7 @@ impl Checker<'_> {
             description: agent.description.as_ref().map(|text| text.value.clone()),
             place: self.place(&agent.at),
             isolated_partitions: agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value),
+            concurrency: agent.concurrency.as_ref().map(|concurrency| concurrency.value),
             init,
             on_error: self.on_error(&agent.on_error),
             timeout_ms: self.timeout(&agent.timeout),
@@ -407,11 +408,12 @@ impl Checker<'_> {
         );
     }
 
-    /// Awaits of one partition wait for those of another, unless the agent says that they need not.
+    /// An event waits for the awaits of others, unless the agent or the app says that it need not.
     ///
     /// A note, not a warning: awaiting in order is right, and only costs time where it is not needed.
     fn note_awaits(&mut self, agent: &ast::Agent, operations: &[Step]) {
-        if agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value) {
+        let is_isolated = agent.isolated_partitions.as_ref().is_some_and(|isolated| isolated.value);
+        if is_isolated || agent.concurrency.is_some() || self.sets_concurrency {
             return;
         }
         let awaits = |step: &&Step| match &step.action {
@@ -421,7 +423,7 @@ impl Checker<'_> {
         if let Some(step) = operations.iter().find(awaits) {
             let agent = agent.name.as_ref().map_or("", |name| &name.value);
             self.sink.note(format!(
-                "agent \"{agent}\" awaits in operation \"{}\", one event after the other: isolatedPartitions: true lets partitions overlap",
+                "agent \"{agent}\" awaits in operation \"{}\", one event after the other: concurrency: 10 lets ten of each partition overlap, with the same result, and isolatedPartitions: true partitions",
                 step.operation
             ));
         }

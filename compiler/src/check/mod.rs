@@ -86,6 +86,8 @@ pub struct Checker<'a> {
     has_app: bool,
     /// The app's settings name a topic for dead letters.
     names_dead_letters: bool,
+    /// The app says how many events may await at once.
+    sets_concurrency: bool,
     /// Channels that some agent reads.
     read_channels: BTreeSet<String>,
     /// Some document could not be read: what is declared nowhere may be declared there.
@@ -108,6 +110,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
         codecs: settings::codecs(&ast.apps, options),
         has_app: !ast.apps.is_empty(),
         names_dead_letters: settings::get(&ast.apps, "deadLetterTopic").is_some_and(|topic| !topic.is_empty()),
+        sets_concurrency: settings::get(&ast.apps, "concurrency").is_some_and(|units| !units.is_empty()),
         read_channels: BTreeSet::new(),
         is_partial: ast.is_partial,
     };

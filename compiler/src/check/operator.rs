@@ -13,6 +13,7 @@ use crate::source::At;
 const ON_ERROR: &str =
     "set it for the whole app: the environment variable K_ON_ERROR, an action's name or the mapping as JSON";
 const TIMEOUT: &str = "set it for the whole app: the environment variable K_TIMEOUT, for example 30s";
+const CONCURRENCY: &str = "set it for the whole app: the environment variable K_CONCURRENCY, for example 10";
 const CHANNEL: &str = "put a topic between the agents, or mount the specs into the pod yourself";
 const DECLARE: &str = "create the topic before the app starts, or let the agent that writes it declare it";
 const CONFIG: &str = "create the topic with these settings before the app starts: the API server drops the keys";
@@ -31,6 +32,9 @@ impl Checker<'_> {
         let timeouts = agent.operations.iter().map(|operation| ("processors.operations[].timeout", &operation.timeout));
         for (field, timeout) in std::iter::once(("timeout", &agent.timeout)).chain(timeouts) {
             timeout.iter().for_each(|timeout| self.dropped(field, &timeout.at, TIMEOUT));
+        }
+        if let Some(concurrency) = &agent.concurrency {
+            self.dropped("concurrency", &concurrency.at, CONCURRENCY);
         }
         if let Some(first) = agent.channels.first() {
             self.dropped("output.channels", &first.at, CHANNEL);

@@ -4,7 +4,7 @@
 //! place in the YAML. A setting that does not exist is only a warning (K0410), because it changes nothing there.
 //! Names that flags and variables have are another matter; see "Settings" in `docs/operations.md`.
 
-use kaspr_ir::plan::{Codec, OnError, PolicyFault, is_python_mapping};
+use kaspr_ir::plan::{Codec, OnError, Overlap, PolicyFault, is_python_mapping};
 use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
 
 use super::Checker;
@@ -27,6 +27,8 @@ enum Kind {
     Time,
     /// The time of a call: a duration within bounds.
     Timeout,
+    /// The number of units in flight.
+    Concurrency,
     /// A topic's name.
     Topic,
     /// An action of `onError`, or the mapping as JSON.
@@ -56,7 +58,7 @@ const OWN_LEVELS: usize = 5;
 /// All settings that kaspr-exec knows. A test compares them with its own table.
 ///
 /// The order is that of the hint that lists them.
-const SETTINGS: [(&str, Kind); 32] = [
+const SETTINGS: [(&str, Kind); 33] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
     ("onError", Kind::Policy),
@@ -65,6 +67,7 @@ const SETTINGS: [(&str, Kind); 32] = [
     ("from", Kind::From),
     ("shutdownTimeout", Kind::Duration),
     ("timeout", Kind::Timeout),
+    ("concurrency", Kind::Concurrency),
     ("deadLetterTopic", Kind::Topic),
     ("commitInterval", Kind::Duration),
     ("stateDir", Kind::Text),
@@ -182,6 +185,12 @@ impl Checker<'_> {
             }
             Kind::Timeout => {
                 self.timeout(&Some(value.clone()));
+            }
+            Kind::Concurrency => {
+                if !value.value.parse::<u32>().is_ok_and(|units| (1..=Overlap::MAX).contains(&units)) {
+                    let message = words(&[&format!("a whole number from 1 to {}", Overlap::MAX)]);
+                    self.fault(Diagnostic::new(Code::K0411, message, value.at.clone()));
+                }
             }
             Kind::Topic => self.check_written_topic(&value.value, &value.at),
             Kind::Policy => self.check_policy_text(name, value),

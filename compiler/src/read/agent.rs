@@ -4,13 +4,15 @@
 //! and ends with `finish`, which reports the rest; see [`super::fields`]. Nothing is judged here but the kinds of
 //! values: that an input has both a topic and a channel, say, is for `check` to find.
 
+use std::num::NonZeroU32;
+
 use super::fields::Fields;
 use super::numbers;
 use crate::ast::{
     Agent, ChannelOutput, Creation, Input, InputTopic, OnError, Operation, SinkOutput, TableParameter, Take, Text,
     TopicOutput, TopicSettings,
 };
-use crate::source::At;
+use crate::source::{At, Spanned};
 
 /// Reads an agent.
 ///
@@ -25,6 +27,7 @@ pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>
         app,
         description: spec.text("description"),
         isolated_partitions: spec.boolean("isolatedPartitions"),
+        concurrency: concurrency(&mut spec),
         input: spec.map("input").map(input),
         outputs: Vec::new(),
         channels: Vec::new(),
@@ -51,6 +54,12 @@ pub fn agent(mut spec: Fields<'_>, at: At, name: Option<Text>, app: Option<Text>
     spec.known(&["name"]);
     spec.finish();
     agent
+}
+
+/// `spec.concurrency`.
+fn concurrency(spec: &mut Fields<'_>) -> Option<Spanned<NonZeroU32>> {
+    let written: Spanned<u32> = spec.whole("concurrency", numbers::CONCURRENCY)?;
+    NonZeroU32::new(written.value).map(|value| Spanned { value, at: written.at })
 }
 
 /// `spec.input`.

@@ -10,7 +10,7 @@
 //! 99999999999     must be from 1 to 2147483647, found 99999999999
 //! ```
 
-use kaspr_ir::plan::{Backoff, Creation, OnError};
+use kaspr_ir::plan::{Backoff, Creation, OnError, Overlap};
 
 use crate::diagnostics::{Code, Diagnostic};
 use crate::yaml::{Kind, Node, Style};
@@ -52,6 +52,8 @@ pub const TAKE: Bounds = Bounds::new((1, u32::MAX as i64), Code::K0104);
 ///
 /// The first one counts: `attempts: 1` never tries again.
 pub const ATTEMPTS: Bounds = Bounds::new(OnError::TRIES, Code::K0003);
+/// Units of each partition that may be in flight at once.
+pub const CONCURRENCY: Bounds = Bounds::new((1, Overlap::MAX as i64), Code::K0003);
 /// Factor by which each wait grows: a back-off does not shrink.
 pub const FACTOR: (f64, f64) = Backoff::FACTOR;
 /// The share of a wait that is left to chance.

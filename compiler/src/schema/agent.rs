@@ -36,6 +36,13 @@ impl Writer {
                 )
                 .or(false)
                 .like(true),
+                field(
+                    "concurrency",
+                    whole(numbers::CONCURRENCY),
+                    "Events of each partition that may await at once, with the same result as one after the other; else the setting concurrency counts. Agents of one reader, or with a common table, have the least of theirs",
+                )
+                .or(1)
+                .like(100),
                 field("input", self.input(), "Where events come from: topics or a channel"),
                 field("output", self.output(), "Where values go; without it they go nowhere"),
                 field("processors", self.processors(), "What happens to values between input and output"),

@@ -54,6 +54,9 @@ pub struct AppArguments {
     /// Longest time of one call of user code where a spec does not say [settings: timeout].
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<String>,
+    /// Events of each partition that may await at once where a spec does not say [settings: concurrency].
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<String>,
     /// Longest time from an event's completion to its commit [settings: commitInterval].
     #[arg(long, value_name = "DURATION")]
     pub commit_interval: Option<String>,
@@ -90,6 +93,7 @@ impl AppArguments {
             ("onError", &self.on_error),
             ("deadLetterTopic", &self.dead_letter_topic),
             ("timeout", &self.timeout),
+            ("concurrency", &self.concurrency),
             ("commitInterval", &self.commit_interval),
             ("bootstrapServers", &self.bootstrap_servers),
             ("guarantee", &self.guarantee),

@@ -11,6 +11,7 @@ mod table;
 pub mod variables;
 pub mod web;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use kaspr_ir::plan::{CALL_MS_MAX, Defaults, OnError, Plan, Policies};
@@ -51,6 +52,8 @@ pub struct Config {
     pub dead_letter_topic: Option<String>,
     /// The longest time of one call where the spec writes none.
     pub timeout: Duration,
+    /// Units of each partition that may be in flight at once, where the spec writes none.
+    pub concurrency: NonZeroU32,
     /// True if writes to tables go to changelog topics too.
     pub keeps_changelogs: bool,
     /// The place where a test ends the process.
@@ -145,6 +148,8 @@ pub struct Bounds {
     pub queued_bytes_low: usize,
     /// Bytes that an open batch window holds before it is handed over early.
     pub window_bytes_max: usize,
+    /// Bytes of what units of a partition that run ahead of their turn hold, beyond which no further one begins.
+    pub overlap_bytes_max: usize,
     /// Staged bytes at which a commit does not wait for its interval.
     pub staged_bytes_max: usize,
     /// Staged records at which a commit does not wait for its interval.
@@ -189,6 +194,7 @@ impl Default for Bounds {
             queued_bytes_high: 8 << 20,
             queued_bytes_low: 2 << 20,
             window_bytes_max: 64 << 20,
+            overlap_bytes_max: 8 << 20,
             staged_bytes_max: 16 << 20,
             staged_records_max: 100_000,
             // The same number as in the settings of the producer: the broker goes by that one.
@@ -213,6 +219,7 @@ impl Config {
             on_error: self.on_error.clone(),
             dead_letter_topic: self.dead_letter_topic.clone(),
             timeout: self.timeout,
+            concurrency: self.concurrency,
         })
     }
 
@@ -227,6 +234,7 @@ impl Config {
             on_error: OnError::Skip,
             dead_letter_topic: None,
             timeout: CALL_MAX,
+            concurrency: NonZeroU32::MIN,
             keeps_changelogs: false,
             failpoint: Failpoint::default(),
             stall_after: STALL_AFTER,

@@ -15,10 +15,11 @@
 //! Kafka's client are not here: they have no table, see `broker/kafka/config.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kaspr_ir::plan::{App, OnError, Plan, is_python_mapping};
+use kaspr_ir::plan::{App, OnError, Overlap, Plan, is_python_mapping};
 
 pub use crate::config::table::{SETTINGS, Setting};
 use crate::config::variables::Variables;
@@ -125,6 +126,11 @@ impl Settings {
             let timeout = duration(text).filter(|timeout| !timeout.is_zero() && *timeout <= CALL_MAX);
             config.timeout =
                 timeout.ok_or_else(|| error("timeout", text, "a duration of at most 240s is needed: 30s"))?;
+        }
+        if let Some(text) = self.get("concurrency") {
+            let units = text.parse::<NonZeroU32>().ok().filter(|units| units.get() <= Overlap::MAX);
+            config.concurrency =
+                units.ok_or_else(|| error("concurrency", text, "a whole number from 1 to 1000 is needed: 100"))?;
         }
         if let Some(text) = self.get("commitInterval") {
             config.commit_interval = duration(text).ok_or_else(|| {

@@ -14,7 +14,7 @@ pub struct Setting {
 }
 
 /// All settings. `--help` and the docs print this table.
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     Setting { name: "app", variable: "APP_NAME", default: "", help: "the app's name: consumer group, prefix of ids" },
     Setting {
         name: "instance",
@@ -57,6 +57,12 @@ pub const SETTINGS: [Setting; 32] = [
         variable: "TIMEOUT",
         default: "240s",
         help: "longest time of one call of user code where a spec does not say; 240s at most",
+    },
+    Setting {
+        name: "concurrency",
+        variable: "CONCURRENCY",
+        default: "1",
+        help: "events of each partition that may await at once, where a spec does not say; 1000 at most",
     },
     Setting { name: "deadLetterTopic", variable: "DEAD_LETTER_TOPIC", default: "", help: "the topic of deadLetter" },
     Setting {

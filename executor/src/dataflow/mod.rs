@@ -22,12 +22,14 @@ use timely::progress::frontier::MutableAntichain;
 use timely::worker::Worker;
 
 use crate::code::Code;
+use crate::config::Bounds;
 use crate::dataflow::window::Window;
 use crate::event::effects::{Effects, Epoch, StagedEpochs};
 use crate::event::failure::FailureRecord;
 use crate::event::frame::Unit;
 use crate::guard::Row;
 use crate::stage::Stage;
+use crate::stage::lane::InFlight;
 use crate::stage::program::{Program, lower};
 use crate::stage::shared::Shared;
 use crate::status::counters::StepCounters;
@@ -65,7 +67,7 @@ pub struct Dataflow<C: Code> {
 
 impl<C: Code> Dataflow<C> {
     /// Builds the dataflow of a plan. The counters get one row per site.
-    pub fn start(plan: &Plan, policies: &Policies, window_bytes_max: usize, shared: &Rc<Shared<C>>) -> Dataflow<C> {
+    pub fn start(plan: &Plan, policies: &Policies, bounds: &Bounds, shared: &Rc<Shared<C>>) -> Dataflow<C> {
         let mut timely = Worker::new(timely::WorkerConfig::default(), Allocator::Thread(Default::default()), None);
         let staged: StagedEpochs = Rc::default();
         let hand_over = Rc::new(Cell::new(false));
@@ -78,7 +80,7 @@ impl<C: Code> Dataflow<C> {
                 let program = Rc::new(lower(plan, id, policies, shared.counters.borrow().steps.len()));
                 count(&program, shared);
                 shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
-                let (reader, stream) = reader(scope, plan, id, program, policies, window_bytes_max, shared, &hand_over);
+                let (reader, stream) = reader(scope, plan, id, program, policies, bounds, shared, &hand_over);
                 readers.push(reader);
                 effects.push(stream);
             }
@@ -131,7 +133,7 @@ fn reader<'scope, C: Code>(
     id: ReaderId,
     program: Rc<Program>,
     policies: &Policies,
-    window_bytes_max: usize,
+    bounds: &Bounds,
     shared: &Rc<Shared<C>>,
     hand_over: &Rc<Cell<bool>>,
 ) -> (ReaderRun<C>, StreamVec<'scope, Epoch, Effects>) {
@@ -141,12 +143,17 @@ fn reader<'scope, C: Code>(
     let scope_of_batches = source.window.as_ref().map(|window| batch_scope(window.scope, &program, policies));
     let window = source.window.as_ref().zip(scope_of_batches).map(|(window, scope)| {
         let codec = source.value_codec.clone();
-        Rc::new(RefCell::new(Window::new(window, scope, codec, window_bytes_max, shared.clone())))
+        Rc::new(RefCell::new(Window::new(window, scope, codec, bounds.window_bytes_max, shared.clone())))
     });
     if let Some(window) = &window {
         stream = window_operator(stream, &name, window.clone(), hand_over.clone());
     }
-    let stage = Stage::new(plan, id, program, scope_of_batches, shared.clone());
+    let units_max = usize::try_from(policies.in_flight(id).get()).unwrap_or(1);
+    let in_flight = InFlight { units_max, bytes_max: bounds.overlap_bytes_max };
+    if in_flight.overlaps() {
+        shared.tables.borrow_mut().keep_versions();
+    }
+    let stage = Stage::new(plan, id, program, scope_of_batches, in_flight, shared.clone());
     let stage = Rc::new(RefCell::new(stage));
     let effects = stage_operator(stream, &name, stage.clone());
     (ReaderRun { id, name, input, was_given: false, window, stage }, effects)

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::event::failure::FailureRecord;
 use crate::event::message::{Header, TopicName};
 use crate::event::outgoing::OutgoingRecord;
+use crate::event::reads::Reads;
 use crate::event::tally::Passage;
 
 /// A stretch of an effects buffer.
@@ -77,6 +78,8 @@ impl TableWrite {
 /// Effects of the event that runs.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// The keys that the event has read in tables. `None`: no other event can write while it waits.
+    pub reads: Option<Reads>,
     /// Keys and values of `outgoing`.
     pub bytes: Vec<u8>,
     /// Records in the order sent.
@@ -100,6 +103,14 @@ impl Scratch {
         self.writes.clear();
         self.sent.clear();
         self.index.clear();
+        self.reads = None;
+    }
+
+    /// Bytes that it holds.
+    pub fn size(&self) -> usize {
+        let outgoing = self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>();
+        let reads = self.reads.as_ref().map_or(0, Reads::size);
+        outgoing + self.writes.iter().map(TableWrite::size).sum::<usize>() + reads
     }
 
     /// Notes a write; it replaces an earlier one of the same key.
@@ -132,6 +143,20 @@ impl Scratch {
     /// The event's write to a key, if there is one: `Some(None)` is a deletion.
     pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Bytes>> {
         self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
+    }
+
+    /// Sets the time at which all records are staged.
+    pub fn stamp(&mut self, now_ms: i64) {
+        self.outgoing.iter_mut().for_each(|outgoing| outgoing.timestamp_ms = now_ms);
+    }
+
+    /// True if it writes a key that was read.
+    pub fn writes_what_was_read(&self, reads: &Reads) -> bool {
+        let is_written = |table, partition, key: Option<&[u8]>| match key {
+            Some(key) => self.find(table, partition, key).is_some(),
+            None => self.writes.iter().any(|write| write.table == table && write.partition == partition),
+        };
+        !self.writes.is_empty() && !reads.all(|table, partition, key, _| !is_written(table, partition, key))
     }
 
     /// Puts a record, whose partition is known, after those that the event has sent.

@@ -66,6 +66,11 @@ impl Frame {
         self.closed.set(false);
     }
 
+    /// Bytes of its effects so far.
+    pub fn bytes(&self) -> usize {
+        self.scratch.borrow().size()
+    }
+
     /// The unit as it was handed over, events that do not decode included.
     pub fn whole(&self) -> &Unit {
         self.refused.as_ref().map_or(&self.unit, |refused| &refused.whole)

@@ -13,5 +13,6 @@ pub mod fault;
 pub mod frame;
 pub mod message;
 pub mod outgoing;
+pub mod reads;
 pub mod shown;
 pub mod tally;

@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Post;
+use super::mark::FLIGHTS_MAX;
 use super::names::words;
 
 /// Crashes in a row without completing after which an event is not run again.
 pub const CRASHES_MAX: u32 = 3;
 /// Events that are remembered; the oldest go first.
-const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_MAX: usize = 256 + FLIGHTS_MAX;
 
 /// An event, or a batch by its first event, that ran when the process ended.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -99,22 +100,28 @@ impl Crashes {
         Ok(crashes)
     }
 
-    /// Counts a crash; gives how many it makes, all workers together.
-    pub fn count(&mut self, crash: Crash) -> std::io::Result<u32> {
+    /// Counts a crash of each of these events.
+    pub fn count(&mut self, crashes: &[Crash]) -> std::io::Result<()> {
         let list = &mut self.own.crashes;
-        match list.iter_mut().find(|known| known.is_of(&crash)) {
-            Some(known) => *known = Crash { crashes: known.crashes + 1, ..crash.clone() },
-            None => list.push(Crash { crashes: 1, ..crash.clone() }),
+        for crash in crashes {
+            match list.iter_mut().find(|known| known.is_of(crash)) {
+                Some(known) => *known = Crash { crashes: known.crashes + 1, ..crash.clone() },
+                None => list.push(Crash { crashes: 1, ..crash.clone() }),
+            }
         }
         // Bounded, because an event that is never seen again would stay for ever: its partition may be gone.
         let oldest = list.len().saturating_sub(REMEMBERED_MAX);
         list.drain(..oldest);
-        self.write()?;
-        Ok(self.total(&crash))
+        self.write()
+    }
+
+    /// Events that have crashed and not completed since, and may run again.
+    pub fn suspects(&self) -> impl Iterator<Item = &Crash> {
+        self.own.crashes.iter().chain(&self.others).filter(|crash| !self.is_final(crash))
     }
 
     /// Crashes of this event that all workers together have counted.
-    fn total(&self, crash: &Crash) -> u32 {
+    pub fn total(&self, crash: &Crash) -> u32 {
         let all = self.own.crashes.iter().chain(&self.others);
         all.filter(|known| known.is_of(crash)).map(|known| known.crashes).sum()
     }

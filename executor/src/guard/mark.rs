@@ -1,4 +1,5 @@
-//! The mark: which event runs, in a page that may be a file's.
+//! The mark: which event runs, in memory that may be a file's. Behind it stand marks of events in flight, which
+//! await something and do not run: as many as may be at once where awaits overlap.
 //!
 //! It is written with plain stores, no call into the kernel: the page cache keeps what a process
 //! wrote, however it ended.
@@ -16,10 +17,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of the page; what follows in the file is text.
+/// Bytes of a page.
 pub const PAGE: usize = 4096;
-/// Marks a page as ours, and gives the version of its layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:1\n");
+/// Bytes of all marks, in whole pages; what follows in the file is text.
+pub const HEAD: usize = size_of::<Marks>().div_ceil(PAGE) * PAGE;
+/// Events in flight that are marked.
+pub const FLIGHTS_MAX: usize = 1024;
+/// Marks memory as ours, and gives the version of its layout.
+const MAGIC: u64 = u64::from_le_bytes(*b"kaspr:2\n");
+/// Marks memory of 0.1, which held one mark in a page.
+const MAGIC_OF_ONE: u64 = u64::from_le_bytes(*b"kaspr:1\n");
 
 /// The words of a mark.
 ///
@@ -36,6 +43,20 @@ pub struct Mark {
     events: AtomicU32,
     /// The row of the table of counters whose call came last.
     row: AtomicU32,
+}
+
+/// All marks.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Marks {
+    running: Mark,
+    flights: [Mark; FLIGHTS_MAX],
+}
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks { running: Mark::default(), flights: std::array::from_fn(|_| Mark::default()) }
+    }
 }
 
 /// The content of a mark.
@@ -108,13 +129,28 @@ impl Mark {
     }
 }
 
-/// Reads a mark from a page of a file.
+/// Reads from a file the event that ran; if none did, those in flight. The text behind the marks comes too.
 ///
-/// `None`: nothing ran, the page is not ours, or it is too short.
-pub fn read(bytes: &[u8]) -> Option<Doing> {
+/// Empty: nothing ran, the file is not ours, or it is too short.
+pub fn read(bytes: &[u8]) -> (Vec<Doing>, &[u8]) {
+    let (marks, head) = match bytes.get(..8) {
+        Some(magic) if magic == MAGIC.to_ne_bytes() => (size_of::<Marks>(), HEAD),
+        Some(magic) if magic == MAGIC_OF_ONE.to_ne_bytes() => (size_of::<Mark>(), PAGE),
+        _ => return (Vec::new(), &[]),
+    };
+    let Some((marks, text)) = bytes.get(..marks).zip(bytes.get(head..)) else { return (Vec::new(), &[]) };
+    let mut marks = marks.chunks_exact(size_of::<Mark>()).map(read_mark);
+    let doing = match marks.next().flatten() {
+        Some(running) => vec![running],
+        None => marks.flatten().collect(),
+    };
+    (doing, text)
+}
+
+fn read_mark(bytes: &[u8]) -> Option<Doing> {
     let word = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
     let half = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-    let unit = word(8).filter(|unit| *unit != 0 && word(0) == Some(MAGIC))?;
+    let unit = word(8).filter(|unit| *unit != 0)?;
     Some(Doing {
         unit,
         offset: word(16)?.cast_signed(),
@@ -125,47 +161,56 @@ pub fn read(bytes: &[u8]) -> Option<Doing> {
     })
 }
 
-/// The memory of a mark: the process's own, or a file's.
+/// The memory of the marks: the process's own, or a file's.
 #[derive(Debug)]
 pub struct Page {
-    mark: AtomicPtr<Mark>,
+    marks: AtomicPtr<Marks>,
     mapped: AtomicBool,
 }
 
 impl Page {
     /// Memory of the process alone.
     pub fn in_memory() -> Page {
-        Page { mark: AtomicPtr::new(Box::into_raw(Box::default())), mapped: AtomicBool::new(false) }
+        Page { marks: AtomicPtr::new(Box::into_raw(Box::default())), mapped: AtomicBool::new(false) }
     }
 
-    /// Moves the mark to the first page of a file, while nothing runs. The memory before stays as long as the
+    /// Moves the marks to the first pages of a file, while nothing runs. The memory before stays as long as the
     /// process: another thread may be reading it.
     pub fn move_to(&self, file: &File) -> std::io::Result<()> {
         // Written, not only made longer: a page without a block would be a fault on a full disk.
-        let mut page = [0; PAGE];
-        page[..8].copy_from_slice(&MAGIC.to_ne_bytes());
-        file.write_all_at(&page, 0)?;
+        let mut pages = vec![0; HEAD];
+        pages[..8].copy_from_slice(&MAGIC.to_ne_bytes());
+        file.write_all_at(&pages, 0)?;
         // SAFETY: a new mapping of a file that is as long as it; the kernel chooses the place. The
         // standard library has no mapping, and one page is no reason for a crate.
         let start = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), HEAD, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if start == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        self.mark.store(start.cast(), Ordering::Release);
+        self.marks.store(start.cast(), Ordering::Release);
         self.mapped.store(true, Ordering::Release);
         Ok(())
+    }
+
+    fn marks(&self) -> &Marks {
+        // SAFETY: the memory is aligned (a page, or a box), initialised (every pattern is a mark)
+        // and lives as long as `self`.
+        unsafe { &*self.marks.load(Ordering::Acquire) }
+    }
+
+    /// Marks of events in flight.
+    pub fn flights(&self) -> &[Mark] {
+        &self.marks().flights
     }
 }
 
 impl std::ops::Deref for Page {
     type Target = Mark;
     fn deref(&self) -> &Mark {
-        // SAFETY: the memory is aligned (a page, or a box), initialised (every pattern is a mark)
-        // and lives as long as `self`.
-        unsafe { &*self.mark.load(Ordering::Acquire) }
+        &self.marks().running
     }
 }
 
@@ -173,10 +218,10 @@ impl Drop for Page {
     fn drop(&mut self) {
         // SAFETY: the memory came from this mapping, or from this box, and no other value uses it any more.
         unsafe {
-            let mark = self.mark.load(Ordering::Acquire);
+            let marks = self.marks.load(Ordering::Acquire);
             match self.mapped.load(Ordering::Acquire) {
-                true => drop(libc::munmap(mark.cast(), PAGE)),
-                false => drop(Box::from_raw(mark)),
+                true => drop(libc::munmap(marks.cast(), HEAD)),
+                false => drop(Box::from_raw(marks)),
             }
         }
     }
@@ -194,11 +239,16 @@ mod tests {
         let page = Page::in_memory();
         page.move_to(&file).expect("it is mapped");
         let doing = Doing { unit: 5, offset: -1, reader: 2, partition: 3, events: 4, row: 6 };
-        assert_eq!((page.get(), read(&std::fs::read(&path).expect("it is there"))), (None, None));
+        let read = || super::read(&std::fs::read(&path).expect("it is there")).0;
+        assert_eq!((page.get(), read()), (None, vec![]));
+        let waiting = Doing { offset: 9, ..doing };
+        page.flights()[FLIGHTS_MAX - 1].set(&waiting);
+        assert_eq!(read(), [waiting], "nothing runs");
         page.set(&doing);
-        assert_eq!((page.get(), read(&std::fs::read(&path).expect("it is there"))), (Some(doing), Some(doing)));
+        assert_eq!((page.get(), read()), (Some(doing), vec![doing]));
         page.clear();
-        assert_eq!(read(&std::fs::read(&path).expect("it is there")), None);
-        assert_eq!(read(b"short"), None);
+        page.flights()[FLIGHTS_MAX - 1].clear();
+        assert_eq!(read(), []);
+        assert_eq!(super::read(b"short").0, []);
     }
 }

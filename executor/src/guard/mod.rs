@@ -37,7 +37,7 @@ pub use lookers::Lookers;
 pub use mark::Doing;
 pub use names::Row;
 pub use patience::Patience;
-pub use watch::{LookTime, NO_CALL, Outer, Rang, Sighting, Watch};
+pub use watch::{InFlight, LookTime, NO_CALL, Outer, Rang, Sighting, Watch};
 pub use watchdog::{FORCED, grace, name_events_of_fatal_signals, watch_over, write_stack_on};
 
 use crashes::Crashes;
@@ -97,8 +97,8 @@ impl Guard {
         Guard::none().keep_in(post)
     }
 
-    /// Takes `{state-dir}/running.{worker}` over, moves the mark there, and counts the event that the process
-    /// before this one left in it.
+    /// Takes `{state-dir}/running.{worker}` over, moves the marks there, and counts the event that the process
+    /// before this one left in it, or those in flight if none ran.
     ///
     /// Called once, before the first event. The lock on the file lasts as long as the process; it fails with
     /// [`GuardError::InUse`] where another process holds it.
@@ -111,11 +111,12 @@ impl Guard {
         lock(&file, post)?;
         let mut crashes = Crashes::read(post).map_err(failed)?;
         let bytes = std::fs::read(&path).map_err(failed)?;
-        if let Some(crash) = names::last_crash(&bytes, post) {
-            // Counted before the mark is cleared below: a process that is killed in between counts the event once too
-            // often, where the other order could miss it.
-            let count = crashes.count(crash.clone()).map_err(failed)?;
-            tell(&crash, count);
+        let last = names::last_crashes(&bytes, post);
+        if !last.is_empty() {
+            // Counted before the marks are cleared below: a process that is killed in between counts the events once too
+            // often, where the other order could miss them.
+            crashes.count(&last).map_err(failed)?;
+            tell(&last, &crashes);
         }
         self.watch.move_to(file, post).map_err(failed)?;
         Ok(Guard { watch: self.watch, crashes })
@@ -136,6 +137,11 @@ impl Guard {
     /// ended.
     pub fn condemned(&self) -> Vec<&Crash> {
         self.crashes.condemned()
+    }
+
+    /// Events that have ended the process, alone or with others in flight, and run alone until they complete.
+    pub fn suspects(&self) -> Vec<&Crash> {
+        self.crashes.suspects().collect()
     }
 
     /// Notes that a reader has completed everything before `done`. Events before it that crashed and are no
@@ -162,9 +168,14 @@ fn lock(file: &File, post: Post<'_>) -> Result<(), GuardError> {
     })
 }
 
-/// Logs a crash that was found, with what happens to its event.
-fn tell(crash: &Crash, count: u32) {
-    let Crash { topic, partition, offset, events, call, .. } = crash;
+/// Logs the crashes that were found, with what happens to their events.
+fn tell(crashes: &[Crash], all: &Crashes) {
+    let [crash] = crashes else {
+        let Crash { topic, partition, offset, .. } = &crashes[0];
+        warn!(%topic, partition, offset, "the last process ended while {} events were in flight, this one first: each runs alone until it completes", crashes.len());
+        return;
+    };
+    let (Crash { topic, partition, offset, events, call, .. }, count) = (crash, all.total(crash));
     let (agent, operation) = call.as_ref().map(|(agent, operation)| (agent.as_str(), operation.as_str())).unzip();
     let batch = if *events > 1 { format!(" (a batch of {events} events)") } else { String::new() };
     let verdict = match CRASHES_MAX.saturating_sub(count) {
@@ -284,6 +295,73 @@ mod tests {
         std::fs::write(folder.path().join("running.0"), vec![7; 5000]).expect("written");
         std::fs::write(folder.path().join("crashes.0"), "{").expect("written");
         assert!(!Guard::open(post(folder.path())).expect("it opens").has_suspects());
+    }
+
+    fn fly(watch: &Arc<Watch>, offset: i64) -> Option<InFlight> {
+        let doing = Doing { unit: 1, offset, reader: 0, partition: 0, events: 1, row: 0 };
+        watch.fly(&doing, false)
+    }
+
+    /// A process that dies, its marks as they are now.
+    fn die(folder: &Path, guard: Guard, flights: Vec<Option<InFlight>>) {
+        let file = folder.join("running.0");
+        let left = std::fs::read(&file).expect("it is there");
+        drop((guard, flights));
+        std::fs::write(file, left).expect("written");
+    }
+
+    /// A process that dies while these events are in flight and none runs: its suspects and poison events.
+    fn crash_in_flight(folder: &Path, offsets: &[i64]) -> [usize; 2] {
+        let guard = Guard::open(post(folder)).expect("it opens");
+        named(&guard);
+        let flights = offsets.iter().map(|offset| fly(&guard.watch, *offset)).collect();
+        let found = [guard.suspects().len(), guard.condemned().len()];
+        die(folder, guard, flights);
+        found
+    }
+
+    #[test]
+    fn all_events_in_flight_are_suspects_where_none_ran() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(crash_in_flight(folder.path(), &[7, 8, 9]), [0, 0]);
+        // From here on they run alone.
+        assert_eq!(crash_in_flight(folder.path(), &[7]), [3, 0]);
+        assert_eq!(crash_in_flight(folder.path(), &[7]), [3, 0]);
+        assert_eq!(crash_in_flight(folder.path(), &[]), [2, 1]);
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned()[0].offset, 7);
+    }
+
+    #[test]
+    fn the_event_that_ran_is_to_blame_and_not_those_in_flight() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Guard::open(post(folder.path())).expect("it opens");
+        named(&guard).begin(ReaderId(0), 0, 8, 1);
+        let flights = vec![fly(&guard.watch, 7)];
+        die(folder.path(), guard, flights);
+        let guard = Guard::open(post(folder.path())).expect("it opens");
+        assert_eq!(guard.suspects().iter().map(|crash| crash.offset).collect::<Vec<_>>(), [8]);
+    }
+
+    #[test]
+    fn an_event_that_is_not_in_flight_any_more_is_no_suspect() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guard = Guard::open(post(folder.path())).expect("it opens");
+        named(&guard);
+        drop(fly(&guard.watch, 7));
+        assert!(!guard.watch.has_flights());
+        let flights = vec![fly(&guard.watch, 8)];
+        guard.watch.spare();
+        die(folder.path(), guard, flights);
+        assert_eq!(crash_in_flight(folder.path(), &[]), [0, 0]);
+    }
+
+    #[test]
+    fn more_events_than_have_marks_may_be_in_flight() {
+        let watch = Arc::new(Watch::in_memory());
+        let mut flights: Vec<_> = (0..1100).map(|offset| fly(&watch, offset)).collect();
+        assert_eq!(flights.iter().flatten().count(), 1024);
+        flights.remove(5);
+        assert!(fly(&watch, 5).is_some(), "a mark is free again");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::mark::{self, PAGE};
+use super::mark::{self, Doing, HEAD};
 use super::{Crash, Post};
 
 /// A place of calls: a row of the table of counters.
@@ -72,8 +72,8 @@ pub struct Names {
 impl Names {
     /// No names yet; the file's old ones are gone.
     pub fn of(file: File, post: Post<'_>) -> std::io::Result<Names> {
-        file.set_len(PAGE as u64)?;
-        let mut names = Names { file: Some((file, PAGE as u64)), ..Names::default() };
+        file.set_len(HEAD as u64)?;
+        let mut names = Names { file: Some((file, HEAD as u64)), ..Names::default() };
         names.write(&Line::Post { app: post.app.to_owned(), revision: post.revision.to_owned() })?;
         Ok(names)
     }
@@ -112,13 +112,12 @@ impl Names {
     }
 }
 
-/// The event that ran when the process that wrote this file ended. `None` for the file of another app, or of
-/// other code.
-pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
-    let doing = mark::read(bytes)?;
-    let mut names = Names::default();
-    let lines = bytes.get(PAGE..)?.split(|byte| *byte == b'\n');
-    let mut is_ours = false;
+/// The event that ran when the process that wrote this file ended; if none did, those in flight. Empty for the
+/// file of another app, or of other code.
+pub fn last_crashes(bytes: &[u8], post: Post<'_>) -> Vec<Crash> {
+    let (doing, text) = mark::read(bytes);
+    let (mut names, mut is_ours) = (Names::default(), false);
+    let lines = text.split(|byte| *byte == b'\n');
     // A line that was cut short by a full disk ends the names: those before it are whole.
     for line in lines.map_while(|line| serde_json::from_slice::<Line>(line).ok()) {
         match line {
@@ -128,17 +127,24 @@ pub fn last_crash(bytes: &[u8], post: Post<'_>) -> Option<Crash> {
             Line::Partition(topic, partition) => names.partitions.push((topic, partition)),
         }
     }
-    let (topic, partition) = names.partitions.get(doing.partition as usize).filter(|_| is_ours)?.clone();
-    let call = names.rows.get(doing.row as usize).map(|row| (row.agent.clone(), row.operation.clone()));
-    Some(Crash {
-        reader: names.readers.get(doing.reader as usize)?.clone(),
-        topic,
-        partition,
-        offset: doing.offset,
-        events: doing.events,
-        crashes: 0,
-        call,
-    })
+    if is_ours { doing.iter().filter_map(|doing| names.crash(doing)).collect() } else { Vec::new() }
+}
+
+impl Names {
+    /// The crash of what a mark says.
+    fn crash(&self, doing: &Doing) -> Option<Crash> {
+        let (topic, partition) = self.partitions.get(doing.partition as usize)?.clone();
+        let call = self.rows.get(doing.row as usize).map(|row| (row.agent.clone(), row.operation.clone()));
+        Some(Crash {
+            reader: self.readers.get(doing.reader as usize)?.clone(),
+            topic,
+            partition,
+            offset: doing.offset,
+            events: doing.events,
+            crashes: 0,
+            call,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@
 //! atomic word, its number and whether the alarm has rung for it, so that an alarm never meets the
 //! call behind the one that it was meant for.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use kaspr_ir::plan::ReaderId;
@@ -15,7 +16,7 @@ use kaspr_ir::plan::ReaderId;
 use super::Post;
 use super::calls::{self, Calls};
 use super::lookers::Lookers;
-use super::mark::{Doing, Page};
+use super::mark::{Doing, FLIGHTS_MAX, Mark, Page};
 use super::names::{Names, Row};
 use crate::config::CALL_MAX;
 use crate::wake::Wake;
@@ -75,6 +76,32 @@ pub struct Watch {
     /// Wakes the worker's thread; `None` where the process has no descriptors left.
     wake: OnceLock<Option<Wake>>,
     lookers: Lookers,
+    /// Units in flight that are marked.
+    flights: Mutex<Flights>,
+}
+
+/// Numbers of marks that are taken.
+#[derive(Debug, Default)]
+struct Flights {
+    all: BTreeSet<usize>,
+    /// The one next to which no other may be.
+    lonely: Option<usize>,
+}
+
+/// A unit in flight: it awaits something, and does not run. Its mark goes with it.
+#[derive(Debug)]
+pub struct InFlight {
+    watch: Arc<Watch>,
+    at: usize,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.watch.page.flights()[self.at].clear();
+        let mut flights = self.watch.flights();
+        flights.all.remove(&self.at);
+        flights.lonely = flights.lonely.filter(|lonely| *lonely != self.at);
+    }
 }
 
 /// The unit and call that ran before something else was let in between.
@@ -100,6 +127,7 @@ impl Watch {
             form: OnceLock::new(),
             wake: OnceLock::new(),
             lookers: Lookers::default(),
+            flights: Mutex::default(),
         }
     }
 
@@ -119,6 +147,35 @@ impl Watch {
     /// The unit has ended, or waits for time or the world.
     pub fn end(&self) {
         self.page.clear();
+    }
+
+    /// Marks a unit that is in flight from now on, for the next process; if it `is_lonely`, no other may begin
+    /// meanwhile. `None`: too many are marked.
+    pub fn fly(self: &Arc<Watch>, doing: &Doing, is_lonely: bool) -> Option<InFlight> {
+        let mut flights = self.flights();
+        let next = flights.all.last().map_or(0, |last| last + 1);
+        let is_free = |at: &usize| !flights.all.contains(at);
+        let at = if next < FLIGHTS_MAX { next } else { (0..FLIGHTS_MAX).find(is_free)? };
+        flights.all.insert(at);
+        if is_lonely {
+            flights.lonely = Some(at);
+        }
+        self.page.flights()[at].set(doing);
+        Some(InFlight { watch: self.clone(), at })
+    }
+
+    /// True if some unit that is marked is in flight.
+    pub fn has_flights(&self) -> bool {
+        !self.flights().all.is_empty()
+    }
+
+    /// True if a unit is in flight next to which no other may be.
+    pub fn has_lonely_flight(&self) -> bool {
+        self.flights().lonely.is_some()
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call begins at this row of the table of counters.
@@ -173,10 +230,11 @@ impl Watch {
         self.call.load(Ordering::Acquire) >> 2
     }
 
-    /// Clears the mark: the process ends for reasons that are not the event's, so it must not count as a
+    /// Clears all marks: the process ends for reasons that are not the event's, so it must not count as a
     /// crash of it.
     pub fn spare(&self) {
         self.page.clear();
+        self.page.flights().iter().for_each(Mark::clear);
     }
 
     /// Names the reader of this number, the next one.

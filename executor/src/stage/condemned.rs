@@ -4,7 +4,7 @@
 //! Two parts learn from outside the stage that an event cannot succeed: the crash guard, of poison events;
 //! delivery, of events whose records a broker refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::plan::ReaderId;
 
@@ -26,6 +26,8 @@ pub struct Sentence {
 #[derive(Debug, Default)]
 pub struct Condemned {
     events: BTreeMap<(ReaderId, usize, i64), Sentence>,
+    /// Events that run alone: one of them, in flight with others, may have ended the process.
+    suspects: BTreeSet<(ReaderId, usize, i64)>,
 }
 
 impl Condemned {
@@ -37,6 +39,21 @@ impl Condemned {
     /// Lets the event fail when it comes, without further tries. A batch that holds it fails as one unit.
     pub fn condemn(&mut self, reader: ReaderId, partition: usize, offset: i64, sentence: Sentence) {
         self.events.insert((reader, partition, offset), sentence);
+    }
+
+    /// Lets the event run alone.
+    pub fn suspect(&mut self, reader: ReaderId, partition: usize, offset: i64) {
+        self.suspects.insert((reader, partition, offset));
+    }
+
+    /// True if some event runs alone.
+    pub fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
+    /// True if the unit runs alone.
+    pub fn is_suspect(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> bool {
+        unit.events().iter().any(|event| self.suspects.contains(&(reader, slots.of(event), event.offset)))
     }
 
     /// Notes that a broker refuses a record of the event: it fails. If even its dead letter is refused, the
@@ -56,7 +73,9 @@ impl Condemned {
 
     /// Forgets events before an offset: their failures are committed.
     pub fn passed(&mut self, reader: ReaderId, partition: usize, offset: i64) {
-        self.events.retain(|&(of, at, event), _| (of, at) != (reader, partition) || event >= offset);
+        let is_left = |&(of, at, event): &(ReaderId, usize, i64)| (of, at) != (reader, partition) || event >= offset;
+        self.events.retain(|event, _| is_left(event));
+        self.suspects.retain(is_left);
     }
 }
 

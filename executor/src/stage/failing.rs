@@ -80,7 +80,7 @@ impl<C: Code> Stage<C> {
         lane.tries += 1;
         let (wait, events) = (wait(backoff, lane.tries, unit.events()[0].offset), Span::of_unit(&unit));
         lane.held_until = Some(self.shared.clock.now() + wait);
-        lane.queue.push_front(unit);
+        lane.put_back(unit);
         let counter = self.site(site).counter;
         self.shared.counters.borrow_mut().count_retry(counter, &fault.kind);
         self.log(events, site, &fault, format!("failed, tried again in {} ms", wait.as_millis()));
@@ -109,7 +109,7 @@ impl<C: Code> Stage<C> {
         tally.at(failing.site.0).failed += failing.unit.events().len() as u64 - undecodable;
         self.halted = Some((record, tally));
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
-        self.lanes.get_mut(&id).expect("its unit ran").queue.push_front(failing.unit);
+        self.lanes.get_mut(&id).expect("its unit ran").put_back(failing.unit);
     }
 
     /// Goes on without the unit: its events are dropped here.
@@ -148,7 +148,7 @@ impl<C: Code> Stage<C> {
         self.log(Span::of_unit(&unit), site, fault, "waits for the outside world".to_owned());
         let lane = self.lanes.get_mut(&id).expect("its unit ran");
         lane.held_until = Some(self.shared.clock.now() + PASSING_WAIT);
-        lane.queue.push_front(unit);
+        lane.put_back(unit);
     }
 
     /// Goes on without an event that does not decode, whatever becomes of the others of its batch.

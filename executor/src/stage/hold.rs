@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Stage;
-use super::lane::LaneId;
+use super::lane::{LaneId, State};
 use crate::code::Code;
 use crate::event::frame::Unit;
 use crate::event::message::Event;
@@ -14,9 +14,8 @@ impl<C: Code> Stage<C> {
     pub fn oldest(&self, partition: usize) -> Option<i64> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;
-        let running = lane.running.as_ref().map(|(_, walk)| walk.frame.whole());
         let is_of = |event: &&Rc<Event>| !self.mixed || self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
-        running.into_iter().chain(&lane.queue).flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
+        lane.units().flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
     }
 
     /// The cause for which the partition's next event is not complete. `None`: the stage holds none of its
@@ -29,21 +28,22 @@ impl<C: Code> Stage<C> {
             let mut slots = self.shared.slots.borrow_mut();
             !self.mixed || unit.events().iter().any(|event| slots.of(event) == partition)
         };
-        if let Some((_, walk)) = lane.running.as_ref().filter(|(_, walk)| is_of(walk.frame.whole())) {
+        let first = lane.units().find(|unit| is_of(unit))?;
+        let flight = lane.flight().iter().find(|flight| is_of(flight.state.unit()));
+        if let Some(State::Awaits { walk, ends, .. }) = flight.map(|flight| &flight.state) {
             let site = self.site(walk.pending_site(&self.program).unwrap_or(self.program.decoding));
-            let left = lane.await_ends.map_or(site.limit, |ends| ends.saturating_sub(now));
+            let left = ends.map_or(site.limit, |ends| ends.saturating_sub(now));
             return Some(Cause::Await {
                 agent: site.agent_name.to_string(),
                 operation: site.operation.clone(),
                 held: site.limit.saturating_sub(left),
             });
         }
-        let waiting: usize = lane.queue.iter().filter(|unit| is_of(unit)).map(|unit| unit.events().len()).sum();
-        let first = lane.queue.iter().find(|unit| is_of(unit))?;
         if let Some(until) = lane.held_until {
             let (offset, tries) = (first.events()[0].offset, lane.tries);
             return Some(Cause::Retry { offset, tries, due_in: until.saturating_sub(now) });
         }
+        let waiting = lane.units().filter(|unit| is_of(unit)).map(|unit| unit.events().len()).sum();
         Some(if self.track_is_busy(id) { Cause::Track } else { Cause::Turn { events: waiting } })
     }
 }

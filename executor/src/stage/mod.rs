@@ -4,12 +4,14 @@
 //! back-off, in a pending await) holds its position and has no effects yet; so no epoch stays open for it,
 //! and other lanes go on.
 
+mod awaits;
 pub mod condemned;
 mod counting;
 mod failing;
 pub mod flood;
 mod hold;
-mod lane;
+pub mod lane;
+mod overlap;
 pub mod program;
 pub mod shared;
 pub mod walk;
@@ -25,16 +27,18 @@ use crate::event::effects::{Effects, Epoch, Progress};
 use crate::event::failure::FailureRecord;
 use crate::event::frame::{Frame, Refused, Unit};
 use crate::event::message::Event;
+use crate::event::reads::Reads;
 use crate::event::tally::Tally;
 use crate::stage::program::{Program, SiteId};
 use crate::stage::shared::{EpochOrder, Shared};
 use crate::stage::walk::{Machine, Outcome, Walk};
 use failing::Failing;
-use lane::{Lane, LaneId};
+use lane::{Flight, InFlight, Lane, LaneId, Next, Vain};
+use overlap::VAIN_RUNS_MAX;
 
 /// One event in so many is timed.
 const SAMPLED: u64 = 64;
-/// The duration of one unit in so many is measured.
+/// The duration of one run in so many is measured.
 const TIMED: u64 = 16;
 
 /// The stage of a reader.
@@ -44,6 +48,8 @@ pub struct Stage<C: Code> {
     track: Track,
     /// True if batches of this reader mix partitions: then they share one lane.
     mixed: bool,
+    /// The bounds of what each lane has in flight.
+    in_flight: InFlight,
     shared: Rc<Shared<C>>,
     lanes: BTreeMap<LaneId, Lane<C::Value>>,
     /// Lanes that have a unit to run now.
@@ -62,12 +68,14 @@ pub struct Stage<C: Code> {
 }
 
 impl<C: Code> Stage<C> {
-    /// Makes an empty stage. `scope` is the reader's batch scope, decided by the plan and the app's settings.
+    /// Makes an empty stage. `scope` is the reader's batch scope, decided by the plan and the app's settings, as
+    /// is what each lane may have in flight.
     pub fn new(
         plan: &Plan,
         reader: ReaderId,
         program: Rc<Program>,
         scope: Option<BatchScope>,
+        in_flight: InFlight,
         shared: Rc<Shared<C>>,
     ) -> Stage<C> {
         Stage {
@@ -75,6 +83,7 @@ impl<C: Code> Stage<C> {
             program,
             track: plan[reader].track,
             mixed: scope == Some(BatchScope::Mixed),
+            in_flight,
             shared,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -92,10 +101,19 @@ impl<C: Code> Stage<C> {
     pub fn accept(&mut self, unit: Unit) {
         let id = self.lane_of(&unit);
         let lane = self.lanes.entry(id).or_default();
-        if lane.is_quiet() {
+        lane.queue.push_back(unit);
+        if !lane.is_listed {
+            self.list(id);
+        }
+    }
+
+    /// Lists a lane as ready, if it is.
+    fn list(&mut self, id: LaneId) {
+        let lane = self.lanes.get_mut(&id).expect("the caller names a lane");
+        if !lane.is_listed && lane.next(self.in_flight).is_some() {
+            lane.is_listed = true;
             self.ready.push_back(id);
         }
-        lane.queue.push_back(unit);
     }
 
     /// Runs what may run until its time in the epoch is over. [`Stage::take_effects`] then takes the effects
@@ -110,56 +128,47 @@ impl<C: Code> Stage<C> {
             return;
         }
         self.wake_held();
-        let mut blocked = VecDeque::new();
-        while let Some(id) = self.ready.pop_front() {
-            if self.halted.is_some() {
-                break;
-            }
-            if !self.run_lane(id) {
-                blocked.push_back(id);
-            }
-            if self.epoch_is_over() {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            self.lanes.get_mut(&id).expect("a ready lane exists").is_listed = false;
+            self.run_lane(id);
+            self.list(id);
+            if self.halted.is_some() || self.epoch_is_over() {
                 break;
             }
         }
-        self.ready.append(&mut blocked);
     }
 
-    /// Runs a lane's units until it is empty, waits, or the epoch ends. Returns false if the lane is still
-    /// ready.
-    fn run_lane(&mut self, id: LaneId) -> bool {
-        loop {
-            if self.track_is_busy(id) || self.shared.units_left() == 0 {
-                return false;
-            }
+    /// Runs a lane's units until it is empty, waits, or the epoch ends.
+    fn run_lane(&mut self, id: LaneId) {
+        while self.halted.is_none() && self.shared.units_left() > 0 && !self.is_blocked(id) {
             let lane = self.lanes.get_mut(&id).expect("a ready lane exists");
-            let Some(unit) = lane.queue.pop_front() else {
-                return true;
-            };
-            if self.units.is_multiple_of(TIMED) {
-                lane.timed = Some(self.shared.clock.now());
-            }
-            self.mark(id, &unit);
-            self.begin(id, unit);
-            self.shared.watch.end();
-            self.note_time(id);
-            let lane = &self.lanes[&id];
-            if lane.running.is_some() || lane.held_until.is_some() || self.halted.is_some() {
-                return true;
+            match lane.next(self.in_flight) {
+                Some(Next::First) => {
+                    let Some(unit) = lane.queue.pop_front() else { return };
+                    self.begin(id, unit, Vain::default());
+                    self.shared.watch.end();
+                }
+                Some(Next::Behind) => {
+                    let Some(unit) = lane.queue.pop_front() else { return };
+                    self.begin_behind(id, unit);
+                }
+                Some(Next::Turn) => {
+                    self.take_turn(id, true);
+                }
+                Some(Next::Again) => self.run_again(id),
+                None => return,
             }
             if self.epoch_is_over() {
-                return self.lanes[&id].queue.is_empty();
+                return;
             }
         }
     }
 
-    /// Counts the duration of a lane's unit, if it is measured and has come to its end. A try that is followed by
-    /// another one is a unit of its own here.
-    fn note_time(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.timed.is_some() && lane.running.is_none()) else {
-            return;
-        };
-        if let Some(began) = lane.timed.take() {
+    /// Counts the time from a run's begin to its end, if it is measured. A try that is followed by another one is a
+    /// run of its own.
+    fn note_time(&self, walk: &Walk<C::Value>) {
+        if let Some(began) = walk.began {
             let time = self.shared.clock.now().saturating_sub(began);
             self.shared.counters.borrow_mut().count_time(self.reader.index(), time, TIMED);
         }
@@ -190,8 +199,9 @@ impl<C: Code> Stage<C> {
         Some((site.map_or(self.program.decoding, SiteId), sentence.fault.clone()))
     }
 
-    /// Decodes a unit and walks it as far as it goes.
-    fn begin(&mut self, id: LaneId, unit: Unit) {
+    /// Decodes the unit whose turn it is, and walks it as far as it goes.
+    fn begin(&mut self, id: LaneId, unit: Unit, vain: Vain) {
+        self.mark(id, &unit);
         self.units += 1;
         self.shared.begin_unit();
         if let Some((site, fault)) = self.condemned(&unit) {
@@ -213,6 +223,12 @@ impl<C: Code> Stage<C> {
             }
             return;
         };
+        let (walk, outcome) = self.walk(frame, value);
+        self.settle(id, walk, outcome, vain);
+    }
+
+    /// Walks a value as far as it goes.
+    fn walk(&mut self, frame: Rc<Frame>, value: C::Value) -> (Walk<C::Value>, Outcome) {
         let mut walk = match self.spare.take() {
             Some(mut walk) => {
                 walk.restart(frame, value);
@@ -220,10 +236,11 @@ impl<C: Code> Stage<C> {
             }
             None => Walk::new(frame, value),
         };
+        walk.began = self.units.is_multiple_of(TIMED).then(|| self.shared.clock.now());
         let (events, decoded) = (walk.frame.whole().events().len(), walk.frame.unit.events().len());
         self.count_decoded(&mut walk.tally, events, decoded);
         let outcome = self.with_machine(|machine| walk.run(machine));
-        self.settle(id, walk, outcome);
+        (walk, outcome)
     }
 
     /// Returns the unit's frame and value; no value if no event of a batch decodes.
@@ -290,9 +307,12 @@ impl<C: Code> Stage<C> {
             && let Some(frame) = Rc::get_mut(&mut walk.frame)
         {
             frame.restart(unit, partition, refused);
+            frame.scratch.get_mut().reads = self.in_flight.overlaps().then(Reads::default);
             return walk.frame.clone();
         }
-        Rc::new(Frame::new(unit, partition, refused))
+        let mut frame = Frame::new(unit, partition, refused);
+        frame.scratch.get_mut().reads = self.in_flight.overlaps().then(Reads::default);
+        Rc::new(frame)
     }
 
     fn with_machine<R>(&mut self, with: impl FnOnce(&mut Machine<'_, C>) -> R) -> R {
@@ -308,87 +328,50 @@ impl<C: Code> Stage<C> {
         with(&mut machine)
     }
 
-    /// Resumes walks whose awaits are finished, and fails those whose awaits take too long.
-    fn finish_awaits(&mut self) {
-        let waiting: Vec<_> =
-            self.lanes.iter().filter_map(|(id, lane)| Some((*id, lane.running.as_ref()?.0))).collect();
-        for (id, ticket) in waiting {
-            if self.shared.units_left() == 0 {
-                return;
-            }
-            let called = self.shared.code.borrow_mut().take(ticket);
-            let lane = self.lanes.get_mut(&id).expect("it was just found");
-            let is_late = lane.await_ends.is_some_and(|ends| ends <= self.shared.clock.now());
-            if called.is_none() && !is_late {
-                continue;
-            }
-            self.shared.begin_unit();
-            let (_, mut walk) = lane.running.take().expect("it was just found");
-            lane.await_ends = None;
-            self.release_track(id);
-            self.mark(id, walk.frame.whole());
-            let outcome = match called {
-                Some(called) => self.with_machine(|machine| walk.resume(machine, called)),
-                None => {
-                    self.shared.code.borrow_mut().cancel(ticket);
-                    let (site, fault) = self.too_late(&walk);
-                    self.with_machine(|machine| walk.give_up(machine, site, fault))
-                }
-            };
-            self.settle(id, walk, outcome);
-            self.shared.watch.end();
-            self.note_time(id);
-            let lane = &self.lanes[&id];
-            if lane.is_ready() {
-                self.ready.push_back(id);
-            }
-        }
-    }
-
-    /// The place and reason for which an event fails when its await takes too long.
-    fn too_late(&self, walk: &Walk<C::Value>) -> (SiteId, Fault) {
-        let site = walk.pending_site(&self.program).unwrap_or(self.program.decoding);
-        (site, Fault::timeout(self.site(site).limit))
-    }
-
     fn wake_held(&mut self) {
         let now = self.shared.clock.now();
-        for (id, lane) in &mut self.lanes {
-            if lane.held_until.is_some_and(|until| until <= now) {
-                lane.held_until = None;
-                self.ready.push_back(*id);
-            }
+        let is_due = |lane: &Lane<C::Value>| lane.held_until.is_some_and(|until| until <= now);
+        let due: Vec<_> = self.lanes.iter().filter(|(_, lane)| is_due(lane)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.lanes.get_mut(&id).expect("it was just listed").held_until = None;
+            self.list(id);
         }
     }
 
-    fn settle(&mut self, id: LaneId, mut walk: Walk<C::Value>, outcome: Outcome) {
+    /// Lets the unit whose turn it is take effect, or wait for its await.
+    fn settle(&mut self, id: LaneId, mut walk: Walk<C::Value>, outcome: Outcome, vain: Vain) {
         match outcome {
             Outcome::Done if self.waits_for_letters(id, &walk.frame) => {
                 walk.frame.closed.set(true);
                 self.spare = Some(walk);
             }
             Outcome::Done => {
+                self.note_time(&walk);
                 walk.frame.closed.set(true);
                 let mut scratch = walk.frame.scratch.borrow_mut();
+                if self.in_flight.overlaps() {
+                    // It is staged now, whenever it ran.
+                    scratch.stamp(self.shared.clock.wall_ms());
+                }
                 self.shared.tables.borrow_mut().stage(&scratch.writes);
                 self.count_done(&mut walk.tally, &scratch.sent);
+                if self.in_flight.overlaps() && !scratch.writes.is_empty() {
+                    self.lanes.get_mut(&id).expect("its unit ran").is_doubtful = true;
+                }
                 self.effects.keep(&mut scratch);
                 drop(scratch);
                 self.complete(id, &walk.frame);
                 self.spare = Some(walk);
             }
-            Outcome::Pending(ticket) => {
-                self.take_track(id, &walk.frame);
-                let site = walk.pending_site(&self.program);
-                if let Some(site) = site {
-                    self.shared.counters.borrow_mut().steps[self.site(site).counter].awaited += 1;
+            Outcome::Pending(_) => {
+                if !self.in_flight.overlaps() || vain.runs >= VAIN_RUNS_MAX {
+                    self.take_track(id, &walk.frame);
                 }
-                let limit = site.map(|site| self.site(site).limit);
-                let lane = self.lanes.get_mut(&id).expect("it is running");
-                lane.await_ends = limit.map(|limit| self.shared.clock.now() + limit);
-                lane.running = Some((ticket, walk));
+                let flight = Flight::new(self.state_after(walk, outcome), vain);
+                self.lanes.get_mut(&id).expect("it is running").push_first(flight);
             }
             Outcome::Failed(site, fault) => {
+                self.note_time(&walk);
                 walk.frame.closed.set(true);
                 let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));
                 self.spare = Some(walk);
@@ -442,13 +425,20 @@ impl<C: Code> Stage<C> {
         (self.track.group, if self.track.per_partition { partition } else { None })
     }
 
+    /// True if the lane's track is occupied by another lane.
     fn track_is_busy(&self, id: LaneId) -> bool {
         let tracks = self.shared.tracks.borrow();
         if tracks.is_empty() {
             return false;
         }
         let partition = (id != LaneId::MIXED).then(|| self.shared.slots.borrow().name(id.0).partition);
-        tracks.contains(&self.track_key(partition))
+        let key = self.track_key(partition);
+        tracks.contains(&key) && self.lanes.get(&id).is_none_or(|lane| lane.track != Some(key))
+    }
+
+    /// True if the lane's next unit must wait for those of other lanes.
+    fn is_blocked(&self, id: LaneId) -> bool {
+        self.track_is_busy(id) || self.in_flight.overlaps() && self.must_wait_for_suspects(id)
     }
 
     fn take_track(&mut self, id: LaneId, frame: &Frame) {
@@ -480,112 +470,45 @@ impl<C: Code> Stage<C> {
     /// run when it ends.
     pub fn wants_turn(&self) -> bool {
         let now = self.shared.clock.now();
-        !self.ready.is_empty()
-            || self
-                .lanes
-                .values()
-                .any(|lane| lane.running.is_some() || lane.held_until.is_some_and(|until| until <= now))
+        let may_go_on = |lane: &Lane<C::Value>| {
+            lane.awaiting().next().is_some() || lane.held_until.is_some_and(|until| until <= now)
+        };
+        !self.ready.is_empty() || self.lanes.values().any(may_go_on)
     }
 
     /// True if a unit could run at once, without time passing or an await ending.
     pub fn is_busy(&self) -> bool {
-        self.halted.is_none() && self.ready.iter().any(|id| !self.track_is_busy(*id))
+        self.halted.is_none() && self.ready.iter().any(|id| !self.is_blocked(*id))
     }
 
     /// The earliest time at which a back-off ends or an await takes too long.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.lanes.values().flat_map(|lane| [lane.held_until, lane.await_ends]).flatten().min()
+        self.lanes.values().flat_map(|lane| [lane.held_until, lane.await_ends()]).flatten().min()
     }
 
     /// True if an await is pending.
     pub fn awaits(&self) -> bool {
-        self.lanes.values().any(|lane| lane.running.is_some())
+        self.lanes.values().any(|lane| lane.awaiting().next().is_some())
     }
 
     /// True if no unit waits in the stage.
     pub fn is_empty(&self) -> bool {
-        self.lanes.values().all(|lane| lane.queue.is_empty() && lane.running.is_none() && lane.held_until.is_none())
-    }
-
-    /// Drops everything of the partitions for which `gone` holds, pending awaits included. If a mixed batch
-    /// has a pending await, its events of other partitions go back to the front of the queue.
-    pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
-        let ids: Vec<_> = self.lanes.keys().copied().collect();
-        for id in ids {
-            if id == LaneId::MIXED || gone(id.0) {
-                self.cancel(id);
-            }
-            let shared = self.shared.clone();
-            let lane = self.lanes.get_mut(&id).expect("it was just listed");
-            let mut kept = VecDeque::new();
-            for unit in lane.queue.drain(..) {
-                kept.extend(without(unit, &mut |event| gone(shared.slots.borrow_mut().of(event))));
-            }
-            lane.queue = kept;
-            if lane.queue.is_empty() {
-                (lane.held_until, lane.tries) = (None, 0);
-            }
-            let ready = lane.is_ready();
-            self.ready.retain(|other| *other != id);
-            if ready {
-                self.ready.push_back(id);
-            }
-        }
-    }
-
-    /// Forgets everything that waits: the consumer reads it again.
-    pub fn clear(&mut self) {
-        self.drop_partitions(&|_| true);
-        self.halted = None;
-    }
-
-    /// Gives up pending awaits: their results are dropped, and their units run again.
-    pub fn cancel_awaits(&mut self) {
-        let waiting: Vec<_> = self.lanes.iter().filter(|(_, lane)| lane.running.is_some()).map(|(id, _)| *id).collect();
-        for id in waiting {
-            self.cancel(id);
-            self.ready.push_back(id);
-        }
+        self.lanes.values().all(|lane| lane.units().next().is_none() && lane.held_until.is_none())
     }
 
     /// True if a pending await holds an event for which `asked` holds.
     pub fn awaits_for(&self, asked: &dyn Fn(&Event) -> bool) -> bool {
-        let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
-        running.flat_map(|(_, walk)| walk.frame.whole().events()).any(|event| asked(event))
+        let awaiting = self.lanes.values().flat_map(Lane::awaiting);
+        awaiting.flat_map(|walk| walk.frame.whole().events()).any(|event| asked(event))
     }
 
     /// All events that wait here.
     pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
-        let running = self.lanes.values().filter_map(|lane| lane.running.as_ref());
-        let queued = self.lanes.values().flat_map(|lane| &lane.queue);
-        running.map(|(_, walk)| walk.frame.whole()).chain(queued).flat_map(Unit::events)
-    }
-
-    /// Gives up a pending await: its unit goes back to the front of its lane.
-    fn cancel(&mut self, id: LaneId) {
-        self.release_track(id);
-        let lane = self.lanes.get_mut(&id).expect("the caller names a lane");
-        lane.await_ends = None;
-        if let Some((ticket, walk)) = lane.running.take() {
-            walk.frame.closed.set(true);
-            lane.queue.push_front(walk.frame.whole().clone());
-            self.shared.code.borrow_mut().cancel(ticket);
-        }
+        self.lanes.values().flat_map(Lane::units).flat_map(Unit::events)
     }
 
     /// The site with this number.
     fn site(&self, site: SiteId) -> &crate::stage::program::Site {
         &self.program.sites[site.0]
-    }
-}
-
-/// The unit without the events that are gone; `None` if none is left.
-fn without(unit: Unit, gone: &mut dyn FnMut(&Event) -> bool) -> Option<Unit> {
-    match unit {
-        Unit::Event(event) => (!gone(&event)).then_some(Unit::Event(event)),
-        Unit::Batch(events) => {
-            let kept: Rc<[Rc<Event>]> = events.iter().filter(|event| !gone(event)).cloned().collect();
-            (!kept.is_empty()).then_some(Unit::Batch(kept))
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kaspr_ir::plan::ReaderId;
 use rustc_hash::FxHashSet;
 
 use crate::assignment::slots::Slots;
@@ -67,6 +68,8 @@ pub struct Shared<C: Code> {
     pub watch: Arc<Watch>,
     /// Events that must not run: poison events, and those whose records a broker refuses.
     pub condemned: RefCell<Condemned>,
+    /// The reader and lane whose next unit must run alone: no other begins where awaits overlap.
+    pub asks_to_be_alone: Cell<Option<(ReaderId, usize)>>,
     /// The most recent failures.
     pub recent: RefCell<Recent>,
     /// Failures on their way to the log.

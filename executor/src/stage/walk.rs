@@ -114,6 +114,8 @@ pub struct Walk<V> {
     pub frame: Rc<Frame>,
     /// Counts of the values on this way, by site.
     pub tally: Tally,
+    /// The time at which it began, if its duration is measured.
+    pub began: Option<Duration>,
     stack: Vec<Point<V>>,
     deferred: VecDeque<(Address, V, Passed<V>)>,
     draft: Draft<V>,
@@ -125,7 +127,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     pub fn new(frame: Rc<Frame>, value: V) -> Walk<V> {
         let stack = vec![Point::Value { at: 0, value, via: None }];
         let (deferred, draft) = (VecDeque::new(), Draft::default());
-        Walk { frame, tally: Tally::default(), stack, deferred, draft, waiting: None }
+        Walk { frame, tally: Tally::default(), began: None, stack, deferred, draft, waiting: None }
     }
 
     /// Makes a finished walk ready for another event, keeping its allocations.
@@ -135,7 +137,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         self.stack.clear();
         self.deferred.clear();
         self.draft = Draft::default();
-        self.waiting = None;
+        (self.waiting, self.began) = (None, None);
         self.stack.push(Point::Value { at: 0, value, via: None });
     }
 

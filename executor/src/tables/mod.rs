@@ -28,6 +28,7 @@
 
 pub mod restore;
 pub mod store;
+mod versions;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -39,7 +40,9 @@ use tracing::warn;
 
 use crate::broker::record_size;
 use crate::event::effects::{Scratch, TableWrite};
+use crate::event::reads::Reads;
 use crate::tables::store::{ChangelogPosition, MemoryStore, Store, StoreError};
+use crate::tables::versions::Versions;
 
 /// The topic that keeps a table's changes. The one place that makes this name: for app `shop` and table
 /// `orders` it is `shop-orders-changelog`.
@@ -121,6 +124,7 @@ pub struct Tables {
     marker: i64,
     /// The largest record that each table's changelog takes, in bytes; empty if there are no changelogs.
     limits: Vec<usize>,
+    versions: Versions,
     /// The reason for which the store takes no more writes.
     unwritten: Option<StoreError>,
     /// The error of the last read that failed. A cell, because reads borrow the tables of user code shared.
@@ -146,6 +150,7 @@ impl Tables {
             held: None,
             marker: 0,
             limits: Vec::new(),
+            versions: Versions::default(),
             unwritten: None,
             unread: RefCell::default(),
             reads: RefCell::default(),
@@ -188,6 +193,17 @@ impl Tables {
         }
     }
 
+    /// Keeps account of what is written from here on, for events that run ahead of their turn.
+    pub fn keep_versions(&mut self) {
+        self.versions.are_kept = true;
+        self.versions.forget();
+    }
+
+    /// True if nothing that an event has read was written since by another one.
+    pub fn are_as_read(&self, reads: &Reads) -> bool {
+        self.versions.are_as_read(reads)
+    }
+
     /// The value of a key as the event with this scratch sees it.
     ///
     /// # Errors
@@ -205,6 +221,9 @@ impl Tables {
         if let Some(written) = scratch.written(table, partition, key) {
             return Ok(written.cloned());
         }
+        if let Some(reads) = &scratch.reads {
+            reads.note(table, partition, Some(key), self.versions.now());
+        }
         let laid = self.overlay.get(table, partition, key).or_else(|| self.own.get(table, partition, key));
         match laid {
             Some(value) => Ok(value.clone()),
@@ -219,6 +238,9 @@ impl Tables {
     ///
     /// As of [`Tables::get`].
     pub fn pairs(&self, table: TableId, partition: i32, scratch: &Scratch) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        if let Some(reads) = &scratch.reads {
+            reads.note(table, partition, None, self.versions.now());
+        }
         let stored = self.noted(self.store.pairs(table, partition))?;
         let mut pairs: std::collections::BTreeMap<Bytes, Bytes> = stored.into_iter().collect();
         let written = scratch.writes.iter().filter(|write| write.table == table && write.partition == partition);
@@ -249,6 +271,7 @@ impl Tables {
     /// durable yet: an abort takes them back.
     pub fn stage(&mut self, writes: &[TableWrite]) {
         writes.iter().for_each(|write| self.overlay.lay(write));
+        self.versions.wrote(writes);
     }
 
     /// Moves the writes of a commit, which were staged before, to the store, with the positions of their
@@ -313,6 +336,7 @@ impl Tables {
     /// Forgets everything not committed. The layer `own` stays: its writes are committed.
     pub fn abort(&mut self) {
         self.overlay = Layer::default();
+        self.versions.forget();
     }
 
     /// Takes records of a changelog: they are committed, and the store follows up to the positions.

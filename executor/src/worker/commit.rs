@@ -130,7 +130,7 @@ impl<C: Code> Worker<C> {
     /// list stays short.
     fn forget_condemned(&mut self) {
         let mut condemned = self.shared.condemned.borrow_mut();
-        if !condemned.is_empty() {
+        if !condemned.is_empty() || condemned.has_suspects() {
             for (reader, partition, offset) in self.assignment.committed_positions() {
                 condemned.passed(reader, partition, offset);
             }

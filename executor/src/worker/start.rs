@@ -108,11 +108,12 @@ impl<C: Code> Worker<C> {
             revision: plan.revision.as_str().into(),
             watch: guard.watch.clone(),
             condemned: RefCell::default(),
+            asks_to_be_alone: Cell::default(),
             recent: RefCell::default(),
             flood: RefCell::default(),
         });
         guard.watch.set_stall_after(config.stall_after);
-        let dataflow = Dataflow::start(&plan, &config.policies(&plan), config.bounds.window_bytes_max, &shared);
+        let dataflow = Dataflow::start(&plan, &config.policies(&plan), &config.bounds, &shared);
         // Before the first event can come: a poison event must not run a fourth time.
         condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
         let delivery = Delivery::start(producer, &plan, &config)?;
@@ -165,8 +166,8 @@ fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Resu
     plan.tables.iter().map(limit).collect()
 }
 
-/// Lets poison events fail when they come. The guard has their names from earlier processes, by topic; here
-/// they get the worker's numbers.
+/// Lets poison events fail when they come, and those that may be ones run alone. The guard has their names from
+/// earlier processes, by topic; here they get the worker's numbers.
 fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
     let readers = (0..).map(ReaderId).zip(&plan.readers);
     for (id, reader) in readers {
@@ -178,6 +179,10 @@ fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Sl
             let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
             let sentence = Sentence { fault: Fault::new("ProcessCrash", why), site: crash.call.clone() };
             condemned.condemn(id, partition, crash.offset, sentence);
+        }
+        for crash in guard.suspects().into_iter().filter(|crash| crash.reader == *name) {
+            let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
+            condemned.suspect(id, partition, crash.offset);
         }
     }
 }

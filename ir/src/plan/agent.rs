@@ -4,6 +4,7 @@
 //! then sinks (see "Outputs" in `docs/semantics.md`).
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,10 @@ pub struct Agent {
     pub input: Input,
     /// Batches never mix partitions and async work of one never waits for another.
     pub isolated_partitions: bool,
+    /// The number of units of each partition that may be in flight at once, as written; what counts is the
+    /// reader's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub concurrency: Option<NonZeroU32>,
     /// Run once per worker before the first event.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub init: Option<Init>,

@@ -41,7 +41,7 @@ pub use codec::{Codec, UnknownCodec};
 pub use creation::{Creation, topic_config};
 pub use place::{LineMap, Place};
 pub use policy::{Backoff, CALL_MS_MAX, Defaults, OnError, Policies, Policy};
-pub use reader::{Assignor, BatchScope, BatchWindow, Part, Reader, Topics, Track};
+pub use reader::{Assignor, BatchScope, BatchWindow, Overlap, Part, Reader, Topics, Track};
 pub use seal::PlanError;
 pub use setting::{PolicyFault, is_python_mapping};
 pub use table::{RelativeTo, Table, TableParameter, TableWindow};

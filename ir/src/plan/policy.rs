@@ -5,11 +5,12 @@
 //! step.on_error  ──else──▶  agent.on_error  ──else──▶  setting onError         the same for timeouts
 //! ```
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AgentId, Creation, Plan};
+use super::{AgentId, Creation, Plan, ReaderId};
 
 /// The longest time of one call, and of all calls of one event together, in ms.
 ///
@@ -131,6 +132,8 @@ pub struct Defaults {
     pub dead_letter_topic: Option<String>,
     /// The longest time of one call.
     pub timeout: Duration,
+    /// Units of each partition that may be in flight at once.
+    pub concurrency: NonZeroU32,
 }
 
 /// The policy and the time limit that count at a place of a plan.
@@ -153,6 +156,7 @@ pub struct Policies {
     app: Policy,
     // By agent, then by step, as the plan lists them.
     agents: Vec<(Policy, Vec<Policy>)>,
+    overlaps: Vec<NonZeroU32>,
 }
 
 impl Policies {
@@ -177,6 +181,11 @@ impl Policies {
     pub fn of_steps(&self, agent: AgentId) -> &[Policy] {
         &self.agents[agent.index()].1
     }
+
+    /// The number of units of each partition of a reader that may be in flight at once.
+    pub fn in_flight(&self, reader: ReaderId) -> NonZeroU32 {
+        self.overlaps[reader.index()]
+    }
 }
 
 impl Plan {
@@ -200,6 +209,7 @@ impl Plan {
             let of_steps = steps.collect();
             (of_agent, of_steps)
         });
-        Policies { agents: agents.collect(), app }
+        let overlaps = self.readers.iter().map(|reader| reader.overlap.units(defaults.concurrency)).collect();
+        Policies { agents: agents.collect(), app, overlaps }
     }
 }

@@ -3,6 +3,8 @@
 //! A reader is what the executor runs: one stage, one timely operator. Everything about *when* its events run is here;
 //! what happens to them is in its agents.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::{AgentId, Codec, Place};
@@ -57,9 +59,12 @@ pub struct Reader {
     /// Events are handed over in batches.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window: Option<BatchWindow>,
-    /// The track: it runs one event at a time.
+    /// The track: it runs one event at a time, unless awaits overlap.
     // Beside the topics, because readers of different topics may be one track.
     pub track: Track,
+    /// The number of its events that may await at once.
+    #[serde(skip_serializing_if = "Overlap::is_unwritten", default)]
+    pub overlap: Overlap,
 }
 
 /// The topics of a reader.
@@ -104,7 +109,55 @@ pub enum BatchScope {
     Partition,
 }
 
-/// A track: it runs at most one event at a time.
+/// The number of units (events, or batches) of each partition that may be in flight at once, as far as the specs
+/// say: the least that any agent of the track writes, for they are run as if one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Overlap {
+    /// The least `concurrency` that an agent of the track writes. `None`: none writes any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub written: Option<NonZeroU32>,
+    /// Every agent of the track writes one, so that the app's setting does not count.
+    #[serde(default)]
+    pub is_whole: bool,
+}
+
+impl Overlap {
+    /// The most units that a spec or the app's setting may ask for.
+    pub const MAX: u32 = 1000;
+
+    /// True if the app's setting alone counts.
+    pub fn is_unwritten(&self) -> bool {
+        *self == Overlap::default()
+    }
+
+    /// The overlap of both together.
+    #[must_use]
+    pub fn and(self, other: Overlap) -> Overlap {
+        Overlap {
+            written: self.written.into_iter().chain(other.written).min(),
+            is_whole: self.is_whole && other.is_whole,
+        }
+    }
+
+    /// Units in flight, where the app's setting is `setting`.
+    pub fn units(self, setting: NonZeroU32) -> NonZeroU32 {
+        match self.written {
+            Some(written) if self.is_whole => written,
+            Some(written) => written.min(setting),
+            None => setting,
+        }
+    }
+}
+
+impl From<Option<NonZeroU32>> for Overlap {
+    /// The overlap of an agent that writes this.
+    fn from(written: Option<NonZeroU32>) -> Overlap {
+        Overlap { written, is_whole: written.is_some() }
+    }
+}
+
+/// A track: it runs at most one event at a time, unless awaits overlap.
 ///
 /// ```text
 /// group 0, per_partition false    one event at a time over all readers of group 0

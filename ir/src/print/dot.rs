@@ -35,8 +35,7 @@ fn body(drawing: &Drawing, out: &mut String) {
 /// An agent's box with its shapes. Graphviz draws a subgraph as a box only if its name begins with `cluster`.
 fn frame(agent: &Frame, out: &mut String) {
     // `\l` ends a line that is aligned to the left.
-    let policy = agent.policy.iter().map(|policy| format!("on error: {}\\l", escape(policy)));
-    let title: String = std::iter::once(format!("{}\\l", escape(&agent.name))).chain(policy).collect();
+    let title: String = agent.title().iter().map(|line| format!("{}\\l", escape(line))).collect();
     out.push_str(&format!("  subgraph {} {{\n", quote(&format!("cluster_{}", agent.name))));
     out.push_str(&format!(
         "    label=\"{title}\"; labeljust=l; style=\"rounded,filled\"; fillcolor=\"#F6F8FA\"; color=\"#AEB9C2\"; fontname=\"Helvetica-Bold\"; fontsize=11; margin=14;\n"

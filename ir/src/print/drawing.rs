@@ -6,6 +6,7 @@
 //! A printer (`dot`, `mermaid`) only chooses how each role looks; what is there and what it is called is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use petgraph::stable_graph::NodeIndex;
 
@@ -28,6 +29,15 @@ pub struct Drawing {
     pub arrows: Vec<Arrow>,
 }
 
+impl Frame {
+    /// The lines of its title: name, policy and concurrency.
+    pub fn title(&self) -> Vec<String> {
+        let policy = self.policy.iter().map(|policy| format!("on error: {policy}"));
+        let concurrency = self.concurrency.iter().map(|units| format!("concurrency: {units}"));
+        std::iter::once(self.name.clone()).chain(policy).chain(concurrency).collect()
+    }
+}
+
 impl Drawing {
     /// Every shape, those in boxes first.
     pub fn all_shapes(&self) -> impl Iterator<Item = &Shape> {
@@ -42,6 +52,8 @@ pub struct Frame {
     pub name: String,
     /// Policy for its failures, where the spec names one.
     pub policy: Option<String>,
+    /// The number of its events that may await at once, where the spec names one.
+    pub concurrency: Option<NonZeroU32>,
     /// Shapes inside.
     pub shapes: Vec<Shape>,
 }
@@ -175,7 +187,7 @@ impl Artist<'_> {
         }
         shapes.extend(nodes.iter().filter_map(|index| inside(*index, &self.graph.flow[*index])));
         let policy = agent.on_error.as_ref().map(short_policy);
-        self.drawing.agents.push(Frame { name: agent.name.clone(), policy, shapes });
+        self.drawing.agents.push(Frame { name: agent.name.clone(), policy, concurrency: agent.concurrency, shapes });
         for index in &nodes {
             self.around(id, *index);
         }

@@ -35,9 +35,7 @@ impl Graph {
         let ids = Ids::of(&drawing);
         let mut out = String::from("flowchart LR\n");
         for (number, agent) in drawing.agents.iter().enumerate() {
-            let policy = agent.policy.iter().map(|policy| format!("on error: {policy}"));
-            let title: Vec<String> = std::iter::once(agent.name.clone()).chain(policy).collect();
-            out.push_str(&format!("  subgraph a{number}[{}]\n", text(&title)));
+            out.push_str(&format!("  subgraph a{number}[{}]\n", text(&agent.title())));
             agent.shapes.iter().for_each(|shape| ids.shape(shape, "    ", &mut out));
             out.push_str("  end\n");
         }

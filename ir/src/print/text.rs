@@ -17,8 +17,8 @@
 use std::fmt::{self, Write};
 
 use crate::plan::{
-    Action, Agent, Assignor, Backoff, BatchScope, ChannelOutput, Codec, FunctionId, Input, OnError, Plan, Reader,
-    SinkOutput, Step, Table, TopicChoice, TopicOutput, Topics,
+    Action, Agent, Assignor, Backoff, BatchScope, ChannelOutput, Codec, FunctionId, Input, OnError, Overlap, Plan,
+    Reader, SinkOutput, Step, Table, TopicChoice, TopicOutput, Topics,
 };
 
 impl Plan {
@@ -101,8 +101,7 @@ impl Printer<'_> {
                 duration(window.within_ms)
             )?;
         }
-        let track =
-            if reader.track.per_partition { "one event at a time per partition" } else { "one event at a time" };
+        let track = track(reader);
         // Counted here, not stored: what can be derived is not in the plan.
         let shared = self.plan.readers.iter().filter(|other| other.track.group == reader.track.group).count() > 1;
         writeln!(
@@ -274,6 +273,20 @@ impl Printer<'_> {
             _ => "",
         };
         format!("{}() at {}:{}{shape}{context}", function.name, self.plan[place.file], place.line)
+    }
+}
+
+/// The units that a track has in flight at once, in words.
+fn track(reader: &Reader) -> String {
+    let Overlap { written, is_whole } = reader.overlap;
+    match written.filter(|units| units.get() > 1) {
+        Some(units) => {
+            let what = if reader.window.is_some() { "batches" } else { "events" };
+            let setting = if is_whole { "" } else { ", or the app's concurrency if that is less" };
+            format!("up to {units} {what} of each partition await at once{setting}")
+        }
+        None if reader.track.per_partition => "one event at a time per partition".to_owned(),
+        None => "one event at a time".to_owned(),
     }
 }
 

@@ -11,9 +11,10 @@ use kaspr_exec::broker::log::sim::World;
 use kaspr_exec::clock::Clock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::event::effects::TableWrite;
+use kaspr_exec::event::frame::Frame;
 use kaspr_exec::event::message::{Header, TopicName};
 use kaspr_exec::tables::Tables;
-use kaspr_ir::plan::{Codec, FunctionId, Plan};
+use kaspr_ir::plan::{Codec, FunctionId, Plan, TableId};
 
 /// Values that a sink was given.
 pub type Told = Rc<RefCell<Vec<String>>>;
@@ -29,6 +30,15 @@ pub enum Value {
     Values(Rc<RefCell<VecDeque<Rc<str>>>>),
 }
 
+/// What a pending call does at its end.
+#[derive(Debug)]
+enum Later {
+    /// It gives its value.
+    Give(Value),
+    /// It writes the count of its key, which it has read before it waited.
+    Count { frame: Rc<Frame>, table: TableId, before: Option<Bytes>, value: String },
+}
+
 /// The functions, and what waits in them.
 pub struct Stub {
     world: World,
@@ -37,8 +47,8 @@ pub struct Stub {
     told: Told,
     drags: bool,
     tries: BTreeMap<String, u32>,
-    /// The end of each pending call, if it has one, and its result.
-    pending: BTreeMap<Ticket, (Option<Duration>, Value)>,
+    /// The end of each pending call, if it has one, and what it does then.
+    pending: BTreeMap<Ticket, (Option<Duration>, Later)>,
     tickets: u64,
 }
 
@@ -50,20 +60,35 @@ impl Stub {
         Stub { world, names, tables, told, drags, tries: BTreeMap::new(), pending: BTreeMap::new(), tickets: 0 }
     }
 
-    fn wait(&mut self, value: &str) -> Called<Value> {
-        let due = (!value.contains('W')).then(|| self.world.clock.now() + self.world.draw(|seed| seed.millis(1, 4000)));
+    fn wait(&mut self, is_endless: bool, later: Later) -> Called<Value> {
+        let due = (!is_endless).then(|| self.world.clock.now() + self.world.draw(|seed| seed.millis(1, 4000)));
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.pending.insert(ticket, (due, Value::Text(value.into())));
+        self.pending.insert(ticket, (due, later));
         Called::Pending(ticket)
     }
 
+    /// Reads the count of the event's key, and writes it at once or after a while.
     fn count(&mut self, value: &str, with: With<'_, Value>) -> Called<Value> {
         let event = &with.frame.unit.events()[0];
-        let key = event.key.clone().unwrap_or_default();
-        let (table, partition) = (with.tables[0].table, event.partition);
-        let mut scratch = with.frame.scratch.borrow_mut();
-        let before = self.tables.borrow().get(table, partition, &key, &scratch).expect("memory can be read");
+        let (table, key) = (with.tables[0].table, event.key.clone().unwrap_or_default());
+        let scratch = with.frame.scratch.borrow();
+        let before = self.tables.borrow().get(table, event.partition, &key, &scratch).expect("memory can be read");
+        drop(scratch);
+        let later = Later::Count { frame: with.frame.clone(), table, before, value: value.to_owned() };
+        if value.contains('w') { self.wait(false, later) } else { later.end() }
+    }
+}
+
+impl Later {
+    fn end(self) -> Called<Value> {
+        let (frame, table, before, value) = match self {
+            Later::Give(value) => return Called::Value(value),
+            Later::Count { frame, table, before, value } => (frame, table, before, value),
+        };
+        let event = &frame.unit.events()[0];
+        let (key, partition) = (event.key.clone().unwrap_or_default(), event.partition);
+        let mut scratch = frame.scratch.borrow_mut();
         let count = if value.contains('z') {
             if before.is_some() {
                 scratch.write(TableWrite { table, partition, key, value: None });
@@ -72,10 +97,11 @@ impl Stub {
         } else {
             let before = before.map(|bytes| String::from_utf8_lossy(&bytes).parse::<u64>().expect("a count"));
             let count = before.unwrap_or(0) + 1;
-            let value = Some(Bytes::from(count.to_string()));
-            scratch.write(TableWrite { table, partition, key, value });
+            let written = Some(Bytes::from(count.to_string()));
+            scratch.write(TableWrite { table, partition, key, value: written });
             count
         };
+        drop(scratch);
         let values = (0..=value.matches('g').count()).map(|place| format!("{value}:{count}:{place}").into());
         Called::Values(Value::Values(Rc::new(RefCell::new(values.collect()))))
     }
@@ -139,7 +165,7 @@ impl Code for Stub {
                 let fails = given.contains('R') || given.contains('r') && *tries <= 2;
                 if fails { failed() } else { Called::Value(value.clone()) }
             }
-            "slow" if given.contains(['w', 'W']) => self.wait(given),
+            "slow" if given.contains(['w', 'W']) => self.wait(given.contains('W'), Later::Give(value.clone())),
             "count" => self.count(given, with),
             "checked" if given.contains('x') => failed(),
             "wanted" => Called::Value(if given.contains('f') { Value::None } else { value.clone() }),
@@ -170,7 +196,7 @@ impl Code for Stub {
         if due.is_none_or(|due| due > self.world.clock.now()) {
             return None;
         }
-        self.pending.remove(&ticket).map(|(_, value)| Called::Value(value))
+        self.pending.remove(&ticket).map(|(_, later)| later.end())
     }
 
     fn cancel(&mut self, ticket: Ticket) {

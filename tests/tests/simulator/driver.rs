@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -162,6 +163,12 @@ fn config(seed: &mut Seed) -> Config {
     config
 }
 
+/// Units of a partition in flight: in half of the seeds awaits overlap.
+fn concurrency(number: u64) -> NonZeroU32 {
+    const UNITS: [u32; 4] = [1, 3, 1, 1000];
+    NonZeroU32::new(UNITS[(number % 4) as usize]).expect("none is 0")
+}
+
 impl<'a, C: Code> Simulation<'a, C> {
     /// A simulation of this seed. With `traces`, what happens can be read.
     pub fn new(number: u64, traces: bool, language: Language, make: Maker<'a, C>) -> Simulation<'a, C> {
@@ -178,7 +185,11 @@ impl<'a, C: Code> Simulation<'a, C> {
         // A batch would fail as one, and so would events that are no fault of it.
         let refuses = seed.hits(250) && !kinds.contains(&Kind::Batcher);
         let told = Told::default();
-        let config = config(&mut seed);
+        let mut config = Config { concurrency: concurrency(number), ..config(&mut seed) };
+        if number % 8 == 3 {
+            // Few units fit into it.
+            config.bounds.overlap_bytes_max = 100;
+        }
         // A process has one Python, and so one worker.
         let restarts = *seed.pick(&[1000, 1000, 100, 20]);
         let places_used = if language == Language::Python { 1 } else { 1 + seed.below(PLACES) };
@@ -263,7 +274,8 @@ impl<'a, C: Code> Simulation<'a, C> {
 
     /// Python's calls wait in real time: a leap of the simulated one would be their timeout.
     fn awaits_in_real_time(&self) -> bool {
-        self.language == Language::Python && self.kinds.contains(&Kind::Waiter)
+        let awaits = self.kinds.contains(&Kind::Waiter) || self.kinds.contains(&Kind::Counter);
+        self.language == Language::Python && awaits
     }
 
     fn feed(&mut self) {

@@ -28,7 +28,7 @@ pub enum Kind {
     Patient,
     /// Awaits, some of them for ever.
     Waiter,
-    /// A table, a generator and two outputs, the second of which may fail.
+    /// A table that some events write after a while, a generator and two outputs, the second of which may fail.
     Counter,
     /// A topic that another reader reads.
     Echo,
@@ -200,13 +200,17 @@ spec:
         tables: [{name: counts, paramName: counts}]
         map:
           python: |
-            def count(value, counts):
+            import asyncio
+            async def count(value, counts):
                 key = context["event"].key
+                before = int(counts.get(key, b"0"))
+                if b"w" in value:
+                    await asyncio.sleep(0)
                 if b"z" in value:
                     counts.pop(key, None)
                     n = 0
                 else:
-                    n = int(counts.get(key, b"0")) + 1
+                    n = before + 1
                     counts[key] = b"%d" % n
                 for i in range(1 + value.count(b"g")):
                     yield value + b":%d:%d" % (n, i)
