@@ -25,6 +25,7 @@ fn main() {
     let given = unsafe { Given::take() };
     open_last_words();
     let Arguments { color, command } = Arguments::read(&given.arguments);
+    // Before anything else is printed: what is drawn below asks it.
     choose_colours(color);
     let ended = match command {
         // Only a supervisor needs to know whether the fault is the worker's own.

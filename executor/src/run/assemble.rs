@@ -51,6 +51,7 @@ impl Ends {
         Ends {
             consumer: Box::new(log.consumer(&config.app, None)),
             producer: Box::new(log.producer(is_exact.then_some(config.transactional_id.as_str()))),
+            // A log in memory ends with the process: no start could restore a table from it.
             changelog: None,
         }
     }
@@ -88,6 +89,7 @@ impl Assembly {
             config,
             clock,
             directory: Directory::new(admin),
+            // Replaced before user code is loaded, or never: code and worker must hold the same tables.
             tables: Rc::new(RefCell::new(Tables::over(Box::<MemoryStore>::default()))),
             counters: SharedCounters::default(),
             guard: Guard::none(),

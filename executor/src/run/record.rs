@@ -103,6 +103,7 @@ fn decode(base64: &str) -> Result<Bytes, NoRecord> {
 pub fn parse(line: &[u8]) -> Result<Record, NoRecord> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|error| NoRecord(error.to_string()))?;
     let given = [line.value.is_some(), line.value_text.is_some(), line.value_base64.is_some()];
+    // Two values would leave it to the order of this code which one counts.
     if given.iter().filter(|given| **given).count() > 1 {
         return Err(NoRecord("a record has one of value, valueText and valueBase64".to_owned()));
     }
@@ -113,6 +114,7 @@ pub fn parse(line: &[u8]) -> Result<Record, NoRecord> {
         (.., Some(base64)) => Some(decode(&base64)?),
         _ => None,
     };
+    // A list and not a map: a header's name may repeat, and the order is part of the record.
     let headers = line.headers.into_iter().map(|(name, value)| Ok((name, value.map(Text::bytes).transpose()?)));
     Ok(Record {
         topic: line.topic,
@@ -136,6 +138,7 @@ pub fn write(record: &OutgoingRecord<'_>, offset: i64, out: &mut Vec<u8>) {
     );
     out.extend_from_slice(place.as_bytes());
     write_bytes(record.key, out);
+    // A tombstone has no value at all: `null` would be the four bytes of JSON.
     if let Some(value) = record.value {
         write_value(value, out);
     }

@@ -155,6 +155,7 @@ impl LineFeed {
         let (sender, receiver) = sync_channel(CHUNKS_MAX);
         let (progress, bell) = (Progress::default(), Arc::<OnceLock<Arc<Bell>>>::default());
         for (number, input) in inputs.iter().enumerate() {
+            // Opened here and not in the thread: a file that is missing is refused before anything runs.
             let source = open(input)?;
             let reader = Reader {
                 input: number,

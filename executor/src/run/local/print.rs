@@ -69,6 +69,7 @@ impl Printer {
     /// The output cannot be written. A reader that has closed its end is none: `head` does that.
     pub fn print(&mut self, log: &Log) -> std::io::Result<Printed> {
         for (topic, partitions) in log.topics() {
+            // Partition by partition: an order between them would have to be made up.
             for partition in 0..partitions {
                 if self.print_partition(log, &topic, partition)? == Printed::Closed {
                     return Ok(Printed::Closed);
@@ -92,6 +93,7 @@ impl Printer {
                     return Ok(Printed::Closed);
                 }
             }
+            // Also past what was aborted: otherwise it would be read again at every commit.
             self.printed.insert(name.clone(), next);
             if next == from {
                 return Ok(Printed::All);
@@ -110,6 +112,7 @@ impl Printer {
                         return Err(std::io::Error::other(format!("\"{}\" is no topic", shown::name(topic))));
                     }
                     let file = File::create(folder.join(format!("{topic}.jsonl")))?;
+                    // It stays open: a run has as many files as topics that it writes.
                     self.files.insert(topic.clone(), BufWriter::new(file));
                 }
                 let file = self.files.get_mut(topic).expect("it was just made");
