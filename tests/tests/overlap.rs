@@ -83,6 +83,28 @@ fn batches_overlap_as_events_do() {
     assert_eq!((ran.values, ran.failures.len()), (expected, 0), "{}", ran.words);
 }
 
+/// Each event writes 3 MB before it awaits.
+const LARGE: &str = "
+import asyncio
+now, most = 0, 0
+async def step(value, t):
+    global now, most
+    t[str(value)] = 'x' * 3_000_000
+    now += 1
+    most = max(most, now)
+    await asyncio.sleep(0.01)
+    now -= 1
+    return most
+";
+
+#[test]
+fn no_event_begins_behind_others_that_hold_many_bytes() {
+    let ran = play(&agent(&format!("  concurrency: 100\n{INPUT}"), LARGE), &numbers(10), &[]);
+    assert_eq!((ran.status, ran.failures.len(), ran.values.len()), (Some(0), 0, 10), "{}", ran.words);
+    // With the third, the lane holds more than its 8 MiB.
+    assert_eq!(ran.values.iter().filter_map(Value::as_i64).max(), Some(3), "{:?}", ran.values);
+}
+
 /// Counts its runs per event; the sum of them stands in each value.
 const HOT: &str = "
 import asyncio, random
