@@ -110,6 +110,7 @@ impl<C: Code> Dataflow<C> {
         for reader in &mut self.readers {
             reader.input.advance_to(self.epoch);
         }
+        // Each step lets every operator have its turn once; a window and its stage need more than one.
         while self.probe.less_than(&self.epoch) {
             self.timely.step();
         }
@@ -150,6 +151,7 @@ fn reader<'scope, C: Code>(
     }
     let units_max = usize::try_from(policies.in_flight(id).get()).unwrap_or(1);
     let in_flight = InFlight { units_max, bytes_max: bounds.overlap_bytes_max };
+    // Only where units run ahead: elsewhere a write has no reader whose copy could be old.
     if in_flight.overlaps() {
         shared.tables.borrow_mut().keep_versions();
     }
@@ -262,6 +264,7 @@ fn stage_operator<'scope, C: Code>(
         }
         stage.run();
         let effects = stage.take_effects();
+        // An idle stage sends nothing: an empty message would wake the collector in every epoch.
         if effects.is_empty() { Vec::new() } else { vec![effects] }
     })
 }
@@ -278,6 +281,7 @@ fn stage_by_epoch<'scope>(
         move |_: &[MutableAntichain<Epoch>]| {
             input.for_each(|capability, effects| {
                 let epoch = *capability.stamp().expect_singleton();
+                // Kept apart by epoch: the worker takes them once the frontier has passed it, never half of one.
                 staged.borrow_mut().entry(epoch).or_default().append(effects);
             });
         }

@@ -123,11 +123,13 @@ impl<C: Code> Stage<C> {
         if self.epoch.0 != epoch {
             self.epoch = (epoch, self.shared.clock.tick() + time, bytes_max);
         }
+        // Awaits end even where nothing may begin: a rebalance waits for those that are pending.
         self.finish_awaits();
         if !begins {
             return;
         }
         self.wake_held();
+        // Each ready lane once: one that stays ready goes to the end, so that no partition starves another.
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
             self.lanes.get_mut(&id).expect("a ready lane exists").is_listed = false;
@@ -201,6 +203,7 @@ impl<C: Code> Stage<C> {
 
     /// Decodes the unit whose turn it is, and walks it as far as it goes.
     fn begin(&mut self, id: LaneId, unit: Unit, vain: Vain) {
+        // Before anything of it runs: if it ends the process, the next one must know which unit it was.
         self.mark(id, &unit);
         self.units += 1;
         self.shared.begin_unit();
@@ -215,6 +218,7 @@ impl<C: Code> Stage<C> {
                 return self.fail(id, Failing { unit, undecodable: &[], site, fault, passed });
             }
         };
+        // Nothing of the batch decodes: its events fail one by one, and no function sees an empty list.
         let Some(value) = value else {
             if !self.waits_for_letters(id, &frame) {
                 let mut tally = self.tally_of(frame.whole().events().len(), 0);
@@ -283,12 +287,14 @@ impl<C: Code> Stage<C> {
     fn decode_event(&mut self, event: &Event) -> Result<C::Value, Fault> {
         let mut code = self.shared.code.borrow_mut();
         let program = &self.program;
+        // Keys are made Python objects only where code asks; one that cannot be must fail here all the same.
         if program.key_codec != kaspr_ir::plan::Codec::Raw && event.key.is_some() {
             let key = code.validate(&program.key_codec, event.key.as_deref());
             key.map_err(|fault| fault.of_bytes(("key", &program.key_codec), event.key.as_deref(), &program.key_at))?;
         }
         let of_value =
             |fault: Fault| fault.of_bytes(("value", &program.value_codec), event.value.as_deref(), &program.value_at);
+        // A reader that only forwards pays for no objects, but passes nothing on that does not decode.
         if program.needs_value {
             return code.decode_for(self.reader, &program.value_codec, event.value.as_deref()).map_err(of_value);
         }
@@ -303,6 +309,7 @@ impl<C: Code> Stage<C> {
             Unit::Batch(_) if self.mixed => None,
             Unit::Batch(events) => events.first().map(|event| event.partition),
         };
+        // User code may have kept the event: then the frame is its own, and a new one is made.
         if let Some(walk) = &mut self.spare
             && let Some(frame) = Rc::get_mut(&mut walk.frame)
         {
@@ -355,6 +362,7 @@ impl<C: Code> Stage<C> {
                 }
                 self.shared.tables.borrow_mut().stage(&scratch.writes);
                 self.count_done(&mut walk.tally, &scratch.sent);
+                // Units behind it may have read what it has just written.
                 if self.in_flight.overlaps() && !scratch.writes.is_empty() {
                     self.lanes.get_mut(&id).expect("its unit ran").is_doubtful = true;
                 }
@@ -364,6 +372,7 @@ impl<C: Code> Stage<C> {
                 self.spare = Some(walk);
             }
             Outcome::Pending(_) => {
+                // With its track, it keeps all others of the track from beginning while it awaits.
                 if !self.in_flight.overlaps() || vain.runs >= VAIN_RUNS_MAX {
                     self.take_track(id, &walk.frame);
                 }
@@ -455,6 +464,7 @@ impl<C: Code> Stage<C> {
 
     /// Takes the effects of the units that completed since the last call.
     pub fn take_effects(&mut self) -> Effects {
+        // Made with the size of the last ones: an epoch resembles the one before it.
         let next = self.effects.like();
         let mut effects = std::mem::replace(&mut self.effects, next);
         self.count_in(&mut effects);

@@ -160,12 +160,14 @@ pub fn lower(plan: &Plan, reader: ReaderId, policies: &Policies, first_counter: 
     };
     let mut lowering = Lowering { plan, policies, first_counter, program, entries: Vec::new() };
     let first = &plan[source.agents[0]];
+    // Decoding comes before all agents of the reader: the first one answers for it.
     lowering.program.decoding = lowering.site(source.agents[0], "decode".to_owned(), first.place);
     for &agent in &source.agents {
         lowering.agent(agent);
     }
     lowering.link_channels();
     let program = lowering.program;
+    // A channel's readers may call functions, whatever this agent does: a fork counts as a look.
     let needs_value = program.instructions.iter().any(|instruction| match instruction {
         Instruction::Call { .. } | Instruction::Fork { .. } => true,
         Instruction::Send { target, .. } => !target.forwards,
@@ -250,6 +252,7 @@ impl Lowering<'_> {
             self.patch_jump(veto);
             return;
         }
+        // Behind a predicate that said no there is no record: that way meets no metadata.
         if output.ack {
             self.emit(Instruction::Metadata(site));
             let past = self.emit(Instruction::Jump(0));
@@ -290,6 +293,7 @@ impl Lowering<'_> {
         if agent.sinks.is_empty() {
             return;
         }
+        // One `Defer` for all: sinks of an agent run in their order, behind all outputs of the event.
         self.emit(Instruction::Defer);
         for sink in &agent.sinks {
             let site = self.site(id, format!("sink:{}", sink.name), sink.place);

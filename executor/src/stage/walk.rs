@@ -156,6 +156,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     /// Fails the event: generators that have further values are closed, the innermost first, before another
     /// event begins.
     fn fail<C: Code<Value = V>>(&mut self, machine: &mut Machine<'_, C>, site: SiteId, fault: Fault) -> Outcome {
+        // Sinks act on the outside world: those of an event that fails never run.
         self.deferred.clear();
         while let Some(point) = self.stack.pop() {
             let Point::Values(Steps { agent, site: of, values, via, .. }) = point else { continue };
@@ -191,6 +192,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     let called = machine.code.next(&steps.values, with);
                     self.next(steps, called)
                 }
+                // Only now is everything encoded, so that nothing can fail between a sink and the end but a sink.
                 None => match self.deferred.pop_front() {
                     Some((at, value, via)) => {
                         self.stack.push(Point::Value { at, value, via });
@@ -270,6 +272,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
             match &program.instructions[at] {
                 Instruction::Enter(site) => self.at(*site).taken += 1,
                 Instruction::Call { site, agent, function, tables, of_draft, .. } => {
+                    // Only sinks take the drafted value: other selectors see the value itself.
                     let given = match &self.draft.value {
                         Some(drafted) if *of_draft => drafted,
                         _ => &value,
@@ -297,6 +300,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                     at = *to;
                     continue;
                 }
+                // The same object goes to every agent behind the channel: copies are the user's to make.
                 Instruction::Fork { site, entries } => {
                     let Draft { key, value: drafted, headers, .. } = std::mem::take(&mut self.draft);
                     let passed = drafted.unwrap_or_else(|| value.clone());
@@ -422,6 +426,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     fn metadata<C: Code<Value = V>>(&self, machine: &mut Machine<'_, C>) -> Result<V, Fault> {
         let scratch = self.frame.scratch.borrow();
         let sent = scratch.outgoing.last().expect("it follows a send");
+        // Its offset is not known before the transaction commits: the metadata says -1.
         let (topic, partition, timestamp_ms) = (sent.topic.clone(), sent.partition, sent.timestamp_ms);
         drop(scratch);
         machine.code.sent(&topic, partition, timestamp_ms)

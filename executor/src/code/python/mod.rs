@@ -228,6 +228,7 @@ impl PythonCode {
         with: With<'_, Value>,
         is_step: bool,
     ) -> Called<Value> {
+        // The task carries its event in a context variable: when it resumes, another event may run.
         let entry = Py::new(py, Entry::of(Running::of(with)));
         let task = entry.and_then(|entry| {
             let step = Step::of(awaitable, &self.runtime, with.limit)?;
@@ -237,6 +238,7 @@ impl PythonCode {
             Ok(task) => task,
             Err(error) => return Called::Failed(self.fault(py, &error)),
         };
+        // Most coroutines are done after their first turn of the loop, and need no ticket.
         match self.finished(py, &task, given, is_step) {
             Some(called) => called,
             None => {
@@ -283,6 +285,7 @@ impl PythonCode {
 
     /// Tables by keyword for a function: the same at every call.
     fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_, Value>) -> PyResult<()> {
+        // The dict is passed as it is: CPython copies keywords into the call, so none can change it.
         if self.functions[function.index()].tables.is_none() {
             let keywords = PyDict::new(py);
             for table in with.tables {
@@ -309,6 +312,7 @@ enum Kind {
 }
 
 fn kind(object: &Bound<'_, PyAny>) -> Kind {
+    // The class alone decides, as in CPython: a `__await__` on the object itself means nothing.
     let class = object.get_type_ptr();
     // SAFETY: the object is alive and this thread is attached; its type outlives it. The generator types are
     // static; `tp_as_async` is null or points to a table that lives as long as the type.
@@ -332,6 +336,7 @@ impl Code for PythonCode {
     }
 
     fn decode_for(&mut self, reader: ReaderId, codec: &Codec, bytes: Option<&[u8]>) -> Result<Value, Fault> {
+        // The compiler has proven which fields the reader's functions look at; without a proof, all are made.
         let (Some(pick), Some(bytes)) = (&mut self.picks[reader.index()], bytes) else {
             return self.decode(codec, bytes);
         };

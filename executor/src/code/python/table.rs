@@ -82,6 +82,7 @@ impl TableView {
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         calm(|| {
             let keys: Vec<_> =
+                // All at once: the code may write while it iterates.
                 self.stored(py)?.iter().map(|(key, _)| self.decode_key(py, key)).collect::<PyResult<_>>()?;
             Ok(PyList::new(py, keys)?.try_iter()?.into_any())
         })
@@ -96,6 +97,7 @@ impl TableView {
         if slf.is(other) {
             return Ok(true.into_pyobject(py)?.to_owned().into_any());
         }
+        // As a dict compares: by pairs, with any mapping.
         match as_dict(other)? {
             Some(other) => Ok(Self::copy(slf)?.eq(other)?.into_pyobject(py)?.to_owned().into_any()),
             None => Ok(py.NotImplemented().into_bound(py)),
@@ -195,6 +197,7 @@ impl TableView {
     #[pyo3(signature = (*others, **named))]
     fn update(&self, py: Python<'_>, others: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         calm(|| {
+            // Merged first, so that what `dict.update` refuses writes nothing.
             let merged = PyDict::new(py);
             merged.call_method("update", others.clone(), named)?;
             merged.into_iter().try_for_each(|(key, value)| self.set(py, &key, &value))
@@ -237,6 +240,7 @@ impl TableView {
     fn here(&self, py: Python<'_>) -> PyResult<(Running, i32, Rc<RefCell<Tables>>)> {
         let what = || format!("the table \"{}\"", self.name);
         let tables = self.tables.get().ok_or_else(|| elsewhere(&what()))?;
+        // A task that outlives its event would write what no transaction holds: a closed frame refuses.
         let running = self.runtime.current(py, "the table")?.filter(|running| !running.frame.closed.get());
         let running = running.ok_or_else(|| {
             PyRuntimeError::new_err(format!("{} can be used only while an event is processed", what()))
@@ -253,11 +257,13 @@ impl TableView {
         let key = self.encode_key(py, key)?;
         let mut bytes = Vec::new();
         let encoded = codec::encode_kept(py, &self.value_codec, value, &mut bytes).map_err(raise)?;
+        // Encoded at once: an object that the code changes later must not change what is written.
         let value = match encoded {
             Encoded::Bytes => Some(Bytes::from(bytes)),
             // With `raw`, None is what a changelog writes for a deletion.
             Encoded::Null => None,
         };
+        // Here the code can catch it; at the broker it would end the whole transaction.
         tables.borrow().check_size(self.id, &key, value.as_deref()).map_err(|(size, limit)| {
             let name = &self.name;
             PyValueError::new_err(format!(
@@ -284,6 +290,7 @@ impl TableView {
         let Some(default) = self.default.get() else {
             return Err(PyKeyError::new_err(key.clone().unbind()));
         };
+        // Nothing is written for a missing key, other than with `defaultdict`: only an assignment writes.
         if default.bind(py).is_callable() {
             return default.call0(py);
         }

@@ -300,12 +300,14 @@ impl<'py> Parser<'_, 'py> {
         self.at += usize::from(negative);
         let first = self.at;
         let (integer, digits) = self.digits(0)?;
+        // The slow path words the refusal as CPython does.
         if digits > 1 && self.bytes[first] == b'0' {
             return None;
         }
         if matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
             return self.float(start, (integer, digits, negative));
         }
+        // Nineteen digits may pass what an i64 holds.
         if digits > 18 {
             return self.big_integer(start);
         }
@@ -320,6 +322,7 @@ impl<'py> Parser<'_, 'py> {
         if self.peek() == Some(b'.') {
             self.at += 1;
             let (number, places) = self.digits(whole)?;
+            // Both are exact as floats then, and one division rounds once: the result is the correct one.
             let is_short = digits + places <= DIGITS_EXACT && !matches!(self.peek(), Some(b'e' | b'E'));
             if is_short {
                 let float = number as f64 / TENS[places];

@@ -69,6 +69,7 @@ impl Pick {
             self.surprises = 0;
             return;
         }
+        // Not at every surprise: where two shapes alternate, learning each time costs more than it saves.
         self.surprises = (self.surprises + 1) % SURPRISES_MAX;
         if self.surprises == 0 {
             self.expected = parser.expected(self).unwrap_or_default();
@@ -125,6 +126,7 @@ impl Rest {
         if &self.text[key.end..value.start] != b": " {
             return self.pieces.push(Piece::Field(key, value));
         }
+        // Neighbours become one stretch: encoding copies few long pieces.
         match self.pieces.last_mut() {
             Some(Piece::Fields(run)) if &self.text[run.end..key.start] == b", " => run.end = value.end,
             _ => self.pieces.push(Piece::Fields(key.start..value.end)),
@@ -162,6 +164,7 @@ impl<'py> Parser<'_, 'py> {
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, mut rest: Option<&mut Rest>) -> Option<bool> {
         for expected in &pick.expected {
+            // Key, colon and space in one comparison: what is as expected needs no scan.
             let Some(length) = expected.start.begins(&self.bytes[self.at..]) else { break };
             let key = self.at..self.at + expected.key_length;
             self.at += length;
@@ -200,6 +203,7 @@ impl<'py> Parser<'_, 'py> {
     /// Decodes the value of a field that was asked for.
     #[inline]
     fn picked(&mut self, dict: &Bound<'py, PyDict>, field: &ShapeKey, rest: Option<&mut Rest>) -> Option<()> {
+        // The last value of a key that comes twice wins, as in CPython.
         let known = dict.len();
         let value = self.value(1)?;
         set(dict, field.object(self.py), &value)?;
@@ -227,6 +231,7 @@ impl<'py> Parser<'_, 'py> {
         let Some(rest) = rest else {
             return Some(());
         };
+        // A key that comes again takes the place of its first: only the whole path knows how.
         if !is_new && !rest.is_new(&key) {
             return None;
         }
@@ -235,6 +240,7 @@ impl<'py> Parser<'_, 'py> {
             rest.keep(key, start..self.at);
             return Some(());
         }
+        // Its own text would differ from what `json.dumps` gives for it: it is decoded, and encoded anew.
         self.at = start;
         let value = self.value(1)?;
         let key = self.seldom(&self.bytes[key.start + 1..key.end - 1])?;
