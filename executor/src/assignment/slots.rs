@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::event::message::{TopicName, TopicPartition};
 use crate::guard::Watch;
 
 /// The worker's partitions by number: small integers, so that no name is hashed for every event.
@@ -32,7 +32,8 @@ impl Slots {
         Slots { watch: Some(watch), ..Slots::default() }
     }
 
-    /// The number of a partition; it stays the same for the worker's life.
+    /// The number of a partition; it stays the same for the worker's life. A name that was never seen gets the
+    /// next free one.
     pub fn number(&mut self, topic: &TopicName, partition: i32) -> usize {
         if let Some(name) = self.names.get(self.last)
             && name.partition == partition
@@ -55,11 +56,6 @@ impl Slots {
             }
         };
         self.last
-    }
-
-    /// The number of an event's partition. A name that was never seen gets the next free number.
-    pub fn of(&mut self, event: &Event) -> usize {
-        self.number(&event.topic, event.partition)
     }
 
     /// The partition with this number.

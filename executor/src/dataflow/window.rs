@@ -57,7 +57,7 @@ impl<C: Code> Window<C> {
 
     /// Takes an event. Returns the batch if the event fills it.
     pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
-        let partition = self.shared.slots.borrow_mut().of(&event);
+        let partition = event.slot;
         let key = if self.scope == BatchScope::Mixed { 0 } else { partition };
         let decodes = self.shared.code.borrow_mut().validate(&self.codec, event.value.as_deref()).is_ok();
         if !decodes && !self.open.contains_key(&key) {
@@ -96,8 +96,7 @@ impl<C: Code> Window<C> {
 
     fn close(&mut self, key: usize) -> Option<Unit> {
         let open = self.open.remove(&key)?;
-        let mut slots = self.shared.slots.borrow_mut();
-        open.events.iter().for_each(|(event, _)| self.held[slots.of(event)] -= event.size());
+        open.events.iter().for_each(|(event, _)| self.held[event.slot] -= event.size());
         Some(Unit::Batch(open.events.into_iter().map(|(event, _)| event).collect()))
     }
 
@@ -109,9 +108,8 @@ impl<C: Code> Window<C> {
     /// Makes the windows with events of a partition due now. Its queue is full, so nothing of it comes before they
     /// are handed over, neither here nor to other readers.
     pub fn hurry(&mut self, partition: usize) {
-        let mut slots = self.shared.slots.borrow_mut();
         for open in self.open.values_mut() {
-            if open.events.iter().any(|(event, _)| slots.of(event) == partition) {
+            if open.events.iter().any(|(event, _)| event.slot == partition) {
                 log_early(&mut self.is_early_logged, open);
                 open.due = Duration::ZERO;
             }
@@ -120,7 +118,7 @@ impl<C: Code> Window<C> {
 
     /// The cause that holds a partition here: the window with an event of it.
     pub fn holds(&self, partition: usize) -> Option<Cause> {
-        let is_of = |event: &Rc<Event>| self.shared.slots.borrow_mut().of(event) == partition;
+        let is_of = |event: &Rc<Event>| event.slot == partition;
         let open = self.open.values().find(|open| open.events.iter().any(|(event, _)| is_of(event)))?;
         let due_in = open.due.saturating_sub(self.shared.clock.now());
         Some(Cause::Window { events: open.events.len(), due_in })
@@ -128,7 +126,7 @@ impl<C: Code> Window<C> {
 
     /// The timestamp of the partition's oldest event here, in ms since 1970.
     pub fn oldest(&self, partition: usize) -> Option<i64> {
-        let is_of = |event: &&Rc<Event>| self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
+        let is_of = |event: &&Rc<Event>| event.slot == partition;
         self.waiting().filter(is_of).map(|event| event.timestamp_ms).min()
     }
 
@@ -155,9 +153,8 @@ impl<C: Code> Window<C> {
 
     /// Drops the events of partitions for which `gone` holds.
     pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
-        let slots = &self.shared.slots;
         for open in self.open.values_mut() {
-            open.events.retain(|(event, _)| !gone(slots.borrow_mut().of(event)));
+            open.events.retain(|(event, _)| !gone(event.slot));
             open.bytes = open.events.iter().map(|(event, _)| event.size()).sum();
             let count = open.events.iter().filter(|(_, decodes)| *decodes).count();
             open.count = u32::try_from(count).expect("it was counted in u32");

@@ -42,6 +42,9 @@ pub struct Event {
     pub topic: TopicName,
     /// The partition it was read from.
     pub partition: i32,
+    /// The worker's number of that partition, which it writes here when it takes the event in: all that it
+    /// keeps per partition is found by it. Connectors leave it 0.
+    pub slot: usize,
     /// Its offset there.
     pub offset: i64,
     /// Milliseconds since 1970.

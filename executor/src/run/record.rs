@@ -244,6 +244,7 @@ mod tests {
         let event = Event {
             topic: record.topic.expect("it has one").as_str().into(),
             partition: record.partition.expect("it has one"),
+            slot: 0,
             offset: record.offset.expect("it has one"),
             timestamp_ms: record.timestamp_ms.expect("it has one"),
             key: record.key,

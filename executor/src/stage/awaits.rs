@@ -85,10 +85,9 @@ impl<C: Code> Stage<C> {
     fn mark_flight(&self, walk: &Walk<C::Value>) -> Option<InFlight> {
         let whole = walk.frame.whole();
         let first = &whole.events()[0];
-        let mut slots = self.shared.slots.borrow_mut();
-        let is_lonely = self.shared.condemned.borrow().is_suspect(self.reader, whole, &mut slots);
+        let is_lonely = self.shared.condemned.borrow().is_suspect(self.reader, whole);
         let row = self.site(walk.pending_site(&self.program)?).counter;
-        let [partition, row, events] = [slots.of(first), row, whole.events().len()].map(|number| number as u32);
+        let [partition, row, events] = [first.slot, row, whole.events().len()].map(|number| number as u32);
         let doing = Doing { unit: 1, offset: first.offset, reader: self.reader.0, partition, events, row };
         self.shared.watch.fly(&doing, is_lonely)
     }
@@ -118,11 +117,10 @@ impl<C: Code> Stage<C> {
             if id == LaneId::MIXED || gone(id.0) {
                 self.cancel(id);
             }
-            let shared = self.shared.clone();
             let lane = self.lanes.get_mut(&id).expect("it was just listed");
             let mut kept = VecDeque::new();
             for unit in lane.queue.drain(..) {
-                kept.extend(without(unit, &mut |event| gone(shared.slots.borrow_mut().of(event))));
+                kept.extend(without(unit, &mut |event| gone(event.slot)));
             }
             lane.queue = kept;
             if lane.queue.is_empty() && lane.flight().is_empty() {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kaspr_ir::plan::ReaderId;
 
-use crate::assignment::slots::Slots;
 use crate::code::Fault;
 use crate::event::frame::Unit;
 
@@ -52,8 +51,8 @@ impl Condemned {
     }
 
     /// True if the unit runs alone.
-    pub fn is_suspect(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> bool {
-        unit.events().iter().any(|event| self.suspects.contains(&(reader, slots.of(event), event.offset)))
+    pub fn is_suspect(&self, reader: ReaderId, unit: &Unit) -> bool {
+        unit.events().iter().any(|event| self.suspects.contains(&(reader, event.slot, event.offset)))
     }
 
     /// Notes that a broker refuses a record of the event: it fails. If even its dead letter is refused, the
@@ -67,8 +66,8 @@ impl Condemned {
     }
 
     /// The reason for which a unit must not run, if there is one.
-    pub fn sentence(&self, reader: ReaderId, unit: &Unit, slots: &mut Slots) -> Option<&Sentence> {
-        unit.events().iter().find_map(|event| self.events.get(&(reader, slots.of(event), event.offset)))
+    pub fn sentence(&self, reader: ReaderId, unit: &Unit) -> Option<&Sentence> {
+        unit.events().iter().find_map(|event| self.events.get(&(reader, event.slot, event.offset)))
     }
 
     /// Forgets events before an offset: their failures are committed.
@@ -88,17 +87,17 @@ mod tests {
 
     fn event(offset: i64) -> Rc<Event> {
         let (key, value, headers) = (None, None, Vec::new());
-        Rc::new(Event { topic: "t".into(), partition: 0, offset, timestamp_ms: 0, key, value, headers })
+        Rc::new(Event { topic: "t".into(), partition: 0, slot: 0, offset, timestamp_ms: 0, key, value, headers })
     }
 
     #[test]
     fn the_event_is_found_alone_and_in_a_batch_until_it_is_passed() {
-        let (mut condemned, mut slots) = (Condemned::default(), Slots::default());
+        let mut condemned = Condemned::default();
         let (reader, other) = (ReaderId(0), ReaderId(1));
-        condemned.refuse(reader, slots.of(&event(0)), 7, Fault::new("Kind", "why"));
+        condemned.refuse(reader, event(0).slot, 7, Fault::new("Kind", "why"));
         let alone = |offset| Unit::Event(event(offset));
-        let mut is_condemned =
-            |condemned: &Condemned, reader, unit: &Unit| condemned.sentence(reader, unit, &mut slots).is_some();
+        let is_condemned =
+            |condemned: &Condemned, reader, unit: &Unit| condemned.sentence(reader, unit).is_some();
         assert!(is_condemned(&condemned, reader, &alone(7)) && !is_condemned(&condemned, reader, &alone(8)));
         assert!(!is_condemned(&condemned, other, &alone(7)), "other readers have code of their own");
         assert!(is_condemned(&condemned, reader, &Unit::Batch(Rc::new([event(6), event(7)]))));

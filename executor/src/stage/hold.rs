@@ -14,7 +14,7 @@ impl<C: Code> Stage<C> {
     pub fn oldest(&self, partition: usize) -> Option<i64> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;
-        let is_of = |event: &&Rc<Event>| !self.mixed || self.shared.slots.borrow_mut().of(event.as_ref()) == partition;
+        let is_of = |event: &&Rc<Event>| !self.mixed || event.slot == partition;
         lane.units().flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
     }
 
@@ -25,8 +25,7 @@ impl<C: Code> Stage<C> {
         let lane = self.lanes.get(&id)?;
         let now = self.shared.clock.now();
         let is_of = |unit: &Unit| {
-            let mut slots = self.shared.slots.borrow_mut();
-            !self.mixed || unit.events().iter().any(|event| slots.of(event) == partition)
+            !self.mixed || unit.events().iter().any(|event| event.slot == partition)
         };
         let first = lane.units().find(|unit| is_of(unit))?;
         let flight = lane.flight().iter().find(|flight| is_of(flight.state.unit()));

@@ -184,7 +184,7 @@ impl<C: Code> Stage<C> {
     /// Notes what runs now, for the threads that watch this one and for the next process.
     fn mark(&self, id: LaneId, unit: &Unit) {
         let events = unit.events();
-        let partition = if id == LaneId::MIXED { self.shared.slots.borrow_mut().of(&events[0]) } else { id.0 };
+        let partition = if id == LaneId::MIXED { events[0].slot } else { id.0 };
         self.shared.watch.begin(self.reader, partition, events[0].offset, events.len());
     }
 
@@ -194,7 +194,7 @@ impl<C: Code> Stage<C> {
         if condemned.is_empty() {
             return None;
         }
-        let sentence = condemned.sentence(self.reader, unit, &mut self.shared.slots.borrow_mut())?;
+        let sentence = condemned.sentence(self.reader, unit)?;
         let site = sentence.site.as_ref().and_then(|(agent, operation)| {
             self.program.sites.iter().position(|site| *site.agent_name == **agent && site.operation == *operation)
         });
@@ -413,9 +413,8 @@ impl<C: Code> Stage<C> {
     /// Accounts for a unit: its positions move on.
     fn account(&mut self, id: LaneId, unit: &Unit) {
         let mut queued = self.shared.queued.borrow_mut();
-        let mut slots = self.shared.slots.borrow_mut();
         for event in unit.events() {
-            let partition = slots.of(event);
+            let partition = event.slot;
             queued[partition] = queued[partition].saturating_sub(event.size());
             self.effects.advance(Progress { reader: self.reader, partition, done: event.offset + 1 });
         }
@@ -426,7 +425,7 @@ impl<C: Code> Stage<C> {
     fn lane_of(&self, unit: &Unit) -> LaneId {
         match unit {
             _ if self.mixed => LaneId::MIXED,
-            unit => LaneId(self.shared.slots.borrow_mut().of(&unit.events()[0])),
+            unit => LaneId(unit.events()[0].slot),
         }
     }
 

@@ -105,14 +105,14 @@ impl<C: Code> Stage<C> {
         if self.shared.watch.has_lonely_flight() || asks.get().is_some_and(|other| other != own) {
             return true;
         }
-        let (lane, slots) = (&self.lanes[&id], &mut self.shared.slots.borrow_mut());
+        let lane = &self.lanes[&id];
         let next = lane.next(self.in_flight);
         let unit = match next {
             Some(Next::First | Next::Behind) => lane.queue.front(),
             Some(Next::Turn) => lane.flight().front().map(|first| first.state.unit()),
             Some(Next::Again) | None => None,
         };
-        let is_suspect = unit.is_some_and(|unit| condemned.is_suspect(self.reader, unit, slots));
+        let is_suspect = unit.is_some_and(|unit| condemned.is_suspect(self.reader, unit));
         let waits = is_suspect && (next == Some(Next::Behind) || self.shared.watch.has_flights());
         asks.set(waits.then_some(own));
         waits

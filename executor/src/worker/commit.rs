@@ -210,9 +210,8 @@ impl<C: Code> Worker<C> {
     /// they held.
     fn count_queued(&mut self) {
         let mut queued = self.shared.queued.borrow_mut();
-        let mut slots = self.shared.slots.borrow_mut();
         queued.iter_mut().for_each(|bytes| *bytes = 0);
-        let mut count = |event: &Rc<Event>| queued[slots.of(event)] += event.size();
+        let mut count = |event: &Rc<Event>| queued[event.slot] += event.size();
         for reader in &self.dataflow.readers {
             reader.stage.borrow().waiting().for_each(&mut count);
             if let Some(window) = &reader.window {

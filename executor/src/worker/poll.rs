@@ -229,8 +229,9 @@ impl<C: Code> Worker<C> {
         let mut queued = self.shared.queued.borrow_mut();
         debug_assert!(self.intake.given.iter().all(Vec::is_empty), "units of the last poll were handed over");
         let mut counters = self.shared.counters.borrow_mut();
-        for event in self.intake.polled.drain(..) {
-            let number = slots.of(&event);
+        for mut event in self.intake.polled.drain(..) {
+            let number = slots.number(&event.topic, event.partition);
+            event.slot = number;
             if queued.len() <= number {
                 queued.resize(number + 1, 0);
             }

@@ -168,6 +168,7 @@ fn event(topic: &str, record: Record) -> Event {
     Event {
         topic: topic.into(),
         partition: record.partition.expect("it was read"),
+        slot: 0,
         offset: record.offset,
         timestamp_ms: record.timestamp,
         key: record.key.map(Into::into),

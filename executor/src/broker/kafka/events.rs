@@ -16,6 +16,7 @@ pub fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, l
     Event {
         topic: name(topics, last, message.topic()),
         partition: message.partition(),
+        slot: 0,
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().map(Bytes::copy_from_slice),

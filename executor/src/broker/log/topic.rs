@@ -269,6 +269,7 @@ pub fn event(topic: &TopicName, partition: i32, offset: i64, record: &NewRecord)
     Event {
         topic: topic.clone(),
         partition,
+        slot: 0,
         offset,
         timestamp_ms: record.timestamp_ms,
         key: record.key.clone(),
