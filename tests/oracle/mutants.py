@@ -58,7 +58,7 @@ MUTANTS = [
     ("init runs on at the end", "for Life { agent, leave } in lives.iter().rev() {", "for Life { agent, leave } in lives[..0].iter().rev() {", "python"),
     ("a block's module can be found", "sys.modules[name] = made", "pass", "python"),
     ("a default selector is called once", "let default = selector.call0()?;", "let default = selector.clone();", "python"),
-    ("an event that ended the process three times is not run", "if condemned.is_empty() {", "if true {", "guard"),
+    ("an event that ended the process three times is not run", "if poison.is_empty() {", "if true {", "guard"),
     ("what blocks ends the process", "age >= limit + grace(limit)", "age >= limit * 1000", "guard"),
     ("a step of a coroutine is timed", "let outer = alarm.watch.enter(doing);", "let outer = alarm.watch.enter(&Doing { row: u32::MAX, ..*doing });", "guard"),
     ("a process that is told to end blames no event", "        watch.spare();", "        let _ = watch;", "guard"),
@@ -135,7 +135,7 @@ MUTANTS = [
     # Numbers of the summary.
     ("an event that is tried again counts once", "let Failing { unit, site, fault, .. } = failing;\n", "let Failing { unit, site, fault, mut passed, .. } = failing;\n        self.tally.append(&mut passed);\n", "numbers"),
     ("records of an event that fails are not counted", "self.places[place].records = 0;", "self.places[place].records += 0;", "numbers"),
-    ("dead letters are not records out", "effects.outgoing_count() as u64 - effects.letters", "effects.outgoing_count() as u64", "numbers"),
+    ("dead letters are not records out", "effects.outgoing_count() as u64 - effects.dead_letters", "effects.outgoing_count() as u64", "numbers"),
     ("the event that halts is counted", "self.dataflow.count_halted();", "", "numbers"),
     ("all events of a batch that halts are counted", "failing.unit.events().len() as u64 - undecodable", "1", "numbers"),
     ("records of send() are counted where it is called", "scratch.count_sent(running.row);", "", "numbers"),

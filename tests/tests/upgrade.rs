@@ -175,12 +175,12 @@ fn crashes_of_every_version_are_counted_on() {
         let post = Post { state_dir: state.path(), worker: 0, app: &app, revision: &plan.revision };
         let guard = Guard::open(post).expect("it opens");
         let found: Value = guard
-            .condemned()
+            .poison_events()
             .iter()
             .map(|crash| json!({"reader": crash.reader, "partition": crash.partition, "offset": crash.offset, "crashes": crash.crashes}))
             .collect();
         assert_eq!(found, json!([version.expected()["crash"]]), "two stand in crashes.0, one in running.0");
-        assert_eq!(guard.condemned()[0].place(), "agent \"counter\", operation \"count\"");
+        assert_eq!(guard.poison_events()[0].place(), "agent \"counter\", operation \"count\"");
     }
 }
 

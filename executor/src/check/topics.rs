@@ -64,9 +64,9 @@ pub fn named(plan: &Plan, policies: &Policies) -> Vec<Named> {
         // Policies are resolved here: the topic of dead letters may stand in the step, its agent, or a
         // setting.
         for (step, policy) in agent.steps.iter().zip(policies.of_steps(id)) {
-            finder.letters(&policy.on_error, &agent.name, step.place);
+            finder.dead_letters(&policy.on_error, &agent.name, step.place);
         }
-        finder.letters(&policies.of_agent(id).on_error, &agent.name, agent.place);
+        finder.dead_letters(&policies.of_agent(id).on_error, &agent.name, agent.place);
         for step in &agent.steps {
             if let Action::TopicSend { output, .. } = &step.action {
                 finder.output(output, &agent.name);
@@ -101,7 +101,7 @@ impl Finder<'_> {
     }
 
     /// Notes the topic that a policy sends dead letters to, at first or in the end.
-    fn letters(&mut self, policy: &OnError, agent: &str, place: Place) {
+    fn dead_letters(&mut self, policy: &OnError, agent: &str, place: Place) {
         if let OnError::DeadLetter { topic: Some(topic), .. } = policy.last_resort() {
             let by = format!("the dead letters of agent \"{agent}\"");
             self.add(topic, by, "onError", place, Access::WRITE);

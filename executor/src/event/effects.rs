@@ -231,9 +231,9 @@ pub struct Effects {
     /// The number of events that are complete, failed ones included.
     pub completed: u64,
     /// Dead letters among the records.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// The topic of each of them.
-    pub letter_topics: Vec<TopicName>,
+    pub dead_letter_topics: Vec<TopicName>,
     /// Complete events by reader and partition, failed ones included; runs of one partition are one entry.
     pub ended: Vec<(ReaderId, usize, u64)>,
     /// Counts of complete events, by row of the table of counters.

@@ -24,14 +24,14 @@ pub struct Fault {
     /// is asked.
     pub passes: bool,
     /// True if the broker refused the event's dead letter: then the failure is only recorded.
-    pub without_letter: bool,
+    pub without_dead_letter: bool,
 }
 
 impl Fault {
     /// A fault that no line of user code raised.
     pub fn new(kind: &str, message: impl Into<String>) -> Fault {
         let (kind, message) = (kind.to_owned(), message.into());
-        Fault { kind, message, at: None, trace: None, passes: false, without_letter: false }
+        Fault { kind, message, at: None, trace: None, passes: false, without_dead_letter: false }
     }
 
     /// The same fault, of an event's key or value that its codec cannot read: with the first bytes, at the line

@@ -15,7 +15,7 @@ pub struct Passage {
     /// Events that failed here for good.
     pub failed: u64,
     /// Dead letters of these events.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Records that were sent from here.
     pub records: u64,
 }
@@ -23,12 +23,12 @@ pub struct Passage {
 impl Passage {
     /// Adds the counts of another unit.
     pub fn add(&mut self, other: Passage) {
-        let Passage { taken, given, filtered, failed, letters, records } = other;
+        let Passage { taken, given, filtered, failed, dead_letters, records } = other;
         self.taken += taken;
         self.given += given;
         self.filtered += filtered;
         self.failed += failed;
-        self.letters += letters;
+        self.dead_letters += dead_letters;
         self.records += records;
     }
 }

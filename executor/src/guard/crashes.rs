@@ -127,14 +127,14 @@ impl Crashes {
     }
 
     /// Events that must not run again.
-    pub fn condemned(&self) -> Vec<&Crash> {
-        let mut condemned: Vec<&Crash> = Vec::new();
+    pub fn poison_events(&self) -> Vec<&Crash> {
+        let mut poison: Vec<&Crash> = Vec::new();
         for crash in self.own.crashes.iter().chain(&self.others).filter(|crash| self.is_final(crash)) {
-            if !condemned.iter().any(|known| known.is_of(crash)) {
-                condemned.push(crash);
+            if !poison.iter().any(|known| known.is_of(crash)) {
+                poison.push(crash);
             }
         }
-        condemned
+        poison
     }
 
     /// True for a poison event.

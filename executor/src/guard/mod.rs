@@ -135,8 +135,8 @@ impl Guard {
     ///
     /// Asked once, at the start. They stay listed until their failures have been committed and the process has
     /// ended.
-    pub fn condemned(&self) -> Vec<&Crash> {
-        self.crashes.condemned()
+    pub fn poison_events(&self) -> Vec<&Crash> {
+        self.crashes.poison_events()
     }
 
     /// Events that have ended the process, alone or with others in flight, and run alone until they complete.
@@ -219,19 +219,19 @@ mod tests {
         let guard = Guard::open(post(folder)).expect("it opens");
         named(&guard).begin(ReaderId(0), 0, offset, 1);
         guard.watch.arm(0);
-        guard.condemned().len()
+        guard.poison_events().len()
     }
 
     #[test]
-    fn three_crashes_in_a_row_condemn_an_event() {
+    fn three_crashes_in_a_row_make_a_poison_event() {
         let folder = tempfile::tempdir().expect("a folder");
         for expected in [0, 0, 0, 1, 1] {
             assert_eq!(crash(folder.path(), 7), expected);
         }
         let guard = Guard::open(post(folder.path())).expect("it opens");
-        let condemned = guard.condemned();
-        assert_eq!((condemned[0].offset, condemned[0].partition, condemned[0].crashes), (7, 3, 5));
-        assert_eq!(condemned[0].place(), "agent \"orders\", operation \"count\"");
+        let poison = guard.poison_events();
+        assert_eq!((poison[0].offset, poison[0].partition, poison[0].crashes), (7, 3, 5));
+        assert_eq!(poison[0].place(), "agent \"orders\", operation \"count\"");
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
             let watch = named(&guard);
             watch.begin(ReaderId(0), 0, 7, 1);
             watch.end();
-            assert!(!guard.has_suspects() && guard.condemned().is_empty());
+            assert!(!guard.has_suspects() && guard.poison_events().is_empty());
         }
     }
 
@@ -270,9 +270,9 @@ mod tests {
             let guard = Guard::open(post(folder.path())).expect("it opens");
             named(&guard).begin(ReaderId(0), 0, 7, events);
         }
-        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned().len(), 1);
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").poison_events().len(), 1);
         let mended = Post { revision: "r2", ..post(folder.path()) };
-        assert_eq!(Guard::open(mended).expect("it opens").condemned().len(), 0);
+        assert_eq!(Guard::open(mended).expect("it opens").poison_events().len(), 0);
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
             named(&guard).begin(ReaderId(0), 0, 7, 1);
         }
         // Worker 1's second crash still stands in its mark: it is counted when it starts again.
-        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned().len(), 1);
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").poison_events().len(), 1);
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
         let guard = Guard::open(post(folder)).expect("it opens");
         named(&guard);
         let flights = offsets.iter().map(|offset| fly(&guard.watch, *offset)).collect();
-        let found = [guard.suspects().len(), guard.condemned().len()];
+        let found = [guard.suspects().len(), guard.poison_events().len()];
         die(folder, guard, flights);
         found
     }
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(crash_in_flight(folder.path(), &[7]), [3, 0]);
         assert_eq!(crash_in_flight(folder.path(), &[7]), [3, 0]);
         assert_eq!(crash_in_flight(folder.path(), &[]), [2, 1]);
-        assert_eq!(Guard::open(post(folder.path())).expect("it opens").condemned()[0].offset, 7);
+        assert_eq!(Guard::open(post(folder.path())).expect("it opens").poison_events()[0].offset, 7);
     }
 
     #[test]

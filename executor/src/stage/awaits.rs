@@ -85,7 +85,7 @@ impl<C: Code> Stage<C> {
     fn mark_flight(&self, walk: &Walk<C::Value>) -> Option<InFlight> {
         let whole = walk.frame.whole();
         let first = &whole.events()[0];
-        let is_lonely = self.shared.condemned.borrow().is_suspect(self.reader, whole);
+        let is_lonely = self.shared.poison.borrow().is_suspect(self.reader, whole);
         let row = self.site(walk.pending_site(&self.program)?).counter;
         let [partition, row, events] = [first.slot, row, whole.events().len()].map(|number| number as u32);
         let doing = Doing { unit: 1, offset: first.offset, reader: self.reader.0, partition, events, row };

@@ -18,7 +18,7 @@ impl<C: Code> Stage<C> {
     }
 
     /// Makes the tally of a unit that fails without running, at a site that it would have reached.
-    pub(super) fn tally_of_condemned(&self, unit: &Unit, site: SiteId) -> Tally {
+    pub(super) fn tally_of_poison(&self, unit: &Unit, site: SiteId) -> Tally {
         let events = unit.events().len();
         if site == self.program.decoding {
             return self.tally_of(events, 0);

@@ -89,7 +89,9 @@ impl<C: Code> Stage<C> {
     /// As [`Stage::fail`], when no further try can help. While it is not known whether a dead letter can be
     /// written, the unit waits and nothing of it is recorded.
     pub(super) fn fail_at_last(&mut self, id: LaneId, failing: Failing<'_>) {
-        let waits = self.letter_waits(failing.site, &failing.fault).or_else(|| self.letters_wait(failing.undecodable));
+        let waits = self
+            .dead_letter_waits(failing.site, &failing.fault)
+            .or_else(|| self.dead_letters_wait(failing.undecodable));
         if let Some(why) = waits {
             return self.hold(id, failing.unit, failing.site, &why);
         }
@@ -127,16 +129,16 @@ impl<C: Code> Stage<C> {
     }
 
     /// The reason for which dead letters of events that do not decode must wait.
-    pub(super) fn letters_wait(&self, refused: &[(Rc<Event>, Fault)]) -> Option<Fault> {
-        refused.iter().find_map(|(_, fault)| self.letter_waits(self.program.decoding, fault))
+    pub(super) fn dead_letters_wait(&self, refused: &[(Rc<Event>, Fault)]) -> Option<Fault> {
+        refused.iter().find_map(|(_, fault)| self.dead_letter_waits(self.program.decoding, fault))
     }
 
     /// The reason for which a dead letter must wait: no broker answers what its topic is like.
-    fn letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
+    fn dead_letter_waits(&self, site: SiteId, fault: &Fault) -> Option<Fault> {
         let OnError::DeadLetter { topic: Some(topic), .. } = self.site(site).on_error.last_resort() else {
             return None;
         };
-        if fault.without_letter {
+        if fault.without_dead_letter {
             return None;
         }
         let known = self.shared.directory.look_up(&topic.as_str().into());
@@ -160,7 +162,7 @@ impl<C: Code> Stage<C> {
     /// Records the failure of an event, and sends a dead letter where the policy says so.
     fn give_up_event(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
         match self.site(site).on_error.last_resort().clone() {
-            _ if fault.without_letter => {
+            _ if fault.without_dead_letter => {
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
             }
             OnError::DeadLetter { topic: Some(topic), .. } => self.dead_letter(id, event, site, fault, &topic),
@@ -179,17 +181,17 @@ impl<C: Code> Stage<C> {
         let topic: TopicName = topic.into();
         let tries = self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;
         let mut headers = event.headers.clone();
-        headers.extend(self.letter_headers(event, site, fault, tries));
-        let letter = self.stage_letter(&topic, event, headers.clone()).or_else(|_| {
+        headers.extend(self.dead_letter_headers(event, site, fault, tries));
+        let letter = self.stage_dead_letter(&topic, event, headers.clone()).or_else(|_| {
             // The traceback may have made the record too large for its topic.
             headers.retain(|(name, _)| name != "kaspr.dlq.traceback");
-            self.stage_letter(&topic, event, headers)
+            self.stage_dead_letter(&topic, event, headers)
         });
         match letter {
             Ok(()) => {
-                self.effects.letters += 1;
-                self.effects.letter_topics.push(topic);
-                self.tally.at(site.0).letters += 1;
+                self.effects.dead_letters += 1;
+                self.effects.dead_letter_topics.push(topic);
+                self.tally.at(site.0).dead_letters += 1;
             }
             Err(fault) => {
                 let error = cut(&fault.message, MESSAGE_CHARACTERS_MAX);
@@ -198,7 +200,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    fn stage_letter(&mut self, topic: &TopicName, event: &Rc<Event>, headers: Vec<Header>) -> Result<(), Fault> {
+    fn stage_dead_letter(&mut self, topic: &TopicName, event: &Rc<Event>, headers: Vec<Header>) -> Result<(), Fault> {
         let (key, value) = (event.key.as_deref(), event.value.as_deref());
         let partition = self.shared.directory.place(topic, None, key)?;
         self.shared.directory.check_size(topic, key, value, &headers)?;
@@ -209,7 +211,7 @@ impl<C: Code> Stage<C> {
         Ok(())
     }
 
-    fn letter_headers(&self, event: &Event, site: SiteId, fault: &Fault, tries: u32) -> Vec<Header> {
+    fn dead_letter_headers(&self, event: &Event, site: SiteId, fault: &Fault, tries: u32) -> Vec<Header> {
         let site = self.site(site);
         let trace = fault.trace.as_ref().map(|trace| trace.text()).unwrap_or_default();
         let fields: [(&str, String); 11] = [

@@ -24,9 +24,7 @@ impl<C: Code> Stage<C> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;
         let now = self.shared.clock.now();
-        let is_of = |unit: &Unit| {
-            !self.mixed || unit.events().iter().any(|event| event.slot == partition)
-        };
+        let is_of = |unit: &Unit| !self.mixed || unit.events().iter().any(|event| event.slot == partition);
         let first = lane.units().find(|unit| is_of(unit))?;
         let flight = lane.flight().iter().find(|flight| is_of(flight.state.unit()));
         if let Some(State::Awaits { walk, ends, .. }) = flight.map(|flight| &flight.state) {

@@ -5,13 +5,13 @@
 //! and other lanes go on.
 
 mod awaits;
-pub mod condemned;
 mod counting;
 mod failing;
 pub mod flood;
 mod hold;
 pub mod lane;
 mod overlap;
+pub mod poison;
 pub mod program;
 pub mod shared;
 pub mod walk;
@@ -189,16 +189,16 @@ impl<C: Code> Stage<C> {
     }
 
     /// The place and reason for which the unit fails without running, if it must not run.
-    fn condemned(&self, unit: &Unit) -> Option<(SiteId, Fault)> {
-        let condemned = self.shared.condemned.borrow();
-        if condemned.is_empty() {
+    fn poison(&self, unit: &Unit) -> Option<(SiteId, Fault)> {
+        let poison = self.shared.poison.borrow();
+        if poison.is_empty() {
             return None;
         }
-        let sentence = condemned.sentence(self.reader, unit)?;
-        let site = sentence.site.as_ref().and_then(|(agent, operation)| {
+        let found = poison.find(self.reader, unit)?;
+        let site = found.site.as_ref().and_then(|(agent, operation)| {
             self.program.sites.iter().position(|site| *site.agent_name == **agent && site.operation == *operation)
         });
-        Some((site.map_or(self.program.decoding, SiteId), sentence.fault.clone()))
+        Some((site.map_or(self.program.decoding, SiteId), found.fault.clone()))
     }
 
     /// Decodes the unit whose turn it is, and walks it as far as it goes.
@@ -207,8 +207,8 @@ impl<C: Code> Stage<C> {
         self.mark(id, &unit);
         self.units += 1;
         self.shared.begin_unit();
-        if let Some((site, fault)) = self.condemned(&unit) {
-            let passed = self.tally_of_condemned(&unit, site);
+        if let Some((site, fault)) = self.poison(&unit) {
+            let passed = self.tally_of_poison(&unit, site);
             return self.fail_at_last(id, Failing { unit, undecodable: &[], site, fault, passed });
         }
         let (frame, value) = match self.decode(unit) {
@@ -220,7 +220,7 @@ impl<C: Code> Stage<C> {
         };
         // Nothing of the batch decodes: its events fail one by one, and no function sees an empty list.
         let Some(value) = value else {
-            if !self.waits_for_letters(id, &frame) {
+            if !self.waits_for_dead_letters(id, &frame) {
                 let mut tally = self.tally_of(frame.whole().events().len(), 0);
                 self.count_done(&mut tally, &[]);
                 self.complete(id, &frame);
@@ -348,7 +348,7 @@ impl<C: Code> Stage<C> {
     /// Lets the unit whose turn it is take effect, or wait for its await.
     fn settle(&mut self, id: LaneId, mut walk: Walk<C::Value>, outcome: Outcome, vain: Vain) {
         match outcome {
-            Outcome::Done if self.waits_for_letters(id, &walk.frame) => {
+            Outcome::Done if self.waits_for_dead_letters(id, &walk.frame) => {
                 walk.frame.closed.set(true);
                 self.spare = Some(walk);
             }
@@ -391,8 +391,8 @@ impl<C: Code> Stage<C> {
     }
 
     /// Holds a batch back, with all its effects, while dead letters of its undecodable events must wait.
-    fn waits_for_letters(&mut self, id: LaneId, frame: &Frame) -> bool {
-        let why = frame.refused.as_ref().and_then(|refused| self.letters_wait(&refused.events));
+    fn waits_for_dead_letters(&mut self, id: LaneId, frame: &Frame) -> bool {
+        let why = frame.refused.as_ref().and_then(|refused| self.dead_letters_wait(&refused.events));
         let waits = why.is_some();
         if let Some(why) = why {
             self.hold(id, frame.whole().clone(), self.program.decoding, &why);

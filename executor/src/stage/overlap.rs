@@ -97,8 +97,8 @@ impl<C: Code> Stage<C> {
     /// True if the lane's next unit may not begin now. A unit that may have ended the process runs alone, so that
     /// it is known whose fault it is if that happens again: first all others that are in flight end.
     pub(super) fn must_wait_for_suspects(&self, id: LaneId) -> bool {
-        let condemned = self.shared.condemned.borrow();
-        if !condemned.has_suspects() {
+        let poison = self.shared.poison.borrow();
+        if !poison.has_suspects() {
             return false;
         }
         let (own, asks) = ((self.reader, id.0), &self.shared.asks_to_be_alone);
@@ -112,7 +112,7 @@ impl<C: Code> Stage<C> {
             Some(Next::Turn) => lane.flight().front().map(|first| first.state.unit()),
             Some(Next::Again) | None => None,
         };
-        let is_suspect = unit.is_some_and(|unit| condemned.is_suspect(self.reader, unit));
+        let is_suspect = unit.is_some_and(|unit| poison.is_suspect(self.reader, unit));
         let waits = is_suspect && (next == Some(Next::Behind) || self.shared.watch.has_flights());
         asks.set(waits.then_some(own));
         waits
@@ -142,7 +142,7 @@ impl<C: Code> Stage<C> {
 
     fn walk_ahead(&mut self, unit: Unit) -> State<C::Value> {
         self.units += 1;
-        if self.condemned(&unit).is_some() {
+        if self.poison(&unit).is_some() {
             return State::Waits(unit);
         }
         let whole = unit.clone();

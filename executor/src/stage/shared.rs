@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::code::Code;
 use crate::event::effects::Epoch;
 use crate::guard::Watch;
-use crate::stage::condemned::Condemned;
 use crate::stage::flood::Flood;
+use crate::stage::poison::PoisonEvents;
 use crate::status::Recent;
 use crate::status::counters::SharedCounters;
 use crate::tables::Tables;
@@ -67,7 +67,7 @@ pub struct Shared<C: Code> {
     /// The unit that runs now, for the threads that watch this one and for the next process.
     pub watch: Arc<Watch>,
     /// Events that must not run: poison events, and those whose records a broker refuses.
-    pub condemned: RefCell<Condemned>,
+    pub poison: RefCell<PoisonEvents>,
     /// The reader and lane whose next unit must run alone: no other begins where awaits overlap.
     pub asks_to_be_alone: Cell<Option<(ReaderId, usize)>>,
     /// The most recent failures.

@@ -50,7 +50,7 @@ impl StepCounters {
             "retried": retried,
             "awaited": awaited,
             "records": passed.records,
-            "deadLetters": passed.letters,
+            "deadLetters": passed.dead_letters,
             "seconds": time.as_secs_f64(),
         })
     }
@@ -110,7 +110,7 @@ pub struct TopicCounts {
     /// Records that are no dead letters.
     pub records: u64,
     /// Dead letters.
-    pub letters: u64,
+    pub dead_letters: u64,
 }
 
 impl Counters {
@@ -119,8 +119,8 @@ impl Counters {
         self.completed += effects.completed;
         self.failures += effects.failures.len() as u64;
         // Dead letters are among the outgoing records, so they are taken out of the sum below.
-        self.dead_letters += effects.letters;
-        self.records += effects.outgoing_count() as u64 - effects.letters;
+        self.dead_letters += effects.dead_letters;
+        self.records += effects.outgoing_count() as u64 - effects.dead_letters;
         self.add(&effects.counts);
         self.count_topics(effects);
         for failure in &effects.failures {
@@ -141,9 +141,9 @@ impl Counters {
             }
             self.topic(topic).records += count;
         }
-        for topic in &effects.letter_topics {
+        for topic in &effects.dead_letter_topics {
             let counts = self.topic(topic);
-            (counts.records, counts.letters) = (counts.records.saturating_sub(1), counts.letters + 1);
+            (counts.records, counts.dead_letters) = (counts.records.saturating_sub(1), counts.dead_letters + 1);
         }
     }
 

@@ -261,7 +261,7 @@ mod tests {
         let step = StepCounters {
             agent: "a".to_owned(),
             operation: "o".to_owned(),
-            passed: Passage { taken: 5, given: 3, filtered: 1, failed: 1, letters: 0, records: 2 },
+            passed: Passage { taken: 5, given: 3, filtered: 1, failed: 1, dead_letters: 0, records: 2 },
             retried: 7,
             awaited: 6,
             time: Duration::from_millis(1500),

@@ -44,7 +44,7 @@ impl<C: Code> Worker<C> {
                 self.commits_wait = None;
                 self.pace.ended(self.delivery.began(), self.shared.clock.now());
                 self.leave_parts();
-                self.forget_condemned();
+                self.forget_poison();
             }
             Delivered::Nothing => {}
         }
@@ -128,11 +128,11 @@ impl<C: Code> Worker<C> {
 
     /// Forgets refused and poison events whose failures are committed. Their offsets never come again, so the
     /// list stays short.
-    fn forget_condemned(&mut self) {
-        let mut condemned = self.shared.condemned.borrow_mut();
-        if !condemned.is_empty() || condemned.has_suspects() {
+    fn forget_poison(&mut self) {
+        let mut poison = self.shared.poison.borrow_mut();
+        if !poison.is_empty() || poison.has_suspects() {
             for (reader, partition, offset) in self.assignment.committed_positions() {
-                condemned.passed(reader, partition, offset);
+                poison.passed(reader, partition, offset);
             }
         }
     }
@@ -151,10 +151,10 @@ impl<C: Code> Worker<C> {
             self.shared.directory.forget();
         }
         if let Some(Refused { kind, why, .. }) = refused.filter(|_| is_cause) {
-            let mut condemned = self.shared.condemned.borrow_mut();
+            let mut poison = self.shared.poison.borrow_mut();
             // It stood alone, so the last offset before each `done` is its own.
             for Progress { reader, partition, done } in progress.iter().copied() {
-                condemned.refuse(reader, partition, done - 1, Fault::new(kind, why));
+                poison.refuse(reader, partition, done - 1, Fault::new(kind, why));
             }
         }
         self.start_over()

@@ -28,7 +28,7 @@ use crate::config::{Config, Guarantee};
 use crate::dataflow::Dataflow;
 use crate::delivery::Delivery;
 use crate::guard::{CRASHES_MAX, Guard};
-use crate::stage::condemned::{Condemned, Sentence};
+use crate::stage::poison::{Poison, PoisonEvents};
 use crate::stage::shared::Shared;
 use crate::status::board::{Board, PUBLISH_EVERY};
 use crate::status::counters::SharedCounters;
@@ -107,7 +107,7 @@ impl<C: Code> Worker<C> {
             order: Cell::default(),
             revision: plan.revision.as_str().into(),
             watch: guard.watch.clone(),
-            condemned: RefCell::default(),
+            poison: RefCell::default(),
             asks_to_be_alone: Cell::default(),
             recent: RefCell::default(),
             flood: RefCell::default(),
@@ -115,7 +115,7 @@ impl<C: Code> Worker<C> {
         guard.watch.set_stall_after(config.stall_after);
         let dataflow = Dataflow::start(&plan, &config.policies(&plan), &config.bounds, &shared);
         // Before the first event can come: a poison event must not run a fourth time.
-        condemn(&guard, &plan, &mut shared.condemned.borrow_mut(), &mut shared.slots.borrow_mut());
+        mark_poison(&guard, &plan, &mut shared.poison.borrow_mut(), &mut shared.slots.borrow_mut());
         let delivery = Delivery::start(producer, &plan, &config)?;
         // Last: from here on the group knows this worker, and may take partitions from others for it.
         consumer.subscribe(&subscriptions(&plan))?;
@@ -168,21 +168,21 @@ fn changelog_limits(plan: &Plan, config: &Config, directory: &Directory) -> Resu
 
 /// Lets poison events fail when they come, and those that may be ones run alone. The guard has their names from
 /// earlier processes, by topic; here they get the worker's numbers.
-fn condemn(guard: &Guard, plan: &Plan, condemned: &mut Condemned, slots: &mut Slots) {
+fn mark_poison(guard: &Guard, plan: &Plan, poison: &mut PoisonEvents, slots: &mut Slots) {
     let readers = (0..).map(ReaderId).zip(&plan.readers);
     for (id, reader) in readers {
         let name = &plan[reader.agents[0]].name;
-        for crash in guard.condemned().into_iter().filter(|crash| crash.reader == *name) {
+        for crash in guard.poison_events().into_iter().filter(|crash| crash.reader == *name) {
             let what = if crash.events > 1 { "a batch that begins with it" } else { "it" };
             let why =
                 format!("the process ended {CRASHES_MAX} times in a row while {what} ran, last in {}", crash.place());
             let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
-            let sentence = Sentence { fault: Fault::new("ProcessCrash", why), site: crash.call.clone() };
-            condemned.condemn(id, partition, crash.offset, sentence);
+            let poison_event = Poison { fault: Fault::new("ProcessCrash", why), site: crash.call.clone() };
+            poison.add(id, partition, crash.offset, poison_event);
         }
         for crash in guard.suspects().into_iter().filter(|crash| crash.reader == *name) {
             let partition = slots.number(&crash.topic.as_str().into(), crash.partition);
-            condemned.suspect(id, partition, crash.offset);
+            poison.suspect(id, partition, crash.offset);
         }
     }
 }

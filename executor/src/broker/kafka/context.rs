@@ -63,7 +63,7 @@ struct State {
 #[derive(Clone, Copy)]
 struct Down {
     since: Duration,
-    told: Duration,
+    logged: Duration,
 }
 
 impl Health {
@@ -146,12 +146,12 @@ impl Health {
         match &mut state.down {
             None => {
                 warn!(%servers, error = why, "waiting for a broker: none can be reached");
-                state.down = Some(Down { since: now, told: now });
+                state.down = Some(Down { since: now, logged: now });
             }
-            Some(down) if now >= down.told + TELL_EVERY => {
+            Some(down) if now >= down.logged + TELL_EVERY => {
                 let seconds = (now - down.since).as_secs();
                 warn!(%servers, seconds, error = why, "still waiting for a broker");
-                down.told = now;
+                down.logged = now;
             }
             Some(_) => {}
         }

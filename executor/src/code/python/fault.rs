@@ -35,7 +35,7 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
     // Converted to a value, the exception carries its traceback.
     let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
-    Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_letter: false }
+    Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_dead_letter: false }
 }
 
 /// The place of the innermost frame that stands in a spec.

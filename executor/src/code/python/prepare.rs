@@ -104,15 +104,15 @@ fn view(
 pub fn end(py: Python<'_>, runtime: &Runtime, lives: &[Life], end_lines: &Py<PyAny>) {
     for Life { agent, leave } in lives.iter().rev() {
         runtime.set_agent(*agent);
-        told(py, runtime, "the end of init failed", leave.call0(py));
+        logged(py, runtime, "the end of init failed", leave.call0(py));
     }
-    told(py, runtime, "the event loop did not end well", runtime.close.call0(py));
+    logged(py, runtime, "the event loop did not end well", runtime.close.call0(py));
     let atexit = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
-    told(py, runtime, "an exit function of Python failed", atexit.map(Bound::unbind));
-    told(py, runtime, "the last line that was printed is lost", end_lines.call0(py));
+    logged(py, runtime, "an exit function of Python failed", atexit.map(Bound::unbind));
+    logged(py, runtime, "the last line that was printed is lost", end_lines.call0(py));
 }
 
-fn told(py: Python<'_>, runtime: &Runtime, what: &str, done: PyResult<Py<PyAny>>) {
+fn logged(py: Python<'_>, runtime: &Runtime, what: &str, done: PyResult<Py<PyAny>>) {
     if let Err(error) = done {
         let agent = runtime.agent_name(py);
         let text = runtime.text.bind(py).call1((error.value(py),)).map(|text| text.to_string());

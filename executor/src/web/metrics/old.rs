@@ -66,7 +66,7 @@ fn messages(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
 fn sent(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     let topics = snapshot.counters.by_topic.iter();
     let topics = topics.map(|(topic, counts)| {
-        (labels([("topic", &format!("topic.{topic}"))]), (counts.records + counts.letters) as f64)
+        (labels([("topic", &format!("topic.{topic}"))]), (counts.records + counts.dead_letters) as f64)
     });
     writer.counters("kaspr_topic_messages_sent", "Total messages sent per topic", topics)?;
     let all = snapshot.counters.records + snapshot.counters.dead_letters;

@@ -101,9 +101,9 @@ fn delivery(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
     let topics = &snapshot.counters.by_topic;
     let records = topics.iter().map(|(topic, counts)| (labels([("topic", topic)]), counts.records as f64));
     writer.counters("kaspr_records_sent", "Records committed, dead letters not among them", records)?;
-    let letters = topics.iter().filter(|(_, counts)| counts.letters > 0);
-    let letters = letters.map(|(topic, counts)| (labels([("topic", topic)]), counts.letters as f64));
-    writer.counters("kaspr_dead_letters", "Dead letters committed", letters)?;
+    let dead_letters = topics.iter().filter(|(_, counts)| counts.dead_letters > 0);
+    let dead_letters = dead_letters.map(|(topic, counts)| (labels([("topic", topic)]), counts.dead_letters as f64));
+    writer.counters("kaspr_dead_letters", "Dead letters committed", dead_letters)?;
     let (figures, outcomes) = (&snapshot.delivery, snapshot.delivery.outcomes);
     let outcomes = [("committed", outcomes.committed), ("aborted", outcomes.aborted), ("unknown", outcomes.unknown)];
     let outcomes = outcomes.map(|(outcome, count)| (labels([("outcome", outcome)]), count as f64));

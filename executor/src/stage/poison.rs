@@ -1,7 +1,7 @@
 //! Events that must not run (again), and the reason: they fail at their turn, without any of their code being
 //! called.
 //!
-//! Two parts learn from outside the stage that an event cannot succeed: the crash guard, of poison events;
+//! Two parts learn from outside the stage that an event cannot succeed: the crash guard, of those that end the process;
 //! delivery, of events whose records a broker refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use crate::event::frame::Unit;
 
 /// The reason for which an event fails, and the place whose policy applies.
 #[derive(Clone, Debug)]
-pub struct Sentence {
+pub struct Poison {
     /// The reason.
     pub fault: Fault,
     /// Agent and operation whose policy applies, as failure records name them. `None`, or one that the reader
@@ -23,21 +23,21 @@ pub struct Sentence {
 
 /// Events by reader, number of the partition and offset.
 #[derive(Debug, Default)]
-pub struct Condemned {
-    events: BTreeMap<(ReaderId, usize, i64), Sentence>,
+pub struct PoisonEvents {
+    events: BTreeMap<(ReaderId, usize, i64), Poison>,
     /// Events that run alone: one of them, in flight with others, may have ended the process.
     suspects: BTreeSet<(ReaderId, usize, i64)>,
 }
 
-impl Condemned {
+impl PoisonEvents {
     /// True if it holds no event, as for almost every worker: so the usual event costs no look-up.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// Lets the event fail when it comes, without further tries. A batch that holds it fails as one unit.
-    pub fn condemn(&mut self, reader: ReaderId, partition: usize, offset: i64, sentence: Sentence) {
-        self.events.insert((reader, partition, offset), sentence);
+    pub fn add(&mut self, reader: ReaderId, partition: usize, offset: i64, poison: Poison) {
+        self.events.insert((reader, partition, offset), poison);
     }
 
     /// Lets the event run alone.
@@ -60,13 +60,13 @@ impl Condemned {
     pub fn refuse(&mut self, reader: ReaderId, partition: usize, offset: i64, fault: Fault) {
         let key = (reader, partition, offset);
         match self.events.get_mut(&key) {
-            Some(sentence) => sentence.fault.without_letter = true,
-            None => self.condemn(reader, partition, offset, Sentence { fault, site: None }),
+            Some(poison) => poison.fault.without_dead_letter = true,
+            None => self.add(reader, partition, offset, Poison { fault, site: None }),
         }
     }
 
     /// The reason for which a unit must not run, if there is one.
-    pub fn sentence(&self, reader: ReaderId, unit: &Unit) -> Option<&Sentence> {
+    pub fn find(&self, reader: ReaderId, unit: &Unit) -> Option<&Poison> {
         unit.events().iter().find_map(|event| self.events.get(&(reader, event.slot, event.offset)))
     }
 
@@ -92,22 +92,21 @@ mod tests {
 
     #[test]
     fn the_event_is_found_alone_and_in_a_batch_until_it_is_passed() {
-        let mut condemned = Condemned::default();
+        let mut poison = PoisonEvents::default();
         let (reader, other) = (ReaderId(0), ReaderId(1));
-        condemned.refuse(reader, event(0).slot, 7, Fault::new("Kind", "why"));
+        poison.refuse(reader, event(0).slot, 7, Fault::new("Kind", "why"));
         let alone = |offset| Unit::Event(event(offset));
-        let is_condemned =
-            |condemned: &Condemned, reader, unit: &Unit| condemned.sentence(reader, unit).is_some();
-        assert!(is_condemned(&condemned, reader, &alone(7)) && !is_condemned(&condemned, reader, &alone(8)));
-        assert!(!is_condemned(&condemned, other, &alone(7)), "other readers have code of their own");
-        assert!(is_condemned(&condemned, reader, &Unit::Batch(Rc::new([event(6), event(7)]))));
-        let has_no_letter = |condemned: &Condemned| condemned.events[&(reader, 0, 7)].fault.without_letter;
-        assert!(!has_no_letter(&condemned));
-        condemned.refuse(reader, 0, 7, Fault::new("Kind", "its letter"));
-        assert!(has_no_letter(&condemned));
-        condemned.passed(reader, 0, 7);
-        assert!(!condemned.is_empty());
-        condemned.passed(reader, 0, 8);
-        assert!(condemned.is_empty());
+        let is_poison = |poison: &PoisonEvents, reader, unit: &Unit| poison.find(reader, unit).is_some();
+        assert!(is_poison(&poison, reader, &alone(7)) && !is_poison(&poison, reader, &alone(8)));
+        assert!(!is_poison(&poison, other, &alone(7)), "other readers have code of their own");
+        assert!(is_poison(&poison, reader, &Unit::Batch(Rc::new([event(6), event(7)]))));
+        let has_no_dead_letter = |poison: &PoisonEvents| poison.events[&(reader, 0, 7)].fault.without_dead_letter;
+        assert!(!has_no_dead_letter(&poison));
+        poison.refuse(reader, 0, 7, Fault::new("Kind", "its letter"));
+        assert!(has_no_dead_letter(&poison));
+        poison.passed(reader, 0, 7);
+        assert!(!poison.is_empty());
+        poison.passed(reader, 0, 8);
+        assert!(poison.is_empty());
     }
 }
