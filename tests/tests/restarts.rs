@@ -304,6 +304,25 @@ fn what_the_spec_halts_stops_all_workers() {
 }
 
 #[test]
+fn workers_that_stop_for_anothers_fault_end_what_they_have_begun() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 2), broker.topic("out", 2));
+    let slow = "\"import time\\ndef step(value):\\n  print('begins')\\n  time.sleep(value.get('seconds', 0))\\n  return {'k': value['k']}\"";
+    let spec = echo(&input, &output, "onError: {action: halt}");
+    let spec = spec.replace("\"def step(value): return {'k': value['k']}\"", slow);
+    let app = App::new(broker, &spec);
+    let worker = app.start(0, &["--workers", "2"]);
+    wait_until("two workers", || broker.members(&app.name) == Some(2));
+    let at = |partition, value| Record { partition: Some(partition), ..Record::new("k", value) };
+    broker.produce(&input, [at(1, r#"{"k": "slow", "seconds": 2}"#)]);
+    wait_until("the slow event to begin", || app.words(0).contains("begins"));
+    broker.produce(&input, [at(0, "{}")]);
+    let words = stops(&app, worker);
+    assert!(words.contains("stopping all"), "{words}");
+    assert_eq!(broker.read(&output).len(), 1, "the slow event's output: {words}");
+}
+
+#[test]
 fn first_starts_on_three_brokers_live() {
     const APPS: usize = 12;
     const AT_ONCE: usize = 3;

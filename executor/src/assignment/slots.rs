@@ -21,7 +21,7 @@ pub struct Slots {
     numbers: FxHashMap<TopicPartition, usize>,
     /// The number that was asked for last: events come in runs of one partition, so most look-ups end here.
     last: usize,
-    /// Told of each new number, because the thread that reads the mark of the running event may not ask this
+    /// Learns each new number, because the thread that reads the mark of the running event may not ask this
     /// one.
     watch: Option<Arc<Watch>>,
 }

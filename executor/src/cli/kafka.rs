@@ -150,14 +150,14 @@ impl Start {
         tell_guarantee(self.config.guarantee);
         let begun = match self.begin(interpreter, (arguments, settings), (clock, signals)) {
             // What was waited for does not matter any more.
-            Err(_) if signals.told() => return Err(before_the_start(arguments, signals)),
+            Err(_) if signals.asked_to_stop() => return Err(before_the_start(arguments, signals)),
             begun => begun?,
         };
         let Begun { kafka, code, counters, until, worker } = begun;
         let began = clock.now();
         let member = Member {
             clock: clock.as_ref(),
-            stop: &|| signals.told_to_python(),
+            stop: &|| signals.asked_to_stop_in_python(),
             look: &|| kafka.look(),
             is_uneasy: &|| kafka.is_suspect(),
             tell: &|status| say_status(&status),
@@ -176,7 +176,7 @@ impl Start {
                 let done = thousands(counters.borrow().completed);
                 Err(signals.interrupted(format!("{done} events are complete, {} are left", thousands(behind))))
             }
-            Ended::Told | Ended::CaughtUp => Ok(()),
+            Ended::Stopped | Ended::CaughtUp => Ok(()),
         }
     }
 
@@ -206,7 +206,7 @@ impl Start {
         let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
         let started = || {
-            if signals.told() {
+            if signals.asked_to_stop() {
                 return Err(before_the_start(arguments, signals));
             }
             let assembly = kept.open(assembly, clock)?;

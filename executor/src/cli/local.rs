@@ -78,7 +78,7 @@ pub fn run_locally(
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
         let assembly = kept.open(assembly, &clock).inspect_err(|_| code.borrow_mut().close())?;
         let began = clock.now();
-        let stop = || signals.told_to_python();
+        let stop = || signals.asked_to_stop_in_python();
         let ended = local.run((log, assembly), &code, &stop, &mut |progress, worker| {
             if worker.is_asked() {
                 say_status(&worker.status().to_string());
@@ -93,7 +93,7 @@ pub fn run_locally(
             say_summary(&counters.borrow(), clock.now() - began);
         }
         match ended {
-            Ok(Ended::Told(done)) => Err(signals.interrupted(progress_words(done, &inputs))),
+            Ok(Ended::Stopped(done)) => Err(signals.interrupted(progress_words(done, &inputs))),
             Ok(Ended::Drained | Ended::Closed) => Ok(()),
             Err(error) => Err(stopped(&error)),
         }

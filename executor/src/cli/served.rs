@@ -77,7 +77,7 @@ pub(super) fn serve(
         turn_age_max: if config.failpoint.holds() { HELD_AGE_MAX } else { TURN_AGE_MAX },
         plan: PlanTexts::of(plan),
         web,
-        is_told_to_stop: Box::new(move || signals.told()),
+        is_told_to_stop: Box::new(move || signals.asked_to_stop()),
     };
     crate::web::serve(listener, site).map_err(Stop::own_fault)?;
     info!(address = %listen, "serving HTTP");

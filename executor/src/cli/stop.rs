@@ -228,18 +228,18 @@ impl Signals {
     }
 
     /// True if a signal has come. Cheap: asked at every turn.
-    pub fn told(&self) -> bool {
+    pub fn asked_to_stop(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// As [`Signals::told`]; user code learns of it, too. The functions that it has registered for the signal
+    /// As [`Signals::asked_to_stop`]; user code learns of it, too. The functions that it has registered for the signal
     /// are called, in the worker's thread.
-    pub fn told_to_python(&self) -> bool {
-        let told = self.told();
-        if told {
+    pub fn asked_to_stop_in_python(&self) -> bool {
+        let asked = self.asked_to_stop();
+        if asked {
             signalled(self.first.load(Ordering::SeqCst));
         }
-        told
+        asked
     }
 }
 

@@ -63,7 +63,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
     let post =
         |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, has_failed: false, done: false };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
-    let (mut is_ending, mut worst) = (false, FINE);
+    let (mut is_ending, mut has_asked, mut worst) = (false, false, FINE);
     let wake = Wake::new();
     wake.iter().for_each(|wake| signals.ring(wake.bell()));
     info!(workers, "starting workers");
@@ -71,10 +71,7 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         let now = clock.now();
         // Cleared before the looks below: a child that ends during them rings again.
         wake.iter().for_each(Wake::clear);
-        if signals.told() && !is_ending {
-            is_ending = true;
-            posts.iter().for_each(|post| tell(post, libc::SIGTERM));
-        }
+        is_ending |= signals.asked_to_stop();
         if signals.take_asked() {
             posts.iter().for_each(|post| tell(post, libc::SIGUSR1));
         }
@@ -87,9 +84,11 @@ pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signa
         if is_ending {
             // A worker that waits for its next start has nothing to stop.
             posts.iter_mut().filter(|post| post.child.is_none()).for_each(|post| post.done = true);
-            if worst != FINE && !signals.told() {
-                posts.iter().for_each(|post| tell(post, libc::SIGTERM));
-            }
+        }
+        if is_ending && !has_asked {
+            // Once: a worker takes a second signal as an order to end at once, with all that it has in hand.
+            has_asked = true;
+            posts.iter().for_each(|post| tell(post, libc::SIGTERM));
         }
         if posts.iter().all(|post| post.done) {
             return worst;
@@ -125,7 +124,7 @@ fn look_after(posts: &mut [Post], (is_ending, worst): (&mut bool, &mut i32), sig
                 *is_ending = true;
             }
             // A worker that the supervisor interrupts ends as a run that the user has interrupted.
-            (Some(INTERRUPTED | TERMINATED), true) if signals.told() => {
+            (Some(INTERRUPTED | TERMINATED), true) if signals.asked_to_stop() => {
                 *worst = if *worst == FINE { signals.status() } else { *worst };
                 post.done = true;
             }

@@ -35,7 +35,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was asked to stop; what was complete is committed.
-    Told,
+    Stopped,
     /// It was asked to stop before it had caught up; this many events of its partitions were left.
     Interrupted(u64),
     /// Everything up to the ends is committed.
@@ -128,7 +128,7 @@ impl Member<'_> {
         let (mut looked, mut reported) = (self.clock.now(), self.clock.now());
         loop {
             if (self.stop)() {
-                return Ok(self.until.as_ref().map_or(Ended::Told, |ends| Ended::Interrupted(behind(ends, worker))));
+                return Ok(self.until.as_ref().map_or(Ended::Stopped, |ends| Ended::Interrupted(behind(ends, worker))));
             }
             // Otherwise the worker sleeps until something wakes it; a signal does.
             let looks_soon = self.until.is_some() || (self.is_uneasy)();

@@ -84,21 +84,22 @@ impl Alarm {
 fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every: Duration, ends: &AtomicBool) {
     let clock = SystemClock::start();
     let mut time = LookTime::start(clock.now(), every);
-    let (mut sighting, mut told, mut told_client) = (Sighting::default(), Told::default(), Told::default());
+    let (mut sighting, mut reported, mut client_reported) =
+        (Sighting::default(), Reported::default(), Reported::default());
     while !ends.load(Ordering::Relaxed) {
         // The end of a stall is logged at once, so as long as a stall goes on the thread keeps looking.
-        watch.lookers().pause(every, told.stalled.is_none() && told_client.stalled.is_none());
+        watch.lookers().pause(every, reported.stalled.is_none() && client_reported.stalled.is_none());
         let now = time.look(clock.now());
         sighting.look(watch, now);
         let stall_after = watch.stall_after();
-        told.look(sighting.longest(now), stall_after, || {
+        reported.look(sighting.longest(now), stall_after, || {
             let on = sighting.doing().and_then(|doing| watch.place(&doing));
             let on = on.map(|(place, offset)| format!(" on {place}@{offset}")).unwrap_or_default();
             (watch.row_in_words(), on)
         });
         let client = sighting.client_call(now);
         let name = client.map(|(_, name, _)| name).unwrap_or_default();
-        told_client.look(client.map(|(number, _, held)| (number, held)), stall_after, || {
+        client_reported.look(client.map(|(number, _, held)| (number, held)), stall_after, || {
             (format!("the call \"{name}\" of Kafka's client"), String::new())
         });
         if let Some((call, why)) = sighting.overdue(now, watch.limit()) {
@@ -115,12 +116,12 @@ fn wake_up(watch: &Watch, thread: std::ffi::c_long, exception: &Py<PyAny>, every
 
 /// Logs calls that keep the worker's thread: that thread cannot report its stall itself.
 #[derive(Default)]
-struct Told {
+struct Reported {
     /// The call that was logged last, and the time for which it had gone on when it was seen last.
     stalled: Option<(u64, Duration)>,
 }
 
-impl Told {
+impl Reported {
     /// `words` gives the call's name, and where it is.
     fn look(
         &mut self,

@@ -84,7 +84,7 @@ pub enum Ended {
     /// The input is used up and all is drained.
     Drained,
     /// It was asked to stop; this many events were complete, and are committed.
-    Told(u64),
+    Stopped(u64),
     /// The reader of its output is gone.
     Closed,
 }
@@ -164,7 +164,7 @@ impl<C: Code> Run<'_, C> {
         loop {
             if stop() {
                 self.worker.flush()?;
-                return Ok(Ended::Told(self.worker.complete().values().map(|done| done.cast_unsigned()).sum()));
+                return Ok(Ended::Stopped(self.worker.complete().values().map(|done| done.cast_unsigned()).sum()));
             }
             // Asked before the turn: lines that came during it are in the log, and the next round sees them
             // run.
