@@ -225,8 +225,14 @@ impl Sink {
         self.has_errors |= diagnostic.severity == Severity::Error;
         if self.diagnostics.len() < FAULTS_MAX {
             self.diagnostics.push(diagnostic);
-        } else {
-            self.more += 1;
+            return;
+        }
+        self.more += 1;
+        // An error must be seen, however many warnings came before it: it takes the place of the last of them.
+        if diagnostic.severity == Severity::Error
+            && let Some(at) = self.diagnostics.iter().rposition(|kept| kept.severity != Severity::Error)
+        {
+            self.diagnostics[at] = diagnostic;
         }
     }
 
@@ -248,5 +254,21 @@ impl Sink {
         self.diagnostics.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         self.diagnostics.dedup();
         (self.diagnostics, self.more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_behind_a_thousand_warnings_is_kept() {
+        let at = |start| At { file: 0, start, end: start };
+        let mut sink = Sink::default();
+        (0..FAULTS_MAX + 7).for_each(|start| sink.push(Diagnostic::new(Code::K0507, "a warning", at(start))));
+        sink.push(Diagnostic::new(Code::K0103, "an error", at(5000)));
+        let (kept, more) = sink.into_sorted();
+        assert_eq!((kept.len(), more), (FAULTS_MAX, 8));
+        assert_eq!(kept.iter().filter(|fault| fault.severity == Severity::Error).count(), 1);
     }
 }

@@ -19,7 +19,7 @@ use petgraph::visit::Bfs;
 
 /// Applies the rule.
 ///
-/// A pattern counts as one topic here: what it matches is known only at the start.
+/// A pattern counts as several topics: what it matches is known only at the start, and may grow while it runs.
 pub fn apply(graph: &mut Graph) {
     let mut topics: BTreeMap<TableId, Vec<Topics>> = BTreeMap::new();
     for (source, read) in sources(graph) {
@@ -32,9 +32,11 @@ pub fn apply(graph: &mut Graph) {
     }
     // Two readers of one topic share a table without sharing topics: their partitions are together in any case.
     let shares = |(table, topics): (&TableId, &Vec<Topics>)| {
-        let several =
-            topics.len() > 1 || topics.iter().any(|topics| matches!(topics, Topics::Names(names) if names.len() > 1));
-        several && !graph.tables[table.index()].global
+        let is_several = |topics: &Topics| match topics {
+            Topics::Names(names) => names.len() > 1,
+            Topics::Pattern(_) => true,
+        };
+        (topics.len() > 1 || topics.iter().any(is_several)) && !graph.tables[table.index()].global
     };
     graph.app.assignor = if topics.iter().any(shares) { Assignor::Range } else { Assignor::CooperativeSticky };
 }

@@ -78,6 +78,16 @@ fn group_assignor() {
             map s: f() at app.yaml:14, table t as t
         "#]],
     );
+    // Each topic that a pattern matches has a partition 0.
+    check(
+        &[reader("a", true).replace("topic: {name: a}", "topic: {pattern: 'a.*'}"), TABLE.to_owned()].concat(),
+        &["app", "partitions"],
+        &expect![[r#"
+            app a
+            partitions: range (topics share a table; all partitions stop during a rebalance)
+            map s: f() at app.yaml:7, table t as t
+        "#]],
+    );
 }
 
 #[test]
