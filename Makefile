@@ -27,10 +27,10 @@ test: ## Formatting, lints and every test (first time a quarter of an hour)
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	@echo "Step 4 of 5: the executor's library without its command line (half a minute the first time)"
 	@$(CARGO) clippy --quiet -p kaspr-exec --lib --no-default-features -- -D warnings
-	@echo "Step 5 of 5: unit, golden and end-to-end tests (a dozen minutes)"
+	@echo "Step 5 of 5: unit, golden and end-to-end tests (a dozen minutes; two programs at a time)"
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --workspace --bins
-	@set -o pipefail; $(CARGO) test --no-fail-fast --workspace 2>&1 | python3 tests/summary.py
+	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/run.py
 
 bench: ## Time per event beside bare Python loops, and memory, in one run (first time 3 to 6 minutes)
 	@.ci/install bench

@@ -51,8 +51,8 @@ def tell(program):
         print("".join(program.lines), flush=True)
 
 
-def main():
-    programs, broken = read(sys.stdin)
+def sum_up(programs, broken):
+    """Prints all that failed, each with how to run it again; gives the exit status."""
     failed = 0
     for program in programs:
         again = program.again or program.name
@@ -67,4 +67,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(sum_up(*read(sys.stdin)))
