@@ -41,6 +41,20 @@ fn specs_compile_to_their_plans_and_drawings() {
 }
 
 #[test]
+fn arrows_begin_and_end_at_shapes() {
+    for folder in golden_specs() {
+        let dot = std::fs::read_to_string(folder.join("plan.dot")).expect("each spec has a drawing");
+        let named =
+            |text: &str| text.trim_start().strip_prefix('"').and_then(|text| Some(text.split_once('"')?.0.to_owned()));
+        let shapes: Vec<_> = dot.lines().filter(|line| !line.contains(" -> ")).filter_map(named).collect();
+        for (from, to) in dot.lines().filter_map(|line| line.split_once(" -> ")) {
+            let known = |end| named(end).is_some_and(|end| shapes.contains(&end));
+            assert!(known(from) && known(to), "{}: no shape at an end of {from} -> {to}", folder.display());
+        }
+    }
+}
+
+#[test]
 fn drawings_are_drawn_by_graphviz() {
     for folder in golden_specs() {
         let dot = folder.join("plan.dot");

@@ -79,7 +79,7 @@ pub struct Shape {
 /// It decides form and colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The point through which values pass where an agent has no operators.
+    /// The point at which the ways of values part where an agent has no operators.
     Pass,
     /// A batch window.
     Window,
@@ -181,8 +181,8 @@ impl Artist<'_> {
         let agent = &self.graph.agents[id.index()];
         let nodes = self.members[id.index()].clone();
         let mut shapes = Vec::new();
-        // Without an operator there is nothing for arrows to end at, so a point takes their place.
-        if !nodes.iter().any(|index| self.is_inside(*index)) {
+        // Values that have several ways from the start need a place at which these part.
+        if self.entrance(id).is_none() {
             shapes.push(shape(pass(id), Role::Pass, Vec::new()));
         }
         shapes.extend(nodes.iter().filter_map(|index| inside(*index, &self.graph.flow[*index])));
@@ -206,7 +206,7 @@ impl Artist<'_> {
         // A source is drawn as its agent's entry.
         let own = if self.is_inside(index) { name(index) } else { pass(agent) };
         match &node.kind {
-            Kind::Source(source) => self.entry(agent, index, &source.topics),
+            Kind::Source(source) => self.entry(agent, &source.topics),
             Kind::Operator(step) => self.beside(&own, step),
             _ => {}
         }
@@ -220,7 +220,7 @@ impl Artist<'_> {
                     self.arrow(&own, &channel, Flow::Values, label.unwrap_or_default());
                 }
                 // `entry` has drawn it, from the topics.
-                _ if matches!(node.kind, Kind::Source(_)) => {}
+                _ if self.entrance(agent) == Some(target) && matches!(node.kind, Kind::Source(_)) => {}
                 _ => {
                     // Single values are the usual case and need no label.
                     let batch = (edge.contract == Contract::Batch).then(|| "batch".to_owned());
@@ -231,13 +231,12 @@ impl Artist<'_> {
     }
 
     /// From topics to the first operator of an agent.
-    fn entry(&mut self, agent: AgentId, index: NodeIndex, topics: &Topics) {
+    fn entry(&mut self, agent: AgentId, topics: &Topics) {
         let names = match topics {
             Topics::Names(names) => names.clone(),
             Topics::Pattern(pattern) => vec![format!("/{pattern}/")],
         };
-        let first = self.graph.next(index).first().map(|(next, _)| *next);
-        let to = first.filter(|next| self.is_inside(*next)).map_or_else(|| pass(agent), name);
+        let to = self.entrance(agent).map_or_else(|| pass(agent), name);
         for topic in names {
             self.arrow(&topic_name(&topic), &to, Flow::Values, Vec::new());
             self.topics.entry(topic).or_default().read = true;
@@ -255,6 +254,21 @@ impl Artist<'_> {
         }
         if let Some(topic) = step.on_error.as_ref().and_then(letters_topic) {
             self.letters(own.to_owned(), topic);
+        }
+    }
+
+    /// The shape at which all values of an agent begin their way. `None`: there is no such shape, and a point takes
+    /// its place.
+    fn entrance(&self, agent: AgentId) -> Option<NodeIndex> {
+        let members = &self.members[agent.index()];
+        let is_source = |index: &&NodeIndex| matches!(self.graph.flow[**index].kind, Kind::Source(_));
+        let Some(source) = members.iter().find(is_source) else {
+            // Channels lead to the first step of an agent that has steps.
+            return members.iter().copied().find(|index| self.is_inside(*index));
+        };
+        match self.graph.next(*source)[..] {
+            [(first, _)] if self.is_inside(first) => Some(first),
+            _ => None,
         }
     }
 
@@ -302,8 +316,7 @@ impl Artist<'_> {
             let lines = vec!["channel".to_owned(), channel.name.clone()];
             self.drawing.shapes.push(shape(own.clone(), Role::Channel, lines));
             for reader in &channel.readers {
-                let first = self.members[reader.index()].iter().find(|index| self.is_inside(**index));
-                let to = first.map_or_else(|| pass(*reader), |index| name(*index));
+                let to = self.entrance(*reader).map_or_else(|| pass(*reader), name);
                 self.arrow(&own, &to, Flow::Values, Vec::new());
             }
         }
