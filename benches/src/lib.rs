@@ -51,6 +51,39 @@ pub fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Seconds of CPU that another process has used, all threads counted; in steps of the kernel's tick, 10 ms.
+///
+/// # Panics
+///
+/// If it does not run.
+pub fn cpu_seconds_of(process: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    // Behind the name, which may hold spaces, `utime` and `stime` are the twelfth and thirteenth.
+    let (_, figures) = text.rsplit_once(')').expect("its name is in brackets");
+    let ticks: f64 = figures.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    // SAFETY: it only reads a setting of the system.
+    ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
+}
+
+/// Keeps this thread, and processes that it starts from now on, on one core; on any where there is but one.
+pub fn pin(core: usize) {
+    if core >= cores() {
+        return;
+    }
+    // SAFETY: an all-zero set is valid, the core is within its bounds, and the pointer is to a live value.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &set);
+    }
+}
+
+/// Cores of the machine, those included that this thread is kept from.
+fn cores() -> usize {
+    // SAFETY: it only reads a setting of the system.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1)
+}
+
 /// Memory of this process that is in RAM, in MiB.
 pub fn resident_mib() -> f64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -99,6 +132,5 @@ pub fn folder(name: &str) -> PathBuf {
 pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("{} ({cores} cores)", model.unwrap_or("a processor that does not say its name"))
+    format!("{} ({} cores)", model.unwrap_or("a processor that does not say its name"), cores())
 }

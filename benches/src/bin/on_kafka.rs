@@ -1,144 +1,242 @@
-//! `on_kafka`: topic → filter + map → topic on a real Kafka, beside the script that one writes by hand
-//! (confluent-kafka and orjson, batches of 1000). Both are processes of their own on the same broker and the
-//! same events; wall and CPU time are those of the whole process, start included. The cost of exactly-once is
-//! the ratio to the same worker at least once.
-#![allow(clippy::print_stdout, reason = "a bench speaks on its terminal")]
+//! `on_kafka`: topic → filter + map → topic on a real Kafka, beside what one would use instead: a script by hand
+//! (confluent-kafka; json or orjson), Bytewax and Quix Streams. All are processes of their own on the same broker and
+//! the same events. Broker and contestants are pinned to different cores.
+//!
+//! The cost of an event is the difference of two runs, of many and of few events: start and end count in neither.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks on its terminal")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kaspr_benches::{folder, machine, median, readings};
+use kaspr_benches::{cpu_seconds_of, folder, machine, median, pin, readings};
 use kaspr_tests::kafka::{Broker, Record, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-const EVENTS: u64 = 500_000;
+/// Events of the two runs whose difference is the cost of an event.
+const FEW: u64 = 50_000;
+const MANY: u64 = 550_000;
 const PARTITIONS: i32 = 4;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Events of the latency's measurement, and how many come in a second.
 const PACED: u64 = 10_000;
 const RATE: u64 = 1_000;
+/// The cores of the broker (and of the load), and of the contestants.
+const BROKERS_CORE: usize = 1;
+const CONTESTANTS_CORE: usize = 0;
 
 struct Topics {
     input: String,
     output: String,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Contestant {
+    /// The script, with the standard library's json.
+    ByHandWithJson,
     ByHand,
+    ByHandExactlyOnce,
+    Bytewax,
+    Quix,
+    QuixExactlyOnce,
     AtLeastOnce,
     /// Exactly once, with a commit interval in ms.
     ExactlyOnce(u32),
 }
 
 /// The contestants whose throughput is measured, one after the other in each round.
-const RUNNERS: [Contestant; 3] = [Contestant::ByHand, Contestant::AtLeastOnce, Contestant::ExactlyOnce(100)];
-/// The contestants whose delay is measured.
-const PACED_RUNNERS: [Contestant; 5] = [
+const RUNNERS: [Contestant; 8] = [
+    Contestant::ByHandWithJson,
     Contestant::ByHand,
+    Contestant::ByHandExactlyOnce,
+    Contestant::Bytewax,
+    Contestant::Quix,
+    Contestant::QuixExactlyOnce,
+    Contestant::AtLeastOnce,
+    Contestant::ExactlyOnce(100),
+];
+/// The contestants whose delay is measured, and their CPU time at a steady rate.
+const PACED_RUNNERS: [Contestant; 7] = [
+    Contestant::ByHand,
+    Contestant::ByHandExactlyOnce,
+    Contestant::Quix,
     Contestant::AtLeastOnce,
     Contestant::ExactlyOnce(10),
     Contestant::ExactlyOnce(100),
     Contestant::ExactlyOnce(1000),
 ];
+/// Ratios that are printed: of the first to the second.
+const RATIOS: [(Contestant, Contestant); 7] = [
+    (Contestant::AtLeastOnce, Contestant::ByHandWithJson),
+    (Contestant::AtLeastOnce, Contestant::ByHand),
+    (Contestant::ExactlyOnce(100), Contestant::ByHandExactlyOnce),
+    (Contestant::AtLeastOnce, Contestant::Bytewax),
+    (Contestant::AtLeastOnce, Contestant::Quix),
+    (Contestant::ExactlyOnce(100), Contestant::QuixExactlyOnce),
+    (Contestant::ExactlyOnce(100), Contestant::AtLeastOnce),
+];
 
 impl Contestant {
     fn name(self) -> String {
         match self {
-            Contestant::ByHand => "by hand, orjson, at least once".to_owned(),
-            Contestant::AtLeastOnce => "kaspr-exec, at-least-once".to_owned(),
-            Contestant::ExactlyOnce(interval) => format!("kaspr-exec, exactly-once {interval} ms"),
+            Contestant::ByHandWithJson => "script, json".to_owned(),
+            Contestant::ByHand => "script, orjson".to_owned(),
+            Contestant::ByHandExactlyOnce => "script, orjson, exactly once".to_owned(),
+            Contestant::Bytewax => "Bytewax, orjson".to_owned(),
+            Contestant::Quix => "Quix Streams (orjson)".to_owned(),
+            Contestant::QuixExactlyOnce => "Quix Streams, exactly once".to_owned(),
+            Contestant::AtLeastOnce => "kaspr-exec, at least once".to_owned(),
+            Contestant::ExactlyOnce(interval) => format!("kaspr-exec, exactly once {interval} ms"),
         }
+    }
+
+    /// The command that handles so many events of the input.
+    fn command(self, broker: &Broker, topics: &Topics, events: u64, ends: bool) -> Command {
+        let group = unique("bench");
+        let Topics { input, output } = topics;
+        let script = |python: &str, name: &str, more: &[&str]| {
+            let mut command = Command::new(std::env::var(python).expect("benches/run names it"));
+            command.arg(folder("rivals").join(name)).args([&broker.servers, &group, input, output]);
+            command.arg(events.to_string()).args(more);
+            command
+        };
+        match self {
+            Contestant::ByHandWithJson => script("KASPR_BENCH_PYTHON", "by_hand.py", &["json"]),
+            Contestant::ByHand => script("KASPR_BENCH_PYTHON", "by_hand.py", &["orjson"]),
+            Contestant::ByHandExactlyOnce => script("KASPR_BENCH_PYTHON", "by_hand.py", &["orjson", "once"]),
+            Contestant::Quix => script("KASPR_BENCH_RIVALS", "quix.py", &[]),
+            Contestant::QuixExactlyOnce => script("KASPR_BENCH_RIVALS", "quix.py", &["once"]),
+            Contestant::Bytewax => {
+                let mut command = Command::new(std::env::var("KASPR_BENCH_RIVALS").expect("benches/run names it"));
+                let flow = format!("bytewax_flow:flow('{}', '{input}', '{output}')", broker.servers);
+                command.args(["-m", "bytewax.run", &flow]).current_dir(folder("rivals"));
+                command
+            }
+            Contestant::AtLeastOnce => {
+                let mut command = kaspr_exec(broker, topics, &group, ends);
+                command.args(["--guarantee", "at-least-once"]);
+                command
+            }
+            Contestant::ExactlyOnce(interval) => {
+                let mut command = kaspr_exec(broker, topics, &group, ends);
+                command.args(["--commit-interval", &format!("{interval}ms")]);
+                command
+            }
+        }
+    }
+}
+
+fn kaspr_exec(broker: &Broker, topics: &Topics, group: &str, ends: bool) -> Command {
+    let spec = std::fs::read_to_string(folder("loop").join("agent.yaml")).expect("the bench's spec");
+    let spec = spec.replace("name: readings-raw", &format!("name: {}", topics.input));
+    let spec = spec.replace("- name: readings\n", &format!("- name: {}\n", topics.output));
+    let file = std::env::temp_dir().join(format!("{}.yaml", unique("bench-agent")));
+    std::fs::write(&file, spec).expect("the spec can be written");
+    let program = std::env::current_exe().expect("a program knows its file").with_file_name("kaspr-exec");
+    let mut command = Command::new(program);
+    command.arg("run").arg(file).args(["--bootstrap-servers", &broker.servers, "--app", group, "--quiet"]);
+    if ends {
+        command.arg("--until-caught-up");
+    }
+    command
+}
+
+/// Starts a contestant on its core; what this thread does goes on on the broker's.
+fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, ends: bool) -> Child {
+    let mut command = contestant.command(broker, topics, events, ends);
+    pin(CONTESTANTS_CORE);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    pin(BROKERS_CORE);
+    child.expect("the contestant starts")
+}
+
+/// What a run of a contestant costs, in seconds.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: f64,
+    cpu: f64,
+}
+
+/// Runs a contestant on all events of a topic.
+fn cost(contestant: Contestant, broker: &Broker, input: &str, events: u64) -> Cost {
+    let topics = Topics { input: input.to_owned(), output: broker.topic("readings", PARTITIONS) };
+    let began = Instant::now();
+    let child = start(contestant, broker, &topics, events, true);
+    let cpu = wait(child, contestant);
+    let wall = began.elapsed().as_secs_f64();
+    let expected = i64::try_from(events / 10 * 9).expect("few");
+    assert_eq!(broker.count(&topics.output), expected, "every active reading came once: {}", contestant.name());
+    Cost { wall, cpu }
+}
+
+/// Microseconds per event, by contestant and round.
+type Figures = Vec<Vec<Cost>>;
+
+fn throughput(broker: &Broker, few: &str, many: &str) -> Figures {
+    let mut figures = vec![Vec::new(); RUNNERS.len()];
+    for round in 1..=ROUNDS {
+        for (contestant, figures) in RUNNERS.into_iter().zip(&mut figures) {
+            eprintln!("round {round} of {ROUNDS}: {}", contestant.name());
+            let of_few = cost(contestant, broker, few, FEW);
+            let of_many = cost(contestant, broker, many, MANY);
+            let per_event = |few: f64, many: f64| (many - few) * 1e6 / (MANY - FEW) as f64;
+            let (wall, cpu) = (per_event(of_few.wall, of_many.wall), per_event(of_few.cpu, of_many.cpu));
+            figures.push(Cost { wall, cpu });
+        }
+    }
+    figures
+}
+
+fn print_throughput(figures: &Figures) {
+    let medians = |costs: &[Cost], of: fn(&Cost) -> f64| median(&costs.iter().map(of).collect::<Vec<_>>());
+    println!("{:<34} {:>13} {:>13}", "", "µs wall/event", "µs CPU/event");
+    for (contestant, costs) in RUNNERS.into_iter().zip(figures) {
+        let (wall, cpu) = (medians(costs, |cost| cost.wall), medians(costs, |cost| cost.cpu));
+        println!("{:<34} {wall:>13.2} {cpu:>13.2}", contestant.name());
+    }
+    for (of, to) in RATIOS {
+        let costs = |of| &figures[RUNNERS.iter().position(|runner| *runner == of).expect("it runs")];
+        // Of costs of the same round: what troubles the machine troubles both.
+        let ratio = |by: fn(&Cost) -> f64| {
+            let rounds = costs(of).iter().zip(costs(to));
+            median(&rounds.map(|(of, to)| by(to) / by(of)).collect::<Vec<_>>())
+        };
+        let (wall, cpu) = (ratio(|cost| cost.wall), ratio(|cost| cost.cpu));
+        println!("throughput {wall:.2}x, events per CPU second {cpu:.2}x: {}, of {}", of.name(), to.name());
     }
 }
 
 fn main() {
+    pin(BROKERS_CORE);
     let broker = Broker::start();
-    let texts = readings(EVENTS);
-    let records = texts.lines().enumerate().map(|(n, line)| Record {
-        partition: i32::try_from(n % 4).ok(),
-        value: Some(line.as_bytes().to_vec()),
-        ..Record::default()
+    let texts = readings(MANY);
+    let [few, many] = [FEW, MANY].map(|events| {
+        let input = broker.topic("readings-raw", PARTITIONS);
+        let lines = texts.lines().enumerate().take(usize::try_from(events).expect("few"));
+        let record = |(n, line): (usize, &str)| Record {
+            partition: i32::try_from(n % 4).ok(),
+            value: Some(line.as_bytes().to_vec()),
+            ..Record::default()
+        };
+        broker.produce(&input, lines.map(record));
+        input
     });
-    let input = broker.topic("readings-raw", PARTITIONS);
-    broker.produce(&input, records);
-    println!("{EVENTS} events, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
-    let mut walls: [Vec<f64>; RUNNERS.len()] = Default::default();
-    let mut cpus: [Vec<f64>; RUNNERS.len()] = Default::default();
-    for _ in 0..ROUNDS {
-        for (number, contestant) in RUNNERS.into_iter().enumerate() {
-            let topics = Topics { input: input.clone(), output: broker.topic("readings", PARTITIONS) };
-            let began = Instant::now();
-            let child = start(contestant, &broker, &topics, EVENTS, true);
-            let cpu = wait(child);
-            walls[number].push(began.elapsed().as_secs_f64() * 1e6 / EVENTS as f64);
-            cpus[number].push(cpu * 1e6 / EVENTS as f64);
-            let expected = i64::try_from(EVENTS / 10 * 9).expect("few");
-            assert_eq!(broker.count(&topics.output), expected, "every active reading came once");
-        }
-    }
-    println!("{:<32} {:>13} {:>13}", "", "µs wall/event", "µs CPU/event");
-    for (number, contestant) in RUNNERS.into_iter().enumerate() {
-        println!("{:<32} {:>13.2} {:>13.2}", contestant.name(), median(&walls[number]), median(&cpus[number]));
-    }
-    let ratio = |figures: &[Vec<f64>; RUNNERS.len()], of: usize, to: usize| {
-        let ratios: Vec<f64> = figures[to].iter().zip(&figures[of]).map(|(to, of)| to / of).collect();
-        median(&ratios)
-    };
-    for (of, to, what) in [
-        (1, 0, "at-least-once, of the script by hand"),
-        (2, 0, "exactly-once, of the script by hand"),
-        (2, 1, "exactly-once, of at-least-once"),
-    ] {
-        println!("throughput {:.2}x, CPU {:.2}x: {what}", ratio(&walls, of, to), ratio(&cpus, of, to));
-    }
-    println!("{:<32} {:>9} {:>9}", format!("at {RATE} events a second"), "p50 ms", "p99 ms");
+    println!("{MANY} events less {FEW}, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
+    print_throughput(&throughput(&broker, &few, &many));
+    println!("{:<34} {:>9} {:>9} {:>13}", format!("at {RATE} events a second"), "p50 ms", "p99 ms", "µs CPU/event");
     for contestant in PACED_RUNNERS {
-        let delays = latency(contestant, &broker);
+        let Paced { delays, cpu } = paced(contestant, &broker);
         let at = |share: f64| delays[(delays.len() as f64 * share) as usize];
-        println!("{:<32} {:>9.1} {:>9.1}", contestant.name(), at(0.5), at(0.99));
+        println!("{:<34} {:>9.1} {:>9.1} {cpu:>13.0}", contestant.name(), at(0.5), at(0.99));
     }
-}
-
-fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, ends: bool) -> Child {
-    let group = unique("bench");
-    let mut command = match contestant {
-        Contestant::ByHand => {
-            let python = std::env::var("KASPR_BENCH_PYTHON").expect("benches/run names it");
-            let mut command = Command::new(python);
-            command.arg(folder("loop").join("on_kafka.py")).args([&broker.servers, &group]);
-            command.args([&topics.input, &topics.output]).arg(events.to_string());
-            command
-        }
-        Contestant::AtLeastOnce | Contestant::ExactlyOnce(_) => {
-            let spec = std::fs::read_to_string(folder("loop").join("agent.yaml")).expect("the bench's spec");
-            let spec = spec.replace("name: readings-raw", &format!("name: {}", topics.input));
-            let spec = spec.replace("- name: readings\n", &format!("- name: {}\n", topics.output));
-            let file = std::env::temp_dir().join(format!("{}.yaml", unique("bench-agent")));
-            std::fs::write(&file, spec).expect("the spec can be written");
-            let program = std::env::current_exe().expect("a program knows its file").with_file_name("kaspr-exec");
-            let mut command = Command::new(program);
-            command.arg("run").arg(file).args(["--bootstrap-servers", &broker.servers, "--app", &group, "--quiet"]);
-            if ends {
-                command.arg("--until-caught-up");
-            }
-            match contestant {
-                Contestant::ExactlyOnce(interval) => command.args(["--commit-interval", &format!("{interval}ms")]),
-                _ => command.args(["--guarantee", "at-least-once"]),
-            };
-            command
-        }
-    };
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the contestant starts")
 }
 
 /// Seconds of CPU of a child that has ended well.
 #[allow(clippy::zombie_processes, reason = "wait4 waits for it")]
-fn wait(child: Child) -> f64 {
+fn wait(child: Child, contestant: Contestant) -> f64 {
     let pid = i32::try_from(child.id()).expect("a process number");
     let mut status = 0;
     // SAFETY: an all-zero rusage is valid; the pointers are to live values.
@@ -147,7 +245,7 @@ fn wait(child: Child) -> f64 {
         assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
         usage
     };
-    assert_eq!(status, 0, "the contestant ends well");
+    assert_eq!(status, 0, "the contestant ends well: {}", contestant.name());
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
@@ -156,8 +254,16 @@ fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64() * 1e3
 }
 
-/// Milliseconds from sending an event to reading its record, sorted.
-fn latency(contestant: Contestant, broker: &Broker) -> Vec<f64> {
+/// Figures of a contestant at a steady rate.
+struct Paced {
+    /// Milliseconds from sending an event to reading its record, sorted.
+    delays: Vec<f64>,
+    /// Microseconds of CPU per event.
+    cpu: f64,
+}
+
+/// Gives a contestant events at a steady rate.
+fn paced(contestant: Contestant, broker: &Broker) -> Paced {
     let topics = Topics { input: broker.topic("paced", PARTITIONS), output: broker.topic("paced-out", PARTITIONS) };
     let mut child = start(contestant, broker, &topics, PACED * 10, false);
     let mut config = ClientConfig::new();
@@ -180,8 +286,11 @@ fn latency(contestant: Contestant, broker: &Broker) -> Vec<f64> {
     };
     // Both have joined and warmed up before the clock counts.
     let warm = 2 * RATE;
-    let began = Instant::now();
+    let (began, mut cpu) = (Instant::now(), 0.0);
     for n in 0..PACED + warm {
+        if n == warm {
+            cpu = cpu_seconds_of(child.id());
+        }
         let value = format!("{{\"id\": {n}, \"sent\": {}, \"celsius\": 20.5, \"active\": true}}", now_ms());
         let record = BaseRecord::<(), [u8]>::to(&topics.input).payload(value.as_bytes());
         producer.send(record.partition(i32::try_from(n % 4).expect("small"))).expect("the queue has room");
@@ -190,6 +299,7 @@ fn latency(contestant: Contestant, broker: &Broker) -> Vec<f64> {
             read(Duration::from_micros(200));
         }
     }
+    let cpu = (cpu_seconds_of(child.id()) - cpu) * 1e6 / PACED as f64;
     producer.flush(Duration::from_secs(10)).expect("all is sent");
     while read(Duration::from_secs(2)) {}
     child.kill().expect("it runs");
@@ -197,5 +307,5 @@ fn latency(contestant: Contestant, broker: &Broker) -> Vec<f64> {
     let mut delays: Vec<f64> = delays.into_iter().filter(|(n, _)| *n >= warm).map(|(_, delay)| delay).collect();
     assert!(delays.len() as u64 >= PACED, "every event came: {} of {PACED}", delays.len());
     delays.sort_by(f64::total_cmp);
-    delays
+    Paced { delays, cpu }
 }
