@@ -55,7 +55,7 @@ pub fn wait_for_definitions(
             wake.wait(Some(look));
             None::<()>
         });
-        if signals.told() {
+        if signals.asked_to_stop() {
             return Ok(false);
         }
     }

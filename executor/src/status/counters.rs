@@ -246,10 +246,10 @@ mod tests {
     #[test]
     fn dead_letters_are_no_records() {
         let mut effects = sent(["out".to_owned(), "dead".to_owned()]);
-        (effects.letters, effects.letter_topics) = (1, vec!["dead".into()]);
+        (effects.dead_letters, effects.dead_letter_topics) = (1, vec!["dead".into()]);
         let mut counters = Counters::default();
         counters.count_committed(&effects);
-        assert_eq!(counters.by_topic["dead"], TopicCounts { records: 0, letters: 1 });
-        assert_eq!((counters.by_topic["out"], counters.records), (TopicCounts { records: 1, letters: 0 }, 1));
+        assert_eq!(counters.by_topic["dead"], TopicCounts { records: 0, dead_letters: 1 });
+        assert_eq!((counters.by_topic["out"], counters.records), (TopicCounts { records: 1, dead_letters: 0 }, 1));
     }
 }
