@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
+use kaspr_tests::clock::pause;
 use kaspr_tests::kafka::{Broker, Record, broker, free_port, unique};
 use kaspr_tests::pod::{ECHO, Pod};
 use kaspr_tests::program::stderr;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 /// An address at which no broker listens.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -329,4 +331,54 @@ fn the_path_of_packages_is_taken_without_what_no_shell_filled_in() {
     let ended = pod.ends(&["--local", "--quiet", "--input", &input]);
     let seen = kaspr_tests::program::stdout(&ended);
     assert!(seen.contains(r#""value":["/opt/kaspr/packages", []]"#), "{seen}{}", stderr(&ended));
+}
+
+/// A member as the reference runtime's are for us: of a protocol that no worker speaks.
+struct Stranger(std::sync::Arc<std::sync::atomic::AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Stranger {
+    fn join(broker: &Broker, group: &str, topic: &str) -> Stranger {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("bootstrap.servers", &broker.servers).set("group.id", group);
+        config.set("partition.assignment.strategy", "roundrobin").set("heartbeat.interval.ms", "500");
+        let consumer: BaseConsumer = config.create().expect("the settings are good");
+        consumer.subscribe(&[topic]).expect("it subscribes");
+        let ends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let is_over = ends.clone();
+        let polls = move || {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = consumer.poll(std::time::Duration::from_millis(100));
+            }
+        };
+        let stranger = Stranger(ends, Some(std::thread::spawn(polls)));
+        while broker.members(group) != Some(1) {
+            pause(std::time::Duration::from_millis(100));
+        }
+        stranger
+    }
+
+    /// Leaves the group.
+    fn leave(mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.1.take().map(std::thread::JoinHandle::join).expect("it runs").expect("it ends");
+    }
+}
+
+#[test]
+fn members_of_another_protocol_are_waited_out() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    let app = unique("echo");
+    let stranger = Stranger::join(broker, &app, &input);
+    let pod = Pod::new(&app).defined("agents.yaml", &defined(&input, &output));
+    let pod = pod.with("K_KAFKA_BOOTSTRAP_SERVERS", &broker.servers);
+    let mut process = pod.start();
+    process.wait_for("waiting for members of another protocol to leave the group");
+    broker.produce(&input, [Record::new("k", "1")]);
+    assert!(process.runs(), "{}", process.words());
+    stranger.leave();
+    process.wait_until("a record", || broker.count(&output) == 1);
+    let words = process.words();
+    assert_eq!(words.matches("members of another protocol").count(), 1, "once a minute: {words}");
+    assert_eq!(process.terminate(), Some(0), "{}", process.words());
 }

@@ -12,6 +12,7 @@
 //! everything and comes back as a new client (`rejoin`); until then calls on the client do nothing.
 
 mod fetching;
+mod judging;
 mod rejoin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 use rustc_hash::FxHashSet;
 
@@ -37,7 +38,6 @@ use super::kept::Kept;
 use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
 use super::orphans::{self, Search};
-use super::rights::lacking;
 use super::waiting::Waiting;
 use super::{raw, stuck};
 use crate::broker::position::Metadata;
@@ -47,6 +47,7 @@ use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::ClientCall;
 use crate::status::clients::ClientFigures;
 use crate::wake::Bell;
+use judging::Foreign;
 
 /// Partitions that a question names which only wakes the threads that fetch.
 const WOKEN_MAX: usize = 64;
@@ -106,6 +107,8 @@ pub struct KafkaConsumer {
     adrift: Option<Duration>,
     /// The look for partitions that get nothing though they go on.
     stuck: stuck::Look,
+    /// The wait for members that speak another protocol.
+    foreign: Foreign,
 }
 
 /// A client that has not joined yet.
@@ -147,66 +150,8 @@ impl KafkaConsumer {
             paused: BTreeSet::new(),
             adrift: None,
             stuck: stuck::Look::default(),
+            foreign: Foreign::default(),
         })
-    }
-
-    /// Decides what an error in the place of a message means.
-    ///
-    /// `Ok`: polling goes on. librdkafka reports most troubles here once, and repairs them by itself.
-    fn judge(&mut self, error: &KafkaError) -> Result<(), BrokerError> {
-        // The next poll brings it back; everything that the old client says is about a member that is gone.
-        if self.is_fenced() {
-            return Ok(());
-        }
-        if let Some((code, why)) = self.consumer.client().fatal_error() {
-            return Err(BrokerError::Fatal(format!("Kafka's client gave up: {code}: {why}")));
-        }
-        match error.rdkafka_error_code() {
-            // Polling goes on and joins again; the loss comes as a change.
-            Some(Code::PollExceeded) => Ok(()),
-            // The error is about some partition, which it does not name.
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                self.adrift.get_or_insert(Duration::ZERO);
-                Ok(())
-            }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-                self.missing.note(format!("a topic that is read does not exist any more: {}", words(error)));
-                Ok(())
-            }
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => Err(self.denied(error)),
-            Some(
-                Code::ClusterAuthorizationFailed
-                | Code::InconsistentGroupProtocol
-                | Code::FencedInstanceId
-                | Code::Fatal,
-            ) => {
-                Err(BrokerError::Group(format!("the group \"{}\" cannot be read: {}", self.settings.app, words(error))))
-            }
-            // The client reports the rest to the callback that watches the brokers.
-            _ => Ok(()),
-        }
-    }
-
-    /// The meaning of an error about the group's offsets. A right that is missing is named.
-    fn judged(&self, doing: &str, error: &KafkaError) -> BrokerError {
-        match error.rdkafka_error_code() {
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denied(error),
-            _ => judge(doing, error),
-        }
-    }
-
-    /// The error of a member that lacks a right, which is named.
-    ///
-    /// Asks which of the rights it is, so it waits for a broker; the text has the command that grants it.
-    fn denied(&self, error: &KafkaError) -> BrokerError {
-        let assigned = self.starts.keys().map(|partition| &*partition.topic);
-        let named = self.subscribed.iter().map(String::as_str).filter(|name| !name.starts_with('^'));
-        let reads: BTreeSet<&str> = named.chain(assigned).collect();
-        let (client, reads) = (self.line.client(), Vec::from_iter(reads));
-        let ask = || lacking(&client, &self.settings, error.rdkafka_error_code(), &reads);
-        let rights = self.line.calls.during(ClientCall::Admin, ask);
-        let why = if rights.is_empty() { words(error) } else { self.settings.identity().lacks(&rights) };
-        BrokerError::Group(format!("the group \"{}\" cannot be read: {why}", self.settings.app))
     }
 
     /// True if the broker that is asked knows every topic that is read. Asking also makes the client look for
