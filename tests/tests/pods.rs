@@ -340,7 +340,7 @@ impl Stranger {
     fn join(broker: &Broker, group: &str, topic: &str) -> Stranger {
         let mut config = rdkafka::ClientConfig::new();
         config.set("bootstrap.servers", &broker.servers).set("group.id", group);
-        config.set("partition.assignment.strategy", "roundrobin").set("heartbeat.interval.ms", "500");
+        config.set("partition.assignment.strategy", "roundrobin").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().expect("the settings are good");
         consumer.subscribe(&[topic]).expect("it subscribes");
         let ends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
