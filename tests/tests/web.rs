@@ -6,7 +6,7 @@ use std::time::Duration;
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::counting::{App, shop};
 use kaspr_tests::http::{Client, Response, get, series};
-use kaspr_tests::kafka::{Broker, Record, broker, free_port};
+use kaspr_tests::kafka::{Broker, Record, broker, children, free_port};
 use kaspr_tests::program::command;
 use kaspr_tests::{process, root};
 use serde_json::{Value, json};
@@ -406,7 +406,6 @@ fn a_port_that_cannot_be_served_ends_the_start() {
     let port = taken.local_addr().expect("an address").port().to_string();
     for (flags, code, words) in [
         (&["--web-port", port.as_str()][..], 1, "cannot listen at 127.0.0.1:"),
-        (&["--web-port", "6065", "--workers", "2"], 2, "a port is served by one worker alone"),
         (&["--web-port", "0"], 2, "a port is a number from 1 to 65535"),
     ] {
         let output = lost().command(flags).output().expect("it ends");
@@ -573,4 +572,49 @@ fn a_local_run_serves_its_port_to_this_machine() {
     assert_eq!(client.ask("GET", "/", &["Host: shop.example.com"], "").expect("an answer").status, 403);
     drop(input);
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_supervisor_answers_for_its_workers() {
+    let broker = broker();
+    let (app, input, output) = app(broker, 2, "");
+    let mut served = Served::start(app, &["--workers", "2"]).ready();
+    broker.produce(&input, (0..20).map(|number| Record::new(number.to_string(), number.to_string())));
+    served.wait_until("20 records", || broker.count(&output) == 20);
+    let workers = || served.get("/kaspr/status").json()["workers"].as_array().cloned().unwrap_or_default();
+    let sum = |workers: &[Value]| workers.iter().filter_map(|worker| worker["completed"].as_u64()).sum::<u64>();
+    served.wait_until("their reports", || sum(&workers()) == 20);
+    let status = served.get("/status/").json();
+    assert_eq!(status["assignment"]["actives"], json!({ input.as_str(): [0, 1] }), "the union: {status}");
+    let told = ["leader", "rebalancing", "recovering"].map(|name| status[name].clone());
+    assert_eq!(told, [json!(true), json!(false), json!(false)], "{status}");
+    let ready = series(&served.get("/metrics").body, "kaspr_ready");
+    assert!(ready.len() == 2 && ready.iter().all(|(_, value)| *value == 1.0), "{ready:?}");
+    assert!(ready[1].0.contains(".1\""), "each has its name: {ready:?}");
+    // A worker that starts again makes the process unready, not dead.
+    let killed = children(served.child.id())[0];
+    // SAFETY: the supervisor has not waited for its worker yet, or it is still running.
+    unsafe { libc::kill(killed, libc::SIGKILL) };
+    served.wait_until("unready", || {
+        let ready = served.get("/health/ready");
+        let why = ready.json()["why"].as_str().unwrap_or_default().to_owned();
+        ready.status == 503 && why.starts_with("worker ")
+    });
+    assert_eq!(served.get("/health/live").status, 200);
+    served.wait_until("ready again", || served.get("/health/ready").status == 200);
+    let restarts: Vec<f64> = series(&served.get("/metrics").body, "kaspr_worker_restarts_total")
+        .into_iter()
+        .map(|(_, count)| count)
+        .collect();
+    assert_eq!(restarts.iter().sum::<f64>(), 1.0, "{restarts:?}");
+    // A request goes down to one of them.
+    let mut client = Client::connect(served.port).expect("it listens");
+    let asked = client.ask("POST", "/signal/rebalance", &["Content-Type: application/json"], "");
+    assert_eq!(asked.expect("an answer").status, 200);
+    served.wait_until("the group to be asked", || {
+        let words = served.app.words(0);
+        words.contains("the group is made to share out") || words.contains("sharing out its partitions already")
+    });
+    process::terminate(served.child.id());
+    assert_eq!(served.child.wait().expect("it ends").code(), Some(0), "{}", served.app.words(0));
 }

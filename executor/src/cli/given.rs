@@ -7,15 +7,16 @@
 //! | `KASPR_KAFKA_SASL_PASSWORD_FILE=PATH` | never: only the path is |
 //! | `--kafka sasl.password=…` | in `/proc/PID/cmdline`, until the program starts |
 //!
-//! A supervisor hands flags and variables to its workers through a pipe, since a worker's command line and
+//! A supervisor hands flags and variables to its workers through a socket, since a worker's command line and
 //! variables would show them again. Files are read by each worker itself.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use tracing::warn;
@@ -46,8 +47,8 @@ const PATHS: [&str; 6] = [
 ];
 /// Bytes of such a file: a certificate chain is smaller.
 const FILE_BYTES_MAX: u64 = 256 << 10;
-/// Bytes of settings that a worker is handed: a pipe holds them before the worker reads. A pipe on Linux
-/// holds 64 KiB; a larger text would make the supervisor wait for a worker that may never read.
+/// Bytes of settings that a worker is handed: a socket holds them before the worker reads. One on Linux
+/// holds 64 KiB at least; a larger text would make the supervisor wait for a worker that may never read.
 const HANDED_BYTES_MAX: usize = 60 << 10;
 
 /// Arguments and variables of the program. Taken once, by `main`, before any other thread runs.
@@ -68,12 +69,14 @@ pub struct Given {
 }
 
 /// Settings of Kafka clients.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct KafkaSettings {
     /// All of them, by librdkafka's names.
     pub all: BTreeMap<String, Secret>,
     /// Settings that a worker cannot find by itself, as JSON. Without those that stand in files.
     handed: BTreeMap<String, Secret>,
+    /// The way to the supervisor, in a worker of one.
+    pub line: Option<UnixStream>,
 }
 
 /// Takes standard output for the program alone: what user code, libraries and the programs that they start
@@ -170,7 +173,9 @@ impl Given {
         }
         // Last, so that they win: a worker does not inherit the variables that its supervisor has hidden.
         if is_worker {
-            settings.all.extend(taken_over()?);
+            let (handed, line) = taken_over()?;
+            settings.all.extend(handed);
+            settings.line = Some(line);
         }
         for (_, path) in settings.all.iter_mut().filter(|(name, _)| PATHS.contains(&name.as_str())) {
             // A new client reads it again, wherever user code has moved the process's folder by then.
@@ -245,14 +250,37 @@ impl KafkaSettings {
     }
 }
 
-/// The settings that the supervisor of this worker has handed over. Reads standard input to its end: the
-/// supervisor closes it after the text.
-fn taken_over() -> Result<BTreeMap<String, Secret>, Stop> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(Stop::fault)?;
-    let plain: BTreeMap<String, String> = serde_json::from_str(&text)
-        .map_err(|_| Stop::refused("--worker is for the supervisor's use, which hands settings over"))?;
-    Ok(plain.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
+/// Hands settings over to a worker, whose standard input is the other end of this socket: a length, and the text.
+///
+/// # Errors
+///
+/// The worker is gone.
+pub(super) fn hand_over(line: &mut UnixStream, settings: &str) -> std::io::Result<()> {
+    let length = u32::try_from(settings.len()).unwrap_or(u32::MAX);
+    line.write_all(&[&length.to_be_bytes(), settings.as_bytes()].concat())
+}
+
+/// The settings that the supervisor of this worker has handed over, and the way to it. Standard input is empty from
+/// here on: user code may read it.
+fn taken_over() -> Result<(BTreeMap<String, Secret>, UnixStream), Stop> {
+    let refused = |_| Stop::refused("--worker is for the supervisor's use, which hands settings over");
+    let (text, line) = read_handed().map_err(refused)?;
+    let plain: BTreeMap<String, String> = serde_json::from_slice(&text).map_err(|error| refused(error.into()))?;
+    Ok((plain.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(), line))
+}
+
+fn read_handed() -> std::io::Result<(Vec<u8>, UnixStream)> {
+    let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut length = [0; 4];
+    line.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > HANDED_BYTES_MAX {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length];
+    line.read_exact(&mut text)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok((text, line))
 }
 
 /// Reads a value without the line end that editors put behind it.

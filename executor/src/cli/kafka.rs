@@ -64,10 +64,13 @@ pub fn run_on_kafka(
     given.warn();
     let workers = settings.workers().map_err(Stop::refused)?;
     let is_supervisor = workers > 1 && worker.is_none();
-    let web = served::wanted(settings, is_supervisor)?;
+    let web = served::wanted(settings)?;
+    let about = (&**plan, &start.config, settings);
     if is_supervisor {
+        let supervise_posts = |web| served::supervise(web, workers, about, signals);
+        let posts = web.map(supervise_posts).transpose()?;
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
-        let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()? };
+        let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()?, posts };
         return match supervise(workers, &handover, &clock, signals) {
             0 => Ok(()),
             code => Err(Stop(code, String::new())),
@@ -75,8 +78,12 @@ pub fn run_on_kafka(
     }
     // Only a worker has a deadline; a supervisor ends when its workers have.
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
-    let serve = |web| served::serve(web, (plan, &start.config, settings), signals);
-    let start = Start { board: web.map(serve).transpose()?, ..start };
+    let board = match (web, client_settings.line) {
+        (None, _) => None,
+        (Some(_), Some(line)) => Some(served::relay(line, &start.config)?),
+        (Some(web), None) => Some(served::serve(web, about, signals)?),
+    };
+    let start = Start { board, ..start };
     let interpreter = Interpreter::start(&arguments.app.python_path);
     interpreter.run(|py| {
         info!(version = python::version(), prefix = python::prefix(py), "CPython");

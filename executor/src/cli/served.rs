@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,11 @@ use crate::config::serving::TURN_AGE_MAX;
 use crate::config::settings::Settings;
 use crate::config::web::{Web, host_name};
 use crate::status::board::Board;
+use crate::status::crew::{self, Crew, Posts};
 use crate::web::{Facts, PlanTexts, Site};
+
+/// What is served: a plan, with its settings as they are meant and as they were written.
+type About<'a> = (&'a Plan, &'a Config, &'a Settings);
 
 /// The age of a turn from which a worker that a failpoint holds counts as dead: its test does not wait for
 /// minutes.
@@ -26,15 +31,9 @@ const HELD_AGE_MAX: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 ///
-/// A setting makes no sense, or several workers would share the port.
-pub(super) fn wanted(settings: &Settings, is_supervisor: bool) -> Result<Option<Web>, Stop> {
-    let web = settings.web(false, &host_name()).map_err(Stop::refused)?;
-    if web.is_some() && is_supervisor {
-        return Err(Stop::refused(
-            "a port is served by one worker alone: leave out --workers and start more processes, or leave out the port (--web-port, WEB_PORT)",
-        ));
-    }
-    Ok(web)
+/// A setting makes no sense.
+pub(super) fn wanted(settings: &Settings) -> Result<Option<Web>, Stop> {
+    settings.web(false, &host_name()).map_err(Stop::refused)
 }
 
 /// The HTTP server that a local run is to have, if it is to have one: for this machine alone, unless an address is
@@ -47,25 +46,52 @@ pub(super) fn wanted_locally(settings: &Settings) -> Result<Option<Web>, Stop> {
     settings.web(true, &host_name()).map_err(Stop::refused)
 }
 
-/// Serves the port; gives the board on which the worker is to leave its snapshots.
+/// Serves the port of a worker; gives the board on which it is to leave its snapshots.
 ///
 /// # Errors
 ///
 /// The port cannot be had.
-pub(super) fn serve(
-    web: Web,
-    (plan, config, settings): (&Plan, &Config, &Settings),
-    signals: &Signals,
-) -> Result<Arc<Board>, Stop> {
+pub(super) fn serve(web: Web, about: About<'_>, signals: &Signals) -> Result<Arc<Board>, Stop> {
+    let board = board_of(about.1);
+    serve_crew(web, Crew::One(board.clone()), about, signals)?;
+    Ok(board)
+}
+
+/// The board of a worker of several, whose reports go to its supervisor over this socket.
+///
+/// # Errors
+///
+/// There is no thread for it.
+pub(super) fn relay(socket: UnixStream, config: &Config) -> Result<Arc<Board>, Stop> {
+    let board = board_of(config);
+    crew::relay(board.clone(), socket).map_err(Stop::own_fault)?;
+    Ok(board)
+}
+
+/// Serves the port of a supervisor; gives the posts at which its workers report.
+///
+/// # Errors
+///
+/// The port cannot be had.
+pub(super) fn supervise(web: Web, workers: u32, about: About<'_>, signals: &Signals) -> Result<Arc<Posts>, Stop> {
+    let posts = Arc::new(Posts::new(workers));
+    serve_crew(web, Crew::Many(posts.clone()), about, signals)?;
+    Ok(posts)
+}
+
+fn board_of(config: &Config) -> Arc<Board> {
+    Arc::new(Board::new(&config.app, &config.transactional_id))
+}
+
+fn serve_crew(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals: &Signals) -> Result<(), Stop> {
     let listener = listen(web.listen).map_err(|error| {
         Stop::own_fault(format!("cannot listen at {}: {error}; --web-port and --web-bind say where", web.listen))
     })?;
-    let board = Arc::new(Board::new(&config.app, &config.transactional_id));
     let signals = signals.clone();
     let listen = web.listen;
     let site = Site {
         app: config.app.clone(),
-        board: board.clone(),
+        crew,
         facts: Facts {
             version: env!("CARGO_PKG_VERSION"),
             revision: plan.revision.clone(),
@@ -81,7 +107,7 @@ pub(super) fn serve(
     };
     crate::web::serve(listener, site).map_err(Stop::own_fault)?;
     info!(address = %listen, "serving HTTP");
-    Ok(board)
+    Ok(())
 }
 
 /// Listens at an address; at all addresses of IPv4 where all are meant and the machine has no IPv6.

@@ -13,17 +13,21 @@
 //! SIGTERM if it is killed.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::given::hand_over;
 use super::stop::{FAULT, FINE, FORCED, INTERRUPTED, OWN_FAULT, REFUSED, Signals, TERMINATED};
 use crate::clock::Clock;
 use crate::config::secret::Secret;
+use crate::status::crew::Posts;
 use crate::wake::Wake;
 
 /// Time between two looks of the supervisor at its workers where nothing can wake it.
@@ -54,6 +58,8 @@ pub struct Handover {
     pub arguments: Vec<OsString>,
     /// Settings of Kafka clients, which a worker reads from its standard input: no other process sees them there.
     pub settings: Secret,
+    /// The posts at which workers report, where a port is served.
+    pub posts: Option<Arc<Posts>>,
 }
 
 /// Runs `workers` processes of this program until all are done. Gives the exit status: that of the fault for
@@ -153,11 +159,15 @@ impl Post {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&handover.arguments).arg("--worker").arg(format!("{}:{}", self.number, std::process::id()));
         // Ctrl-C reaches the supervisor alone, which signals its workers once.
-        command.process_group(0).stdin(Stdio::piped());
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A worker that has ended already does not read; its status says why.
-            let _ = stdin.write_all(handover.settings.expose().as_bytes());
+        let (mut ours, theirs) = UnixStream::pair()?;
+        command.process_group(0).stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = command.spawn()?;
+        // The command holds the worker's end: with it, the end of the worker would not show.
+        drop(command);
+        // A worker that has ended already does not read; its status says why.
+        let _ = hand_over(&mut ours, handover.settings.expose());
+        if let Some(posts) = &handover.posts {
+            posts.started(self.number, ours)?;
         }
         self.child = Some(child);
         self.started = now;

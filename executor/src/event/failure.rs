@@ -1,10 +1,10 @@
 //! Failures: the records of events that could not be processed.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The line of `--failures` for one event. Payloads are not in it, but for the first
 /// bytes of a key or value that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureRecord {
     /// The agent in which it failed.
     pub agent: String,

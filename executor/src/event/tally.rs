@@ -3,8 +3,10 @@
 //! They count once the unit that they belong to is complete and committed. A try that is followed by another one
 //! leaves none, nor does work that is aborted and done again; so an event counts once, whatever happens to it.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts at one place of a reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
     /// Values that came.
     pub taken: u64,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A client.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientFigures {
     /// What it is: `consumer`, `producer`.
     pub client: String,
@@ -12,7 +14,7 @@ pub struct ClientFigures {
     /// Requests so far, by kind.
     pub requests: BTreeMap<String, u64>,
     /// Requests that failed or timed out, by what happened.
-    pub errors: BTreeMap<&'static str, u64>,
+    pub errors: BTreeMap<String, u64>,
     /// Bytes so far, sent and received.
     pub bytes: (u64, u64),
     /// Records that wait to be sent, and their bytes; `None` of a client that sends none.
@@ -20,7 +22,7 @@ pub struct ClientFigures {
 }
 
 /// A broker, as a client sees it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BrokerFigures {
     /// `host:port`.
     pub broker: String,
@@ -29,7 +31,7 @@ pub struct BrokerFigures {
     /// Connections so far, those that failed among them.
     pub connects: u64,
     /// Quantiles of the time from a request to its answer, in seconds.
-    pub rtt: Vec<(&'static str, f64)>,
+    pub rtt: Vec<(String, f64)>,
     /// Quantiles of the time for which the broker had the client wait, in seconds.
-    pub throttle: Vec<(&'static str, f64)>,
+    pub throttle: Vec<(String, f64)>,
 }

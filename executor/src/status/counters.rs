@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::serving::TOPICS_MAX;
@@ -20,7 +21,7 @@ use crate::status::figures::{ByKind, UnitTimes};
 pub const OTHER_TOPIC: &str = "other";
 
 /// A place where values pass: decoding, or an operation, output, channel or sink of an agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCounters {
     /// The agent.
     pub agent: String,
@@ -57,7 +58,7 @@ impl StepCounters {
 }
 
 /// All counters of a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// One row per site of the plan, in the plan's order.
     pub steps: Vec<StepCounters>,
@@ -76,6 +77,7 @@ pub struct Counters {
     /// Commits.
     pub commits: u64,
     /// Events by reader and partition, by the numbers of both.
+    #[serde(skip)]
     pub by_partition: Vec<Vec<EventCounts>>,
     /// Records committed, by topic.
     pub by_topic: BTreeMap<String, TopicCounts>,
@@ -84,11 +86,12 @@ pub struct Counters {
     /// Tries that were followed by another one, by kind.
     pub retried_by_kind: ByKind,
     /// Durations of units, by reader.
+    #[serde(skip)]
     pub unit_times: Vec<UnitTimes>,
 }
 
 /// Events of a reader in a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventCounts {
     /// Events taken.
     pub taken: u64,
@@ -105,7 +108,7 @@ impl EventCounts {
 }
 
 /// Records committed to a topic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicCounts {
     /// Records that are no dead letters.
     pub records: u64,

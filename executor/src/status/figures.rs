@@ -2,8 +2,11 @@
 //!
 //! Plain integers and histograms of the worker, as [`Counters`](super::counters::Counters) are.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::config::serving::KINDS_MAX;
 
@@ -19,9 +22,9 @@ pub const OLD_WIDE: &[f64] = &[
 pub const OLD_USUAL: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// A histogram with fixed bounds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Histogram {
-    bounds: &'static [f64],
+    bounds: Cow<'static, [f64]>,
     /// Values up to each bound and above the one before it; the last are above all bounds.
     counts: Vec<u64>,
     sum: f64,
@@ -30,7 +33,7 @@ pub struct Histogram {
 impl Histogram {
     /// An empty histogram with these upper bounds, which rise.
     pub fn new(bounds: &'static [f64]) -> Histogram {
-        Histogram { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
+        Histogram { bounds: Cow::Borrowed(bounds), counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
     /// Counts a value `times` times: it stands for others that were not looked at.
@@ -65,7 +68,7 @@ impl Histogram {
 }
 
 /// A duration in the two forms that metrics have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Timed {
     /// In seconds.
     pub seconds: Histogram,
@@ -86,7 +89,7 @@ impl Timed {
 }
 
 /// Ends of transactions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
     /// Those that took place.
     pub committed: u64,
@@ -97,7 +100,7 @@ pub struct Outcomes {
 }
 
 /// Figures of the way of effects to the broker. Part of a delivery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliveryFigures {
     /// Ends of transactions.
     pub outcomes: Outcomes,
@@ -124,7 +127,7 @@ impl Default for DeliveryFigures {
 }
 
 /// Figures of a member of a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GroupFigures {
     /// Changes that assigned partitions.
     pub assigned: u64,
@@ -143,7 +146,7 @@ impl Default for GroupFigures {
 }
 
 /// Durations of units of a reader, from a sample of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UnitTimes(pub Timed);
 
 impl Default for UnitTimes {
@@ -153,8 +156,8 @@ impl Default for UnitTimes {
 }
 
 /// Counts by agent, operation and kind of failure. Kinds after the first [`KINDS_MAX`] of an operation are one.
-#[derive(Clone, Debug, Default)]
-pub struct ByKind(BTreeMap<(String, String), BTreeMap<String, u64>>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ByKind(BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>);
 
 impl ByKind {
     /// The kind of those that are not named.
@@ -162,14 +165,15 @@ impl ByKind {
 
     /// Counts one.
     pub fn count(&mut self, agent: &str, operation: &str, kind: &str) {
-        let kinds = self.0.entry((agent.to_owned(), operation.to_owned())).or_default();
+        let kinds = self.0.entry(agent.to_owned()).or_default().entry(operation.to_owned()).or_default();
         let kind = if kinds.contains_key(kind) || kinds.len() < KINDS_MAX { kind } else { ByKind::OTHER };
         *kinds.entry(kind.to_owned()).or_insert(0) += 1;
     }
 
     /// Agent, operation, kind and count.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &str, u64)> {
-        self.0.iter().flat_map(|((agent, operation), kinds)| {
+        let operations = self.0.iter().flat_map(|(agent, operations)| operations.iter().map(move |of| (agent, of)));
+        operations.flat_map(|(agent, (operation, kinds))| {
             kinds.iter().map(move |(kind, count)| (agent.as_str(), operation.as_str(), kind.as_str(), *count))
         })
     }

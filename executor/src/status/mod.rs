@@ -8,6 +8,7 @@
 //! | `stall.rs` | which partitions stand still, and why |
 //! | `snapshot.rs` | both, with positions and the last failures, at one moment |
 //! | `board.rs` | where other threads find the last snapshot |
+//! | `report.rs`, `crew.rs` | how a supervisor learns of its workers |
 //! | here | the last failures, and where a reader stands |
 //!
 //! Nothing here acts on what it sees. Of an event's key, value and headers nothing is shown but what the
@@ -16,7 +17,10 @@
 pub mod board;
 pub mod clients;
 pub mod counters;
+pub mod crew;
 pub mod figures;
+mod process;
+pub mod report;
 pub mod snapshot;
 pub mod stall;
 

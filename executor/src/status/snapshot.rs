@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::clients::ClientFigures;
@@ -16,7 +17,7 @@ use super::stall::Cause;
 use crate::event::failure::FailureRecord;
 
 /// The states of a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// It has not joined its group: it loads user code, waits for a broker, or for members of another protocol.
     #[default]
@@ -68,7 +69,7 @@ impl State {
 }
 
 /// A reader in a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderStatus {
     /// The reader: its first agent's name.
     pub reader: String,
@@ -85,7 +86,7 @@ pub struct ReaderStatus {
 }
 
 /// A partition that has started, with its readers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// The topic.
     pub topic: String,
@@ -133,7 +134,7 @@ impl ReaderStatus {
 }
 
 /// A partition of a table whose changelog is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoringTable {
     /// The table.
     pub table: String,
@@ -144,7 +145,7 @@ pub struct RestoringTable {
 }
 
 /// Figures of a table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableFigures {
     /// Its name.
     pub table: String,
@@ -164,7 +165,7 @@ pub struct TableFigures {
 pub type Partitions = BTreeMap<String, BTreeSet<i32>>;
 
 /// A worker at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The app.
     pub app: String,
@@ -187,7 +188,7 @@ pub struct Snapshot {
     /// Partitions of tables that are being restored.
     pub restoring: Vec<RestoringTable>,
     /// The number of subjects that have stalled for longer than `stallAfter`, by cause.
-    pub stalled: BTreeMap<&'static str, u64>,
+    pub stalled: BTreeMap<String, u64>,
     /// The time since the start in which the worker was awake.
     pub busy: Duration,
     /// The time since the start in which the worker slept.
@@ -199,7 +200,7 @@ pub struct Snapshot {
     /// The time for which something complete has waited for its commit; zero where nothing waits.
     pub commit_age: Duration,
     /// Events by the names of reader and topic.
-    pub events: BTreeMap<(String, String), EventCounts>,
+    pub events: Vec<((String, String), EventCounts)>,
     /// Durations of units by the names of their readers.
     pub unit_times: Vec<(String, UnitTimes)>,
     /// Figures of Kafka's clients.

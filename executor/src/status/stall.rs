@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tracing::field::display;
 use tracing::{info, warn};
 
@@ -19,7 +20,7 @@ const LOOKS_PER_STALL: u32 = 4;
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// The cause that holds a reader in a partition. Times count from the moment of the look.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// A call has not ended.
     Call {
@@ -285,10 +286,10 @@ impl Stalls {
     }
 
     /// The number of subjects that have stalled for longer than is right, by the name of what holds each.
-    pub fn stalled(&self) -> BTreeMap<&'static str, u64> {
+    pub fn stalled(&self) -> BTreeMap<String, u64> {
         let mut stalled = BTreeMap::new();
         for seen in self.seen.values().filter(|seen| seen.reported) {
-            *stalled.entry(seen.cause).or_insert(0) += 1;
+            *stalled.entry(seen.cause.to_owned()).or_insert(0) += 1;
         }
         stalled
     }
@@ -389,7 +390,7 @@ mod tests {
         let mut stalls = Stalls::new(AFTER);
         let told = watch(&mut stalls, 0..100, &[standing(0, 5, 3)]);
         assert_eq!(told, [(30, Notice::Stalled { standing: standing(0, 5, 3), held: at(30) })]);
-        assert_eq!(stalls.stalled(), [("broker", 1)].into());
+        assert_eq!(stalls.stalled(), [("broker".to_owned(), 1)].into());
         let told = watch(&mut stalls, 100..120, &[standing(0, 6, 2)]);
         assert_eq!(told, [(100, Notice::Over { subject: subject(0), held: at(100) })]);
         assert_eq!(stalls.stalled(), [].into());

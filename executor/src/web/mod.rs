@@ -1,10 +1,11 @@
 //! The HTTP server: health, status, plan and metrics of a worker, for people, probes, scrapers and the operator.
 //!
 //! One thread, `kaspr-http`, with a current-thread runtime. It never attaches to user code's interpreter and
-//! shares one pointer with the worker, the [`Board`]: however long a call of user code blocks, it answers.
+//! looks at the worker's last snapshot alone: however long a call of user code blocks, it answers. A supervisor
+//! answers for its workers, by their reports.
 //!
 //! ```text
-//! worker ──a snapshot a second──▶ Board ◀──looks── kaspr-http ◀── probes, scrapers, the operator
+//! worker ──a snapshot a second──▶ Board ─▶ Crew ◀──looks── kaspr-http ◀── probes, scrapers, the operator
 //!        ◀──wants_rebalance────
 //! ```
 //!
@@ -29,13 +30,12 @@ mod status;
 mod stream;
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::web::Web;
-use crate::guard::Sighting;
-use crate::status::board::{Board, Seen};
-use crate::status::snapshot::State;
+use crate::status::crew::{Crew, Member};
+use crate::status::report::Report;
+use crate::status::snapshot::{Snapshot, State};
 pub use plan::PlanTexts;
 
 /// The name of the thread.
@@ -60,8 +60,8 @@ pub struct Facts {
 pub struct Site {
     /// The app.
     pub app: String,
-    /// The worker's snapshots.
-    pub board: Arc<Board>,
+    /// The workers that it answers for.
+    pub crew: Crew,
     /// Facts that never change.
     pub facts: Facts,
     /// Settings.
@@ -77,41 +77,47 @@ pub struct Site {
 }
 
 impl Site {
-    /// The board as it is now, and the worker's state: a process that was asked to stop says so at once.
-    fn look(&self) -> (Seen, State) {
-        let seen = self.board.look();
-        let state = if (self.is_told_to_stop)() { State::Stopping } else { seen.snapshot.state };
-        (seen, state)
-    }
-
-    /// The call that keeps the worker's thread; `None` where nothing runs.
-    fn running(&self) -> Option<Running> {
-        let watch = self.board.watched()?;
-        let mut sighting = Sighting::default();
-        sighting.look(watch, Duration::ZERO);
-        if let Some((_, call, _)) = sighting.client_call(Duration::ZERO) {
-            return Some(Running { what: format!("the call \"{call}\" of Kafka's client"), on: None });
-        }
-        sighting.longest(Duration::ZERO)?;
-        let place = sighting.doing().and_then(|doing| watch.place(&doing));
-        Some(Running { what: watch.row_in_words(), on: place.map(|(place, offset)| format!("{place}@{offset}")) })
+    /// The workers as of now, each with its state: a process that was asked to stop says so at once.
+    fn look(&self) -> Vec<Worker> {
+        let is_told = (self.is_told_to_stop)();
+        let worker = |member: Member| {
+            let state = if is_told { State::Stopping } else { member.report.snapshot.state };
+            Worker { state, member }
+        };
+        self.crew.look().into_iter().map(worker).collect()
     }
 }
 
-/// The call in which the worker's thread is.
-struct Running {
-    what: String,
-    /// The first event of the unit that runs.
-    on: Option<String>,
+/// A worker as pages show it.
+#[derive(Clone, Debug)]
+struct Worker {
+    state: State,
+    member: Member,
 }
 
-impl std::fmt::Display for Running {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.on {
-            Some(on) => write!(f, "{} on {on}", self.what),
-            None => write!(f, "{}", self.what),
+impl Worker {
+    fn report(&self) -> &Report {
+        &self.member.report
+    }
+
+    fn snapshot(&self) -> &Snapshot {
+        &self.member.report.snapshot
+    }
+
+    /// Says of which worker something is told, where there are several.
+    fn named(&self, what: &str) -> String {
+        match self.member.number {
+            Some(number) => format!("worker {number}: {what}"),
+            None => what.to_owned(),
         }
     }
+}
+
+/// The state of the process: that of the worker that is furthest from running.
+fn state_of(workers: &[Worker]) -> State {
+    let states = [State::Stopping, State::Loading, State::Joining, State::Restoring, State::Running];
+    let has = |state: &State| workers.iter().any(|worker| worker.state == *state);
+    states.into_iter().find(has).unwrap_or(State::Idle)
 }
 
 /// Serves a site in a thread of its own, until the process ends.

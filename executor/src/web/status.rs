@@ -3,40 +3,45 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::Site;
 use super::answer::Answer;
+use super::{Site, Worker, state_of};
 use crate::config::serving::SNAPSHOT_AGE_MAX;
 
 /// The page. Its form is `docs/status.schema.json`.
 pub(super) fn page(site: &Site) -> Answer {
-    let (seen, state) = site.look();
-    let snapshot = &seen.snapshot;
-    let mut worker = snapshot.to_json();
-    if !site.shows_messages {
-        hide_messages(&mut worker);
-    }
-    // Nothing of a worker that is kept by a call is newer than its snapshot, but for what keeps it.
-    let running = (seen.age > SNAPSHOT_AGE_MAX).then(|| site.running()).flatten();
-    worker["state"] = json!(state.name());
-    worker["why"] = json!(snapshot.why);
-    worker["turnAge"] = json!(seen.turn_age.as_secs_f64());
-    worker["running"] = json!(running.map(|running| json!({ "what": running.what, "on": running.on })));
-    worker["assignment"] = json!(snapshot.assignment);
-    worker["stalled"] = json!(snapshot.stalled);
-    let restoring = snapshot.restoring.iter();
-    worker["restoring"] = restoring
-        .map(|part| json!({ "table": part.table, "partition": part.partition, "percent": part.percent }))
-        .collect();
+    let workers = site.look();
     let body = json!({
         "version": site.facts.version,
         "revision": site.facts.revision,
-        "state": state.name(),
+        "state": state_of(&workers).name(),
         "stateDir": site.facts.state_dir,
-        "leader": snapshot.is_leader,
-        "since": seen.since_ms,
-        "workers": [worker],
+        "leader": workers.iter().any(|worker| worker.snapshot().is_leader),
+        "since": workers.iter().map(|worker| worker.report().since_ms).max(),
+        "workers": workers.iter().map(|worker| describe(site, worker)).collect::<Vec<_>>(),
     });
     Answer::json(StatusCode::OK, &body)
+}
+
+fn describe(site: &Site, worker: &Worker) -> Value {
+    let (snapshot, report) = (worker.snapshot(), worker.report());
+    let mut described = snapshot.to_json();
+    if !site.shows_messages {
+        hide_messages(&mut described);
+    }
+    // Nothing of a worker that is kept by a call is newer than its snapshot, but for what keeps it.
+    let running = report.running.as_ref().filter(|_| report.age > SNAPSHOT_AGE_MAX);
+    described["state"] = json!(worker.state.name());
+    described["why"] = json!(snapshot.why);
+    described["turnAge"] = json!(report.turn_age.as_secs_f64());
+    described["running"] = json!(running);
+    described["assignment"] = json!(snapshot.assignment);
+    described["stalled"] = json!(snapshot.stalled);
+    described["restarts"] = json!(worker.member.restarts);
+    let restoring = snapshot.restoring.iter();
+    described["restoring"] = restoring
+        .map(|part| json!({ "table": part.table, "partition": part.partition, "percent": part.percent }))
+        .collect();
+    described
 }
 
 /// Takes the messages of failures out: exceptions quote payloads.

@@ -166,9 +166,9 @@ impl<C: Code> Worker<C> {
     }
 
     /// Events by the names of their reader and topic.
-    fn event_counts(&self) -> BTreeMap<(String, String), EventCounts> {
+    fn event_counts(&self) -> Vec<((String, String), EventCounts)> {
         let (counters, slots) = (self.shared.counters.borrow(), self.shared.slots.borrow());
-        let mut counts: BTreeMap<(String, String), EventCounts> = BTreeMap::new();
+        let mut counts = Vec::new();
         for (reader, partitions) in self.dataflow.readers.iter().zip(&counters.by_partition) {
             let mut topics: BTreeMap<&str, EventCounts> = BTreeMap::new();
             for (number, count) in partitions.iter().enumerate().filter(|(_, count)| count.taken > 0) {

@@ -91,10 +91,10 @@ struct Window {
 
 impl Window {
     /// Nothing where nothing was measured.
-    fn seconds(window: Option<&Window>, unit: f64) -> Vec<(&'static str, f64)> {
+    fn seconds(window: Option<&Window>, unit: f64) -> Vec<(String, f64)> {
         let quantiles = |window: &Window| [("0.5", window.p50), ("0.95", window.p95), ("0.99", window.p99)];
         let measured = window.filter(|window| window.cnt > 0).map(quantiles);
-        measured.into_iter().flatten().map(|(name, value)| (name, value / unit)).collect()
+        measured.into_iter().flatten().map(|(name, value)| (name.to_owned(), value / unit)).collect()
     }
 }
 
@@ -111,7 +111,7 @@ impl Said {
                 *figures.requests.entry(kind.clone()).or_insert(0) += count;
             }
             let errors = [("send", broker.txerrs), ("receive", broker.rxerrs), ("timeout", broker.req_timeouts)];
-            errors.iter().for_each(|(kind, count)| *figures.errors.entry(kind).or_insert(0) += count);
+            errors.iter().for_each(|(kind, count)| *figures.errors.entry((*kind).to_owned()).or_insert(0) += count);
         }
         // The addresses that were given stand beside the brokers that they turned out to be.
         let is_learned = self.brokers.values().any(|broker| broker.nodeid >= 0 && broker.source == "learned");
@@ -163,12 +163,15 @@ mod tests {
             consumer.requests,
             [("Fetch".to_owned(), 7), ("Heartbeat".to_owned(), 5), ("Metadata".to_owned(), 3)].into()
         );
-        assert_eq!(consumer.errors, [("send", 1), ("receive", 2), ("timeout", 3)].into());
+        let errors = [("send", 1), ("receive", 2), ("timeout", 3)].map(|(kind, count)| (kind.to_owned(), count));
+        assert_eq!(consumer.errors, errors.into());
         let broker = BrokerFigures {
             broker: "k:9092".to_owned(),
             is_up: true,
             connects: 2,
-            rtt: vec![("0.5", 0.002), ("0.95", 0.003), ("0.99", 0.004)],
+            rtt: [("0.5", 0.002), ("0.95", 0.003), ("0.99", 0.004)]
+                .map(|(name, time)| (name.to_owned(), time))
+                .to_vec(),
             throttle: Vec::new(),
         };
         assert_eq!(consumer.brokers, [broker], "no name twice, and none that is not needed");

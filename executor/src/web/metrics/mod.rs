@@ -22,7 +22,7 @@ mod rows;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,11 +32,10 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use super::answer::Answer;
-use super::{Facts, Site};
+use super::{Facts, Site, Worker};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::serving::METRICS_AGE_MAX;
-use crate::status::snapshot::{Snapshot, State};
-use process::{Disk, Process};
+use process::Disk;
 pub(super) use requests::{NO_PAGE, Requests};
 use rows::Writer;
 
@@ -51,7 +50,8 @@ pub(super) struct Metrics {
     /// The last page of each format, and when it was rendered.
     pages: RefCell<[Option<(Duration, Bytes)>; 2]>,
     disk: RefCell<Disk>,
-    cpu: RefCell<process::Cpu>,
+    /// By the names of the workers.
+    cpu: RefCell<BTreeMap<String, process::Cpu>>,
 }
 
 impl Metrics {
@@ -83,20 +83,23 @@ impl Metrics {
     }
 
     fn collected(&self, site: &Site, requests: &Requests, now: Duration) -> Collected {
-        let (seen, state) = site.look();
-        let process = Process::now();
+        let pod = format!("{}-{}", site.app, site.web.ordinal);
+        let mut cpu = self.cpu.borrow_mut();
+        let mut measured = |worker: Worker| {
+            let name = worker.member.number.map_or_else(|| pod.clone(), |number| format!("{pod}.{number}"));
+            let process = worker.report().process;
+            let cpu_percent =
+                process.and_then(|process| cpu.entry(name.clone()).or_default().percent(process.cpu_seconds, now));
+            Measured { name, worker, cpu_percent }
+        };
         Collected {
-            snapshot: seen.snapshot,
-            state,
-            turn_age: seen.turn_age,
+            workers: site.look().into_iter().map(&mut measured).collect(),
             facts: site.facts.clone(),
-            worker_name: format!("{}-{}", site.app, site.web.ordinal),
             app: site.app.clone(),
-            cpu_percent: process.and_then(|process| self.cpu.borrow_mut().percent(process.cpu_seconds, now)),
-            process,
             disk: site.facts.state_dir.as_ref().map(|folder| *self.disk.borrow_mut().look(folder, now)),
             requests: requests.clone(),
             has_old_names: site.web.has_old_names,
+            pod: pod.clone(),
         }
     }
 }
@@ -104,37 +107,53 @@ impl Metrics {
 /// Everything of which a page is made.
 #[derive(Clone, Debug)]
 struct Collected {
-    snapshot: Arc<Snapshot>,
-    state: State,
-    turn_age: Duration,
+    workers: Vec<Measured>,
     facts: Facts,
     app: String,
-    worker_name: String,
-    process: Option<Process>,
-    /// Percent of one core since the last page.
-    cpu_percent: Option<f64>,
+    /// The name of the process, which is its worker's where there is one alone.
+    pod: String,
     /// `None`: there is no state dir.
     disk: Option<process::DiskSeen>,
     requests: Requests,
     has_old_names: bool,
 }
 
+/// A worker with what its last two reports tell together.
+#[derive(Clone, Debug)]
+struct Measured {
+    name: String,
+    worker: Worker,
+    /// Percent of one core since the last page.
+    cpu_percent: Option<f64>,
+}
+
 impl Collector for Collected {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut writer = Writer::new(encoder);
-        own::write(self, &mut writer)?;
-        partitions::write(&self.snapshot, &mut writer)?;
-        clients::write(&self.snapshot.clients, &mut writer)?;
-        process::write(self, &mut writer)?;
-        requests::write(&self.requests, &mut writer)?;
-        if self.has_old_names { old::write(self, &mut writer) } else { Ok(()) }
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut writer = Writer::default();
+        for measured in &self.workers {
+            writer.of_worker(&measured.name);
+            let snapshot = measured.worker.snapshot();
+            own::write(self, measured, &mut writer);
+            partitions::write(snapshot, &mut writer);
+            clients::write(&snapshot.clients, &mut writer);
+            process::write(measured.worker.report().process.as_ref(), &mut writer);
+            if self.has_old_names {
+                old::write(self, measured, &mut writer);
+            }
+        }
+        writer.of_worker(&self.pod);
+        process::write_disk(self, &mut writer);
+        requests::write(&self.requests, &mut writer);
+        if self.has_old_names {
+            old::write_of_pod(self, &mut writer);
+        }
+        writer.write(&mut encoder)
     }
 }
 
 /// Writes a page.
 fn render(collected: Collected, is_open: bool) -> Result<String, std::fmt::Error> {
-    let labels = [("app_name", collected.app.clone()), ("worker_name", collected.worker_name.clone())];
-    let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
+    let labels = [(Cow::Borrowed("app_name"), Cow::Owned(collected.app.clone()))];
     let mut registry = Registry::with_labels(labels.into_iter());
     registry.register_collector(Box::new(collected));
     let mut page = String::new();

@@ -4,47 +4,45 @@
 //! Families that say nothing about this program have no series here: its scheduler's, its assignor's, counts by
 //! stream and by name, and memory of the machine.
 
-use std::fmt;
-
-use super::Collected;
 use super::partitions::{Places, sum};
 use super::rows::{Labels, Writer, labels};
+use super::{Collected, Measured};
 use crate::status::figures::{Histogram, OLD_WIDE};
 use crate::status::snapshot::{Snapshot, State};
 
 /// Writes them.
-pub(super) fn write(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
-    let snapshot = &*collected.snapshot;
-    app(collected, writer)?;
-    messages(snapshot, writer)?;
-    sent(snapshot, writer)?;
-    events(snapshot, writer)?;
-    moves(snapshot, collected.state, writer)?;
-    machine(collected, writer)
+pub(super) fn write(collected: &Collected, measured: &Measured, writer: &mut Writer) {
+    let (snapshot, state) = (measured.worker.snapshot(), measured.worker.state);
+    app(collected, measured, writer);
+    messages(snapshot, writer);
+    sent(snapshot, writer);
+    events(snapshot, writer);
+    moves(snapshot, state, writer);
+    machine(measured, writer);
 }
 
-fn app(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
+fn app(collected: &Collected, measured: &Measured, writer: &mut Writer) {
     let info = labels([("group_id", &collected.app), ("kaspr_version", collected.facts.version), ("kms_enabled", "0")]);
-    if let Some(began) = collected.process.and_then(|process| process.began_seconds) {
-        writer.gauges("kaspr_app_info", "Application info", [(info, began)])?;
+    if let Some(began) = measured.worker.report().process.and_then(|process| process.began_seconds) {
+        writer.gauges("kaspr_app_info", "Application info", [(info, began)]);
     }
-    let health = match collected.state {
+    let health = match measured.worker.state {
         State::Loading => -1.0,
         State::Running | State::Idle | State::Stopping => 0.0,
         State::Joining => 1.0,
         State::Restoring => 2.0,
     };
-    writer.gauge("kaspr_health", "Current state of application.", health)
+    writer.gauge("kaspr_health", "Current state of application.", health);
 }
 
-fn messages(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
-    writer.counter("kaspr_messages_received", "Total messages received", snapshot.counters.events as f64)?;
+fn messages(snapshot: &Snapshot, writer: &mut Writer) {
+    writer.counter("kaspr_messages_received", "Total messages received", snapshot.counters.events as f64);
     let mut topics = std::collections::BTreeMap::new();
     for ((_, topic), counts) in &snapshot.events {
         *topics.entry(topic.as_str()).or_insert(0) += counts.taken;
     }
     let topics = topics.into_iter().map(|(topic, count)| (labels([("topic", topic)]), count as f64));
-    writer.counters("kaspr_messages_received_per_topic", "Messages received per topic", topics)?;
+    writer.counters("kaspr_messages_received_per_topic", "Messages received per topic", topics);
     let places = Places::of(snapshot);
     // The last offset that was received.
     let last = places.gather(
@@ -56,71 +54,74 @@ fn messages(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
         sum,
     );
     let help = "Messages received per topic/partition";
-    writer.gauges("kaspr_messages_received_per_topics_partition", help, last)?;
+    writer.gauges("kaspr_messages_received_per_topics_partition", help, last);
     let ends = places.gather(snapshot, |partition| partition.high.map(|high| high as f64), sum);
-    writer.gauges("kaspr_topic_partition_end_offset", "Offset ends per topic/partition", ends)?;
+    writer.gauges("kaspr_topic_partition_end_offset", "Offset ends per topic/partition", ends);
     let committed = places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
-    writer.gauges("kaspr_topic_partition_offset_commited", "Offset commited per topic/partition", committed)
+    writer.gauges("kaspr_topic_partition_offset_commited", "Offset commited per topic/partition", committed);
 }
 
-fn sent(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
+fn sent(snapshot: &Snapshot, writer: &mut Writer) {
     let topics = snapshot.counters.by_topic.iter();
     let topics = topics.map(|(topic, counts)| {
         (labels([("topic", &format!("topic.{topic}"))]), (counts.records + counts.dead_letters) as f64)
     });
-    writer.counters("kaspr_topic_messages_sent", "Total messages sent per topic", topics)?;
+    writer.counters("kaspr_topic_messages_sent", "Total messages sent per topic", topics);
     let all = snapshot.counters.records + snapshot.counters.dead_letters;
-    writer.counter("kaspr_total_sent_messages", "Total messages sent", all as f64)?;
+    writer.counter("kaspr_total_sent_messages", "Total messages sent", all as f64);
     let aborted = snapshot.delivery.outcomes.aborted as f64;
-    writer.counter("kaspr_total_error_messages_sent", "Transactions that were aborted", aborted)?;
+    writer.counter("kaspr_total_error_messages_sent", "Transactions that were aborted", aborted);
     let (sends, commits) = (&snapshot.delivery.sends.old_ms, &snapshot.delivery.commits.old_ms);
     let help = "Producer send latency in ms, once a transaction";
-    writer.histograms("kaspr_producer_send_latency", help, [(Labels::new(), sends)])?;
+    writer.histograms("kaspr_producer_send_latency", help, [(Labels::new(), sends)]);
     let help = "Consumer commit latency in ms, once a transaction";
-    writer.histograms("kaspr_consumer_commit_latency", help, [(Labels::new(), commits)])
+    writer.histograms("kaspr_consumer_commit_latency", help, [(Labels::new(), commits)]);
 }
 
-fn events(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
+fn events(snapshot: &Snapshot, writer: &mut Writer) {
     let mut runtime = Histogram::new(OLD_WIDE);
     snapshot.unit_times.iter().for_each(|(_, times)| runtime.add(&times.0.old_ms));
-    writer.histograms("kaspr_events_runtime_ms", "Events runtime in ms", [(Labels::new(), &runtime)])?;
-    writer.counter("kaspr_total_events", "Total events received", snapshot.counters.events as f64)?;
+    writer.histograms("kaspr_events_runtime_ms", "Events runtime in ms", [(Labels::new(), &runtime)]);
+    writer.counter("kaspr_total_events", "Total events received", snapshot.counters.events as f64);
     let active = snapshot.counters.events.saturating_sub(snapshot.counters.ended()) as f64;
-    writer.gauge("kaspr_total_active_events", "Total active events", active)?;
-    writer.gauge("kaspr_active_messages", "Total active messages", active)?;
+    writer.gauge("kaspr_total_active_events", "Total active events", active);
+    writer.gauge("kaspr_active_messages", "Total active messages", active);
     let operations = snapshot.tables.iter().flat_map(|table| {
         let name = format!("table.{}", table.table);
         [("keys_retrieved", table.reads), ("keys_updated", table.writes), ("keys_deleted", table.deletes)]
             .map(|(operation, count)| (labels([("table", &name), ("operation", operation)]), count as f64))
     });
-    writer.counters("kaspr_table_operations", "Total table operations", operations)
+    writer.counters("kaspr_table_operations", "Total table operations", operations);
 }
 
-fn moves(snapshot: &Snapshot, state: State, writer: &mut Writer<'_>) -> fmt::Result {
+fn moves(snapshot: &Snapshot, state: State, writer: &mut Writer) {
     let is = |is_so: bool| f64::from(u8::from(is_so));
-    writer.gauge("kaspr_total_rebalances", "Total rebalances", is(state == State::Joining))?;
+    writer.gauge("kaspr_total_rebalances", "Total rebalances", is(state == State::Joining));
     let recovering = is(state == State::Restoring);
-    writer.gauge("kaspr_total_rebalances_recovering", "Total rebalances recovering", recovering)?;
+    writer.gauge("kaspr_total_rebalances_recovering", "Total rebalances recovering", recovering);
     let help = "Rebalance finished latency in ms";
-    writer.histograms("kaspr_rebalance_done_latency", help, [(Labels::new(), &snapshot.group.rebalances.old_ms)])
+    writer.histograms("kaspr_rebalance_done_latency", help, [(Labels::new(), &snapshot.group.rebalances.old_ms)]);
 }
 
-fn machine(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
+fn machine(measured: &Measured, writer: &mut Writer) {
+    if let Some(percent) = measured.cpu_percent {
+        writer.gauge("kaspr_cpu_utiliztion_percent", "CPU usage.", percent);
+    }
+    if let Some(process) = &measured.worker.report().process {
+        writer.gauge("kaspr_resident_memory_total", "Total resident memory used.", process.resident_bytes);
+    }
+}
+
+/// Writes those that are of the pod, however many workers it has.
+pub(super) fn write_of_pod(collected: &Collected, writer: &mut Writer) {
     let codes = collected.requests.by_code().into_iter();
     let codes = codes.map(|(code, count)| (labels([("status_code", &code.to_string())]), count as f64));
-    writer.counters("kaspr_http_status_codes", "Total http_status code", codes)?;
+    writer.counters("kaspr_http_status_codes", "Total http_status code", codes);
     let help = "Http response latency in ms";
-    writer.histograms("kaspr_http_latency", help, [(Labels::new(), collected.requests.old_ms())])?;
-    if let Some(percent) = collected.cpu_percent {
-        writer.gauge("kaspr_cpu_utiliztion_percent", "CPU usage.", percent)?;
-    }
-    if let Some(process) = &collected.process {
-        writer.gauge("kaspr_resident_memory_total", "Total resident memory used.", process.resident_bytes)?;
-    }
+    writer.histograms("kaspr_http_latency", help, [(Labels::new(), collected.requests.old_ms())]);
     if let Some((all, free)) = collected.disk.and_then(|disk| disk.space) {
-        writer.gauge("kaspr_disk_space_total", "Disk space total bytes", all)?;
-        writer.gauge("kaspr_disk_space_used", "Disk space used bytes", all - free)?;
-        writer.gauge("kaspr_disk_space_free", "Disk space free bytes", free)?;
+        writer.gauge("kaspr_disk_space_total", "Disk space total bytes", all);
+        writer.gauge("kaspr_disk_space_used", "Disk space used bytes", all - free);
+        writer.gauge("kaspr_disk_space_free", "Disk space free bytes", free);
     }
-    Ok(())
 }

@@ -2,7 +2,6 @@
 //! names the first of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::rows::{Labels, Writer, labels};
 use crate::config::serving::{PARTITIONS_MAX, TOPICS_MAX};
@@ -74,30 +73,30 @@ fn lag_seconds(partition: &PartitionStatus, now_ms: i64) -> Option<f64> {
 }
 
 /// Writes them.
-pub(super) fn write(snapshot: &Snapshot, writer: &mut Writer<'_>) -> fmt::Result {
+pub(super) fn write(snapshot: &Snapshot, writer: &mut Writer) {
     let places = Places::of(snapshot);
     let ends = places.gather(snapshot, |partition| partition.high.map(|high| high as f64), sum);
-    writer.gauges("kaspr_partition_end_offset", "The end of a partition, as the client last heard of it", ends)?;
+    writer.gauges("kaspr_partition_end_offset", "The end of a partition, as the client last heard of it", ends);
     let committed = places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
-    writer.gauges("kaspr_partition_committed_offset", "The offset that the group has committed", committed)?;
+    writer.gauges("kaspr_partition_committed_offset", "The offset that the group has committed", committed);
     let lags = places.gather(snapshot, |partition| Some(partition.lag() as f64), sum);
-    writer.gauges("kaspr_partition_lag_records", "Offsets up to the end that the slowest reader has not done", lags)?;
+    writer.gauges("kaspr_partition_lag_records", "Offsets up to the end that the slowest reader has not done", lags);
     let now_ms = snapshot.timestamp_ms;
     let ages = places.gather(snapshot, |partition| lag_seconds(partition, now_ms), f64::max);
-    writer.gauges("kaspr_partition_lag_seconds", "Age of the oldest event that is not complete", ages)?;
+    writer.gauges("kaspr_partition_lag_seconds", "Age of the oldest event that is not complete", ages);
     let help = "Offsets up to the end that a reader has not done";
-    writer.gauges("kaspr_reader_lag_records", help, reader_lags(snapshot, &places))?;
+    writer.gauges("kaspr_reader_lag_records", help, reader_lags(snapshot, &places));
     let mut assigned = BTreeMap::new();
     for (topic, partitions) in &snapshot.assignment {
         put(&mut assigned, labels([("topic", places.topic(topic))]), partitions.len() as f64, sum);
     }
-    writer.gauges("kaspr_assigned_partitions", "Partitions that the group has assigned", assigned)?;
+    writer.gauges("kaspr_assigned_partitions", "Partitions that the group has assigned", assigned);
     let mut queued = BTreeMap::new();
     for partition in &snapshot.partitions {
         let at = labels([("topic", places.topic(&partition.topic))]);
         put(&mut queued, at, partition.queued_bytes as f64, sum);
     }
-    writer.gauges("kaspr_queued_bytes", "Bytes of events that wait in readers", queued)
+    writer.gauges("kaspr_queued_bytes", "Bytes of events that wait in readers", queued);
 }
 
 fn reader_lags(snapshot: &Snapshot, places: &Places<'_>) -> BTreeMap<Labels, f64> {

@@ -1,65 +1,16 @@
 //! What the system knows of the process, and of the disk under its state.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Collected;
 use super::rows::Writer;
+use crate::status::report::Process;
 
 /// The time between two looks whether the state dir can be written.
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The file that such a look writes and removes.
 const PROBE: &str = ".kaspr-writable";
-/// The unit of times in `/proc`, which Linux has fixed for programs: a hundredth of a second.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// Figures of the process.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Process {
-    /// Time on a processor, in the program and in the system for it.
-    pub(super) cpu_seconds: f64,
-    /// Memory that is its own or shared, and in use.
-    pub(super) resident_bytes: f64,
-    virtual_bytes: f64,
-    open_files: f64,
-    files_max: Option<f64>,
-    /// When it began, in seconds since 1970.
-    pub(super) began_seconds: Option<f64>,
-}
-
-impl Process {
-    /// Reads them; `None` where the system does not tell.
-    pub(super) fn now() -> Option<Process> {
-        let read = |path: &str| std::fs::read_to_string(path).ok();
-        let stat = read("/proc/self/stat")?;
-        // The name before the last parenthesis may hold blanks.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<f64>().ok());
-        let booted = read("/proc/stat").and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|time| time.trim().parse::<f64>().ok())
-        });
-        let status = read("/proc/self/status")?;
-        let kilobytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()
-        };
-        let limits = read("/proc/self/limits");
-        let files_max = limits.and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-            line.split_whitespace().next()?.parse().ok()
-        });
-        Some(Process {
-            cpu_seconds: (field(14)? + field(15)?) / TICKS_PER_SECOND,
-            resident_bytes: kilobytes("VmRSS:")? * 1024.0,
-            virtual_bytes: kilobytes("VmSize:")? * 1024.0,
-            open_files: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64,
-            files_max,
-            began_seconds: booted.zip(field(22)).map(|(booted, ticks)| booted + ticks / TICKS_PER_SECOND),
-        })
-    }
-}
-
 /// The processor time at the last page.
 #[derive(Debug, Default)]
 pub(super) struct Cpu(Option<(f64, Duration)>);
@@ -109,35 +60,32 @@ impl DiskSeen {
     }
 }
 
-/// Writes them.
-pub(super) fn write(collected: &Collected, writer: &mut Writer<'_>) -> fmt::Result {
+/// Writes what is known of the disk.
+pub(super) fn write_disk(collected: &Collected, writer: &mut Writer) {
     if let Some(disk) = &collected.disk {
         let help = "1 if the state dir can be written";
-        writer.gauge("kaspr_state_dir_writable", help, f64::from(u8::from(disk.is_writable)))?;
+        writer.gauge("kaspr_state_dir_writable", help, f64::from(u8::from(disk.is_writable)));
     }
-    let Some(process) = &collected.process else { return Ok(()) };
-    writer.counter("process_cpu_seconds", "Time on a processor", process.cpu_seconds)?;
-    writer.gauge("process_resident_memory_bytes", "Memory in use", process.resident_bytes)?;
-    writer.gauge("process_virtual_memory_bytes", "Memory that is mapped", process.virtual_bytes)?;
-    writer.gauge("process_open_fds", "Open descriptors", process.open_files)?;
+}
+
+/// Writes what is known of a process.
+pub(super) fn write(process: Option<&Process>, writer: &mut Writer) {
+    let Some(process) = process else { return };
+    writer.counter("process_cpu_seconds", "Time on a processor", process.cpu_seconds);
+    writer.gauge("process_resident_memory_bytes", "Memory in use", process.resident_bytes);
+    writer.gauge("process_virtual_memory_bytes", "Memory that is mapped", process.virtual_bytes);
+    writer.gauge("process_open_fds", "Open descriptors", process.open_files);
     if let Some(most) = process.files_max {
-        writer.gauge("process_max_fds", "Most descriptors", most)?;
+        writer.gauge("process_max_fds", "Most descriptors", most);
     }
     if let Some(began) = process.began_seconds {
-        writer.gauge("process_start_time_seconds", "When the process began, since 1970", began)?;
+        writer.gauge("process_start_time_seconds", "When the process began, since 1970", began);
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_is_known_to_its_system() {
-        let process = Process::now().expect("there is a /proc");
-        assert!(process.resident_bytes > 0.0 && process.open_files > 2.0 && process.began_seconds > Some(1.5e9));
-    }
 
     #[test]
     fn cpu_is_the_share_of_a_core_since_the_last_look() {

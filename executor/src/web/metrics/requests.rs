@@ -1,7 +1,6 @@
 //! Requests that came, by the path of their page and by status.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use super::rows::{Writer, labels};
@@ -50,11 +49,11 @@ impl Requests {
 }
 
 /// Writes their families.
-pub(super) fn write(requests: &Requests, writer: &mut Writer<'_>) -> fmt::Result {
+pub(super) fn write(requests: &Requests, writer: &mut Writer) {
     let counts = requests.counts.iter();
     let counts =
         counts.map(|((path, code), count)| (labels([("path", path), ("code", &code.to_string())]), *count as f64));
-    writer.counters("kaspr_http_requests", "Requests over HTTP", counts)?;
+    writer.counters("kaspr_http_requests", "Requests over HTTP", counts);
     let times = requests.times.iter().map(|(path, times)| (labels([("path", path)]), times));
-    writer.histograms("kaspr_http_request_duration_seconds", "Time from a request to its answer", times)
+    writer.histograms("kaspr_http_request_duration_seconds", "Time from a request to its answer", times);
 }

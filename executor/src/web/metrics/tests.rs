@@ -1,15 +1,23 @@
 //! Pages of made-up snapshots.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
-use crate::status::snapshot::{PartitionStatus, ReaderStatus};
+use crate::status::crew::Member;
+use crate::status::report::Report;
+use crate::status::snapshot::{PartitionStatus, ReaderStatus, Snapshot, State};
+
+fn measured(number: Option<u32>, snapshot: Snapshot) -> Measured {
+    let name = number.map_or_else(|| "shop-2".to_owned(), |number| format!("shop-2.{number}"));
+    let state = snapshot.state;
+    let report = Report { snapshot: Arc::new(snapshot), ..Report::default() };
+    Measured { name, worker: Worker { state, member: Member { number, report, restarts: 0 } }, cpu_percent: None }
+}
 
 fn collected(snapshot: Snapshot, has_old_names: bool) -> Collected {
     Collected {
-        state: snapshot.state,
-        snapshot: Arc::new(snapshot),
-        turn_age: Duration::from_millis(250),
+        workers: vec![measured(None, snapshot)],
         facts: Facts {
             version: "1.2.3",
             revision: "abc".to_owned(),
@@ -18,9 +26,7 @@ fn collected(snapshot: Snapshot, has_old_names: bool) -> Collected {
             state_dir: None,
         },
         app: "shop".to_owned(),
-        worker_name: "shop-2".to_owned(),
-        process: None,
-        cpu_percent: None,
+        pod: "shop-2".to_owned(),
         disk: None,
         requests: Requests::default(),
         has_old_names,
@@ -86,8 +92,14 @@ fn both_formats_say_the_same() {
     assert!(open.ends_with("# EOF\n"));
     let series = |page: &str| -> BTreeSet<String> {
         let series = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next());
-        // One format writes the bound 1 as 1.0.
-        series.map(|series| series.replace(".0\"}", "\"}")).collect()
+        // The formats order labels otherwise, and one writes the bound 1 as 1.0.
+        let in_order = |series: &str| {
+            let (name, labels) = series.trim_end_matches('}').split_once('{')?;
+            let labels: BTreeSet<&str> =
+                labels.split(',').map(|label| label.trim_end_matches(".0\"").trim_end_matches('"')).collect();
+            Some(format!("{name}{labels:?}"))
+        };
+        series.filter_map(in_order).collect()
     };
     let (plain, open) = (series(&plain), series(&open));
     assert!(plain.len() > 100);
@@ -126,4 +138,15 @@ fn openmetrics_is_given_to_those_who_prefer_it() {
     ] {
         assert_eq!(prefers_open_metrics(accept), is_open, "{accept}");
     }
+}
+
+#[test]
+fn the_series_of_several_workers_stand_together() {
+    let mut both = collected(running(1, 1), true);
+    both.workers = vec![measured(Some(0), running(1, 1)), measured(Some(1), running(1, 1))];
+    let page = render(both, true).expect("a page");
+    let types: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    assert_eq!(types.len(), types.iter().collect::<BTreeSet<_>>().len(), "each family stands once");
+    let ready = lines(&page, "kaspr_ready");
+    assert!(ready.len() == 2 && ready[1].contains(r#"worker_name="shop-2.1""#), "{ready:?}");
 }

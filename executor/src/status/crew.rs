@@ -1,0 +1,200 @@
+//! The crew: the last reports of all workers of a process, which may be itself alone.
+//!
+//! Those who answer for the process look here and need not know whether the worker is a thread of theirs or
+//! another process.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::board::Board;
+use super::report::{REBALANCE, Report};
+use super::snapshot::State;
+use crate::clock::{Clock as _, SystemClock};
+
+/// The name of a thread that reads the reports of a worker.
+const THREAD: &str = "kaspr-crew";
+/// The name of the thread that writes those of this process.
+const RELAY: &str = "kaspr-relay";
+/// The time between two reports.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// The workers of a process.
+#[derive(Debug)]
+pub enum Crew {
+    /// This process is the worker.
+    One(Arc<Board>),
+    /// Each worker is a process.
+    Many(Arc<Posts>),
+}
+
+/// A worker of a crew.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number, where there are several.
+    pub number: Option<u32>,
+    /// Its last report.
+    pub report: Report,
+    /// How often it was started again.
+    pub restarts: u64,
+}
+
+impl Crew {
+    /// All workers, as of their last reports.
+    pub fn look(&self) -> Vec<Member> {
+        match self {
+            Crew::One(board) => vec![Member { number: None, report: Report::of(board), restarts: 0 }],
+            Crew::Many(posts) => posts.look(),
+        }
+    }
+
+    /// Asks a worker to have its group share out partitions anew: one is enough.
+    pub fn ask_rebalance(&self) {
+        match self {
+            Crew::One(board) => board.ask_rebalance(),
+            Crew::Many(posts) => posts.ask_rebalance(),
+        }
+    }
+}
+
+/// The posts of workers that are processes.
+#[derive(Debug)]
+pub struct Posts {
+    clock: SystemClock,
+    posts: Mutex<Vec<Post>>,
+}
+
+#[derive(Debug, Default)]
+struct Post {
+    /// The last report, and when it came; `None` until the first of a process.
+    last: Option<(Report, Duration)>,
+    /// The way to the process that is there now.
+    line: Option<UnixStream>,
+    /// Processes that were started here.
+    starts: u64,
+}
+
+impl Posts {
+    /// So many posts, all empty.
+    pub fn new(workers: u32) -> Posts {
+        let posts = (0..workers).map(|_| Post::default()).collect();
+        Posts { clock: SystemClock::start(), posts: Mutex::new(posts) }
+    }
+
+    fn posts(&self) -> MutexGuard<'_, Vec<Post>> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process was started at a post: its reports come over this socket, in a thread that ends with it.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread, or no descriptor.
+    pub fn started(self: &Arc<Posts>, number: u32, socket: UnixStream) -> std::io::Result<()> {
+        let (mut reads, posts, mut start) = (socket.try_clone()?, self.clone(), 0);
+        if let Some(post) = self.posts().get_mut(number as usize) {
+            start = post.starts + 1;
+            *post = Post { last: None, line: Some(socket), starts: start };
+        }
+        let run = move || {
+            while let Ok(report) = Report::read(&mut reads) {
+                posts.put((number, start), Some(report));
+            }
+            posts.put((number, start), None);
+        };
+        std::thread::Builder::new().name(THREAD.to_owned()).spawn(run).map(drop)
+    }
+
+    /// Puts the report of the process that was started there as the `start`-th: a later one is not touched.
+    fn put(&self, (number, start): (u32, u64), report: Option<Report>) {
+        let now = self.clock.now();
+        if let Some(post) = self.posts().get_mut(number as usize).filter(|post| post.starts == start) {
+            post.last = report.map(|report| (report, now));
+        }
+    }
+
+    fn look(&self) -> Vec<Member> {
+        let now = self.clock.now();
+        let member = |(number, post): (u32, &Post)| {
+            // Without a report it loads, or waits for its next start: unready, and not dead.
+            let loads = || Report { turn_age: Duration::ZERO, ..Report::default() };
+            let report = post.last.clone().map_or_else(loads, |(report, at)| report.aged(now.saturating_sub(at)));
+            Member { number: Some(number), report, restarts: post.starts.saturating_sub(1) }
+        };
+        (0..).zip(self.posts().iter()).map(member).collect()
+    }
+
+    fn ask_rebalance(&self) {
+        let mut posts = self.posts();
+        let is_there =
+            |post: &&mut Post| post.last.as_ref().is_some_and(|(report, _)| report.snapshot.state != State::Loading);
+        let asked = posts.iter_mut().filter(is_there).find_map(|post| post.line.as_mut()?.write_all(&[REBALANCE]).ok());
+        if asked.is_none() {
+            debug!("no worker can ask for a rebalance");
+        }
+    }
+}
+
+/// In a worker: reports what stands on the board over this socket, in a thread that ends with its other end.
+///
+/// # Errors
+///
+/// There is no thread.
+pub fn relay(board: Arc<Board>, socket: UnixStream) -> std::io::Result<()> {
+    let run = move || {
+        if let Err(error) = report_all(&board, socket) {
+            debug!(%error, "the supervisor takes no more reports");
+        }
+    };
+    std::thread::Builder::new().name(RELAY.to_owned()).spawn(run).map(drop)
+}
+
+fn report_all(board: &Board, mut socket: UnixStream) -> std::io::Result<()> {
+    // The pause between two reports is the wait for a request.
+    socket.set_read_timeout(Some(REPORT_EVERY))?;
+    let mut request = [0; 1];
+    loop {
+        Report::of(board).write(&mut socket)?;
+        match socket.read(&mut request) {
+            Ok(0) => return Ok(()),
+            Ok(_) if request[0] == REBALANCE => board.ask_rebalance(),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::Snapshot;
+
+    #[test]
+    fn reports_go_up_requests_go_down_and_a_worker_that_is_gone_loads() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (posts, board) = (Arc::new(Posts::new(2)), Arc::new(Board::new("shop", "shop.pod-1.1")));
+        let states = || posts.look().into_iter().map(|member| member.report.snapshot.state).collect::<Vec<_>>();
+        assert_eq!(states(), [State::Loading, State::Loading]);
+        posts.started(1, ours).expect("a thread");
+        board.publish(Snapshot { state: State::Running, ..Snapshot::default() });
+        let (theirs_too, reporting) = (theirs.try_clone().expect("a clone"), board.clone());
+        let worker = std::thread::spawn(move || report_all(&reporting, theirs_too));
+        while states() != [State::Loading, State::Running] {
+            std::thread::yield_now();
+        }
+        Crew::Many(posts.clone()).ask_rebalance();
+        while !board.take_rebalance() {
+            std::thread::yield_now();
+        }
+        theirs.shutdown(std::net::Shutdown::Both).expect("it was open");
+        drop(worker.join().expect("it ends"));
+        while states() != [State::Loading, State::Loading] {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A report: what one process tells another of its worker, so that the other can answer for it.
+//!
+//! A worker of several has no port. It writes a report a second to its supervisor, as a length and JSON, and reads
+//! requests from there; the supervisor serves the port.
+//!
+//! ```text
+//! worker's thread ─▶ Board ─▶ Report ══ socket ══▶ supervisor: Crew ◀── the HTTP thread
+//!                     ◀── REBALANCE ══════════════
+//! ```
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::board::{Board, Seen};
+use super::snapshot::Snapshot;
+use crate::guard::Sighting;
+
+/// Bytes of a report.
+const REPORT_BYTES_MAX: u32 = 2 << 20;
+/// The request that the group share out its partitions anew.
+pub const REBALANCE: u8 = b'r';
+
+/// The call in which a worker's thread is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The call, in words.
+    pub what: String,
+    /// The first event of the unit that runs.
+    pub on: Option<String>,
+}
+
+impl std::fmt::Display for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.on {
+            Some(on) => write!(f, "{} on {on}", self.what),
+            None => write!(f, "{}", self.what),
+        }
+    }
+}
+
+/// A worker as others see it at one moment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Its last snapshot.
+    #[serde(serialize_with = "inner", deserialize_with = "shared")]
+    pub snapshot: Arc<Snapshot>,
+    /// The time since that was published.
+    pub age: Duration,
+    /// The time since its last turn.
+    pub turn_age: Duration,
+    /// The time since its process began.
+    pub up: Duration,
+    /// The time at which its state began, in ms since 1970.
+    pub since_ms: i64,
+    /// The call in which its thread is.
+    pub running: Option<Running>,
+    /// Figures of its process.
+    pub process: Option<Process>,
+}
+
+fn inner<S: Serializer>(snapshot: &Arc<Snapshot>, serializer: S) -> Result<S::Ok, S::Error> {
+    Snapshot::serialize(snapshot, serializer)
+}
+
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Snapshot>, D::Error> {
+    Snapshot::deserialize(deserializer).map(Arc::new)
+}
+
+/// Figures of a process, as its system has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Time on a processor, in the program and in the system for it.
+    pub cpu_seconds: f64,
+    /// Memory that is its own or shared, and in use.
+    pub resident_bytes: f64,
+    /// Memory that is mapped.
+    pub virtual_bytes: f64,
+    /// Open descriptors.
+    pub open_files: f64,
+    /// Most descriptors.
+    pub files_max: Option<f64>,
+    /// When it began, in seconds since 1970.
+    pub began_seconds: Option<f64>,
+}
+
+impl Report {
+    /// Reports what stands on a board.
+    pub fn of(board: &Board) -> Report {
+        let Seen { snapshot, age, turn_age, up, since_ms } = board.look();
+        Report { snapshot, age, turn_age, up, since_ms, running: running(board), process: Process::now() }
+    }
+
+    /// The same report when it is older.
+    pub fn aged(mut self, by: Duration) -> Report {
+        self.age += by;
+        self.turn_age += by;
+        self.up += by;
+        self
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    ///
+    /// The other end is gone. A report that is too large is left out, and no error.
+    pub fn write(&self, into: &mut impl Write) -> io::Result<()> {
+        let text = serde_json::to_vec(self)?;
+        match u32::try_from(text.len()).ok().filter(|length| *length <= REPORT_BYTES_MAX) {
+            Some(length) => into.write_all(&[&length.to_be_bytes(), text.as_slice()].concat()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// The other end is gone, or what comes is no report.
+    pub fn read(from: &mut impl Read) -> io::Result<Report> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length);
+        if length > REPORT_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a report is too large"));
+        }
+        let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
+        from.read_exact(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+/// The call that keeps the worker's thread; `None` where nothing runs.
+fn running(board: &Board) -> Option<Running> {
+    let watch = board.watched()?;
+    let mut sighting = Sighting::default();
+    sighting.look(watch, Duration::ZERO);
+    if let Some((_, call, _)) = sighting.client_call(Duration::ZERO) {
+        return Some(Running { what: format!("the call \"{call}\" of Kafka's client"), on: None });
+    }
+    sighting.longest(Duration::ZERO)?;
+    let place = sighting.doing().and_then(|doing| watch.place(&doing));
+    Some(Running { what: watch.row_in_words(), on: place.map(|(place, offset)| format!("{place}@{offset}")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::snapshot::State;
+
+    #[test]
+    fn a_report_comes_as_it_was_written() {
+        let board = Board::new("shop", "shop.pod-1.0");
+        let mut snapshot = Snapshot { state: State::Running, ..Snapshot::default() };
+        snapshot.counters.failed_by_kind.count("a", "o", "KeyError");
+        snapshot.events = vec![(("r".to_owned(), "t".to_owned()), Default::default())];
+        snapshot.delivery.transactions.observe(Duration::from_millis(3), 1);
+        board.publish(snapshot);
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            Report::of(&board).write(&mut bytes).expect("it is written");
+        }
+        let mut rest = bytes.as_slice();
+        for _ in 0..2 {
+            let report = Report::read(&mut rest).expect("a report");
+            let snapshot = &report.snapshot;
+            assert_eq!((snapshot.state, snapshot.delivery.transactions.seconds.count()), (State::Running, 1));
+            assert_eq!(snapshot.counters.failed_by_kind.iter().next(), Some(("a", "o", "KeyError", 1)));
+            assert!(report.process.is_some_and(|process| process.resident_bytes > 0.0));
+        }
+        assert!(Report::read(&mut rest).is_err(), "the other end is gone");
+        assert!(Report::read(&mut [255, 255, 255, 255].as_slice()).is_err(), "no report is so large");
+    }
+}
