@@ -63,7 +63,9 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
     if arguments.app.paths.is_empty() && !arguments.local {
         start_log(log_level(&known)?);
         let folder = &paths[0];
-        if !wait_for_definitions(folder, &signals, &|| kasprc::load::missing(folder))? {
+        // A worker of several has no port of its own.
+        let served = arguments.worker.is_none().then_some(&known);
+        if !wait_for_definitions(folder, (served, &signals), &|| kasprc::load::missing(folder))? {
             return Ok(());
         }
     }

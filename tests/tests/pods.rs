@@ -1,5 +1,6 @@
 //! The program in a pod: what the operator's variables do, and how a process starts and ends there.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
@@ -135,6 +136,37 @@ fn a_pod_waits_for_its_definitions_and_runs_them_all_as_one_app() {
     broker.produce(&input, [Record::new("k", "1")]);
     process.wait_for("the definitions are there");
     process.wait_until("a record", || broker.count(&output) == 1);
+    assert_eq!(process.terminate(), Some(0), "{}", process.words());
+}
+
+/// The status and body of a page.
+fn get(port: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+#[test]
+fn a_pod_without_definitions_is_ready_and_answers() {
+    let broker = broker();
+    let [input, output] = ["in", "out"].map(|name| broker.topic(name, 1));
+    let port = free_port().to_string();
+    let pod = Pod::new(&unique("echo")).with("K_KAFKA_BOOTSTRAP_SERVERS", &broker.servers);
+    let pod = pod.with("K_WEB_PORT", &port).with("K_WEB_BIND", "127.0.0.1");
+    let mut process = pod.start();
+    let is_ready = || get(&port, "/health/ready").is_some_and(|(status, _)| status == 200);
+    process.wait_until("the port", is_ready);
+    let (_, status) = get(&port, "/status/").expect("it answers");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+    assert_eq!([&status["rebalancing"], &status["recovering"], &status["leader"]], [false, false, false], "{status}");
+    assert_eq!(status["assignment"]["actives"], serde_json::json!({}), "{status}");
+    assert!(get(&port, "/kaspr/status").is_some_and(|(_, body)| body.contains("\"idle\"")));
+    pod.define("agents.yaml", &defined(&input, &output));
+    process.wait_until("an assignment", || get(&port, "/status/").is_some_and(|(_, body)| body.contains(&input)));
+    process.wait_until("readiness", is_ready);
     assert_eq!(process.terminate(), Some(0), "{}", process.words());
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::served::Idle;
 use super::stop::{Signals, Stop};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::Settings;
@@ -31,20 +32,26 @@ pub fn definitions_dir(settings: &Settings) -> Result<PathBuf, Stop> {
 
 /// Waits until there are specs in the folder; false: the process was asked to stop.
 ///
-/// `missing` says why there are none, and `None` where there are some.
+/// `missing` says why there are none, and `None` where there are some. The port that is `served` is so meanwhile,
+/// where these settings have one: the process is ready, and its state is `idle`.
 ///
 /// # Errors
 ///
-/// The process has no descriptors left.
+/// The process has no descriptors left, or the port cannot be had.
 pub fn wait_for_definitions(
     folder: &Path,
-    signals: &Signals,
+    (served, signals): (Option<&Settings>, &Signals),
     missing: &dyn Fn() -> Option<String>,
 ) -> Result<bool, Stop> {
+    let mut idle = None;
     let clock = SystemClock::start();
     let wake = Wake::new().ok_or_else(|| Stop::fault("no descriptors are left"))?;
     let mut told: Option<Duration> = None;
     while let Some(why) = missing() {
+        if let (None, Some(settings)) = (&idle, served) {
+            idle = Idle::serve(settings, signals)?;
+        }
+        idle.iter().for_each(|idle: &Idle| idle.note(&why));
         let now = clock.now();
         if told.is_none_or(|told| now >= told + TELL_EVERY) {
             info!(folder = %folder.display(), "nothing runs yet: {why}; looking again every {} s", LOOK_EVERY.as_secs());

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaspr_ir::plan::Plan;
+use kaspr_ir::plan::{App, PLAN_VERSION, Plan};
 use tracing::info;
 
 use super::stop::{Signals, Stop};
@@ -18,7 +18,8 @@ use crate::config::settings::Settings;
 use crate::config::web::{Web, host_name};
 use crate::status::board::Board;
 use crate::status::crew::{self, Crew, Posts};
-use crate::web::{Facts, PlanTexts, Site};
+use crate::status::snapshot::State;
+use crate::web::{Facts, ForATime, PlanTexts, Site};
 
 /// What is served: a plan, with its settings as they are meant and as they were written.
 type About<'a> = (&'a Plan, &'a Config, &'a Settings);
@@ -83,13 +84,21 @@ fn board_of(config: &Config) -> Arc<Board> {
     Arc::new(Board::new(&config.app, &config.transactional_id))
 }
 
-fn serve_crew(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals: &Signals) -> Result<(), Stop> {
-    let listener = listen(web.listen).map_err(|error| {
-        Stop::own_fault(format!("cannot listen at {}: {error}; --web-port and --web-bind say where", web.listen))
-    })?;
+fn serve_crew(web: Web, crew: Crew, about: About<'_>, signals: &Signals) -> Result<(), Stop> {
+    let address = web.listen;
+    let listener = listen(address).map_err(|error| cannot_listen(address, &error))?;
+    crate::web::serve(listener, site(web, crew, about, signals)?).map_err(Stop::own_fault)?;
+    info!(%address, "serving HTTP");
+    Ok(())
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Stop {
+    Stop::own_fault(format!("cannot listen at {address}: {error}; --web-port and --web-bind say where"))
+}
+
+fn site(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals: &Signals) -> Result<Site, Stop> {
     let signals = signals.clone();
-    let listen = web.listen;
-    let site = Site {
+    Ok(Site {
         app: config.app.clone(),
         crew,
         facts: Facts {
@@ -104,10 +113,53 @@ fn serve_crew(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals
         plan: PlanTexts::of(plan),
         web,
         is_told_to_stop: Box::new(move || signals.asked_to_stop()),
-    };
-    crate::web::serve(listener, site).map_err(Stop::own_fault)?;
-    info!(address = %listen, "serving HTTP");
-    Ok(())
+    })
+}
+
+/// The port of a process that has no definitions yet: it is well and has nothing to do.
+pub(super) struct Idle {
+    board: Arc<Board>,
+    _server: ForATime,
+}
+
+impl Idle {
+    /// Serves the port of an idle process until this is dropped; `None`: no port is set.
+    ///
+    /// # Errors
+    ///
+    /// A setting makes no sense, or the port cannot be had.
+    pub fn serve(settings: &Settings, signals: &Signals) -> Result<Option<Idle>, Stop> {
+        let Some(web) = settings.web(false, &host_name()).map_err(Stop::refused)? else { return Ok(None) };
+        let plan = nothing();
+        let config = settings.config(&plan, 0).map_err(Stop::refused)?;
+        let listener = listen(web.listen).map_err(|error| cannot_listen(web.listen, &error))?;
+        let board = board_of(&config);
+        let site = site(web, Crew::One(board.clone()), (&plan, &config, settings), signals)?;
+        let server = crate::web::serve_for_a_time(listener, site).map_err(Stop::own_fault)?;
+        Ok(Some(Idle { board, _server: server }))
+    }
+
+    /// Says why nothing runs, and that the process lives.
+    pub fn note(&self, why: &str) {
+        self.board.note(State::Idle, why);
+    }
+}
+
+/// A plan without anything.
+fn nothing() -> Plan {
+    Plan {
+        plan_version: PLAN_VERSION,
+        revision: String::new(),
+        app: App::default(),
+        files: Vec::new(),
+        blocks: Vec::new(),
+        functions: Vec::new(),
+        tables: Vec::new(),
+        channels: Vec::new(),
+        topics: Vec::new(),
+        agents: Vec::new(),
+        readers: Vec::new(),
+    }
 }
 
 /// Listens at an address; at all addresses of IPv4 where all are meant and the machine has no IPv6.

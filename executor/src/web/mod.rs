@@ -30,6 +30,9 @@ mod status;
 mod stream;
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::web::Web;
@@ -126,9 +129,38 @@ fn state_of(workers: &[Worker]) -> State {
 ///
 /// The system gives no thread, or no descriptors.
 pub fn serve(listener: TcpListener, site: Site) -> std::io::Result<()> {
+    start(listener, site, None).map(drop)
+}
+
+/// The thread of a site that is served for a time. It ends with this.
+#[derive(Debug)]
+pub struct ForATime {
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Serves a site until what this returns is dropped: then the port is free for another.
+///
+/// # Errors
+///
+/// As [`serve`].
+pub fn serve_for_a_time(listener: TcpListener, site: Site) -> std::io::Result<ForATime> {
+    let ends = Arc::<AtomicBool>::default();
+    let thread = start(listener, site, Some(ends.clone()))?;
+    Ok(ForATime { ends, thread: Some(thread) })
+}
+
+impl Drop for ForATime {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        // Its end closes the listener. A thread that has panicked has closed it, too.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn start(listener: TcpListener, site: Site, ends: Option<Arc<AtomicBool>>) -> std::io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let run = move || server::run(&runtime, listener, site);
-    std::thread::Builder::new().name(THREAD.to_owned()).spawn(run)?;
-    Ok(())
+    let run = move || server::run(&runtime, (listener, ends), site);
+    std::thread::Builder::new().name(THREAD.to_owned()).spawn(run)
 }

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::Request;
@@ -24,8 +26,11 @@ use crate::config::serving::{CONNECTIONS_MAX, HEADERS_BYTES_MAX};
 /// The pause after a connection that could not be accepted: descriptors are freed meanwhile.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Accepts connections until the process ends.
-pub(super) fn run(runtime: &Runtime, listener: TcpListener, site: Site) {
+/// The time between two looks whether a server that is there for a time is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Accepts connections until the process ends, or until it is told that it ends.
+pub(super) fn run(runtime: &Runtime, (listener, ends): (TcpListener, Option<Arc<AtomicBool>>), site: Site) {
     let paths = Rc::new(Paths::new(site));
     LocalSet::new().block_on(runtime, async move {
         let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -35,7 +40,15 @@ pub(super) fn run(runtime: &Runtime, listener: TcpListener, site: Site) {
         let connections =
             Rc::new(Connections { clock: SystemClock::start(), open: RefCell::default(), count: Cell::new(0) });
         loop {
-            match listener.accept().await {
+            let accepted = match &ends {
+                None => listener.accept().await,
+                Some(ends) if ends.load(Ordering::Relaxed) => return,
+                Some(_) => match tokio::time::timeout(LOOK_EVERY, listener.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_) => continue,
+                },
+            };
+            match accepted {
                 Ok((socket, _)) => connections.open(socket, &paths),
                 Err(error) => {
                     debug!(%error, "a connection could not be accepted");
