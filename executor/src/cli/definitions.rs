@@ -32,8 +32,8 @@ pub fn definitions_dir(settings: &Settings) -> Result<PathBuf, Stop> {
 
 /// Waits until there are specs in the folder; false: the process was asked to stop.
 ///
-/// `missing` says why there are none, and `None` where there are some. The port that is `served` is so meanwhile,
-/// where these settings have one: the process is ready, and its state is `idle`.
+/// `missing` says why there are none, and `None` where there are some. `served` are the settings whose port is served
+/// meanwhile, where they name one: the process is ready then, and its state is `idle`.
 ///
 /// # Errors
 ///
