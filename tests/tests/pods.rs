@@ -403,13 +403,23 @@ fn members_of_another_protocol_are_waited_out() {
     let app = unique("echo");
     let stranger = Stranger::join(broker, &app, &input);
     let pod = Pod::new(&app).defined("agents.yaml", &defined(&input, &output));
-    let pod = pod.with("K_KAFKA_BOOTSTRAP_SERVERS", &broker.servers);
+    let port = free_port();
+    let pod = pod.with("K_KAFKA_BOOTSTRAP_SERVERS", &broker.servers).with("K_WEB_PORT", &port.to_string());
     let mut process = pod.start();
     process.wait_for("waiting for members of another protocol to leave the group");
     broker.produce(&input, [Record::new("k", "1")]);
     assert!(process.runs(), "{}", process.words());
+    // The operator deletes a pod that rebalances for long and does not recover.
+    let moves = || {
+        let status = kaspr_tests::http::get(port, "/status/").map(|page| page.json()).unwrap_or_default();
+        (status["rebalancing"].as_bool(), status["recovering"].as_bool())
+    };
+    let why = || kaspr_tests::http::get(port, "/health/ready").map(|page| page.body).unwrap_or_default();
+    process.wait_until("the reason", || why().contains("waiting for members of another protocol"));
+    assert_eq!(moves(), (Some(true), Some(true)));
     stranger.leave();
     process.wait_until("a record", || broker.count(&output) == 1);
+    process.wait_until("it to run", || moves() == (Some(false), Some(false)));
     let words = process.words();
     assert_eq!(words.matches("members of another protocol").count(), 1, "once a minute: {words}");
     assert_eq!(process.terminate(), Some(0), "{}", process.words());

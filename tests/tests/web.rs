@@ -618,3 +618,23 @@ fn a_supervisor_answers_for_its_workers() {
     process::terminate(served.child.id());
     assert_eq!(served.child.wait().expect("it ends").code(), Some(0), "{}", served.app.words(0));
 }
+
+#[test]
+fn a_worker_whose_brokers_are_gone_recovers_for_the_operator() {
+    let mut broker = Broker::start();
+    let (app, ..) = app(&broker, 1, "");
+    let served = Served::start(app, &["--kafka", "session.timeout.ms=6000"]).ready();
+    broker.stop();
+    let moves = || {
+        let status = served.get("/status/").json();
+        (status["rebalancing"] == true, status["recovering"] == true)
+    };
+    served.wait_until("the loss of its partitions", || moves() == (true, true));
+    let ready = served.get("/health/ready");
+    assert_eq!((ready.status, ready.json()["why"].clone()), (503, json!("waiting for a broker")), "{}", ready.body);
+    assert_eq!(served.get("/health/live").status, 200, "a new process would not help");
+    served.wait_until("its clients to say so", || {
+        let up = series(&served.get("/metrics").body, "kaspr_kafka_broker_up");
+        !up.is_empty() && up.iter().all(|(_, value)| *value == 0.0)
+    });
+}

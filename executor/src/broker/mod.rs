@@ -216,6 +216,12 @@ pub trait Consumer {
         Vec::new()
     }
 
+    /// The reason for which this member cannot join: brokers are away, or the group has members of another protocol.
+    /// `None` where nothing but the group's own pace keeps it out.
+    fn kept_out(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Has the group share out its partitions anew. Does not wait; asking soon again does nothing.
     fn stir(&mut self) {}
 

@@ -199,7 +199,7 @@ impl<C: Code> Worker<C> {
 
     fn state(&self) -> State {
         if !self.consumer.has_assignment() {
-            State::Joining
+            if self.consumer.kept_out().is_some() { State::Loading } else { State::Joining }
         } else if !self.arrivals.is_empty() || self.assignment.has_unstarted() {
             State::Restoring
         } else {
@@ -215,7 +215,8 @@ impl<C: Code> Worker<C> {
                 Some(name) => format!("{name} has not started: {}", self.start_cause(name).1),
                 None => format!("partitions have not started: {}", Cause::Broker),
             }),
-            State::Loading | State::Running | State::Stopping | State::Idle => None,
+            State::Loading => self.consumer.kept_out().map(str::to_owned),
+            State::Running | State::Stopping | State::Idle => None,
         }
     }
 

@@ -497,6 +497,13 @@ impl Consumer for KafkaConsumer {
         self.health.statistics.all()
     }
 
+    fn kept_out(&self) -> Option<&'static str> {
+        if self.foreign.is_met(self.clock.now()) {
+            return Some("waiting for members of another protocol to leave the group");
+        }
+        self.health.is_down().then_some("waiting for a broker")
+    }
+
     fn stir(&mut self) {
         let now = self.clock.now();
         if self.stirred.is_none_or(|last| now >= last + STIR_EVERY) {

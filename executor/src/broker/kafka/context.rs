@@ -126,6 +126,11 @@ impl Health {
         state.suspect || state.down.is_some()
     }
 
+    /// True while no broker can be reached.
+    pub fn is_down(&self) -> bool {
+        self.state().down.is_some()
+    }
+
     /// No broker answered a question. After a few in a row the brokers are away.
     pub fn unanswered(&self) {
         let mut state = self.state();

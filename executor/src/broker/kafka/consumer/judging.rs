@@ -17,6 +17,9 @@ use crate::guard::ClientCall;
 /// Time between two warnings about members of another protocol.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// Time for which a refusal says that the next try will be refused, too: the client tries once a second.
+const MET_FOR: Duration = Duration::from_secs(5);
+
 /// The wait of a member for others that divide partitions by another protocol: a group has one, and they had it first.
 ///
 /// So it is when an app is taken over from the reference runtime, whose static members count for 120 s after their
@@ -25,11 +28,19 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Foreign {
     /// The time of the last warning.
     told: Option<Duration>,
+    /// The time at which the group last let the member not in.
+    met: Option<Duration>,
 }
 
 impl Foreign {
-    /// Warns of it, once a minute.
+    /// True while the group lets the member not in.
+    pub(super) fn is_met(&self, now: Duration) -> bool {
+        self.met.is_some_and(|met| now < met + MET_FOR)
+    }
+
+    /// Notes that the group has not let the member in; warns of it, once a minute.
     fn tell(&mut self, now: Duration, group: &str) {
+        self.met = Some(now);
         if self.told.is_some_and(|told| now < told + TELL_EVERY) {
             return;
         }
