@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::board::Board;
-use super::report::{REBALANCE, Report};
+use super::report::{LeftOut, REBALANCE, Report};
 use super::snapshot::State;
 use crate::clock::{Clock as _, SystemClock};
 
@@ -155,9 +155,21 @@ pub fn relay(board: Arc<Board>, socket: UnixStream) -> std::io::Result<()> {
 fn report_all(board: &Board, mut socket: UnixStream) -> std::io::Result<()> {
     // The pause between two reports is the wait for a request.
     socket.set_read_timeout(Some(REPORT_EVERY))?;
-    let mut request = [0; 1];
+    let (mut request, mut logged) = ([0; 1], None);
     loop {
-        Report::of(board).write(&mut socket)?;
+        let left_out = Report::of(board).write(&mut socket)?;
+        if left_out != logged {
+            logged = left_out;
+            let what = match left_out {
+                None => "nothing",
+                Some(LeftOut::Partitions) => "its partitions and failures",
+                Some(LeftOut::Counters) => "its partitions, failures and counters",
+            };
+            warn!(
+                left_out = what,
+                "the report to the supervisor is bounded: status and metrics over HTTP leave details of this worker out; SIGUSR1 prints all"
+            );
+        }
         match socket.read(&mut request) {
             Ok(0) => return Ok(()),
             Ok(_) if request[0] == REBALANCE => board.ask_rebalance(),

@@ -15,13 +15,23 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::board::{Board, Seen};
+use super::counters::Counters;
 use super::snapshot::Snapshot;
 use crate::guard::Sighting;
 
-/// Bytes of a report.
+/// Most bytes of a report.
 const REPORT_BYTES_MAX: u32 = 2 << 20;
 /// The request that the group share out its partitions anew.
 pub const REBALANCE: u8 = b'r';
+
+/// Details that a report has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Partitions and the last failures.
+    Partitions,
+    /// These, and all that grows with agents, tables and topics.
+    Counters,
+}
 
 /// The call in which a worker's thread is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,17 +111,38 @@ impl Report {
         self
     }
 
-    /// Writes it.
+    /// Writes it, with as many details as there is room for. Returns what had to be left out.
     ///
     /// # Errors
     ///
-    /// The other end is gone. A report that is too large is left out, and no error.
-    pub fn write(&self, into: &mut impl Write) -> io::Result<()> {
-        let text = serde_json::to_vec(self)?;
-        match u32::try_from(text.len()).ok().filter(|length| *length <= REPORT_BYTES_MAX) {
-            Some(length) => into.write_all(&[&length.to_be_bytes(), text.as_slice()].concat()),
-            None => Ok(()),
+    /// The other end is gone.
+    pub fn write(&self, into: &mut impl Write) -> io::Result<Option<LeftOut>> {
+        for left_out in [None, Some(LeftOut::Partitions), Some(LeftOut::Counters)] {
+            let text = match left_out {
+                None => serde_json::to_vec(self)?,
+                Some(left_out) => serde_json::to_vec(&self.without(left_out))?,
+            };
+            if let Some(length) = u32::try_from(text.len()).ok().filter(|length| *length <= REPORT_BYTES_MAX) {
+                into.write_all(&[&length.to_be_bytes(), text.as_slice()].concat())?;
+                return Ok(left_out);
+            }
         }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "a report is too large"))
+    }
+
+    /// The report with fewer details: the worker's state stays, by which others judge whether it lives.
+    fn without(&self, left_out: LeftOut) -> Report {
+        let whole = Snapshot::clone(&self.snapshot);
+        let short = Snapshot { partitions: Vec::new(), failures: Vec::new(), ..whole };
+        let snapshot = match left_out {
+            LeftOut::Partitions => short,
+            LeftOut::Counters => {
+                let (counters, clients) = (Counters::default(), Vec::new());
+                let (events, unit_times, tables) = (Vec::new(), Vec::new(), Vec::new());
+                Snapshot { counters, clients, events, unit_times, tables, restoring: Vec::new(), ..short }
+            }
+        };
+        Report { snapshot: Arc::new(snapshot), ..self.clone() }
     }
 
     /// Reads one.
@@ -148,7 +179,36 @@ fn running(board: &Board) -> Option<Running> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::snapshot::State;
+    use crate::status::counters::StepCounters;
+    use crate::status::snapshot::{PartitionStatus, State};
+
+    #[test]
+    fn a_report_that_is_too_large_leaves_details_out() {
+        let board = Board::new("shop", "shop.pod-1.0");
+        let partition = |partition| PartitionStatus {
+            topic: "t".repeat(200),
+            partition,
+            high: None,
+            queued_bytes: 0,
+            oldest_ms: None,
+            readers: Vec::new(),
+        };
+        let partitions: Vec<_> = (0..10_000).map(partition).collect();
+        let written = |snapshot: Snapshot| {
+            board.publish(snapshot);
+            let mut bytes = Vec::new();
+            let left_out = Report::of(&board).write(&mut bytes).expect("it is written");
+            (left_out, Report::read(&mut bytes.as_slice()).expect("a report").snapshot)
+        };
+        let mut snapshot = Snapshot { state: State::Running, partitions, ..Snapshot::default() };
+        snapshot.counters.completed = 7;
+        let (left_out, came) = written(snapshot.clone());
+        assert_eq!((left_out, came.state, came.counters.completed), (Some(LeftOut::Partitions), State::Running, 7));
+        let step = StepCounters { agent: "a".repeat(200), ..StepCounters::default() };
+        snapshot.counters.steps = vec![step; 10_000];
+        let (left_out, came) = written(snapshot);
+        assert_eq!((left_out, came.state, came.counters.completed), (Some(LeftOut::Counters), State::Running, 0));
+    }
 
     #[test]
     fn a_report_comes_as_it_was_written() {
