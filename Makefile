@@ -42,11 +42,11 @@ bench-compile: ## How long kasprc takes for 10 to 10,000 agents (half a minute, 
 	@$(CARGO) build --quiet --release -p kasprc -p kaspr-benches
 	@$(TARGET)/release/compile
 
-bench-kafka: ## The same on a real Kafka, beside a script with confluent-kafka and orjson (5 minutes)
+bench-kafka: ## On a real Kafka, beside a script by hand, Bytewax and Quix Streams, ROUNDS=5 (a quarter of an hour)
 	@.ci/install bench
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-benches
-	@benches/run on_kafka
+	@benches/run on_kafka $(ROUNDS)
 
 kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends it
 	@.ci/install test

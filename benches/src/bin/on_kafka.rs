@@ -20,6 +20,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 const FEW: u64 = 50_000;
 const MANY: u64 = 550_000;
 const PARTITIONS: i32 = 4;
+/// Rounds, if the first argument says no other number.
 const ROUNDS: usize = 5;
 /// Events of the latency's measurement, and how many come in a second.
 const PACED: u64 = 10_000;
@@ -175,11 +176,11 @@ fn cost(contestant: Contestant, broker: &Broker, input: &str, events: u64) -> Co
 /// Microseconds per event, by contestant and round.
 type Figures = Vec<Vec<Cost>>;
 
-fn throughput(broker: &Broker, few: &str, many: &str) -> Figures {
+fn throughput(broker: &Broker, few: &str, many: &str, rounds: usize) -> Figures {
     let mut figures = vec![Vec::new(); RUNNERS.len()];
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         for (contestant, figures) in RUNNERS.into_iter().zip(&mut figures) {
-            eprintln!("round {round} of {ROUNDS}: {}", contestant.name());
+            eprintln!("round {round} of {rounds}: {}", contestant.name());
             let of_few = cost(contestant, broker, few, FEW);
             let of_many = cost(contestant, broker, many, MANY);
             let per_event = |few: f64, many: f64| (many - few) * 1e6 / (MANY - FEW) as f64;
@@ -210,6 +211,7 @@ fn print_throughput(figures: &Figures) {
 }
 
 fn main() {
+    let rounds = std::env::args().nth(1).map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
     pin(BROKERS_CORE);
     let broker = Broker::start();
     let texts = readings(MANY);
@@ -225,7 +227,7 @@ fn main() {
         input
     });
     println!("{MANY} events less {FEW}, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
-    print_throughput(&throughput(&broker, &few, &many));
+    print_throughput(&throughput(&broker, &few, &many, rounds));
     println!("{:<34} {:>9} {:>9} {:>13}", format!("at {RATE} events a second"), "p50 ms", "p99 ms", "µs CPU/event");
     for contestant in PACED_RUNNERS {
         let Paced { delays, cpu } = paced(contestant, &broker);
