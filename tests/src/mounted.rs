@@ -324,7 +324,7 @@ mod tests {
         let files = mounted(&[document]);
         let text = &files["agents-orders.yaml"];
         for line in [
-            "agents:\n- description: null\n",
+            "agents:\n- concurrency: null\n  description: null\n",
             "    channel: null\n",
             "        retention.ms: 5\n",
             "      key_serializer: null\n",
