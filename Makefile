@@ -96,7 +96,7 @@ quick: ## What to run while you work: formatting, lints, unit and golden tests, 
 	@python3 tests/oracle/mutants.py --check && python3 tests/oracle/sim_mutants.py --check
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) test --quiet -p kaspr-ir -p kasprc -p kaspr-exec
-	@export KASPR_TEST_SEEDS=0:200; $(CARGO) test --quiet -p kaspr-tests --test house --test documents --test errors --test reported --test quiet --test rehearsed --test golden --test oracle
+	@export TEST_SEEDS=0:200; $(CARGO) test --quiet -p kaspr-tests --test house --test documents --test errors --test reported --test quiet --test rehearsed --test golden --test oracle
 	@export SEEDS=0..100; $(CARGO) test --quiet -p kaspr-tests --test simulator -- every_seed
 
 golden: ## Writes the golden files of specs/ anew; read the diff before you commit it

@@ -1,5 +1,5 @@
 //! A real Apache Kafka for the tests: started by the first test that asks, on loopback, and ended with the
-//! test process, however that ends. `KASPR_TEST_BOOTSTRAP=host:port` uses another one instead.
+//! test process, however that ends. `TEST_BOOTSTRAP=host:port` uses another one instead.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -70,7 +70,7 @@ impl Record {
 /// The broker that all tests of a process share.
 pub fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| match std::env::var("KASPR_TEST_BOOTSTRAP") {
+    BROKER.get_or_init(|| match std::env::var("TEST_BOOTSTRAP") {
         Ok(servers) => Broker::elsewhere(servers, 1),
         Err(_) => Broker::start(),
     })

@@ -6,7 +6,7 @@ use kaspr_tests::root;
 
 #[test]
 fn specs_mean_what_the_oracle_says() {
-    let seeds = std::env::var("KASPR_TEST_SEEDS").unwrap_or_else(|_| "0:400".to_owned());
+    let seeds = std::env::var("TEST_SEEDS").unwrap_or_else(|_| "0:400".to_owned());
     let output = std::process::Command::new("python3")
         .current_dir(root())
         .arg("tests/oracle/oracle.py")

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: loop, with KASPR_BENCH_PYTHON naming a Python that has orjson");
+            eprintln!("usage: loop, with BENCH_PYTHON naming a Python that has orjson");
             ExitCode::from(2)
         }
     }
@@ -140,7 +140,7 @@ fn memory(file: &Path) -> Result<(), String> {
 }
 
 fn by_hand(library: &str, case: &str, file: &Path) -> Command {
-    let python = std::env::var("KASPR_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = std::env::var("BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(python);
     command.arg(folder("loop").join("by_hand.py")).args([library, case]).arg(file);
     command

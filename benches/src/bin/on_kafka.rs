@@ -105,13 +105,13 @@ impl Contestant {
             command
         };
         match self {
-            Contestant::ByHandWithJson => script("KASPR_BENCH_PYTHON", "by_hand.py", &["json"]),
-            Contestant::ByHand => script("KASPR_BENCH_PYTHON", "by_hand.py", &["orjson"]),
-            Contestant::ByHandExactlyOnce => script("KASPR_BENCH_PYTHON", "by_hand.py", &["orjson", "once"]),
-            Contestant::Quix => script("KASPR_BENCH_RIVALS", "quix.py", &[]),
-            Contestant::QuixExactlyOnce => script("KASPR_BENCH_RIVALS", "quix.py", &["once"]),
+            Contestant::ByHandWithJson => script("BENCH_PYTHON", "by_hand.py", &["json"]),
+            Contestant::ByHand => script("BENCH_PYTHON", "by_hand.py", &["orjson"]),
+            Contestant::ByHandExactlyOnce => script("BENCH_PYTHON", "by_hand.py", &["orjson", "once"]),
+            Contestant::Quix => script("BENCH_RIVALS", "quix.py", &[]),
+            Contestant::QuixExactlyOnce => script("BENCH_RIVALS", "quix.py", &["once"]),
             Contestant::Bytewax => {
-                let mut command = Command::new(std::env::var("KASPR_BENCH_RIVALS").expect("benches/run names it"));
+                let mut command = Command::new(std::env::var("BENCH_RIVALS").expect("benches/run names it"));
                 let flow = format!("bytewax_flow:flow('{}', '{input}', '{output}')", broker.servers);
                 command.args(["-m", "bytewax.run", &flow]).current_dir(folder("rivals"));
                 command
