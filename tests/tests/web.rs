@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A port at which no broker listens.
 const NOWHERE: &str = "127.0.0.1:1";
 
-/// What a value has its worker do, in an agent with a table.
+/// An agent with a table, whose values say what its worker does.
 const STEP: &str = r#"
 import asyncio, os, time
 

@@ -154,7 +154,7 @@ fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, 
     child.expect("the contestant starts")
 }
 
-/// What a run of a contestant costs, in seconds.
+/// The cost of a run of a contestant, in seconds.
 #[derive(Clone, Copy)]
 struct Cost {
     wall: f64,

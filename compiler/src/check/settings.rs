@@ -52,7 +52,7 @@ enum Kind {
 /// Levels of the log.
 const LEVELS: [&str; 13] =
     ["error", "warn", "info", "debug", "trace", "warning", "critical", "fatal", "10", "20", "30", "40", "50"];
-/// Those that a fault lists.
+/// The first of them, which a fault lists.
 const OWN_LEVELS: usize = 5;
 
 /// All settings that kaspr-exec knows. A test compares them with its own table.

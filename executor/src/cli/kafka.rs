@@ -64,7 +64,7 @@ pub fn run_on_kafka(
     given.warn();
     let workers = settings.workers().map_err(Stop::refused)?;
     let is_supervisor = workers > 1 && worker.is_none();
-    let web = served::wanted(settings)?;
+    let web = served::wanted(settings, false)?;
     let about = (&**plan, &start.config, settings);
     if is_supervisor {
         let supervise_posts = |web| served::supervise(web, workers, about, signals);

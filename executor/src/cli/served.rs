@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kaspr_ir::plan::{App, PLAN_VERSION, Plan};
+use kaspr_ir::plan::Plan;
 use tracing::info;
 
 use super::stop::{Signals, Stop};
@@ -21,30 +21,21 @@ use crate::status::crew::{self, Crew, Posts};
 use crate::status::snapshot::State;
 use crate::web::{Facts, ForATime, PlanTexts, Site};
 
-/// What is served: a plan, with its settings as they are meant and as they were written.
+/// The subject of a server: a plan, with its settings as they are meant and as they were written.
 type About<'a> = (&'a Plan, &'a Config, &'a Settings);
 
 /// The age of a turn from which a worker that a failpoint holds counts as dead: its test does not wait for
 /// minutes.
 const HELD_AGE_MAX: Duration = Duration::from_secs(3);
 
-/// The HTTP server that a run on Kafka is to have, if it is to have one.
+/// The HTTP server that a run is to have, if it is to have one; of a local run for this machine alone, unless an
+/// address is given.
 ///
 /// # Errors
 ///
 /// A setting makes no sense.
-pub(super) fn wanted(settings: &Settings) -> Result<Option<Web>, Stop> {
-    settings.web(false, &host_name()).map_err(Stop::refused)
-}
-
-/// The HTTP server that a local run is to have, if it is to have one: for this machine alone, unless an address is
-/// given.
-///
-/// # Errors
-///
-/// A setting makes no sense.
-pub(super) fn wanted_locally(settings: &Settings) -> Result<Option<Web>, Stop> {
-    settings.web(true, &host_name()).map_err(Stop::refused)
+pub(super) fn wanted(settings: &Settings, is_local: bool) -> Result<Option<Web>, Stop> {
+    settings.web(is_local, &host_name()).map_err(Stop::refused)
 }
 
 /// Serves the port of a worker; gives the board on which it is to leave its snapshots.
@@ -86,14 +77,10 @@ fn board_of(config: &Config) -> Arc<Board> {
 
 fn serve_crew(web: Web, crew: Crew, about: About<'_>, signals: &Signals) -> Result<(), Stop> {
     let address = web.listen;
-    let listener = listen(address).map_err(|error| cannot_listen(address, &error))?;
+    let listener = listen(address)?;
     crate::web::serve(listener, site(web, crew, about, signals)?).map_err(Stop::own_fault)?;
     info!(%address, "serving HTTP");
     Ok(())
-}
-
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Stop {
-    Stop::own_fault(format!("cannot listen at {address}: {error}; --web-port and --web-bind say where"))
 }
 
 fn site(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals: &Signals) -> Result<Site, Stop> {
@@ -129,10 +116,10 @@ impl Idle {
     ///
     /// A setting makes no sense, or the port cannot be had.
     pub fn serve(settings: &Settings, signals: &Signals) -> Result<Option<Idle>, Stop> {
-        let Some(web) = settings.web(false, &host_name()).map_err(Stop::refused)? else { return Ok(None) };
-        let plan = nothing();
+        let Some(web) = wanted(settings, false)? else { return Ok(None) };
+        let plan = Plan::empty();
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
-        let listener = listen(web.listen).map_err(|error| cannot_listen(web.listen, &error))?;
+        let listener = listen(web.listen)?;
         let board = board_of(&config);
         let site = site(web, Crew::One(board.clone()), (&plan, &config, settings), signals)?;
         let server = crate::web::serve_for_a_time(listener, site).map_err(Stop::own_fault)?;
@@ -145,29 +132,15 @@ impl Idle {
     }
 }
 
-/// A plan without anything.
-fn nothing() -> Plan {
-    Plan {
-        plan_version: PLAN_VERSION,
-        revision: String::new(),
-        app: App::default(),
-        files: Vec::new(),
-        blocks: Vec::new(),
-        functions: Vec::new(),
-        tables: Vec::new(),
-        channels: Vec::new(),
-        topics: Vec::new(),
-        agents: Vec::new(),
-        readers: Vec::new(),
-    }
-}
-
 /// Listens at an address; at all addresses of IPv4 where all are meant and the machine has no IPv6.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(address) {
+fn listen(address: SocketAddr) -> Result<TcpListener, Stop> {
+    let bound = match TcpListener::bind(address) {
         Err(error) if address.ip().is_unspecified() && error.kind() != ErrorKind::AddrInUse => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }
         bound => bound,
-    }
+    };
+    bound.map_err(|error| {
+        Stop::own_fault(format!("cannot listen at {address}: {error}; --web-port and --web-bind say where"))
+    })
 }

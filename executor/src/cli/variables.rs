@@ -22,9 +22,9 @@ const SCHEDULER: [&str; 2] = ["SCHEDULER_ENABLED", "SCHEDULER_CRON_ENABLED"];
 pub(super) struct Strangers {
     /// Misspelt ones.
     unknown: Vec<String>,
-    /// Those of the reference runtime that change nothing.
+    /// Variables of the reference runtime that change nothing.
     without_effect: Vec<String>,
-    /// Those that ask for the scheduler.
+    /// Variables that ask for the scheduler.
     scheduler: Vec<String>,
 }
 

@@ -476,7 +476,7 @@ impl Delivery {
         self.closing.is_some()
     }
 
-    /// How transactions ended so far.
+    /// Ends of transactions so far.
     pub fn figures(&self) -> &DeliveryFigures {
         &self.figures
     }

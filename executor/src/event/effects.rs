@@ -213,6 +213,8 @@ pub struct Progress {
     pub partition: usize,
     /// The next offset that is not complete.
     pub done: i64,
+    /// Events that have completed on the way there, failed ones included.
+    pub events: u64,
 }
 
 /// Effects of complete events, in the order in which they completed.
@@ -228,14 +230,8 @@ pub struct Effects {
     pub progress: Vec<Progress>,
     /// Events that failed and were recorded.
     pub failures: Vec<FailureRecord>,
-    /// The number of events that are complete, failed ones included.
-    pub completed: u64,
-    /// Dead letters among the records.
-    pub dead_letters: u64,
-    /// The topic of each of them.
-    pub dead_letter_topics: Vec<TopicName>,
-    /// Complete events by reader and partition, failed ones included; runs of one partition are one entry.
-    pub ended: Vec<(ReaderId, usize, u64)>,
+    /// The topic of each dead letter among the records.
+    pub dead_letters: Vec<TopicName>,
     /// Counts of complete events, by row of the table of counters.
     pub counts: Vec<(usize, Passage)>,
 }
@@ -298,18 +294,12 @@ impl Effects {
         scratch.clear();
     }
 
-    /// Notes that a reader has completed one more event, and how far it has come.
+    /// Notes how far a reader has come.
     pub fn advance(&mut self, progress: Progress) {
-        match self.ended.last_mut() {
-            Some((reader, partition, count)) if (*reader, *partition) == (progress.reader, progress.partition) => {
-                *count += 1;
-            }
-            _ => self.ended.push((progress.reader, progress.partition, 1)),
-        }
         match self.progress.last_mut() {
             Some(last) if last.reader == progress.reader && last.partition == progress.partition => {
                 debug_assert!(last.done <= progress.done, "a partition completes in order");
-                last.done = progress.done;
+                (last.done, last.events) = (progress.done, last.events + progress.events);
             }
             // Only the last entry is looked at: events of one partition mostly run one after the other.
             _ => self.progress.push(progress),
@@ -319,6 +309,11 @@ impl Effects {
     /// The number of records to be sent.
     pub fn outgoing_count(&self) -> usize {
         self.outgoing.len()
+    }
+
+    /// The topics of the records to be sent, in order.
+    pub fn topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.outgoing.iter().map(|outgoing| &outgoing.topic)
     }
 
     /// The records to be sent, in order.
@@ -367,9 +362,8 @@ mod tests {
     fn progress_of_one_partition_is_one_entry() {
         let mut effects = Effects::default();
         for done in 1..4 {
-            effects.advance(Progress { reader: ReaderId(0), partition: 0, done });
+            effects.advance(Progress { reader: ReaderId(0), partition: 0, done, events: 1 });
         }
-        assert_eq!(effects.progress, [Progress { reader: ReaderId(0), partition: 0, done: 3 }]);
-        assert_eq!(effects.ended, [(ReaderId(0), 0, 3)]);
+        assert_eq!(effects.progress, [Progress { reader: ReaderId(0), partition: 0, done: 3, events: 3 }]);
     }
 }

@@ -189,8 +189,7 @@ impl<C: Code> Stage<C> {
         });
         match letter {
             Ok(()) => {
-                self.effects.dead_letters += 1;
-                self.effects.dead_letter_topics.push(topic);
+                self.effects.dead_letters.push(topic);
                 self.tally.at(site.0).dead_letters += 1;
             }
             Err(fault) => {

@@ -416,9 +416,8 @@ impl<C: Code> Stage<C> {
         for event in unit.events() {
             let partition = event.slot;
             queued[partition] = queued[partition].saturating_sub(event.size());
-            self.effects.advance(Progress { reader: self.reader, partition, done: event.offset + 1 });
+            self.effects.advance(Progress { reader: self.reader, partition, done: event.offset + 1, events: 1 });
         }
-        self.effects.completed += unit.events().len() as u64;
         self.lanes.get_mut(&id).expect("its unit ran").tries = 0;
     }
 

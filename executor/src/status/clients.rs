@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientFigures {
-    /// What it is: `consumer`, `producer`.
+    /// Its kind: `consumer`, `producer`.
     pub client: String,
     /// Brokers that it knows and needs.
     pub brokers: Vec<BrokerFigures>,

@@ -119,24 +119,25 @@ pub struct TopicCounts {
 impl Counters {
     /// Counts effects that are committed.
     pub fn count_committed(&mut self, effects: &Effects) {
-        self.completed += effects.completed;
         self.failures += effects.failures.len() as u64;
         // Dead letters are among the outgoing records, so they are taken out of the sum below.
-        self.dead_letters += effects.dead_letters;
-        self.records += effects.outgoing_count() as u64 - effects.dead_letters;
+        let dead_letters = effects.dead_letters.len() as u64;
+        self.dead_letters += dead_letters;
+        self.records += effects.outgoing_count() as u64 - dead_letters;
         self.add(&effects.counts);
         self.count_topics(effects);
         for failure in &effects.failures {
             self.failed_by_kind.count(&failure.agent, &failure.operation, &failure.kind);
         }
-        for &(reader, partition, count) in &effects.ended {
-            self.at(reader.index(), partition).completed += count;
+        for progress in &effects.progress {
+            self.completed += progress.events;
+            self.at(progress.reader.index(), progress.partition).completed += progress.events;
         }
     }
 
     /// Counts records by topic. Records of one topic mostly come in runs, so that a name is looked up once for many.
     fn count_topics(&mut self, effects: &Effects) {
-        let mut records = effects.records().map(|record| record.topic).peekable();
+        let mut records = effects.topics().peekable();
         while let Some(topic) = records.next() {
             let mut count = 1;
             while records.next_if(|next| Rc::ptr_eq(next, topic)).is_some() {
@@ -144,7 +145,7 @@ impl Counters {
             }
             self.topic(topic).records += count;
         }
-        for topic in &effects.dead_letter_topics {
+        for topic in &effects.dead_letters {
             let counts = self.topic(topic);
             (counts.records, counts.dead_letters) = (counts.records.saturating_sub(1), counts.dead_letters + 1);
         }
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn dead_letters_are_no_records() {
         let mut effects = sent(["out".to_owned(), "dead".to_owned()]);
-        (effects.dead_letters, effects.dead_letter_topics) = (1, vec!["dead".into()]);
+        effects.dead_letters = vec!["dead".into()];
         let mut counters = Counters::default();
         counters.count_committed(&effects);
         assert_eq!(counters.by_topic["dead"], TopicCounts { records: 0, dead_letters: 1 });

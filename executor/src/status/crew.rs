@@ -38,7 +38,7 @@ pub struct Member {
     pub number: Option<u32>,
     /// Its last report.
     pub report: Report,
-    /// How often it was started again.
+    /// Times that it was started again.
     pub restarts: u64,
 }
 

@@ -91,11 +91,11 @@ impl Timed {
 /// Ends of transactions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// Those that took place.
+    /// Transactions that took place.
     pub committed: u64,
-    /// Those of which nothing counts.
+    /// Transactions of which nothing counts.
     pub aborted: u64,
-    /// Those whose outcome had to be asked for. Each is one of the others, too, once the answer is there.
+    /// Transactions whose outcome had to be asked for. Each is one of the others, too, once the answer is there.
     pub unknown: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the system knows of a process.
+//! Figures of a process, as its system has them.
 
 use super::report::Process;
 

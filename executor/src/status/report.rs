@@ -92,7 +92,7 @@ pub struct Process {
     pub open_files: f64,
     /// Most descriptors.
     pub files_max: Option<f64>,
-    /// When it began, in seconds since 1970.
+    /// Its begin, in seconds since 1970.
     pub began_seconds: Option<f64>,
 }
 

@@ -48,7 +48,7 @@ pub(super) fn page(plan: &PlanTexts, query: Option<&str>) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use kaspr_ir::plan::{App, Block, FileId, LineMap, PLAN_VERSION};
+    use kaspr_ir::plan::{App, Block, FileId, LineMap};
 
     use super::*;
 
@@ -65,17 +65,10 @@ mod tests {
             code: "secret = 'hunter2'".to_owned(),
         };
         let plan = Plan {
-            plan_version: PLAN_VERSION,
-            revision: String::new(),
             app: App { settings, ..App::default() },
             files: vec!["shop.yaml".to_owned()],
             blocks: vec![block],
-            functions: Vec::new(),
-            tables: Vec::new(),
-            channels: Vec::new(),
-            topics: Vec::new(),
-            agents: Vec::new(),
-            readers: Vec::new(),
+            ..Plan::empty()
         };
         let shown = PlanTexts::of(&plan);
         for form in [&shown.text, &shown.json] {

@@ -121,7 +121,7 @@ impl<C: Code> Worker<C> {
             true => self.assignment.committed_positions().collect(),
             false => Vec::new(),
         };
-        self.pace.redo.committed(|Progress { reader, partition, done }| {
+        self.pace.redo.committed(|Progress { reader, partition, done, .. }| {
             committed.iter().any(|(of, at, position)| (of, at) == (reader, partition) && position < done)
         });
     }
@@ -153,7 +153,7 @@ impl<C: Code> Worker<C> {
         if let Some(Refused { kind, why, .. }) = refused.filter(|_| is_cause) {
             let mut poison = self.shared.poison.borrow_mut();
             // It stood alone, so the last offset before each `done` is its own.
-            for Progress { reader, partition, done } in progress.iter().copied() {
+            for Progress { reader, partition, done, .. } in progress.iter().copied() {
                 poison.refuse(reader, partition, done - 1, Fault::new(kind, why));
             }
         }

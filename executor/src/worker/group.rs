@@ -1,4 +1,4 @@
-//! How often the group has moved partitions, and how long that took. Part of a worker.
+//! Counts the moves of the group's partitions, and their durations. Part of a worker.
 
 use std::time::Duration;
 

@@ -129,7 +129,7 @@ pub struct Worker<C: Code> {
     stalls: Stalls,
     /// The place of snapshots, where a port is served.
     board: Option<Arc<Board>>,
-    /// How often the group has moved partitions.
+    /// Moves of the group's partitions.
     group: Group,
     /// The time since which something complete waits for its commit.
     commits_wait: Option<Duration>,

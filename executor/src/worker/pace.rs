@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn each_part_waits_for_the_commit_of_the_last() {
         let mut pace = pace(Guarantee::ExactlyOnce);
-        let progress = [Progress { reader: ReaderId(0), partition: 0, done: 1 }];
+        let progress = [Progress { reader: ReaderId(0), partition: 0, done: 1, events: 1 }];
         pace.redo.undone(&progress, 8, Some(&Refused { kind: "Size", why: String::new(), is_certain: true }));
         let now = Duration::ZERO;
         assert_eq!([pace.units(now, true, false), pace.units(now, false, true)], [4, 0]);

@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn progress(done: i64) -> [Progress; 1] {
-        [Progress { reader: ReaderId(0), partition: 0, done }]
+        [Progress { reader: ReaderId(0), partition: 0, done, events: 1 }]
     }
 
     /// The results of `count` aborts of one event in a row: whether it fails, and the part that runs then.

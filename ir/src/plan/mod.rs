@@ -125,6 +125,25 @@ pub struct Plan {
     pub readers: Vec<Reader>,
 }
 
+impl Plan {
+    /// Makes a plan of nothing: no agents, no tables, no revision.
+    pub fn empty() -> Plan {
+        Plan {
+            plan_version: PLAN_VERSION,
+            revision: String::new(),
+            app: App::default(),
+            files: Vec::new(),
+            blocks: Vec::new(),
+            functions: Vec::new(),
+            tables: Vec::new(),
+            channels: Vec::new(),
+            topics: Vec::new(),
+            agents: Vec::new(),
+            readers: Vec::new(),
+        }
+    }
+}
+
 /// The app as a whole, as the specs describe it. Flags and the environment come before it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -30,7 +30,7 @@ pub enum Value {
     Values(Rc<RefCell<VecDeque<Rc<str>>>>),
 }
 
-/// What a pending call does at its end.
+/// The end of a pending call.
 #[derive(Debug)]
 enum Later {
     /// It gives its value.

@@ -38,7 +38,7 @@ pub struct Health {
     /// The mechanism by which the client proves its identity: `PLAIN`.
     mechanism: String,
     state: Mutex<State>,
-    /// What the clients say of themselves now and then.
+    /// Figures that the clients give of themselves now and then.
     pub statistics: Statistics,
 }
 

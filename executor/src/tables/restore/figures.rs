@@ -1,4 +1,4 @@
-//! What the status and metrics tell of restorations: which tables there are, and how far each is.
+//! Restorations for the status and metrics: the tables, and how far each is.
 
 use kaspr_ir::plan::TableId;
 

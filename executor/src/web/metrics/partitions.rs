@@ -11,7 +11,7 @@ use crate::status::snapshot::{PartitionStatus, Snapshot};
 /// The number of partitions that are summed.
 const ALL: &str = "all";
 
-/// Where the figures of a partition are shown: under its own name, or with others.
+/// The row of a partition's figures: its own, or one that it shares with others.
 pub(super) struct Places<'a> {
     named: BTreeSet<&'a str>,
     are_summed: bool,

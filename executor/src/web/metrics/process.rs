@@ -1,4 +1,4 @@
-//! What the system knows of the process, and of the disk under its state.
+//! Figures of the process, and of the disk under its state.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::status::report::Process;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The file that such a look writes and removes.
 const PROBE: &str = ".kaspr-writable";
+
 /// The processor time at the last page.
 #[derive(Debug, Default)]
 pub(super) struct Cpu(Option<(f64, Duration)>);

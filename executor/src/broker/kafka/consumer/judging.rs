@@ -1,4 +1,4 @@
-//! What the errors of a member mean: those that it waits out, and those that end it.
+//! The errors of a member: some it waits out, others end it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
