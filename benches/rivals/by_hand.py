@@ -10,18 +10,10 @@ import time
 
 import orjson
 from confluent_kafka import Consumer, KafkaException, Producer
+from readings import is_active, mark
 
 BATCH = 1000
 COMMIT_EVERY, TRANSACTION_EVERY = 5.0, 0.1
-
-
-def is_active(reading):
-    return reading["active"]
-
-
-def mark(reading):
-    reading["hot"] = reading["celsius"] > 30.0
-    return reading
 
 
 def main():

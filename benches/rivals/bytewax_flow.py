@@ -6,15 +6,7 @@ import orjson
 from bytewax.connectors.kafka import KafkaSinkMessage
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow
-
-
-def is_active(reading):
-    return reading["active"]
-
-
-def mark(reading):
-    reading["hot"] = reading["celsius"] > 30.0
-    return reading
+from readings import is_active, mark
 
 
 def flow(servers, source, target):

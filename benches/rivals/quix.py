@@ -4,15 +4,7 @@ is orjson; at least once it commits every 5 s."""
 import sys
 
 from quixstreams import Application
-
-
-def is_active(reading):
-    return reading["active"]
-
-
-def mark(reading):
-    reading["hot"] = reading["celsius"] > 30.0
-    return reading
+from readings import is_active, mark
 
 
 def main():
