@@ -186,6 +186,8 @@ impl Assignment {
         // From this call on nothing comes that was fetched before. So events may be taken again.
         consumer.start(&starts)?;
         for assigned in self.partitions.values_mut().filter(|assigned| is_due(assigned)) {
+            // A start also lifts the client's pause, so the mark has to go with it: the next look at the queues
+            // sets both again.
             (assigned.started, assigned.paused, assigned.waiting) = (true, false, None);
         }
         Ok(())
@@ -267,6 +269,8 @@ impl Assignment {
     ///
     /// The errors of the questions to the consumer.
     pub fn is_polled(&self, consumer: &mut dyn Consumer) -> Result<bool, BrokerError> {
+        // A partition that waits for its slowest reader dropped an event on arrival, so the consumer's position
+        // runs ahead of the truth.
         if self.partitions.values().any(|assigned| assigned.waiting.is_some()) {
             return Ok(false);
         }
@@ -294,6 +298,7 @@ impl Assignment {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (&number, assigned) in &mut self.partitions {
             let bytes = queued.get(number).copied().unwrap_or(0);
+            // Effects of all partitions leave in one commit, so a worker that is full pauses all of them.
             if !assigned.paused && (full || bytes >= high) {
                 assigned.paused = true;
                 pause.push(assigned.name.clone());

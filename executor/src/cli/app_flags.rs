@@ -84,8 +84,8 @@ pub struct AppArguments {
 }
 
 impl AppArguments {
-    /// Settings that were given as flags. By the names that settings have in a spec. Flags that are no
-    /// settings, such as `--local`, are read where they count.
+    /// Settings that were given as flags, by the names that they have in a spec. Flags that are no settings,
+    /// such as `--local`, are read where they count.
     pub fn flags(&self) -> BTreeMap<&'static str, String> {
         let given = [
             ("app", &self.app),
@@ -157,6 +157,7 @@ pub fn log_level(settings: &Settings) -> Result<Level, Stop> {
 /// A level by its name, or by the name or number that Python has for it: `warn`, `WARNING`, `30`.
 pub fn level(text: &str) -> Option<Level> {
     match text.trim().to_ascii_lowercase().as_str() {
+        // Levels end at error here and go on to CRITICAL in Python; a person has to act on both.
         "error" | "critical" | "fatal" | "40" | "50" => Some(Level::ERROR),
         "warn" | "warning" | "30" => Some(Level::WARN),
         "info" | "20" => Some(Level::INFO),
@@ -185,6 +186,8 @@ impl KafkaFlag {
     /// ```
     pub fn read(text: &str) -> KafkaFlag {
         let is_name =
+            // A secret that was typed alone may hold a "=" too, as base64 does: so only what librdkafka could know
+            // as a name counts as one.
             |key: &str| key.chars().all(|letter| letter.is_ascii_lowercase() || "._0123456789".contains(letter));
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() && is_name(key) => {
@@ -226,6 +229,7 @@ impl KafkaFlag {
     /// `None`: nothing of it is secret. 0: the whole text, since it may be one.
     pub fn hidden_from(&self) -> Option<usize> {
         match self {
+            // An unknown name may be a secret's that is misspelt, as "sasl.pasword".
             KafkaFlag::Pair(key, _) => (is_secret(key) || !is_known(key)).then_some(key.len() + 1),
             KafkaFlag::Nameless => Some(0),
         }

@@ -208,6 +208,7 @@ fn belongs_elsewhere(mut error: clap::Error) -> clap::Error {
     let name = flag.trim_start_matches("--").to_owned();
     let program = Arguments::command();
     let has = |command: &&clap::Command| {
+        // A hidden flag is taken only because another command's line may hold it: it is no advice.
         command.get_arguments().any(|known| known.get_long() == Some(&name) && !known.is_hide_set())
     };
     let owners: Vec<String> =

@@ -80,6 +80,8 @@ pub fn run_on_kafka(
     signals.end_after(settings.duration("shutdownTimeout").map_err(Stop::refused)?);
     let board = match (web, client_settings.line) {
         (None, _) => None,
+        // A port belongs to one process: the supervisor serves it, and a worker reports over the socket that handed
+        // it its settings.
         (Some(_), Some(line)) => Some(served::relay(line, &start.config)?),
         (Some(web), None) => Some(served::serve(web, about, signals)?),
     };
@@ -212,6 +214,7 @@ impl Start {
         signals.watch(assembly.guard.watch.clone());
         let code = assembly.python(interpreter, settings.for_python(&self.config)).map_err(Stop::fault)?;
         let (code, counters) = (Rc::new(RefCell::new(code)), assembly.counters.clone());
+        // In a closure, because code that has begun must be closed on each of its ways out.
         let started = || {
             if signals.asked_to_stop() {
                 return Err(before_the_start(arguments, signals));

@@ -62,6 +62,7 @@ impl Text {
     fn keep(&mut self, name: &'static str, value: &dyn Display) {
         let mut text = String::new();
         let written = match name {
+            // Its line ends have to last until `write_traceback`, which escapes line by line.
             TRACEBACK => write!(text, "{value}"),
             _ => bounded(&mut text, value),
         };
@@ -106,6 +107,7 @@ impl Text {
 /// Each line is escaped by itself and indented, so none can begin like a line of the log.
 fn write_traceback(out: &mut dyn Write, traceback: &str) -> Result {
     let shown = cut_bytes(traceback, TRACEBACK_BYTES_MAX);
+    // Splitting an empty text gives one empty line, which would stand in the log as a bare indent.
     for line in shown.trim_end().split('\n').filter(|_| !shown.is_empty()) {
         out.write_str(INDENT)?;
         bounded(out, &line)?;
@@ -118,6 +120,8 @@ fn write_traceback(out: &mut dyn Write, traceback: &str) -> Result {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // The fragment comes this way as well: its value is `format_args!`, whose Debug form is the text without
+        // quotes.
         self.keep(field.name(), &format_args!("{value:?}"));
     }
 

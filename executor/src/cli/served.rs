@@ -77,6 +77,7 @@ fn board_of(config: &Config) -> Arc<Board> {
 
 fn serve_crew(web: Web, crew: Crew, about: About<'_>, signals: &Signals) -> Result<(), Stop> {
     let address = web.listen;
+    // Bound before there is a thread: a port that is taken ends the start instead of being one line in the log.
     let listener = listen(address)?;
     crate::web::serve(listener, site(web, crew, about, signals)?).map_err(Stop::own_fault)?;
     info!(%address, "serving HTTP");
@@ -135,6 +136,8 @@ impl Idle {
 /// Listens at an address; at all addresses of IPv4 where all are meant and the machine has no IPv6.
 fn listen(address: SocketAddr) -> Result<TcpListener, Stop> {
     let bound = match TcpListener::bind(address) {
+        // A port that is taken may still be free for IPv4 alone, and then half of the callers would reach another
+        // process.
         Err(error) if address.ip().is_unspecified() && error.kind() != ErrorKind::AddrInUse => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }

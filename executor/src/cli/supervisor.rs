@@ -183,6 +183,7 @@ impl Post {
 
     /// Has a worker started again after a pause: it ended before its work was done.
     fn again(&mut self, status: ExitStatus, now: Duration) {
+        // Judged by the run that has just ended, since `started` still holds its beginning.
         let was_steady = now >= self.started + STEADY;
         self.pause = if was_steady { PAUSES.0 } else { self.pause };
         let has_fault = status.code() == Some(OWN_FAULT);

@@ -44,6 +44,7 @@ pub fn tested_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
     let mut folders = Vec::new();
     for path in paths {
         let folder = if path.is_dir() { path.clone() } else { path.parent().unwrap_or(Path::new(".")).to_owned() };
+        // The parent of a bare file name is the empty path, which no system call takes for the current folder.
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         let before = folders.len();
         walk(&folder, &mut folders)
@@ -112,6 +113,7 @@ pub fn run_tests(tested: &[Tested], arguments: &TestArguments, save: Save<'_>, l
         print_line(&format!("{passed} passed, {updates}{failed} failed"));
     }
     match (failed, passed + updated) {
+        // A name in `--only` that no test has any more would otherwise pass for ever.
         (0, 0) => Err(Stop::refused("no test has such a name")),
         (0, _) => Ok(()),
         _ => Err(Stop(FAULT, String::new())),
@@ -215,9 +217,7 @@ fn result(played: &Played<'_>, updates: bool, saved: &Result<(), String>) -> Fou
     }
 }
 
-/// `at` is the line of what was expected.
-///
-/// Writes the result of a test, as text or as one JSON object.
+/// Writes the result of a test, as text or as one JSON object. `at` is the line of what was expected.
 fn tell(app: &Tested, (case, at): (&Case, Option<String>), result: &Found, format: ResultFormat) {
     let folder = app.folder.display();
     let found = match result {

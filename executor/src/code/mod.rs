@@ -135,6 +135,7 @@ pub struct With<'a, V> {
     pub row: usize,
 }
 
+// Not derived: that would ask for `V: Clone`, though only references are copied.
 impl<V> Clone for With<'_, V> {
     fn clone(&self) -> Self {
         *self

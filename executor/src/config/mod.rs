@@ -184,6 +184,7 @@ impl Default for Bounds {
             poll_events_max: 1000,
             // 20,000 events at most; fewer where the fast partitions are paused before.
             polls_max: 20,
+            // With `drain_wait_max` this is the default of `shutdownTimeout`: past it the process ends anyway.
             flush_wait_max: Duration::from_secs(20),
             drain_wait_max: Duration::from_secs(5),
             // Nothing is expected from it: an idle worker that wakes more often only costs CPU.
@@ -207,6 +208,7 @@ impl Default for Bounds {
             start_wait_max: Duration::from_millis(500),
             restore_records_max: 5000,
             topics_look_every: Duration::from_secs(10),
+            // Until the revocation is acknowledged, the partitions that stay stand still as well.
             revoke_wait_max: Duration::from_secs(1),
         }
     }

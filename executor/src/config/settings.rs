@@ -163,6 +163,7 @@ impl Settings {
         let most = u32::try_from(i32::MAX).unwrap_or(u32::MAX);
         Ok(NewTopics {
             may_create: self.truth("topicAllowDeclare")?,
+            // Kafka's protocol counts partitions in 32 signed bits and replicas in 16.
             partitions: self.whole("topicPartitions", (1, most))?,
             replicas: self.whole("topicReplicationFactor", (1, u32::try_from(i16::MAX).unwrap_or(u32::MAX)))?,
         })
@@ -181,6 +182,7 @@ impl Settings {
         Ok(GroupTimes {
             session,
             heartbeat: self.seconds("brokerHeartbeatInterval", 3600)?.unwrap_or(default.heartbeat),
+            // librdkafka refuses a session that is longer than the time between polls.
             poll: poll.max(POLL_MIN).max(session),
         })
     }
@@ -188,6 +190,8 @@ impl Settings {
     /// A setting in seconds, `60` or `7.5`; `None` where it is not set.
     fn seconds(&self, name: &str, most: u32) -> Result<Option<Duration>, SettingError> {
         let Some(text) = self.get(name) else { return Ok(None) };
+        // Rust reads "nan" and "inf" as numbers: no comparison holds for the one, and the upper bound stops the
+        // other.
         let seconds = text.trim().parse().ok().filter(|seconds: &f64| *seconds >= 0.001 && *seconds <= f64::from(most));
         let seconds = seconds.ok_or_else(|| error(name, text, &format!("a number of seconds up to {most} is needed")));
         seconds.map(|seconds| Some(Duration::from_secs_f64(seconds)))

@@ -77,6 +77,8 @@ impl<C: Code> Dataflow<C> {
             let mut effects = Vec::new();
             for number in 0..plan.readers.len() {
                 let id = ReaderId(u32::try_from(number).expect("a plan counts readers in u32"));
+                // Lowered before `count` adds the program's rows: the length of the table now is the number of its
+                // first row.
                 let program = Rc::new(lower(plan, id, policies, shared.counters.borrow().steps.len()));
                 count(&program, shared);
                 shared.watch.name_reader(id, &plan[plan[id].agents[0]].name);
@@ -206,6 +208,8 @@ where
         let mut own = capabilities.pop();
         let mut came = Vec::new();
         move |frontiers: &[MutableAntichain<Epoch>]| {
+            // The messages' own capabilities are let go: what leaves may have waited here, so it goes out under the
+            // operator's.
             input.for_each(|_, units| came.append(units));
             let mut sent = logic(&mut came);
             if let (Some(own), false) = (&own, sent.is_empty()) {
@@ -240,7 +244,7 @@ fn window_operator<'scope, C: Code>(
         let mut batches = Vec::new();
         for unit in came.drain(..) {
             for event in unit.events() {
-                // A batch that was due before this event came is handed over without it.
+                // Before windows that are due: an event that comes in the same epoch still joins its batch.
                 batches.extend(window.accept(event.clone()));
             }
         }

@@ -59,6 +59,7 @@ impl<C: Code> Window<C> {
     pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
         let partition = event.slot;
         let key = if self.scope == BatchScope::Mixed { 0 } else { partition };
+        // Only judged here: the stage decodes the batch when it runs, and anew at each try.
         let decodes = self.shared.code.borrow_mut().validate(&self.codec, event.value.as_deref()).is_ok();
         if !decodes && !self.open.contains_key(&key) {
             // It fails at once, alone: no open batch comes before it.
@@ -127,6 +128,7 @@ impl<C: Code> Window<C> {
     /// The timestamp of the partition's oldest event here, in ms since 1970.
     pub fn oldest(&self, partition: usize) -> Option<i64> {
         let is_of = |event: &&Rc<Event>| event.slot == partition;
+        // Producers set timestamps, so the event that came first need not be the oldest.
         self.waiting().filter(is_of).map(|event| event.timestamp_ms).min()
     }
 
@@ -154,6 +156,8 @@ impl<C: Code> Window<C> {
     /// Drops the events of partitions for which `gone` holds.
     pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
         for open in self.open.values_mut() {
+            // `due` stays that of the first event, even if just that one goes: the rest may leave too early, never
+            // too late.
             open.events.retain(|(event, _)| !gone(event.slot));
             open.bytes = open.events.iter().map(|(event, _)| event.size()).sum();
             let count = open.events.iter().filter(|(_, decodes)| *decodes).count();

@@ -84,6 +84,7 @@ impl Crashes {
         for entry in std::fs::read_dir(post.state_dir)? {
             let file = entry?.path();
             let name = file.file_name().unwrap_or_default().to_string_lossy();
+            // A number and nothing else: a process that died in `write` has left a file that ends in `.next`.
             let is_ours = name.strip_prefix("crashes.").is_some_and(|rest| rest.parse::<u32>().is_ok());
             if !is_ours {
                 continue;
@@ -130,6 +131,7 @@ impl Crashes {
     pub fn poison_events(&self) -> Vec<&Crash> {
         let mut poison: Vec<&Crash> = Vec::new();
         for crash in self.own.crashes.iter().chain(&self.others).filter(|crash| self.is_final(crash)) {
+            // Each worker that had the partition has an entry of its own for the event.
             if !poison.iter().any(|known| known.is_of(crash)) {
                 poison.push(crash);
             }
@@ -144,6 +146,7 @@ impl Crashes {
 
     /// Some event of this worker has crashed and is not a poison event.
     pub fn has_suspects(&self) -> bool {
+        // Not those of other workers: only its own file does a worker ever change, so these would never go.
         self.own.crashes.iter().any(|crash| !self.is_final(crash))
     }
 
@@ -170,6 +173,7 @@ impl Crashes {
         let mut next = path.clone().into_os_string();
         next.push(".next");
         std::fs::write(&next, serde_json::to_vec(&self.own).map_err(std::io::Error::other)?)?;
+        // Not synced: it is a process that dies here, and the page cache outlives it.
         std::fs::rename(&next, path)
     }
 }

@@ -35,13 +35,16 @@ impl Patience {
     /// Looks for an answer until there is one, for `wait` at most. `look` waits for the time that it is given.
     pub fn wait<T>(&self, wait: Duration, mut look: impl FnMut(Duration) -> Option<T>) -> Option<T> {
         let clock = SystemClock::start();
+        // The clock starts with the wait, so its time is the time that has passed.
         let mut until = wait;
         loop {
             let now = clock.now();
             if self.is_over() {
+                // The least of all looks holds: a later one cannot push the end further away.
                 until = until.min(now + SHORT);
             }
             let left = until.saturating_sub(now);
+            // Asked with no time left, too: an answer that is there must not be missed for a wait that is over.
             if let Some(answer) = look(left.min(LOOK)) {
                 return Some(answer);
             }
@@ -58,6 +61,7 @@ impl Patience {
         let mut context = Context::from_waker(&waker);
         self.wait(wait, |look| match future.as_mut().poll(&mut context) {
             Poll::Ready(answer) => Some(answer),
+            // An answer that comes before the thread parks leaves it a token, and it does not sleep.
             Poll::Pending => {
                 std::thread::park_timeout(look);
                 None

@@ -155,6 +155,7 @@ impl Watch {
         let mut flights = self.flights();
         let next = flights.all.last().map_or(0, |last| last + 1);
         let is_free = |at: &usize| !flights.all.contains(at);
+        // Behind the last while there is room: flights end roughly in their order, so a search is seldom needed.
         let at = if next < FLIGHTS_MAX { next } else { (0..FLIGHTS_MAX).find(is_free)? };
         flights.all.insert(at);
         if is_lonely {
@@ -180,6 +181,7 @@ impl Watch {
 
     /// A call begins at this row of the table of counters.
     pub fn arm(&self, row: u32) {
+        // Before the call's word: a thread that sees the call reads the limit of its row.
         self.page.set_row(row);
         self.call.store(next(&self.calls) << 2, Ordering::Release);
     }

@@ -28,7 +28,7 @@ pub struct Versions {
     forgotten: Version,
     written: FxHashMap<(TableId, i32), Written>,
     count: usize,
-    /// True if someone asks.
+    /// True if events may run ahead of their turn, so that they ask.
     pub are_kept: bool,
 }
 

@@ -64,6 +64,7 @@ pub fn validate(py: Python<'_>, json: &mut Decoder, codec: &Codec, bytes: Option
     match (codec, bytes) {
         (_, None) | (Codec::Raw, _) => Ok(()),
         (Codec::Json, Some(bytes)) => json.validate(py, bytes).map_err(|error| decoding(py, &error)),
+        // Only JSON is worth a judge of its own: the other codecs make one object, whatever the value.
         (codec, bytes) => decode(py, json, codec, bytes).map(drop),
     }
 }
@@ -139,6 +140,7 @@ fn raw<'a>(value: &'a Bound<'_, PyAny>) -> Result<Option<&'a [u8]>, Fault> {
         return Ok(Some(bytes.as_bytes()));
     }
     if let Ok(text) = value.cast::<PyString>() {
+        // A `str` may hold lone surrogates, for which UTF-8 has no bytes.
         let text = text.to_str().map_err(|_| Fault::new("Encode", "the text is not valid Unicode"))?;
         return Ok(Some(text.as_bytes()));
     }
@@ -175,6 +177,7 @@ fn halves<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyAny>, Bound<'py
     match pair.cast::<PyList>() {
         Ok(list) if list.len() == 2 => Some((list.get_item(0).ok()?, list.get_item(1).ok()?)),
         Ok(_) => None,
+        // Takes tuples alone: any sequence of two would make a pair of the text "ab".
         Err(_) => pair.extract().ok(),
     }
 }

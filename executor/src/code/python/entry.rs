@@ -108,6 +108,8 @@ impl Context {
     fn event(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let running = self.running(py)?.ok_or_else(|| PyKeyError::new_err("event"))?;
         let codecs = &self.codecs[running.agent.index()];
+        // Behind a channel the source event is shown: only key and headers that the channel's selectors gave
+        // replace its own.
         let via = running.via.as_ref();
         let view = |event: &Rc<Event>| {
             let view = EventView {
@@ -139,6 +141,7 @@ struct Seen {
     headers: Vec<Header>,
 }
 
+// A copy, because the worker's event lives in an `Rc`, and user code may take the view to another thread.
 impl Seen {
     fn new(event: &Event) -> Seen {
         Seen {
@@ -170,6 +173,7 @@ impl EventView {
     fn key(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         calm(|| match &self.key {
             Some(key) => Ok(key.clone_ref(py)),
+            // Decoded at each access: most code never asks, and a change of the result must not show elsewhere.
             None => codec::decode_plain(py, &self.codecs.0, self.event.key.as_deref()).map_err(raise),
         })
     }
@@ -183,6 +187,7 @@ impl EventView {
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let headers = PyDict::new(py);
         for (name, value) in self.headers.as_ref().unwrap_or(&self.event.headers) {
+            // In a dict the last of a repeated name wins; `.message.headers` has them all.
             headers.set_item(name, bytes_or_none(py, value.as_ref()))?;
         }
         Ok(headers)
@@ -289,6 +294,7 @@ impl AppView {
                 running.ok_or_else(|| PyRuntimeError::new_err("send() works only while an event is processed"))?;
             let topic: TopicName = topic.into();
             let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+            // `None` is no key in any codec; JSON would make the text `null` of it, and all such records one key.
             let has_key = key.as_ref().is_some_and(|key| !key.is_none());
             let has_key = has_key && encode(py, key_serializer.unwrap_or("raw"), key, &mut key_bytes)?;
             let key = has_key.then_some(key_bytes.as_slice());
@@ -297,6 +303,7 @@ impl AppView {
             let headers = headers.map_or(Ok(Vec::new()), |headers| codec::headers(py, &headers)).map_err(raise)?;
             let partition = outbox.directory.place(&topic, partition, key).map_err(raise)?;
             outbox.directory.check_size(&topic, key, value, &headers).map_err(raise)?;
+            // Borrowed only now: encoding runs user code, which may send or write a table itself.
             let mut scratch = running.frame.scratch.borrow_mut();
             scratch.send(&topic, partition, outbox.clock.wall_ms(), (key, value), headers);
             scratch.count_sent(running.row);
@@ -333,6 +340,7 @@ impl Finished {
         let sent = PyDict::new(py);
         sent.set_item("topic", &self.topic)?;
         sent.set_item("partition", self.partition)?;
+        // Kafka's own "unknown": the record leaves long after this answer, in the transaction of its event.
         sent.set_item("offset", -1)?;
         Err(PyStopIteration::new_err(sent.unbind()))
     }

@@ -22,6 +22,7 @@ static LEFT: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
 static IS_ANY_LEFT: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
+    // Counted here, because the system gives the number of an ended thread to another.
     static THREAD: u64 = THREADS.fetch_add(1, Ordering::Relaxed);
     static ROOMS: RefCell<Rooms> = RefCell::default();
 }
@@ -60,6 +61,7 @@ impl<T: 'static> Home<T> {
     /// Puts a value into a room of this thread.
     pub fn new(value: Rc<T>) -> Home<T> {
         let thread = THREAD.with(|thread| *thread);
+        // One that is missed here is found at the next room that is furnished.
         if IS_ANY_LEFT.load(Ordering::Relaxed) {
             clear_left(thread);
         }
@@ -100,6 +102,7 @@ fn clear_left(thread: u64) {
     IS_ANY_LEFT.store(!others.is_empty(), Ordering::Relaxed);
     *left = others;
     drop(left);
+    // Unlocked before: the end of a value may drop objects of other threads, which need the lock.
     let values: Vec<_> = mine.iter().map(|(_, room)| ROOMS.with_borrow_mut(|rooms| rooms.clear(*room))).collect();
     drop(values);
 }

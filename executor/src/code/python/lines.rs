@@ -36,6 +36,7 @@ impl Lines {
         let placed = plan.blocks.iter().map(|block| {
             let name = block.name();
             let numbered = (2..).map(|number| format!("{name}/{number}"));
+            // A frame has nothing but its file's name to be found by, so two blocks must not share one.
             let name = std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name));
             let name = name.expect("numbers do not end");
             names.insert(name.clone());
@@ -66,6 +67,7 @@ impl Lines {
         let row = |placed: &Placed| placed.row(line).map(|row| (placed.name.clone(), placed.yaml_line(row), row));
         let of_file = self.0.iter().filter(|placed| placed.file == file);
         let yaml = of_file.clone().next().map_or(file, |placed| &placed.yaml);
+        // Blocks of one YAML file share its name: the one that has this line is meant.
         match of_file.filter(|placed| !matches!(placed.lines, LineMap::Literal { .. })).find_map(row) {
             Some((name, at, row)) => format!("{yaml}:{at} ({name} line {row})"),
             None => format!("{yaml}:{line}"),
@@ -101,6 +103,7 @@ impl Placed {
 fn shares_lines(block: &Block) -> bool {
     match &block.lines {
         LineMap::Literal { .. } => false,
+        // Lines never go back in the YAML, so equal ones are neighbours.
         LineMap::Each(lines) => lines.windows(2).any(|pair| pair[0].0 == pair[1].0),
     }
 }

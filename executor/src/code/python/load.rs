@@ -94,6 +94,7 @@ impl<'py> Loader<'_, 'py> {
             let namespace = self.namespace(block, globals).map_err(|error| self.refused(block, &error))?;
             self.run(id, &namespace).map_err(|error| self.refused(block, &error))?;
             if let Some(mocks) = &self.mocks {
+                // After the block has bound its names, and before its init function, which may call them.
                 mocks.put(&block.name(), &namespace).map_err(|error| self.refused(block, &error))?;
             }
             if let Some(Some(function)) = inits.get(&id) {
@@ -184,6 +185,7 @@ impl<'py> Loader<'_, 'py> {
             return Ok(selector.clone().unbind());
         }
         let default = selector.call0()?;
+        // A class has the `__await__` of its instances: as a factory it is called later, and not awaited now.
         match default.hasattr("__await__")? && !default.is_callable() {
             true => Ok(self.runtime.finish.bind(self.py).call1((default,))?.unbind()),
             false => Ok(default.unbind()),

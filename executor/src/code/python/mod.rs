@@ -195,6 +195,7 @@ impl PythonCode {
     pub fn close(&mut self) {
         Python::attach(|py| {
             self.runtime.alarm.arm(NO_CALL as usize);
+            // Armed like a call: user code may hang in its end, too.
             end(py, &self.runtime, &std::mem::take(&mut self.lives), &self.end_lines);
             self.runtime.alarm.disarm(py);
         });
@@ -459,6 +460,7 @@ impl Code for PythonCode {
             if value.is_none() {
                 return Ok(None);
             }
+            // A bool is an int in Python, and `True` would silently be partition 1.
             let is_int = value.is_instance_of::<pyo3::types::PyInt>() && !value.is_instance_of::<pyo3::types::PyBool>();
             value.extract::<i32>().ok().filter(|_| is_int).map(Some).ok_or_else(|| {
                 let class = codec::type_name(value);

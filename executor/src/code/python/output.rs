@@ -58,6 +58,7 @@ impl Output {
             };
             let whole = text(line);
             let (mut line, mut is_first) = (whole.as_str(), true);
+            // An empty print is a line of the log as well, so the first piece is written whatever is in it.
             while is_first || !line.is_empty() {
                 let piece = cut_bytes(line, PRINTED_BYTES_MAX);
                 info!(agent, "{piece}");
@@ -78,6 +79,8 @@ impl Output {
         calm(|| {
             let (agent, name, whole) = (self.runtime.agent_name(py), text(name), text(line));
             let (line, rest) =
+                // `logging` puts the traceback behind the message, in one text; only the field `traceback` may have
+                // lines.
                 whole.split_once('\n').map_or((&*whole, None), |(line, rest)| (line, Some(display(rest))));
             match level {
                 40.. => error!(agent, logger = name, traceback = rest, "{line}"),

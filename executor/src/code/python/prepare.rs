@@ -41,6 +41,8 @@ impl Prepared {
         let now: Rc<Now> = Rc::default();
         let runtime = Runtime::start(py, Lines::of(plan), agents, watched, &now)?;
         if let Some(rehearsal) = &loading.rehearsal {
+            // Before a first timer can be set: by the real clock it would be due at a time that the simulated one
+            // may never reach.
             simulate(py, &runtime, &rehearsal.clock)?;
         }
         let end_lines = output::take_output(py, &runtime)?;
@@ -102,13 +104,16 @@ fn view(
 
 /// Runs the rest of init functions, ends tasks, threads and loop, and does what Python does at its exit.
 pub fn end(py: Python<'_>, runtime: &Runtime, lives: &[Life], end_lines: &Py<PyAny>) {
+    // Backwards, as nested `with` blocks end: a later init function may use what an earlier one has opened.
     for Life { agent, leave } in lives.iter().rev() {
         runtime.set_agent(*agent);
         logged(py, runtime, "the end of init failed", leave.call0(py));
     }
     logged(py, runtime, "the event loop did not end well", runtime.close.call0(py));
+    // By hand: the process ends without finalising the interpreter, which is when CPython would call them.
     let atexit = py.import("atexit").and_then(|atexit| atexit.call_method0("_run_exitfuncs"));
     logged(py, runtime, "an exit function of Python failed", atexit.map(Bound::unbind));
+    // Last, since everything above may still print.
     logged(py, runtime, "the last line that was printed is lost", end_lines.call0(py));
 }
 
@@ -132,6 +137,7 @@ fn codecs(plan: &Plan) -> Vec<(Codec, Codec)> {
 }
 
 /// The shortest time that some call may take.
+// The alarm's thread looks at a pace that fits it, and sleeps longer where all calls may take long.
 fn shortest_timeout(plan: &Plan, default: Duration) -> Duration {
     let steps = plan.agents.iter().flat_map(|agent| agent.steps.iter().filter_map(|step| step.timeout_ms));
     let written = plan.agents.iter().filter_map(|agent| agent.timeout_ms).chain(steps).min();

@@ -105,8 +105,10 @@ impl Runtime {
     ) -> PyResult<Arc<Runtime>> {
         let source = CString::new(SOURCE).expect("the source holds no NUL");
         let module = PyModule::from_code(py, &source, c"<kaspr>", c"kaspr_runtime")?;
+        // Looked up once: by name they would cost a search of the module in every call of user code.
         let get = |name: &str| module.getattr(name).map(Bound::unbind);
         let timeout = get("Timeout")?;
+        // While the loop waits, the threads that look may sleep, too: an idle worker wakes no core.
         let (resting, stirring, ringing) = (watch.clone(), watch.clone(), watch.clone());
         module.setattr("rest", PyCFunction::new_closure(py, None, None, move |_, _| resting.lookers().rest())?)?;
         module.setattr("stir", PyCFunction::new_closure(py, None, None, move |_, _| stirring.lookers().stir())?)?;
@@ -143,7 +145,9 @@ impl Runtime {
     /// threads than the worker's.
     pub fn current(&self, py: Python<'_>, what: &str) -> PyResult<Option<Running>> {
         let entry = self.entry.bind(py).call_method0("get")?;
+        // The variable first: a task that goes on while another event's function runs must find its own event.
         if let Ok(entry) = entry.cast::<Entry>() {
+            // Not `now` instead: a task that `init` has started belongs to no event, whatever runs at the moment.
             let Some(running) = &entry.get().running else { return Ok(None) };
             return running.get().map(|running| Some((*running).clone())).ok_or_else(|| elsewhere(what));
         }
@@ -153,6 +157,7 @@ impl Runtime {
 
     /// Notes that the agent's code runs from now on.
     pub fn set_agent(&self, agent: Option<AgentId>) {
+        // Other threads read it to put a name to a line of the log, so nothing hangs on the order.
         self.agent.store(agent.map_or(NO_AGENT, |agent| agent.0), Ordering::Relaxed);
     }
 
@@ -163,6 +168,7 @@ impl Runtime {
             return entry.get().agent;
         }
         let thread = match self.now.get() {
+            // Here the agent that runs is known for certain; another thread goes by the one that has started it.
             Some(_) => None,
             None => self.thread_agent.bind(py).call0().and_then(|agent| agent.extract::<u32>()).ok(),
         };
@@ -187,6 +193,7 @@ impl Around {
     /// The content of the context variable of event and agent; `None` where no agent's code runs.
     fn entry(&self, py: Python<'_>) -> PyResult<Option<Entry>> {
         let agent = self.runtime.agent(py);
+        // Cloned, so that no borrow is open when user code runs on.
         let running = self.runtime.now.get().and_then(|now| now.borrow().clone());
         let running = running.map(|running| Home::new(Rc::new(running)));
         Ok(agent.map(|agent| Entry { agent: Some(agent), running }))

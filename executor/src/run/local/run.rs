@@ -122,6 +122,7 @@ impl Local {
             LineFeed::start(&self.inputs, self.format, self.clock.clone()).map_err(LocalError::Refused)?;
         let target = match &self.output.folder {
             Some(folder) => Target::Folder(folder.clone()),
+            // Without a buffer each record would be a system call: standard output sends at each line end.
             None => Target::Stream(Box::new(std::io::BufWriter::with_capacity(1 << 16, self.output.stream()?))),
         };
         let printer = Printer::new(target)?;

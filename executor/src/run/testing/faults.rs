@@ -147,6 +147,8 @@ impl Judge<'_> {
             Some(Value::Object(_)) => {
                 let raw =
                     events.map(Value::to_string).and_then(|text| serde_json::value::RawValue::from_string(text).ok());
+                // The file is read here as well, so that its faults are reported with all others before any test is
+                // played.
                 match Case::read(raw.as_deref(), self.folder) {
                     Err(why) => self.add(pointer, why, ""),
                     Ok(events) => {
@@ -167,6 +169,7 @@ impl Judge<'_> {
         if let Some(topic) = fields.get("topic").and_then(Value::as_str) {
             self.is_read(&format!("{pointer}/topic"), topic);
         }
+        // Reading the event would repeat a fault of its fields, in vaguer words.
         if self.faults.len() == before
             && let Err(why) = timed(&event.to_string())
         {
@@ -189,9 +192,11 @@ impl Judge<'_> {
         let Some(expect) = self.mapping(pointer, expect, "\"expect\"", EXPECT) else { return };
         let is_empty = |name: &str| {
             let part = expect.get(name).filter(|part| !part.is_null());
+            // An empty list of failures is no empty part: it expects that nothing fails.
             part.is_none_or(|part| part.as_object().is_some_and(Map::is_empty))
         };
         if EXPECT.iter().filter(|name| **name != APPROX).all(|name| is_empty(name))
+            // A misspelt field has been reported: that the test expects nothing would only be its echo.
             && expect.keys().all(|name| EXPECT.contains(&name.as_str()))
         {
             self.nothing(pointer);
@@ -263,6 +268,7 @@ impl Judge<'_> {
                     (name, known),
                 );
             }
+            // Below an agent that does not exist, the operations of all agents count: one mistake is one fault.
             let operations = self.known.operations(agent);
             if let Some(name) = text("operation").filter(|name| !operations.contains(*name)) {
                 let of = agent.map_or_else(|| "the app".to_owned(), |agent| format!("the agent \"{agent}\""));
@@ -275,5 +281,6 @@ impl Judge<'_> {
 
 /// Returns the pointer of a name's value.
 pub(super) fn below(pointer: &str, name: &str) -> String {
+    // In this order (RFC 6901): the second replacement writes a "~" of its own.
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

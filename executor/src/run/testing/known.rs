@@ -38,6 +38,7 @@ impl Known {
             patterns: Vec::new(),
             topics: plan.topics.iter().map(|topic| topic.name.clone()).collect(),
             names_at_run_time: plan.agents.iter().any(has_selector)
+                // A text search is enough: a `.send` that is not the app's only makes the check of topics milder.
                 || plan.blocks.iter().any(|block| block.code.contains(".send")),
             tables: plan.tables.iter().map(|table| table.name.clone()).collect(),
             agents: plan.agents.iter().map(|agent| agent.name.clone()).collect(),

@@ -112,6 +112,7 @@ impl Stage {
             if now >= at {
                 return Ok(());
             }
+            // A moment that has passed is the next turn's to see: the clock only moves forward.
             let due = self.due().filter(|due| *due > now).map_or(at, |due| due.min(at));
             self.clock.advance(due - now);
         }
@@ -126,6 +127,7 @@ impl Stage {
     /// Turns until nothing can go on without time passing.
     fn settle(&mut self) -> Result<(), String> {
         let (mut quiet, mut waited, mut silent) = (0, 0, 0);
+        // A turn may do what neither polls nor commits, such as starting a partition, and the next one acts on it.
         while quiet < 3 {
             let goes_on = self.worker.awaits() && goes_on(self.code.borrow().pending(), silent);
             let wait = if goes_on { Duration::from_millis(1) } else { Duration::ZERO };
@@ -137,6 +139,7 @@ impl Stage {
                     return Err("a call still awaits something after a minute".to_owned());
                 }
             }
+            // A turn may be quiet although something has become due: it takes a further one to run it.
             let is_over = self.worker.next_deadline().is_some_and(|due| due <= self.clock.now());
             quiet = if turn.polled > 0 || turn.committed || goes_on || is_over { 0 } else { quiet + 1 };
         }

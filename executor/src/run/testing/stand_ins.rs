@@ -70,6 +70,7 @@ impl Judge<'_> {
             None => {}
             Some(Value::Array(entries)) if !entries.is_empty() => {
                 for (number, entry) in entries.iter().enumerate() {
+                    // A mapping with more fields than `error` is itself the value that a call gives.
                     let only = entry.as_object().filter(|entry| entry.len() == 1);
                     self.error(&format!("{pointer}/{number}/error"), only.and_then(|entry| entry.get("error")));
                 }

@@ -134,6 +134,8 @@ impl Case {
 /// A record with `at`. One without a value is a tombstone, and may say so.
 pub(super) fn timed(text: &str) -> Result<Timed, String> {
     let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    // The record format, which local runs share, knows neither `at` nor `tombstone`: both are taken out before it
+    // reads the rest.
     let at = match fields.remove("at") {
         None => Duration::ZERO,
         Some(raw) => {

@@ -29,6 +29,7 @@ pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
         puts.push((place("tables", table), pairs));
     }
     let failures: Vec<Value> = came.failures.iter().map(failure).collect();
+    // A test that names no failures expects none, so writing an empty list would say nothing new.
     if !(failures.is_empty() && expect.failures.is_empty()) {
         let lines = aligned(&expect.failures, &failures, |old, line| of_failure(old, line).is_none());
         puts.push((
@@ -101,6 +102,8 @@ fn part_of(wanted: &Value, came: Value) -> Value {
             let named = came.into_iter().filter_map(|(name, came)| Some((part_of(wanted.get(&name)?, came), name)));
             Value::Object(named.map(|(part, name)| (name, part)).collect())
         }
+        // In lists of different lengths no place of the one belongs to a place of the other: then the whole list is
+        // written.
         (Value::Array(wanted), Value::Array(came)) if wanted.len() == came.len() => {
             wanted.iter().zip(came).map(|(wanted, came)| part_of(wanted, came)).collect()
         }

@@ -49,6 +49,7 @@ impl<'py> Parser<'_, 'py> {
 
     #[inline(always)]
     pub(super) fn skip_space(&mut self) {
+        // One comparison lets most bytes leave here: the four spaces are told apart only below it.
         while let Some(byte @ 0..=b' ') = self.peek() {
             if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
                 return;
@@ -128,6 +129,7 @@ impl<'py> Parser<'_, 'py> {
                     match shape.follows(values.len(), &self.bytes[self.at..]) {
                         Some(length) => self.at += length,
                         None => {
+                            // `rest` begins with the comma, and reads the key once more as any other.
                             self.at = comma;
                             return self.rest(shape.begun(self.py, values)?, place, depth);
                         }
@@ -281,6 +283,7 @@ impl<'py> Parser<'_, 'py> {
                 }
                 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)
             }
+            // A low surrogate without a high one ends up here too, and is no `char`: the next step refuses it.
             code => code,
         };
         let mut room = [0; 4];
@@ -325,6 +328,7 @@ impl<'py> Parser<'_, 'py> {
             // Both are exact as floats then, and one division rounds once: the result is the correct one.
             let is_short = digits + places <= DIGITS_EXACT && !matches!(self.peek(), Some(b'e' | b'E'));
             if is_short {
+                // Negated only afterwards, so that -0.0 keeps its sign, which an integer could not carry.
                 let float = number as f64 / TENS[places];
                 return Some(pyo3::types::PyFloat::new(self.py, if negative { -float } else { float }).into_any());
             }
@@ -348,6 +352,7 @@ impl<'py> Parser<'_, 'py> {
         let start = self.at;
         let mut number = before;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
+            // May wrap: callers take the number only where the count of digits says that it cannot have.
             number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
         }

@@ -15,7 +15,8 @@ use super::parser::{DEPTH_MAX, DIGITS_EXACT, Parser};
 use super::scan;
 use super::text::{ascii, set};
 
-/// Longest integer that is passed over; CPython refuses those longer than its setting allows (4300 digits).
+/// Longest integer that is passed over. CPython refuses longer ones than `sys.set_int_max_str_digits` allows:
+/// 4300 digits by default, and never fewer than 640.
 const DIGITS_MAX: usize = 600;
 /// Most fields of an object that is decoded in part, and most of an object whose text is kept.
 const FIELDS_MAX: usize = 32;
@@ -48,6 +49,7 @@ impl Pick {
     pub fn new(py: Python<'_>, part: &Part) -> Option<Pick> {
         let key = |field: &String| ShapeKey::of(&PyString::new(py, field), &mut 0);
         let fields = part.fields.iter().map(key).collect::<Option<Vec<_>>>()?;
+        // One surprise short of the bound, so that the very first object is learned from.
         Some(Pick { fields, expected: Vec::new(), surprises: SURPRISES_MAX - 1, keeps_text: part.keeps_text })
     }
 
@@ -170,6 +172,8 @@ impl<'py> Parser<'_, 'py> {
             self.at += length;
             match expected.field {
                 Some(field) => self.picked(dict, &pick.fields[field], rest.as_deref_mut())?,
+                // Expected keys differ from each other (see `expected`), and none but these has come: no search is
+                // needed.
                 None => self.passed(dict, key, true, rest.as_deref_mut())?,
             }
             if !self.goes_on(b'}')? {
@@ -243,6 +247,7 @@ impl<'py> Parser<'_, 'py> {
         // Its own text would differ from what `json.dumps` gives for it: it is decoded, and encoded anew.
         self.at = start;
         let value = self.value(1)?;
+        // A key that got here holds no escape, so its bytes are its text.
         let key = self.seldom(&self.bytes[key.start + 1..key.end - 1])?;
         set(dict, &key, &value)?;
         rest.pieces.push(Piece::Decoded);
@@ -269,8 +274,10 @@ impl<'py> Parser<'_, 'py> {
             let key = self.at..self.plain_text_end()?;
             self.at = key.end;
             self.colon()?;
+            // Only the one space that CPython writes is expected; any more is skipped before the value.
             self.at += usize::from(self.peek()? == b' ');
             let same = |seen: &Range<usize>| self.bytes[seen.clone()] == self.bytes[key.clone()];
+            // With a key twice there is no expectation: `fields` relies on keys that differ.
             if keys.len() == FIELDS_MAX || keys.iter().any(same) {
                 return None;
             }
@@ -322,6 +329,7 @@ impl<'py> Parser<'_, 'py> {
             let key = self.at..self.text_end(&mut is_as_written)?;
             self.at = key.end;
             let same = |seen: &Range<usize>| self.bytes[seen.clone()] == self.bytes[key.clone()];
+            // Encoded, a key that comes twice stands once. With more keys than are compared, that cannot be told.
             is_as_written &= count < INNER_FIELDS_MAX && !keys[..count].iter().any(same);
             if count < INNER_FIELDS_MAX {
                 keys[count] = key;
@@ -342,6 +350,7 @@ impl<'py> Parser<'_, 'py> {
         let start = self.at;
         if self.next()? == b']' {
             self.at += 1;
+            // Space between the brackets is not what CPython writes.
             return Some(self.at == start + 1);
         }
         is_as_written &= self.at == start;
@@ -421,12 +430,15 @@ impl<'py> Parser<'_, 'py> {
         loop {
             match self.bytes[end] {
                 b'"' => break,
+                // 0x7F is ASCII, and still `json.dumps` escapes it: it leaves only what lies between space and
+                // tilde.
                 0x7F.. => end += 1,
                 b'\\' => end = self.escape_end(end + 1)?,
                 _ => return None,
             }
             end = scan::written_end(self.bytes, end)?;
         }
+        // Bytes that are no UTF-8 are a failure in a field that is passed over, too.
         std::str::from_utf8(&self.bytes[start..end]).is_ok().then_some(end + 1)
     }
 
@@ -451,11 +463,13 @@ impl<'py> Parser<'_, 'py> {
         if digits > 1 && has_zero || digits > DIGITS_MAX {
             return None;
         }
+        // `-0` is the integer 0 and is written so; with a fraction, which is judged below, the sign stays.
         let mut is_as_written = !(is_negative && has_zero);
         if self.peek() == Some(b'.') {
             self.at += 1;
             let start = self.at;
             let (_, places) = self.digits(0)?;
+            // So few digits survive the way through a float; of more, `repr` may give others.
             is_as_written = digits + places <= DIGITS_EXACT && is_shortest(&self.bytes[start..self.at], has_zero);
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
