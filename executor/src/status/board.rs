@@ -146,6 +146,7 @@ impl Board {
 
     /// Asks the worker to have its group share out partitions anew.
     pub fn ask_rebalance(&self) {
+        // Set before the bell is rung: a worker that is woken looks for it at once.
         self.wants_rebalance.store(true, Ordering::Release);
         if let Some(watch) = self.watch.get() {
             watch.wake_up();
@@ -154,6 +155,7 @@ impl Board {
 
     /// True if a reader has asked for a rebalance since the last call.
     pub fn take_rebalance(&self) -> bool {
+        // Asked at every turn, so a load comes first: a swap would claim the cache line each time.
         self.wants_rebalance.load(Ordering::Relaxed) && self.wants_rebalance.swap(false, Ordering::Acquire)
     }
 }

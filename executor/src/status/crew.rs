@@ -97,6 +97,7 @@ impl Posts {
         let (mut reads, posts, mut start) = (socket.try_clone()?, self.clone(), 0);
         if let Some(post) = self.posts().get_mut(number as usize) {
             start = post.starts + 1;
+            // Before its thread runs: `put` drops a report of any start but the one that is noted here.
             *post = Post { last: None, line: Some(socket), starts: start };
         }
         let run = move || {
@@ -129,8 +130,10 @@ impl Posts {
 
     fn ask_rebalance(&self) {
         let mut posts = self.posts();
+        // A worker that loads is not in the group yet, and could ask it for nothing.
         let is_there =
             |post: &&mut Post| post.last.as_ref().is_some_and(|(report, _)| report.snapshot.state != State::Loading);
+        // One byte, which the socket holds until it is read: the lock is not kept while a worker is busy.
         let asked = posts.iter_mut().filter(is_there).find_map(|post| post.line.as_mut()?.write_all(&[REBALANCE]).ok());
         if asked.is_none() {
             debug!("no worker can ask for a rebalance");

@@ -38,6 +38,7 @@ impl Histogram {
 
     /// Counts a value `times` times: it stands for others that were not looked at.
     pub fn observe(&mut self, value: f64, times: u64) {
+        // A value that equals a bound belongs below it: the bounds of Prometheus are inclusive.
         let at = self.bounds.partition_point(|bound| *bound < value);
         self.counts[at] += times;
         self.sum += value * times as f64;
@@ -63,6 +64,7 @@ impl Histogram {
     /// Upper bounds, each with the number of values in its own bucket. The last bound is infinite.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        // Each bucket by itself: what writes the page adds up those below it.
         bounds.zip(self.counts.iter().copied()).collect()
     }
 }
@@ -166,6 +168,7 @@ impl ByKind {
     /// Counts one.
     pub fn count(&mut self, agent: &str, operation: &str, kind: &str) {
         let kinds = self.0.entry(agent.to_owned()).or_default().entry(operation.to_owned()).or_default();
+        // Kinds are names of exception classes, and user code can make classes without end.
         let kind = if kinds.contains_key(kind) || kinds.len() < KINDS_MAX { kind } else { ByKind::OTHER };
         *kinds.entry(kind.to_owned()).or_insert(0) += 1;
     }

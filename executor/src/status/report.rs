@@ -154,6 +154,7 @@ impl Report {
         let mut length = [0; 4];
         from.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length);
+        // Checked before there is room for it: the other end must not choose how much memory this process takes.
         if length > REPORT_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a report is too large"));
         }
@@ -167,6 +168,7 @@ impl Report {
 fn running(board: &Board) -> Option<Running> {
     let watch = board.watched()?;
     let mut sighting = Sighting::default();
+    // One look is enough: ages would need a second one, and only what runs is asked for.
     sighting.look(watch, Duration::ZERO);
     if let Some((_, call, _)) = sighting.client_call(Duration::ZERO) {
         return Some(Running { what: format!("the call \"{call}\" of Kafka's client"), on: None });

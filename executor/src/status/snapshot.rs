@@ -217,6 +217,7 @@ impl Snapshot {
     /// Makes one JSON object. The keys are part of the interface: `docs/operations.md` lists them, and other
     /// programs read them.
     pub fn to_json(&self) -> Value {
+        // Key by key and not derived: a field that gets another name must not change what programs read.
         let counters = &self.counters;
         json!({
             "app": self.app,

@@ -21,8 +21,10 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Headers of every answer: what a browser may do with it.
 const ALWAYS: [(HeaderName, &str); 3] = [
+    // Answers quote names and messages of users: a browser must not take them for a script.
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CONTENT_SECURITY_POLICY, "default-src 'self'"),
+    // A proxy that kept a page would show the worker as it once was.
     (header::CACHE_CONTROL, "no-store"),
 ];
 
@@ -87,10 +89,12 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // With the exact size the library sends a length; otherwise every answer would come in chunks.
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }
 
+// Not where the last frame is given: the answer to a HEAD is dropped without being asked for one.
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         self.progress.has_answered();

@@ -159,7 +159,9 @@ impl Drop for ForATime {
 }
 
 fn start(listener: TcpListener, site: Site, ends: Option<Arc<AtomicBool>>) -> std::io::Result<JoinHandle<()>> {
+    // tokio takes a listener over as it is: one that blocks would hold up its only thread.
     listener.set_nonblocking(true)?;
+    // Built by the caller, who learns at once where the system has no descriptors left.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let run = move || server::run(&runtime, (listener, ends), site);
     std::thread::Builder::new().name(THREAD.to_owned()).spawn(run)

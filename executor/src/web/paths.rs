@@ -58,6 +58,7 @@ impl Paths {
             router.insert(path, (path.to_owned(), page)).expect("the paths of pages differ");
         }
         let path = site.web.metrics_path.clone();
+        // This path is a setting and may be wrong: probes must find their pages all the same.
         if let Err(error) = router.insert(path.clone(), (path, Page::Metrics)) {
             warn!(path = %site.web.metrics_path, %error, "metrics are not served: their path is another page's");
         }
@@ -98,6 +99,7 @@ impl Paths {
                 let accept = text(request.headers(), header::ACCEPT.as_str());
                 self.metrics.page(&self.site, &self.requests.borrow(), accept)
             }
+            // A rebalance has been answered above; here it only completes the match.
             Page::Plan | Page::Rebalance => plan::page(&self.site.plan, request.uri().query()),
         }
     }
@@ -122,6 +124,7 @@ impl Paths {
         if request.method() != Method::POST {
             return refuses_method("POST");
         }
+        // Browsers alone send this header, so the operator and other tools pass without it.
         if text(request.headers(), "sec-fetch-site").eq_ignore_ascii_case("cross-site") {
             return Answer::refused(StatusCode::FORBIDDEN, "a page of another site may not ask for a rebalance");
         }
@@ -129,6 +132,7 @@ impl Paths {
         if !content_type.trim().eq_ignore_ascii_case(JSON) {
             return Answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
         }
+        // A body that is left unread ends the connection, and the answer may be lost with it.
         if let Err(refused) = take_body(request.into_body()).await {
             return refused;
         }

@@ -76,6 +76,7 @@ impl Connections {
     /// Serves a connection. At the limit another one is closed for it.
     fn open(self: &Rc<Connections>, socket: TcpStream, paths: &Rc<Paths>) {
         if self.open.borrow().len() >= CONNECTIONS_MAX {
+            // Not the new one is turned away: clients that hold their connections must not keep a probe out.
             self.close_slowest();
         }
         // Answers are small: each is better sent at once.
@@ -102,6 +103,7 @@ impl Connections {
         };
         let slowest = [Step::Headers, Step::Idle, Step::Answering].into_iter().find_map(first);
         if let Some(at) = slowest {
+            // The task only ends at its next turn, when `Listed` finds the list free again.
             open.remove(at).task.abort();
         }
     }

@@ -104,6 +104,7 @@ impl Progress {
     }
 
     fn has_flushed(&self) {
+        // A flush is the end of an answer only once the body has given everything.
         if self.answered.take() {
             self.go(Step::Idle);
         }
@@ -114,6 +115,7 @@ impl Progress {
         let mut timer = self.timer.borrow_mut();
         let steps = self.steps.get();
         let (_, sleep) = match &mut *timer {
+            // By the number of the step: the headers of the next request have a time of their own.
             Some(timed) if timed.0 == steps => timed,
             other => other.insert((steps, Box::pin(tokio::time::sleep(self.step().time())))),
         };
@@ -147,6 +149,7 @@ impl Stream {
 
 impl Read for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        // A detour over a buffer: the library's own room is uninitialised, and only unsafe code may fill it.
         let mut bytes = [0; READ_BYTES];
         let room = into.remaining().min(READ_BYTES);
         let mut read = ReadBuf::new(&mut bytes[..room]);

@@ -176,6 +176,7 @@ fn prefers_open_metrics(accept: &str) -> bool {
         ranges.fold(0.0, f64::max)
     };
     let open = weight(&["application/openmetrics-text"]);
+    // A client that takes anything gets the older format, which every scraper can read.
     open > 0.0 && open >= weight(&["text/plain"])
 }
 

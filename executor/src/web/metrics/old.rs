@@ -49,6 +49,7 @@ fn messages(snapshot: &Snapshot, writer: &mut Writer) {
         snapshot,
         |partition| {
             let taken = partition.readers.iter().map(|reader| reader.taken).max()?;
+            // `taken` is the next offset: before the first event there is no last one.
             (taken > 0).then(|| (taken - 1) as f64)
         },
         sum,
@@ -58,6 +59,7 @@ fn messages(snapshot: &Snapshot, writer: &mut Writer) {
     let ends = places.gather(snapshot, |partition| partition.high.map(|high| high as f64), sum);
     writer.gauges("kaspr_topic_partition_end_offset", "Offset ends per topic/partition", ends);
     let committed = places.gather(snapshot, |partition| partition.committed().map(|committed| committed as f64), sum);
+    // Misspelt as in the reference runtime, here and below: dashboards ask for these very names.
     writer.gauges("kaspr_topic_partition_offset_commited", "Offset commited per topic/partition", committed);
 }
 

@@ -35,6 +35,7 @@ fn state(collected: &Collected, worker: &Worker, writer: &mut Writer) {
         ("librdkafka", &facts.librdkafka),
     ]);
     writer.gauges("kaspr_build_info", "Versions of the program, of its plan and of what is built in", [(build, 1.0)]);
+    // Every state has a series: one that just disappeared would keep its last value in many a query.
     let states = State::ALL.map(|state| (labels([("state", state.name())]), truth(state == worker.state)));
     writer.gauges("kaspr_state", "1 for the state of the worker", states);
     writer.gauge("kaspr_ready", "1 while all partitions of the worker run", truth(worker.state.is_ready()));
@@ -98,6 +99,7 @@ fn delivery(snapshot: &Snapshot, writer: &mut Writer) {
     let topics = &snapshot.counters.by_topic;
     let records = topics.iter().map(|(topic, counts)| (labels([("topic", topic)]), counts.records as f64));
     writer.counters("kaspr_records_sent", "Records committed, dead letters not among them", records);
+    // Without this, every topic would have a second series that stays 0.
     let dead_letters = topics.iter().filter(|(_, counts)| counts.dead_letters > 0);
     let dead_letters = dead_letters.map(|(topic, counts)| (labels([("topic", topic)]), counts.dead_letters as f64));
     writer.counters("kaspr_dead_letters", "Dead letters committed", dead_letters);

@@ -22,6 +22,7 @@ impl<'a> Places<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> Places<'a> {
         let topics: BTreeSet<&str> = snapshot.assignment.keys().map(String::as_str).collect();
         let count: usize = snapshot.assignment.values().map(BTreeSet::len).sum();
+        // The first by name, so that every page names the same topics as long as the assignment stays.
         Places { named: topics.into_iter().take(TOPICS_MAX).collect(), are_summed: count > PARTITIONS_MAX }
     }
 
@@ -67,6 +68,7 @@ pub(super) fn sum(one: f64, other: f64) -> f64 {
 /// wait were not fetched yet.
 fn lag_seconds(partition: &PartitionStatus, now_ms: i64) -> Option<f64> {
     match partition.oldest_ms {
+        // A producer's clock may run ahead of this machine's.
         Some(oldest) => Some((now_ms - oldest).max(0) as f64 / 1000.0),
         None => (partition.lag() == 0).then_some(0.0),
     }
@@ -82,6 +84,7 @@ pub(super) fn write(snapshot: &Snapshot, writer: &mut Writer) {
     let lags = places.gather(snapshot, |partition| Some(partition.lag() as f64), sum);
     writer.gauges("kaspr_partition_lag_records", "Offsets up to the end that the slowest reader has not done", lags);
     let now_ms = snapshot.timestamp_ms;
+    // Ages do not add up: several partitions in one row are as old as the oldest of them.
     let ages = places.gather(snapshot, |partition| lag_seconds(partition, now_ms), f64::max);
     writer.gauges("kaspr_partition_lag_seconds", "Age of the oldest event that is not complete", ages);
     let help = "Offsets up to the end that a reader has not done";

@@ -21,6 +21,7 @@ impl Cpu {
     pub(super) fn percent(&mut self, cpu_seconds: f64, now: Duration) -> Option<f64> {
         let (seconds, at) = self.0.replace((cpu_seconds, now))?;
         let passed = now.saturating_sub(at).as_secs_f64();
+        // A worker that was started again has used less time than its post had at the last page.
         (passed > 0.0).then(|| ((cpu_seconds - seconds) / passed * 100.0).max(0.0))
     }
 }
