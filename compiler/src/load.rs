@@ -55,7 +55,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     names.iter().map(|path| read(path)).collect()
 }
 
-/// Why there are no specs in a folder that somebody else fills: it is not there, or holds none. `None`: there are
+/// The reason for which there are no specs in a folder that another process fills: it is not there, or holds none. `None`: there are
 /// some, or [`files`] has an error to tell.
 pub fn missing(folder: &Path) -> Option<String> {
     if !folder.exists() {

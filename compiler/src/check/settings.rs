@@ -140,6 +140,7 @@ impl Checker<'_> {
     /// Warns of a setting that does not exist (K0410), with the nearest that does; one that is planned is K0601.
     fn unknown_setting(&mut self, name: &Text, value: &Text) {
         match LATER.iter().find(|(later, _)| *later == name.value) {
+            // Written as what holds without it, it promises nothing that is not built.
             Some((_, without)) if *without == value.value => return,
             Some((_, without)) => {
                 let message = format!("the setting \"{}\" is not supported yet", name.value);
@@ -164,6 +165,7 @@ impl Checker<'_> {
     /// deadLetterTopic: a/b        K0109, as for a topic of a spec
     /// ```
     fn check_setting(&mut self, name: &str, kind: Kind, value: &Text) {
+        // Before its kind is looked at: each kind would find another fault in such a text, and none its cause.
         if is_python_mapping(&value.value) {
             let message = format!("\"{name}\" is a mapping as Python prints it");
             let hint = "put the mapping in quotes as JSON: '{\"action\": \"retry\"}'";

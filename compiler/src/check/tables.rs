@@ -125,6 +125,7 @@ impl Checker<'_> {
         // By table: the first topic with a count that feeds it, against which the others are held.
         let mut feeding: BTreeMap<&str, (&str, &Spanned<u32>)> = BTreeMap::new();
         for (number, agent) in agents.iter().enumerate() {
+            // Before the input is looked at: the tables of an agent behind a channel must agree as well.
             self.check_tables_together(&app, number);
             let Some((topics, input)) = input_topics(agent) else { continue };
             let topics: Vec<&str> = topics.collect();

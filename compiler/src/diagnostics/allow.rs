@@ -54,7 +54,7 @@ pub fn apply(mut found: Vec<Diagnostic>, allowances: &[Allowance]) -> Vec<Diagno
         if found.len() == before {
             let message = format!("the allowance of {} accepts nothing", code.name());
             let fault = Diagnostic::new(Code::K0009, message, allowance.at.clone());
-            // Someone who tries to allow an error needs another hint than someone whose finding is gone.
+            // A user who tries to allow an error needs another hint than one whose finding is gone.
             let is_error = found.iter().any(|fault| fault.code == code && is_here(&fault.at));
             unused.push(fault.hint(if is_error { "errors cannot be allowed: mend what it says" } else { "remove it" }));
         }

@@ -37,7 +37,7 @@ use crate::source::At;
 pub enum Severity {
     /// No plan comes out.
     Error,
-    /// Someone should look.
+    /// A person should look.
     Warning,
 }
 
@@ -121,7 +121,7 @@ impl Diagnostic {
 
 /// Most faults of a run that are kept; the others are counted.
 ///
-/// A file of a million faults would otherwise cost the memory of a million, and nobody reads on.
+/// A file of a million faults would otherwise cost the memory of a million, and no person reads on.
 pub const FAULTS_MAX: usize = 1000;
 
 /// Collects faults: all of them, in a stable order at the end.
@@ -183,8 +183,8 @@ impl Sink {
         std::mem::take(&mut self.notes)
     }
 
-    /// Remembers that a field of the mapping at a place stands there and is faulty, so that nobody
-    /// calls it missing.
+    /// Remembers that a field of the mapping at a place stands there and is faulty, so that it is
+    /// not called missing.
     ///
     /// `field` is its name in the Kubernetes form, which both `read` and `check` know.
     pub fn mark(&mut self, mapping: &At, field: &str) {
@@ -207,7 +207,7 @@ impl Sink {
     }
 
     /// Remembers a block of Python that is in quotes or folded: its faults name the block and its line too, since
-    /// whoever has the operator mount the specs never sees the file.
+    /// a user whose specs the operator mounts never sees the file.
     pub fn note_quoted(&mut self, at: &At, name: String, rows: Vec<(usize, usize)>) {
         self.quoted.push(Quoted { at: at.clone(), name, rows });
     }

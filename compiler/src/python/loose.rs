@@ -129,6 +129,7 @@ impl<'a> Visitor<'a> for Imports {
                     }
                 }
             }
+            // A relative import is a fault of its own (K0510), and what it would bind is not known.
             Stmt::ImportFrom(import) if import.level == 0 => {
                 let module = import.module.as_deref().unwrap_or_default();
                 for alias in &import.names {
@@ -220,6 +221,7 @@ impl<'a> Visitor<'a> for Walker<'a> {
     fn visit_stmt(&mut self, stmt: &'a Stmt) {
         match stmt {
             Stmt::FunctionDef(function) => {
+                // Outside the function: decorators run where it is defined, not when it is called.
                 function.decorator_list.iter().for_each(|decorator| self.visit_decorator(decorator));
                 self.inside(function.is_async, &function.body, Some(&function.parameters), |walker| {
                     walker.visit_body(&function.body);

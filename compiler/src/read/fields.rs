@@ -6,7 +6,7 @@
 //! ```text
 //! let max = take.whole("max", TAKE);      // Some(5), or None: absent, null, or reported
 //! let within = take.text("within");
-//! take.finish();                          // K0002 for every key that nobody asked for
+//! take.finish();                          // K0002 for every key that was not asked for
 //! ```
 //!
 //! Asking is what makes a field known, so the list of fields is the code that reads them and cannot go out of date.
@@ -325,6 +325,7 @@ impl<'a> Fields<'a> {
         let field = format!("{}{}.{}", self.path, self.form.written(name), key.text().unwrap_or_default());
         let message = format!("\"{field}\" must be a scalar, found {}", value.what());
         let mut fault = Diagnostic::new(Code::K0003, message, value.at.head());
+        // The one setting that is a mapping in a spec, and therefore the one that is written as a mapping here.
         if key.text() == Some("onError") {
             fault = fault.hint("write the mapping as JSON, in quotes: '{\"action\": \"retry\"}'");
         }

@@ -114,9 +114,8 @@ struct Entries {
 }
 
 impl Edit<'_> {
-    /// `slot` is where the value of a key may start: behind its colon.
-    /// Changes what stands at the end of `steps`, from a node on.
-    ///
+    /// Changes what stands at the end of `steps`, from a node on. `slot` is where the value of a key may start:
+    /// behind its colon.
     fn put_at(&mut self, old: &Node, new: &Node, steps: &[String], slot: Option<usize>) {
         let Some((step, rest)) = steps.split_first() else { return self.put(old, new, slot) };
         let inner = match &old.kind {

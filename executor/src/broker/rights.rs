@@ -1,7 +1,7 @@
 //! Rights that brokers grant to users, and how a person adds one that is missing.
 //!
 //! Brokers answer a missing right with a bare code. The programs turn it into the right's name and the command
-//! that grants it, so that whoever runs the cluster can act without looking anything up.
+//! that grants it, so that the cluster's administrator can act without looking anything up.
 
 use std::fmt;
 

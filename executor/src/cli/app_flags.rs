@@ -12,7 +12,7 @@ use crate::broker::kafka::config::is_known;
 use crate::config::secret::{Secret, is_secret};
 use crate::config::settings::{Settings, WORKERS_MAX};
 
-/// What an app runs with.
+/// The flags that an app runs with.
 #[derive(Debug, clap::Args)]
 pub struct AppArguments {
     /// Specs (files, folders, - for standard input), or a plan (plan.json) from `kasprc compile -o`. Without any, the

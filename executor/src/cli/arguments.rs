@@ -115,7 +115,7 @@ const OF_KAFKA: [&str; 3] = ["bootstrap_servers", "until_caught_up", "workers"];
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = settings_help())]
 pub struct RunArguments {
-    /// What an app runs with.
+    /// The flags that an app runs with.
     #[command(flatten)]
     pub app: AppArguments,
     /// Process up to the ends that the topics have at the start, commit and exit.
@@ -151,7 +151,7 @@ pub struct RunArguments {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = settings_help())]
 pub struct CheckArguments {
-    /// What an app runs with.
+    /// The flags that an app runs with.
     #[command(flatten)]
     pub app: AppArguments,
     /// Has no meaning for a check.

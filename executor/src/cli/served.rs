@@ -77,7 +77,6 @@ fn board_of(config: &Config) -> Arc<Board> {
 
 fn serve_crew(web: Web, crew: Crew, about: About<'_>, signals: &Signals) -> Result<(), Stop> {
     let address = web.listen;
-    // Bound before there is a thread: a port that is taken ends the start instead of being one line in the log.
     let listener = listen(address)?;
     crate::web::serve(listener, site(web, crew, about, signals)?).map_err(Stop::own_fault)?;
     info!(%address, "serving HTTP");

@@ -41,6 +41,7 @@ impl Settings {
             Some(text) => address(text).ok_or_else(|| {
                 error("webBind", text, "an address of this machine is needed: 0.0.0.0, 127.0.0.1, or [::] for all")
             })?,
+            // A person who types a port has not asked to be reached from outside; the settings of a pod have.
             None if is_local || self.is_flag("webPort") => IpAddr::V4(Ipv4Addr::LOCALHOST),
             None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
@@ -64,6 +65,8 @@ impl Settings {
             Some(text) => text.trim().parse().map_err(|_| {
                 error("workerOrdinalNumber", text, "a whole number is needed, as at the end of a pod's name")
             }),
+            // A guess, since any host's name may end in a number; it is only the label of metrics, so a wrong one
+            // does no harm.
             None => Ok(host_name.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)),
         }
     }

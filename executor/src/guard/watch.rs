@@ -189,7 +189,7 @@ impl Watch {
     /// The call has ended. No alarm fires between load and store: the alarm thread needs the GIL, which the
     /// caller holds.
     pub fn disarm(&self) -> Option<Rang> {
-        // Read and then cleared: whoever armed the call must know whether an exception is on its way to it.
+        // Read and then cleared: the caller, which armed it, must know whether an exception is on its way to it.
         let word = self.call.load(Ordering::Acquire);
         self.call.store(0, Ordering::Release);
         Rang::of(word)

@@ -39,6 +39,7 @@ impl<C: Code> Stage<C> {
         let State::Awaits { ticket, ends, .. } = &lane.flight()[at].state else { return };
         let (ticket, ends) = (*ticket, *ends);
         let called = self.shared.code.borrow_mut().take(ticket);
+        // Asked second: a result that is there counts, even if this look for it comes late.
         let is_late = ends.is_some_and(|ends| ends <= self.shared.clock.now());
         if called.is_none() && !is_late {
             return;
@@ -88,6 +89,7 @@ impl<C: Code> Stage<C> {
         let is_lonely = self.shared.poison.borrow().is_suspect(self.reader, whole);
         let row = self.site(walk.pending_site(&self.program)?).counter;
         let [partition, row, events] = [first.slot, row, whole.events().len()].map(|number| number as u32);
+        // Any number but 0 will do: only the next process reads these marks, and it does not compare them.
         let doing = Doing { unit: 1, offset: first.offset, reader: self.reader.0, partition, events, row };
         self.shared.watch.fly(&doing, is_lonely)
     }
@@ -114,6 +116,7 @@ impl<C: Code> Stage<C> {
     pub fn drop_partitions(&mut self, gone: &dyn Fn(usize) -> bool) {
         let ids: Vec<_> = self.lanes.keys().copied().collect();
         for id in ids {
+            // A mixed batch that awaits cannot lose single events: the values are in user code's hands.
             if id == LaneId::MIXED || gone(id.0) {
                 self.cancel(id);
             }
@@ -156,6 +159,7 @@ impl<C: Code> Stage<C> {
         }
         let lane = self.lanes.get_mut(&id).expect("the caller names a lane");
         (lane.is_doubtful, lane.is_putting_off) = (false, false);
+        // From the last to the first, so that each goes in front of those that came after it.
         while let Some(flight) = lane.pop_last() {
             lane.queue.push_front(flight.state.unit().clone());
             match flight.state {

@@ -60,10 +60,12 @@ impl Failing<'_> {
 impl<C: Code> Stage<C> {
     /// Applies the policy of the site to a unit that failed there.
     pub(super) fn fail(&mut self, id: LaneId, failing: Failing<'_>) {
+        // Before any policy: an outage must neither use up tries nor turn events into dead letters.
         if failing.fault.passes {
             return self.hold(id, failing.unit, failing.site, &failing.fault);
         }
         match self.site(failing.site).on_error.clone() {
+            // `attempts` counts all tries; the one that has just failed is not in `tries` yet.
             OnError::Retry { attempts, backoff, .. } if self.lanes[&id].tries + 1 < attempts => {
                 self.retry(id, failing, &backoff);
             }
@@ -109,6 +111,7 @@ impl<C: Code> Stage<C> {
         tally.drop_records();
         tally.at(self.program.decoding.0).failed += undecodable;
         tally.at(failing.site.0).failed += failing.unit.events().len() as u64 - undecodable;
+        // Counted only when the worker ends on it: if the commit before it aborts, the unit comes again.
         self.halted = Some((record, tally));
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         self.lanes.get_mut(&id).expect("its unit ran").put_back(failing.unit);
@@ -181,6 +184,7 @@ impl<C: Code> Stage<C> {
         let topic: TopicName = topic.into();
         let tries = self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;
         let mut headers = event.headers.clone();
+        // Behind the event's own: where a dead letter fails in its turn, user code sees the last of each name.
         headers.extend(self.dead_letter_headers(event, site, fault, tries));
         let letter = self.stage_dead_letter(&topic, event, headers.clone()).or_else(|_| {
             // The traceback may have made the record too large for its topic.
@@ -201,6 +205,7 @@ impl<C: Code> Stage<C> {
 
     fn stage_dead_letter(&mut self, topic: &TopicName, event: &Rc<Event>, headers: Vec<Header>) -> Result<(), Fault> {
         let (key, value) = (event.key.as_deref(), event.value.as_deref());
+        // By the key and not by the event's partition, which the topic of dead letters need not have.
         let partition = self.shared.directory.place(topic, None, key)?;
         self.shared.directory.check_size(topic, key, value, &headers)?;
         // A scratch of its own: the dead letter is sent although the effects of its event are dropped.

@@ -104,6 +104,7 @@ impl Flood {
         match self.flows.get_mut(&place) {
             Some(flow) => {
                 flow.count += failed.events.count as u64;
+                // The first is in the log already; the last shows whether it still fails in the same way.
                 flow.last = failed;
                 None
             }

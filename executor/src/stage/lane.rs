@@ -70,6 +70,7 @@ impl Vain {
 impl<V> Flight<V> {
     /// A unit in this state.
     pub fn new(state: State<V>, vain: Vain) -> Flight<V> {
+        // Measured once, so that a lane takes off exactly what it has added.
         let bytes = state.frame().map_or(0, Frame::bytes) + vain.last.as_deref().map_or(0, Frame::bytes);
         Flight { state, vain, bytes }
     }
@@ -231,6 +232,7 @@ impl<V> Lane<V> {
 
     /// Takes a unit out of the flight for a moment: [`Lane::put`] puts it back.
     pub fn take(&mut self, at: usize) -> Option<Flight<V>> {
+        // A stand-in keeps the place, so that the numbers of the units behind it stay true.
         let waits = State::Waits(self.flight.get(at)?.state.unit().clone());
         let flight = std::mem::replace(self.flight.get_mut(at)?, Flight::new(waits, Vain::default()));
         self.bytes -= flight.bytes;
@@ -247,6 +249,7 @@ impl<V> Lane<V> {
     pub fn put_back(&mut self, unit: Unit) {
         match self.flight.is_empty() {
             true => self.queue.push_front(unit),
+            // In the queue it would come behind units that have begun, which must not take effect before it.
             false => self.push_first(Flight::new(State::Waits(unit), Vain::default())),
         }
     }

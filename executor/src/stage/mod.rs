@@ -329,6 +329,7 @@ impl<C: Code> Stage<C> {
             directory: &self.shared.directory,
             counters: &mut self.shared.counters.borrow_mut(),
             clock: self.shared.clock.as_ref(),
+            // The first unit is one of those measured, or a short run would show no times at all.
             sample: if self.units % SAMPLED == 1 { SAMPLED as u32 } else { 0 },
             buffer: &mut self.buffer,
         };

@@ -61,6 +61,7 @@ impl<C: Code> Stage<C> {
     pub(super) fn run_again(&mut self, id: LaneId) {
         let lane = lane_of(&mut self.lanes, id);
         (lane.is_doubtful, lane.is_putting_off) = (false, false);
+        // Not the first, whose turn it is: `take_turn` judges that one itself.
         for at in 1..self.lanes[&id].flight().len() {
             if !self.is_in_vain(id, at) {
                 continue;
@@ -91,6 +92,7 @@ impl<C: Code> Stage<C> {
         let Some(frame) = flight[at].state.frame() else { return false };
         let scratch = frame.scratch.borrow();
         let Some(reads) = &scratch.reads else { return false };
+        // The nearest first: events of one key tend to follow each other.
         flight.range(..at).rev().any(|before| before.is_likely_to_write(reads))
     }
 
@@ -114,6 +116,7 @@ impl<C: Code> Stage<C> {
         };
         let is_suspect = unit.is_some_and(|unit| poison.is_suspect(self.reader, unit));
         let waits = is_suspect && (next == Some(Next::Behind) || self.shared.watch.has_flights());
+        // The same question takes the wish back once the suspect may run, or the others would wait for ever.
         asks.set(waits.then_some(own));
         waits
     }
@@ -142,6 +145,7 @@ impl<C: Code> Stage<C> {
 
     fn walk_ahead(&mut self, unit: Unit) -> State<C::Value> {
         self.units += 1;
+        // A failure of poison takes effect like any other, in its turn: here nothing of the unit may run.
         if self.poison(&unit).is_some() {
             return State::Waits(unit);
         }

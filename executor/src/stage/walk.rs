@@ -136,6 +136,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         self.tally.clear();
         self.stack.clear();
         self.deferred.clear();
+        // An event that failed between two selectors leaves half an output behind.
         self.draft = Draft::default();
         (self.waiting, self.began) = (None, None);
         self.stack.push(Point::Value { at: 0, value, via: None });
@@ -243,6 +244,7 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
     /// Takes the next value of a generator; the generator waits below it on the stack.
     fn next(&mut self, steps: Steps<V>, called: Called<V>) -> Result<(), Stop> {
         match called {
+            // A generator that a generator gives is a value like any other: only what a function returns fans out.
             Called::Value(value) | Called::Values(value) => {
                 self.at(steps.site).given += 1;
                 let (at, via) = (steps.at, steps.via.clone());
@@ -343,6 +345,8 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
                 self.stack.push(Point::Values(Steps { at: at + 1, agent, site, values, via: via.clone() }));
                 return Ok(None);
             }
+            // Of the results only that of a map fans out. Elsewhere a generator is an object, and as a predicate's
+            // it is true.
             Called::Values(result) => result,
             Called::End => machine.code.none(),
             Called::Pending(ticket) => {
@@ -446,6 +450,7 @@ fn timed<R, C: Code>(machine: &mut Machine<'_, C>, site: SiteId, call: impl FnOn
     if machine.sample == 0 {
         return call(machine);
     }
+    // Two looks at the clock take as long as a short function, so only few calls are measured.
     let before = machine.clock.now();
     let result = call(machine);
     let time: Duration = (machine.clock.now() - before) * machine.sample;

@@ -101,7 +101,7 @@ impl Board {
         *latest = Posted { snapshot: Arc::new(snapshot), at, since_ms };
     }
 
-    /// Says what a worker without a turn so far does or waits for. Counts as a turn: whoever says it is alive.
+    /// Says what a worker without a turn so far does or waits for. Counts as a turn: a thread that says it is alive.
     pub fn note(&self, state: State, why: &str) {
         self.turned_ms.store(millis(self.clock.now()), Ordering::Relaxed);
         let last = self.latest().snapshot.clone();

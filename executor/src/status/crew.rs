@@ -95,9 +95,9 @@ impl Posts {
     /// There is no thread, or no descriptor.
     pub fn started(self: &Arc<Posts>, number: u32, socket: UnixStream) -> std::io::Result<()> {
         let (mut reads, posts, mut start) = (socket.try_clone()?, self.clone(), 0);
+        // Before its thread runs: `put` drops a report of any start but the one that is noted here.
         if let Some(post) = self.posts().get_mut(number as usize) {
             start = post.starts + 1;
-            // Before its thread runs: `put` drops a report of any start but the one that is noted here.
             *post = Post { last: None, line: Some(socket), starts: start };
         }
         let run = move || {

@@ -43,12 +43,14 @@ impl Versions {
         if !self.are_kept || writes.is_empty() {
             return;
         }
+        // All at once and not the oldest: that would need an order of all keys, and costs only some runs in vain.
         if self.count > KEYS_MAX {
             self.forget();
         }
         self.now += 1;
         for write in writes {
             let written = self.written.entry((write.table, write.partition)).or_default();
+            // Also for the partition as a whole: an iteration has read every key, those too that are not there yet.
             written.last = self.now;
             self.count += usize::from(written.keys.insert(write.key.clone(), self.now).is_none());
         }
@@ -72,6 +74,8 @@ impl Versions {
                 Some(key) => written.keys.get(key).copied(),
                 None => Some(written.last),
             });
+            // A key that is not listed is unchanged only if it was read after the last time that all were
+            // forgotten.
             seen > self.forgotten && last.is_none_or(|last| last <= seen)
         })
     }

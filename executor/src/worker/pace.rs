@@ -96,6 +96,7 @@ impl Pace {
     /// `is_quiet`: nothing is staged or on its way. `is_sending`: a commit is under way.
     pub(super) fn units(&self, now: Duration, is_quiet: bool, is_sending: bool) -> usize {
         match self.redo.part() {
+            // Only when the last part is committed: a culprit is found because it fails alone.
             Some(part) if is_quiet => part,
             Some(_) => 0,
             None if is_sending && self.is_slow(now) => 0,

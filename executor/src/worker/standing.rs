@@ -40,12 +40,14 @@ impl<C: Code> Worker<C> {
         let mut standings: Vec<Standing> = self.readings().into_iter().map(Reading::into_standing).collect();
         standings.extend(self.arrivals.names().iter().map(|partition| {
             let (position, cause) = self.start_cause(partition);
+            // A partition that has not started always waits, whatever its end: any lag but 0 says so.
             Standing { subject: Subject::Start(partition.clone()), position, lag: 1, cause: Some(cause) }
         }));
         let commits = self.shared.counters.borrow().commits;
         standings.push(Standing {
             subject: Subject::Commits,
             position: commits.cast_signed(),
+            // Without effects on their way, commits that do not come are no stall.
             lag: u64::from(!self.delivery.is_idle()),
             cause: Some(Cause::Acknowledgement),
         });
@@ -64,6 +66,7 @@ impl<C: Code> Worker<C> {
     fn readings(&self) -> Vec<Reading> {
         let reading = |at: ReaderPosition| {
             let high = self.consumer.known_end(&at.partition);
+            // An end that is not known is no reason to report a stall: the client learns it with the first fetch.
             let waits = at.taken > at.done || high.is_some_and(|high| high > at.taken);
             let cause = waits.then(|| self.cause(&at)).flatten();
             let ReaderPosition { partition, reader, taken, done, committed } = at;
@@ -85,6 +88,7 @@ impl<C: Code> Worker<C> {
         // A partition is paused as a whole, so a reader that is done may wait for one with a full queue.
         let others = self.dataflow.readers.iter().map(|other| other.name.as_str()).filter(|other| other != reader);
         let queued = self.shared.queued.borrow().get(number).copied().unwrap_or(0);
+        // The lower bound, since a paused partition stays so until its queue has fallen to there.
         let is_paused = queued > self.config.bounds.queued_bytes_low;
         let full = others.into_iter().find(|other| is_paused && self.holds(other, number).is_some());
         Some(full.map_or(Cause::Broker, |other| Cause::Behind { reader: other.to_owned() }))
@@ -112,6 +116,7 @@ impl<C: Code> Worker<C> {
     /// Publishes a snapshot if one is due, and acts on what readers of the last one have asked for.
     pub(super) fn publish(&mut self) {
         let Some(board) = self.board.clone() else { return };
+        // A test of the server stops the thread here for good, between two turns.
         self.config.failpoint.pass(HOLD);
         let now = self.shared.clock.now();
         if self.group.is_moving() && self.state() == State::Running {

@@ -157,6 +157,7 @@ impl Changelog for KafkaChangelog {
             return None;
         }
         match at.elements().first()?.offset() {
+            // Until the first record has come the client names a logical offset, which is no position.
             Offset::Offset(offset) => Some(offset),
             _ => None,
         }
@@ -172,7 +173,9 @@ fn is_known(line: &Line, topic: &str) -> bool {
 fn judge_read(error: &KafkaError, missing: &mut Missing) -> Result<(), BrokerError> {
     let why = format!("a changelog cannot be read: {}", words(error));
     match error.rdkafka_error_code() {
+        // What the table still needs is deleted, or the topic is another one: read on, it would have holes.
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(BrokerError::Fatal(why)),
+        // Workers of a group run as one user, as a rule: the others lack the right, too.
         Some(Code::TopicAuthorizationFailed) => Err(BrokerError::Group(why)),
         _ if is_unknown(error) => {
             missing.note(why);

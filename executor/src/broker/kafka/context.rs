@@ -218,6 +218,8 @@ pub enum Rebalanced {
 pub struct MemberContext {
     /// The state of the brokers.
     pub health: Arc<Health>,
+    // Never contended: callbacks run in polls of the worker's own thread. rdkafka only wants types that threads may
+    // share.
     changes: Mutex<VecDeque<Rebalanced>>,
     /// The group has changed since the consumer last asked.
     stirred: AtomicBool,

@@ -115,6 +115,7 @@ enum Tried {
 fn on_transactions(line: &Line, settings: &ClientSettings, ids: &Ids, group: &Verdict) -> Result<Verdict, BrokerError> {
     let asked: Vec<&String> = match try_id(line, settings, &ids.unused)? {
         Tried::Begun => return Ok(Verdict::Granted),
+        // A rule for a prefix may allow the unused id, and another one still deny single ids.
         Tried::Refused => ids.lasting.iter().collect(),
         Tried::Denied if ids.lasting.is_empty() => return Ok(Verdict::Missing),
         // Single ids may be allowed. A worker that runs under one may use it, and is left alone.

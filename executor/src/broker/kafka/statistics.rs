@@ -31,6 +31,7 @@ impl Statistics {
             Ok(said) => {
                 let figures = said.figures();
                 let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+                // By the type of the client: a producer that has replaced another takes over its figures, too.
                 clients.insert(figures.client.clone(), figures);
             }
             Err(error) => debug!(%error, "the client's statistics cannot be read"),
@@ -103,10 +104,12 @@ impl Said {
         let mut figures = ClientFigures {
             client: self.r#type.clone(),
             bytes: (self.tx_bytes, self.rx_bytes),
+            // These count what waits to be sent; of a consumer they are always 0.
             queued: (self.r#type == "producer").then_some((self.msg_cnt, self.msg_size)),
             ..ClientFigures::default()
         };
         for broker in self.brokers.values() {
+            // librdkafka lists every request that it knows, and a worker makes few of them.
             for (kind, count) in broker.req.iter().filter(|(_, count)| **count > 0) {
                 *figures.requests.entry(kind.clone()).or_insert(0) += count;
             }

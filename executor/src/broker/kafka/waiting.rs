@@ -57,6 +57,7 @@ impl Waiting {
         let started = started.inspect_err(|error| debug!(%error, "the group is not looked at"));
         started.ok().map(|_| Waiting {
             looks,
+            // Dropped with the wait, which wakes the thread from its pause and ends it.
             _ends: ends,
             group,
             session,
@@ -67,6 +68,7 @@ impl Waiting {
 
     /// Logs what the last look has shown. `member` is this member's name in the group.
     pub fn tell(&mut self, member: impl FnOnce() -> String) {
+        // Only the newest look counts: the group has moved on since the others.
         let Some(look) = self.looks.try_iter().last() else { return };
         let name = &self.group;
         match look {
@@ -76,6 +78,7 @@ impl Waiting {
             Ok(group) if group.state == "Stable" => self.tell_of_stable(&group),
             Ok(group) => {
                 let (count, others) = others(&group, &member());
+                // The clock began with the wait: a member that was gone before that is out within one session.
                 let left = self.session.saturating_sub(self.clock.now()).as_secs();
                 let cause = match (count, left) {
                     (0, _) => "the group has not let this member in yet".to_owned(),

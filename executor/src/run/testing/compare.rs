@@ -94,6 +94,7 @@ pub(super) fn of_record(
     let own = expected.get(APPROX).and_then(|approx| json(approx.get()).as_f64());
     let measure = Measure { approx: own.or(measure.approx), ..measure };
     let came: BTreeMap<String, Box<RawValue>> = serde_json::from_str(line).unwrap_or_default();
+    // The record format has no field for a tombstone: it is a record without any of the values.
     let is_tombstone = !VALUES.iter().any(|name| came.contains_key(*name));
     expected.iter().filter(|(name, _)| *name != APPROX).find_map(|(name, wanted)| {
         let is_part = name == PART;

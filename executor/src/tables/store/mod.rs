@@ -57,8 +57,6 @@ pub struct StoreError(pub String);
 /// thread. Keys and values are bytes as `code` encoded them; a store gives them no meaning.
 pub trait Store {
     /// The value of a key.
-    ///
-    ///
     fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// All pairs of a partition, in key order. The order is that of the encoded bytes.

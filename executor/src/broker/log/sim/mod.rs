@@ -133,7 +133,7 @@ struct Inner {
     late: Vec<Late>,
     /// Every member that ever was, and its producer's id.
     members: Vec<(String, String)>,
-    /// Notes for whoever repeats a seed; `None`: none are kept.
+    /// Notes for a person who repeats a seed; `None`: none are kept.
     trace: Option<Vec<String>>,
     /// Set by [`World::refuse`]; no record is refused before.
     refuses: Refuses,
