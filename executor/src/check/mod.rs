@@ -6,6 +6,7 @@
 //! | `unsupported.rs` | the plan alone | before anything else |
 //! | `topics.rs` | topics that the plan names, rights on them | before the first event |
 //! | `changelogs.rs` | changelogs of tables, partition counts of their inputs | before the first event |
+//! | `leader.rs` | the topic whose owner leads the app | before the first event |
 //! | `counts.rs` | partition counts and identities of both | while the worker runs |
 //!
 //! `kaspr-exec check` makes the same looks as a start, and creates nothing. A check collects what it finds;
@@ -14,5 +15,6 @@
 
 pub mod changelogs;
 pub mod counts;
+pub mod leader;
 pub mod topics;
 pub mod unsupported;

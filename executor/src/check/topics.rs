@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use kaspr_ir::plan::{Action, AgentId, OnError, Place, Plan, Policies, Topic, TopicChoice, TopicOutput, Topics};
 use tracing::{info, warn};
 
+use super::leader;
 use crate::assignment::Reads;
 use crate::broker::reserved::Reserved;
 use crate::broker::{Access, Admin, BrokerError, NewTopic};
@@ -25,8 +26,8 @@ use crate::tables::changelog;
 pub fn reserved(plan: &Plan, app: &str) -> Reserved {
     let tables = plan.tables.iter().map(|table| table.name.as_str());
     let of_tables = tables.flat_map(|table| [changelog(app, table), format!("{app}-{table}-closed")]);
-    let of_app = ["assignor-leader", "plans", "dead-letter-states"].map(|kept| format!("{app}-{kept}"));
-    Reserved::new(of_tables.chain(of_app))
+    let of_app = ["plans", "dead-letter-states"].map(|kept| format!("{app}-{kept}"));
+    Reserved::new(of_tables.chain(of_app).chain([leader::topic(app)]))
 }
 
 /// A topic that the plan names, and where. A topic that several places name is one entry, with all their

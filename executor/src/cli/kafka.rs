@@ -23,10 +23,11 @@ use super::terminal::start_log;
 use super::voice::{self, say_status, say_summary};
 use crate::broker::kafka::Kafka;
 use crate::broker::kafka::config::{BATCH_BYTES, ClientSettings};
+use crate::broker::kafka::consumer::KafkaConsumer;
 use crate::broker::kafka::rights::{Ids, Verdict};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
 use crate::broker::{Admin, Consumer};
-use crate::check::changelogs;
+use crate::check::{changelogs, leader};
 use crate::check::topics::{self, Found};
 use crate::clock::{Clock, SystemClock};
 use crate::code::python::{self, Interpreter, PythonCode};
@@ -206,9 +207,7 @@ impl Start {
         let missing = self.look(&kafka, (settings, &kept))?;
         let mut consumer = kafka.consumer()?;
         let until = arguments.until_caught_up.then(|| self.ends_now(&kafka, &mut consumer)).transpose()?;
-        self.choose_leader(&kafka)?;
         let (producer, changelog) = (Box::new(kafka.producer()), Some(Box::new(kafka.changelog()?) as Box<_>));
-        let ends = Ends { consumer: Box::new(consumer), producer, changelog };
         let assembly = self.assemble(&kafka, clock).with_board(self.board.clone());
         assembly.guard.watch.speak_through(voice::form_last);
         signals.watch(assembly.guard.watch.clone());
@@ -223,7 +222,8 @@ impl Start {
             if missing {
                 refuse_faults(topics::faults(&self.topics(&mut kafka.admin(), true)?))?;
             }
-            Ok(assembly.start(&code, ends)?)
+            self.choose_leader(&kafka, &consumer)?;
+            Ok(assembly.start(&code, Ends { consumer: Box::new(consumer), producer, changelog })?)
         };
         match started() {
             Ok(worker) => Ok(Begun { kafka, code, counters, until, worker }),
@@ -254,12 +254,17 @@ impl Start {
         self.board.iter().for_each(|board| board.note(State::Loading, why));
     }
 
-    /// Makes the owner of the first partition that is read, by topic and number, the leader.
-    fn choose_leader(&self, kafka: &Kafka) -> Result<(), Stop> {
-        if let Some(board) = &self.board
-            && let Some(topic) = read_topics(&self.plan, &mut kafka.admin())?.first()
-        {
-            board.lead_with(topic, 0);
+    /// Settles how it is known who leads the app, where a port is served and someone may ask.
+    fn choose_leader(&self, kafka: &Kafka, consumer: &KafkaConsumer) -> Result<(), Stop> {
+        let Some(board) = &self.board else { return Ok(()) };
+        let (topic, mut admin) = (leader::topic(&self.config.app), kafka.admin());
+        match leader::prepare(&topic, self.config.new_topics, &mut admin)? {
+            None => board.lead_by(&topic, consumer.elect(&topic)),
+            Some(why) => {
+                let read = read_topics(&self.plan, &mut admin)?;
+                leader::warn_of(&topic, &why, read.first().map(String::as_str));
+                read.first().into_iter().for_each(|read| board.lead_with(read, 0));
+            }
         }
         Ok(())
     }

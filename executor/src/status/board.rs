@@ -26,9 +26,21 @@ pub struct Board {
     wants_rebalance: AtomicBool,
     /// The watch over the worker's thread, once there is one.
     watch: OnceLock<Arc<Watch>>,
-    /// The partition whose owner leads the app.
-    leads: OnceLock<(String, i32)>,
+    /// The way in which it is known who leads the app.
+    leads: OnceLock<Leads>,
 }
+
+/// The way in which it is known whether a worker leads its app.
+#[derive(Debug)]
+enum Leads {
+    /// It owns this partition, which it reads.
+    Owner(String, i32),
+    /// It owns the partition of this topic, which is made for nothing else: the flag is set while it does.
+    Elected(String, Arc<AtomicBool>),
+}
+
+/// The partition of a topic that is made for nothing but its owner to lead.
+const ELECTION: i32 = 0;
 
 #[derive(Clone, Debug)]
 struct Posted {
@@ -90,8 +102,15 @@ impl Board {
         at.is_zero() || now >= at + PUBLISH_EVERY
     }
 
-    /// Puts a snapshot in the place of the last one.
-    pub fn publish(&self, snapshot: Snapshot) {
+    /// Puts a snapshot in the place of the last one, and enters into it whether the worker leads.
+    ///
+    /// The topic of an election stands among the assigned partitions, as with the reference runtime: a worker owns its
+    /// partition like any other.
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        snapshot.is_leader = self.leads(&snapshot.assignment);
+        if let (true, Some(Leads::Elected(topic, _))) = (snapshot.is_leader, self.leads.get()) {
+            snapshot.assignment.insert(topic.clone(), [ELECTION].into());
+        }
         self.post(snapshot, self.clock.now());
     }
 
@@ -113,7 +132,16 @@ impl Board {
 
     /// Looks at the board.
     pub fn look(&self) -> Seen {
-        let Posted { snapshot, at, since_ms } = self.latest().clone();
+        let Posted { mut snapshot, at, since_ms } = self.latest().clone();
+        if let Some(Leads::Elected(topic, leads)) = self.leads.get()
+            && snapshot.is_leader
+            && !leads.load(Ordering::Relaxed)
+        {
+            // It has given the partition up since: another worker may lead before the next snapshot.
+            let snapshot = Arc::make_mut(&mut snapshot);
+            snapshot.is_leader = false;
+            snapshot.assignment.remove(topic);
+        }
         let now = self.clock.now();
         let turned = Duration::from_millis(self.turned_ms.load(Ordering::Relaxed));
         Seen { snapshot, age: now.saturating_sub(at), turn_age: now.saturating_sub(turned), up: now, since_ms }
@@ -130,18 +158,28 @@ impl Board {
         self.watch.get()
     }
 
-    /// Sets the partition whose owner leads the app, before the worker joins its group.
+    /// Makes the owner of this partition, which is read, the leader: before the worker joins its group.
     pub fn lead_with(&self, topic: &str, partition: i32) {
-        // An app has one such partition: a second one would not count.
-        let _ = self.leads.set((topic.to_owned(), partition));
+        // An app has one way to choose: a second one would not count.
+        let _ = self.leads.set(Leads::Owner(topic.to_owned(), partition));
+    }
+
+    /// Makes the owner of this topic's partition the leader: before the worker joins its group. `leads` says at any
+    /// moment whether the worker owns it.
+    pub fn lead_by(&self, topic: &str, leads: Arc<AtomicBool>) {
+        // As above.
+        let _ = self.leads.set(Leads::Elected(topic.to_owned(), leads));
     }
 
     /// True if a worker with this assignment leads the app.
-    pub fn leads(&self, assignment: &Partitions) -> bool {
-        let has = |(topic, partition): &(String, i32)| {
-            assignment.get(topic).is_some_and(|partitions| partitions.contains(partition))
-        };
-        self.leads.get().is_some_and(has)
+    fn leads(&self, assignment: &Partitions) -> bool {
+        match self.leads.get() {
+            Some(Leads::Owner(topic, partition)) => {
+                assignment.get(topic).is_some_and(|partitions| partitions.contains(partition))
+            }
+            Some(Leads::Elected(_, leads)) => leads.load(Ordering::Relaxed),
+            None => false,
+        }
     }
 
     /// Asks the worker to have its group share out partitions anew.
@@ -198,6 +236,18 @@ mod tests {
         assert!(!board.leads(&of(&[0])), "it is not known yet which partition that is");
         board.lead_with("t", 0);
         assert!(board.leads(&of(&[0, 1])) && !board.leads(&of(&[1])) && !board.leads(&Partitions::new()));
+    }
+
+    #[test]
+    fn a_worker_that_gives_its_office_up_leads_no_more() {
+        let (board, leads) = (Board::new("shop", "shop.pod-1.0"), Arc::new(AtomicBool::new(true)));
+        board.lead_by("shop-leader", leads.clone());
+        board.publish(Snapshot::default());
+        let seen = board.look().snapshot;
+        assert!(seen.is_leader && seen.assignment["shop-leader"].contains(&0));
+        leads.store(false, Ordering::Relaxed);
+        let seen = board.look().snapshot;
+        assert!(!seen.is_leader && seen.assignment.is_empty(), "without a new snapshot");
     }
 
     #[test]

@@ -129,9 +129,7 @@ impl<C: Code> Worker<C> {
             self.consumer.stir();
         }
         if board.turned() {
-            let mut snapshot = self.snapshot();
-            snapshot.is_leader = board.leads(&snapshot.assignment);
-            board.publish(snapshot);
+            board.publish(self.snapshot());
         }
     }
 

@@ -17,6 +17,7 @@ mod rejoin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
@@ -39,6 +40,7 @@ use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
 use super::orphans::{self, Search};
 use super::waiting::Waiting;
+use super::withheld::Withheld;
 use super::{raw, stuck};
 use crate::broker::position::Metadata;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
@@ -85,6 +87,8 @@ pub struct KafkaConsumer {
     waiting: Option<Waiting>,
     /// The time at which the group was last made to share out its partitions.
     stirred: Option<Duration>,
+    /// Partitions of which the worker learns nothing.
+    withheld: Arc<Withheld>,
     settings: ClientSettings,
     /// Names and patterns of topics that are read.
     subscribed: Vec<String>,
@@ -114,8 +118,12 @@ pub struct KafkaConsumer {
 /// A client that has not joined yet.
 ///
 /// Its threads start here; it asks no group before it subscribes.
-fn client(settings: &ClientSettings, health: &Arc<Health>) -> Result<BaseConsumer<MemberContext>, BrokerError> {
-    let made = settings.consumer().create_with_context(MemberContext::new(health.clone()));
+fn client(
+    settings: &ClientSettings,
+    health: &Arc<Health>,
+    withheld: &Arc<Withheld>,
+) -> Result<BaseConsumer<MemberContext>, BrokerError> {
+    let made = settings.consumer().create_with_context(MemberContext::new(health.clone(), withheld.clone()));
     made.map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))
 }
 
@@ -124,7 +132,8 @@ impl KafkaConsumer {
     ///
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     pub fn new(settings: &ClientSettings, health: Arc<Health>, line: Line) -> Result<KafkaConsumer, BrokerError> {
-        let consumer = Kept::make(&line.calls, || client(settings, &health))?;
+        let withheld = Arc::new(Withheld::default());
+        let consumer = Kept::make(&line.calls, || client(settings, &health, &withheld))?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
             wakes: Questions::new(consumer.client()),
@@ -137,6 +146,7 @@ impl KafkaConsumer {
             search: None,
             waiting: None,
             stirred: None,
+            withheld,
             settings: settings.clone(),
             subscribed: Vec::new(),
             missing: Missing::default(),
@@ -152,6 +162,14 @@ impl KafkaConsumer {
             stuck: stuck::Look::default(),
             foreign: Foreign::default(),
         })
+    }
+
+    /// Has the member take part in an election: the one that is assigned the partition of this topic leads the app.
+    /// Called before it subscribes. The answer is true while this member leads.
+    ///
+    /// It is false again before the group learns that the member gives the partition up.
+    pub fn elect(&self, topic: &str) -> Arc<AtomicBool> {
+        self.withheld.elect(topic)
     }
 
     /// True if the broker that is asked knows every topic that is read. Asking also makes the client look for
@@ -220,7 +238,8 @@ impl KafkaConsumer {
     ///
     /// Partitions come as changes, once the group has shared them out.
     fn join(&mut self) -> Result<(), BrokerError> {
-        let names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
+        let mut names: Vec<&str> = self.subscribed.iter().map(String::as_str).collect();
+        names.extend(self.withheld.election());
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
         self.search = Search::start(&self.settings, &self.line.callers);
@@ -301,6 +320,7 @@ impl Consumer for KafkaConsumer {
             })
             .collect();
         self.subscribed = names;
+        self.withheld.subscribe(topics);
         self.join()
     }
 

@@ -20,6 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
 use super::statistics::Statistics;
+use super::withheld::Withheld;
 use crate::clock::{Clock as _, SystemClock};
 
 /// Questions without an answer after which brokers count as away.
@@ -227,13 +228,16 @@ pub struct MemberContext {
     leaves: AtomicBool,
     /// The group has assigned partitions, or none, and has revoked none since.
     has_assignment: AtomicBool,
+    /// Partitions of which the worker learns nothing.
+    withheld: Arc<Withheld>,
 }
 
 impl MemberContext {
     /// Callbacks before the first event.
-    pub fn new(health: Arc<Health>) -> MemberContext {
+    pub fn new(health: Arc<Health>, withheld: Arc<Withheld>) -> MemberContext {
         let no = || AtomicBool::new(false);
-        MemberContext { health, changes: Mutex::default(), stirred: no(), leaves: no(), has_assignment: no() }
+        let (stirred, leaves, has_assignment) = (no(), no(), no());
+        MemberContext { health, changes: Mutex::default(), stirred, leaves, has_assignment, withheld }
     }
 
     fn changes(&self) -> MutexGuard<'_, VecDeque<Rebalanced>> {
@@ -303,6 +307,7 @@ impl ConsumerContext for MemberContext {
         if is_assigned || !names.is_empty() {
             self.has_assignment.store(is_assigned, Ordering::Relaxed);
         }
+        let names = if is_assigned { self.withheld.comes(names) } else { self.withheld.goes(names) };
         let done = match code {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => acknowledge(consumer),
             // A rebalance that moves nothing must be acknowledged like any other, or the group waits for it.

@@ -48,6 +48,7 @@ mod statistics;
 mod stuck;
 mod tls;
 mod waiting;
+mod withheld;
 
 use std::sync::Arc;
 use std::time::Duration;

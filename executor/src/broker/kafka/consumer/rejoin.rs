@@ -67,6 +67,8 @@ impl KafkaConsumer {
         let id = self.member().1;
         let Some(identity) = &mut self.identity else { return Ok(None) };
         let is_due = identity.fenced(id, now);
+        // Another member may lead by now.
+        self.withheld.clear();
         // Before any question: the worker must stop its work on partitions that others may have by now.
         if !self.given.is_empty() {
             self.owed = std::mem::take(&mut self.given).into_iter().collect();
@@ -91,7 +93,7 @@ impl KafkaConsumer {
     ///
     /// Partitions start at their committed offsets, like those of any new member.
     fn join_again(&mut self) -> Result<(), BrokerError> {
-        let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health))?;
+        let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health, &self.withheld))?;
         let parts = (raw::Commits::new(&new), super::Questions::new(new.client()));
         // What belongs to the old client goes before it.
         (self.commits, self.wakes) = parts;

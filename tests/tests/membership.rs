@@ -1,0 +1,210 @@
+//! Members of an app's group in pods: which of them leads, and who owns what when they come back with other topics.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kaspr_tests::acl::{self, On, To};
+use kaspr_tests::http;
+use kaspr_tests::kafka::{Broker, broker, free_port, unique};
+use kaspr_tests::pod::{ECHO, Pod, Started};
+use serde_json::Value;
+
+/// A pod that serves a port.
+struct Member {
+    pod: Pod,
+    port: u16,
+}
+
+impl Member {
+    /// A pod of this app that nothing is defined in.
+    fn new(app: &str, servers: &str) -> Member {
+        let port = free_port();
+        let pod = Pod::new(app).with("K_KAFKA_BOOTSTRAP_SERVERS", servers).with("K_WEB_PORT", &port.to_string());
+        // Shorter than usual, so that a member that was killed is missed soon.
+        Member { pod: pod.with("K_WEB_BIND", "127.0.0.1").with("K_BROKER_SESSION_TIMEOUT", "6"), port }
+    }
+
+    /// A pod that reads these topics, each with an agent of its own.
+    fn reading(app: &str, servers: &str, topics: &[&str], output: &str) -> Member {
+        let member = Member::new(app, servers);
+        member.define(topics, output);
+        member
+    }
+
+    fn define(&self, topics: &[&str], output: &str) {
+        let agents = topics.iter().map(|topic| {
+            let agent = ECHO.replace("INPUT", topic).replace("OUTPUT", output);
+            agent.replace("name: echo", &format!("name: {topic}")).replacen("agents:\n", "", 1)
+        });
+        self.pod.define("agents.yaml", &format!("agents:\n{}", agents.collect::<String>()));
+    }
+
+    fn with(self, name: &str, value: &str) -> Member {
+        Member { pod: self.pod.with(name, value), ..self }
+    }
+
+    /// The operator's page; null while nothing answers.
+    fn status(&self) -> Value {
+        http::get(self.port, "/status/").map(|page| page.json()).unwrap_or_default()
+    }
+
+    fn leads(&self) -> bool {
+        self.status()["leader"] == true
+    }
+
+    /// The partitions that it says it has, but for those of the topic whose owner leads.
+    fn owned(&self) -> BTreeSet<(String, i64)> {
+        let status = self.status();
+        let actives = status["assignment"]["actives"].as_object().cloned().unwrap_or_default();
+        let of = |(topic, numbers): (String, Value)| {
+            let numbers = numbers.as_array().cloned().unwrap_or_default();
+            numbers.into_iter().filter_map(move |number| Some((topic.clone(), number.as_i64()?))).collect::<Vec<_>>()
+        };
+        actives.into_iter().filter(|(topic, _)| !topic.ends_with("-assignor-leader")).flat_map(of).collect()
+    }
+
+    fn rests(&self) -> bool {
+        let status = self.status();
+        status["rebalancing"] == false && status["recovering"] == false
+    }
+}
+
+/// The number of the one member that leads, once there is one.
+///
+/// Fails if two lead at the same time: the first must still lead when the second has said that it does.
+fn leader(members: &[&Member]) -> Option<usize> {
+    let first = members.iter().position(|member| member.leads())?;
+    let others = (first + 1..members.len()).filter(|number| members[*number].leads());
+    match others.collect::<Vec<_>>().as_slice() {
+        [] => Some(first),
+        [second, ..] => {
+            assert!(!members[first].leads(), "{first} and {second} lead");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_member_with_the_leaders_partition_leads_and_another_follows() {
+    let broker = broker();
+    let (input, output) = (broker.topic("in", 4), broker.topic("out", 1));
+    let app = unique("echo");
+    let topic = format!("{app}-assignor-leader");
+    let members = [0, 1].map(|_| Member::reading(&app, &broker.servers, &[&input], &output));
+    let all: Vec<&Member> = members.iter().collect();
+    let mut started: Vec<Started<'_>> = members.iter().map(|member| member.pod.start()).collect();
+    started[0].wait_until("both to have partitions", || {
+        leader(&all).is_some() && members.iter().all(|member| member.rests() && !member.owned().is_empty())
+    });
+    assert_eq!(broker.partitions(&topic), 1);
+    let first = leader(&all).expect("one leads");
+    let lists_it = |member: &Member| member.status()["assignment"]["actives"].get(&topic).cloned();
+    assert_eq!(lists_it(&members[first]), Some(serde_json::json!([0])), "as the reference runtime does");
+    assert_eq!(lists_it(&members[1 - first]), None);
+    // The other one leads when the first is gone, and goes on when it is back.
+    started[first].signal(libc::SIGKILL);
+    let second = 1 - first;
+    started[second].wait_until("the other to lead", || leader(&all) == Some(second));
+    started[first].wait();
+    started[first] = members[first].pod.start();
+    started[first].wait_until("both to have partitions again", || {
+        leader(&all).is_some() && members.iter().all(|member| member.rests() && !member.owned().is_empty())
+    });
+    let leads = leader(&all).expect("one leads");
+    assert_eq!(started[leads].terminate(), Some(0), "{}", started[leads].words());
+    started[1 - leads].wait_until("the one that is left to lead", || leader(&all) == Some(1 - leads));
+    assert_eq!(broker.committed(&app, &topic), [None], "nothing of the topic is read");
+    assert!(!started[first].words().contains("no leader can be chosen"), "{}", started[first].words());
+}
+
+#[test]
+fn without_the_leaders_topic_the_owner_of_the_first_partition_leads() {
+    let broker = broker();
+    let [first, second, output] = ["a", "b", "out"].map(|name| broker.topic(name, 1));
+    let app = unique("echo");
+    let member = Member::reading(&app, &broker.servers, &[&second, &first], &output);
+    let member = member.with("K_TOPIC_ALLOW_DECLARE", "False");
+    let mut started = member.pod.start();
+    started.wait_until("it to lead", || member.leads());
+    assert_eq!(started.terminate(), Some(0), "{}", started.words());
+    let words = started.words();
+    let told = format!(
+        "no leader can be chosen by the topic \"{app}-assignor-leader\", so the worker that has partition 0 of \
+         \"{first}\" leads: it does not exist, and topicAllowDeclare (TOPIC_ALLOW_DECLARE) is false"
+    );
+    assert_eq!(words.matches(&told).count(), 1, "{words}");
+    assert_eq!(broker.partitions(&format!("{app}-assignor-leader")), 0);
+}
+
+#[test]
+fn a_user_that_may_not_make_the_leaders_topic_is_told_the_right_and_leads() {
+    let broker = Broker::closed();
+    let (input, output, app) = (broker.topic("in", 1), broker.topic("out", 1), unique("echo"));
+    let ids = format!("{app}.");
+    for (to, on) in [
+        (To::Read, On::Topic(&input)),
+        (To::Write, On::Topic(&output)),
+        (To::Read, On::Group(&app)),
+        (To::Write, On::Ids(&ids)),
+    ] {
+        acl::allow(&broker.servers, "bob", to, on);
+    }
+    let member = Member::reading(&app, &broker.with_passwords(), &[&input], &output);
+    let member = member.with("K_KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT");
+    let member = member.with("K_KAFKA_AUTH_USERNAME", "bob").with("K_KAFKA_AUTH_PASSWORD", "bobs-secret");
+    let started = member.pod.start();
+    started.wait_until("it to lead", || member.leads());
+    let words = started.words();
+    assert!(words.contains("no leader can be chosen") && words.contains("CREATE on the topic"), "{words}");
+}
+
+/// The owner of each partition.
+fn owners(members: &[Member]) -> BTreeMap<(String, i64), usize> {
+    let of = |(number, member): (usize, &Member)| member.owned().into_iter().map(move |partition| (partition, number));
+    members.iter().enumerate().flat_map(of).collect()
+}
+
+#[test]
+fn static_members_that_come_back_with_other_topics_leave_none_without_a_reader() {
+    let broker = broker();
+    let [kept, old, new, output] = ["kept", "old", "new", "out"].map(|name| broker.topic(name, 4));
+    let app = unique("echo");
+    let members: Vec<Member> = (0..3)
+        .map(|number| {
+            let member = Member::reading(&app, &broker.servers, &[&kept, &old], &output);
+            // As long as a pod takes to come back.
+            member
+                .with("K_CONSUMER_GROUP_INSTANCE_ID", &format!("{app}-{number}"))
+                .with("K_BROKER_SESSION_TIMEOUT", "30")
+        })
+        .collect();
+    let mut started: Vec<Started<'_>> = members.iter().map(|member| member.pod.start()).collect();
+    let all = |topics: &[&str]| -> BTreeSet<(String, i64)> {
+        topics.iter().flat_map(|topic| (0..4).map(|number| ((*topic).to_owned(), number))).collect()
+    };
+    let have = |expected: &BTreeSet<(String, i64)>| {
+        owners(&members).into_keys().collect::<BTreeSet<_>>() == *expected && members.iter().all(Member::rests)
+    };
+    started[0].wait_until("all partitions to have owners", || have(&all(&[&kept, &old])));
+    for number in 0..3 {
+        assert_eq!(started[number].terminate(), Some(0), "{}", started[number].words());
+        members[number].define(&[&kept, &new], &output);
+        started[number] = members[number].pod.start();
+        let topics: &[&str] = if number < 2 { &[&kept, &old, &new] } else { &[&kept, &new] };
+        started[number].wait_until("every partition to have an owner that reads it", || have(&all(topics)));
+        for ((topic, partition), owner) in owners(&members) {
+            let reads = topic == kept || (topic == new) == (owner <= number);
+            assert!(reads, "member {owner} has {topic}/{partition} after the start of {number}");
+        }
+    }
+    let shares = || {
+        let mut shares = [0; 3];
+        owners(&members).into_values().for_each(|owner| shares[owner] += 1);
+        // The partition of the leader counts like any other.
+        members.iter().zip(&mut shares).filter(|(member, _)| member.leads()).for_each(|(_, share)| *share += 1);
+        shares
+    };
+    started[0].wait_until("even shares", || {
+        let shares = shares();
+        have(&all(&[&kept, &new])) && shares.iter().max() <= shares.iter().min().map(|least| least + 1).as_ref()
+    });
+}
