@@ -38,7 +38,8 @@ use super::identity::Identity;
 use super::kept::Kept;
 use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
-use super::orphans::{self, Search};
+use super::orphans::Search;
+use super::visits::Visits;
 use super::waiting::Waiting;
 use super::withheld::Withheld;
 use super::{raw, stuck};
@@ -58,10 +59,6 @@ const WAKE_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for committed offsets. A broker does not return those under an open transaction before it
 /// ends, and the worker's other partitions stand still meanwhile.
 const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
-
-/// Least time between two requests that make the group share out its partitions: each stops all its members for a
-/// moment.
-const STIR_EVERY: Duration = Duration::from_secs(30);
 
 /// A member of the app's group.
 ///
@@ -85,8 +82,8 @@ pub struct KafkaConsumer {
     search: Option<Search>,
     /// The wait for partitions, while it has none.
     waiting: Option<Waiting>,
-    /// The time at which the group was last made to share out its partitions.
-    stirred: Option<Duration>,
+    /// Makes the group share out its partitions.
+    visits: Arc<Visits>,
     /// Partitions of which the worker learns nothing.
     withheld: Arc<Withheld>,
     settings: ClientSettings,
@@ -145,7 +142,7 @@ impl KafkaConsumer {
             fence: Fence::new(settings, &line.callers),
             search: None,
             waiting: None,
-            stirred: None,
+            visits: Visits::new(settings, &line.callers),
             withheld,
             settings: settings.clone(),
             subscribed: Vec::new(),
@@ -242,7 +239,7 @@ impl KafkaConsumer {
         names.extend(self.withheld.election());
         let subscribed = self.line.calls.during(ClientCall::Subscribe, || self.consumer.subscribe(&names));
         subscribed.map_err(|error| judge(&format!("the group \"{}\"", self.settings.app), &error))?;
-        self.search = Search::start(&self.settings, &self.line.callers);
+        self.search = Search::start(&self.settings, &self.visits);
         self.waiting = Waiting::start(&self.settings, &self.line, self.bell.as_ref());
         Ok(())
     }
@@ -344,6 +341,7 @@ impl Consumer for KafkaConsumer {
             self.put_right()?;
         }
         self.free_stuck()?;
+        self.visits.end_strays(&self.withheld);
         let mut wait = wait;
         // A change ends the round: events behind it may be of partitions that go.
         while into.len() < max && !self.consumer.context().has_change() {
@@ -525,11 +523,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn stir(&mut self) {
-        let now = self.clock.now();
-        if self.stirred.is_none_or(|last| now >= last + STIR_EVERY) {
-            self.stirred = Some(now);
-            orphans::share_out(&self.settings, &self.line.callers);
-        }
+        self.visits.ask();
     }
 
     fn is_adrift(&self) -> bool {

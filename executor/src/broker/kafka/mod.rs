@@ -8,7 +8,7 @@
 //! Kafka::connect ─▶ Line: one producer client ─┬─▶ KafkaProducer      records, transactions
 //!                                              ├─▶ KafkaAdmin         topics, settings, rights
 //!                                              └─▶ ends, groups, describe: questions of the others
-//!               ─▶ KafkaConsumer: a client of its own, and the threads of fence and orphans
+//!               ─▶ KafkaConsumer: a client of its own, and the threads of fence, orphans and visits
 //!               ─▶ KafkaChangelog: a client of its own, which joins no group
 //! ```
 //!
@@ -47,6 +47,7 @@ mod sasl;
 mod statistics;
 mod stuck;
 mod tls;
+mod visits;
 mod waiting;
 mod withheld;
 

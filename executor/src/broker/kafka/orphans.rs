@@ -10,30 +10,31 @@
 //! 3 s ─ look ─ 3 s ─ look ─ 3 s ─ look: the same partitions three times ─ a random wait ─ still so? ─ visit
 //! ```
 //!
+//! So it is where members that all read the same have shares that differ by more than `cooperative-sticky` leaves: they
+//! came back one after the other with a topic more, and the first of them got all of it.
+//!
 //! All of it runs in a thread of its own, for a minute after each join of a static member.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use kaspr_ir::plan::Assignor;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataTopic;
 use tracing::{debug, info};
 
 use super::config::ClientSettings;
 use super::kept::Kept;
+use super::visits::{Visits, visit};
 use crate::event::message::TopicPartition;
-use crate::guard::{Callers, Calls, ClientCall};
+use crate::guard::{Calls, ClientCall};
 
 /// The name of the thread.
 const THREAD: &str = "kaspr-orphans";
-/// The name of the thread that has partitions shared out on request.
-const VISIT_THREAD: &str = "kaspr-visit";
 /// Pause between looks. [`LOOKS_ALIKE`] of them last longer than a worker takes to give a partition up
 /// ([`crate::config::Bounds::revoke_wait_max`] and a commit), which has no owner meanwhile. If a worker takes
 /// longer, the group shares out its partitions once too often.
@@ -44,10 +45,6 @@ const LOOKS_ALIKE: u32 = 3;
 const LOOKS_MAX: u32 = 20;
 /// Longest wait for each answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Longest stay of the member that comes and goes.
-const VISIT_MAX: Duration = Duration::from_secs(15);
-/// Longest wait for the group at a time.
-const VISIT_TURN: Duration = Duration::from_millis(100);
 /// Partitions that a log line names.
 const NAMED_MAX: usize = 5;
 
@@ -64,12 +61,12 @@ impl Search {
     /// Looks for partitions without an owner, if this is a static member.
     ///
     /// `None` for members without an instance id: the group shares out everything when they come.
-    pub fn start(settings: &ClientSettings, callers: &Arc<Callers>) -> Option<Search> {
+    pub fn start(settings: &ClientSettings, visits: &Arc<Visits>) -> Option<Search> {
         settings.instance.as_ref()?;
         let (ends, ended) = channel();
-        let (settings, calls) = (settings.clone(), callers.other(THREAD));
+        let (visits, calls) = (visits.clone(), visits.calls(THREAD));
         let run = move || {
-            if let Err(error) = search(&settings, &calls, &ended) {
+            if let Err(error) = search(&visits, &calls, &ended) {
                 debug!("partitions without an owner are not looked for: {error}");
             }
         };
@@ -84,69 +81,45 @@ impl Search {
 }
 
 /// Ends after [`LOOKS_MAX`] looks. A look that fails counts as one that saw nothing.
-fn search(settings: &ClientSettings, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(), KafkaError> {
+fn search(visits: &Visits, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(), KafkaError> {
+    let settings = visits.settings();
     let ends = || ended.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout);
     // Not at once: a start has better things to do than to make one more client.
     if ends() {
         return Ok(());
     }
     let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
-    let look = || {
-        orphans(&consumer, calls, &settings.app).unwrap_or_else(|error| {
+    let see = || {
+        look(&consumer, calls, settings).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
             Seen::default()
         })
     };
     let (mut before, mut alike) = (Seen::default(), 0);
     for _ in 0..LOOKS_MAX {
-        let seen = look();
-        alike = if !seen.orphans.is_empty() && seen == before { alike + 1 } else { 1 };
+        let seen = see();
+        alike = if seen == before { alike + 1 } else { 1 };
         before = seen;
-        if !before.orphans.is_empty() && alike == LOOKS_ALIKE {
+        if let Some(why) = before.why().filter(|_| alike >= LOOKS_ALIKE) {
             // Other members that came at the same time see the same: one of them is enough.
             if ended.recv_timeout(some_part_of(LOOK_EVERY)) != Err(RecvTimeoutError::Timeout) {
                 break;
             }
             // Once more, after the random wait: another member may have been faster.
-            if look() == before {
-                info!("{} without an owner: the group is made to share out its partitions", named(&before.orphans));
+            if see() == before && visits.claim() {
+                info!("{why}: the group is made to share out its partitions");
                 if let Err(error) = visit(settings, calls, &before.topics) {
                     info!("the group could not be made to share out its partitions: {error}");
                 }
+                // Whatever came of it: three more looks before it is done again.
+                before = Seen::default();
             }
-            // Whatever came of it: three more looks before it is done again.
-            before = Seen::default();
         }
         if ends() {
             break;
         }
     }
     Ok(())
-}
-
-/// Has the group share out its partitions anew, in a thread of its own: a member without a name comes and goes. A
-/// static member that joined again itself would change nothing.
-pub fn share_out(settings: &ClientSettings, callers: &Arc<Callers>) {
-    let (settings, calls) = (settings.clone(), callers.other(VISIT_THREAD));
-    let run = move || {
-        if let Err(error) = ask_to_share(&settings, &calls) {
-            info!("the group could not be made to share out its partitions: {error}");
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name(VISIT_THREAD.to_owned()).spawn(run) {
-        info!("the group could not be made to share out its partitions: {error}");
-    }
-}
-
-fn ask_to_share(settings: &ClientSettings, calls: &Arc<Calls>) -> Result<(), KafkaError> {
-    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
-    let topics = orphans(&consumer, calls, &settings.app)?.topics;
-    if topics.is_empty() {
-        info!("the group is sharing out its partitions already");
-        return Ok(());
-    }
-    info!("asked for a rebalance: the group is made to share out its partitions");
-    visit(settings, calls, &topics)
 }
 
 /// The first of them, for people.
@@ -170,21 +143,37 @@ fn some_part_of(time: Duration) -> Duration {
 ///
 /// Nothing for a group that is not at rest, or whose members are not understood.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
+pub struct Seen {
     /// Topics that members want.
-    topics: BTreeSet<String>,
+    pub topics: BTreeSet<String>,
     /// Their partitions that no member has.
     orphans: Partitions,
+    /// The least and the most partitions of a member, where they differ by more than they need to.
+    shares: Option<(usize, usize)>,
 }
 
+impl Seen {
+    /// The reason for which the group should share out its partitions, if there is one.
+    fn why(&self) -> Option<String> {
+        match self.shares {
+            _ if !self.orphans.is_empty() => Some(format!("{} without an owner", named(&self.orphans))),
+            Some((least, most)) => Some(format!("members that read the same have from {least} to {most} partitions")),
+            None => None,
+        }
+    }
+}
+
+/// The topics that a member wants, and its partitions.
+type Share = (BTreeSet<String>, Vec<TopicPartition>);
+
 /// Members' subscriptions and assignments are bytes of the consumer protocol, which the group list carries along.
-fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, KafkaError> {
-    let groups = calls.during(ClientCall::Admin, || consumer.fetch_group_list(Some(app), WAIT_MAX))?;
+pub fn look(consumer: &BaseConsumer, calls: &Calls, settings: &ClientSettings) -> Result<Seen, KafkaError> {
+    let groups = calls.during(ClientCall::Admin, || consumer.fetch_group_list(Some(&settings.app), WAIT_MAX))?;
     // While it rebalances, partitions have no owner and need none.
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {
         return Ok(Seen::default());
     };
-    let (mut wanted, mut owned) = (BTreeSet::new(), Partitions::new());
+    let mut members = Vec::new();
     for member in group.members() {
         let topics = member.metadata().and_then(wants);
         let partitions = has(member.assignment().unwrap_or_default());
@@ -192,53 +181,27 @@ fn orphans(consumer: &BaseConsumer, calls: &Calls, app: &str) -> Result<Seen, Ka
             debug!("the member {} describes its partitions in an unknown format", member.id());
             return Ok(Seen::default());
         };
-        wanted.extend(topics);
-        owned.extend(partitions);
+        members.push((BTreeSet::from_iter(topics), partitions));
     }
+    let topics: BTreeSet<String> = members.iter().flat_map(|(topics, _)| topics.iter().cloned()).collect();
+    let owned: Partitions = members.iter().flat_map(|(_, partitions)| partitions.iter().cloned()).collect();
     let mut orphans = Partitions::new();
-    for topic in &wanted {
+    for topic in &topics {
         let metadata = calls.during(ClientCall::Metadata, || consumer.fetch_metadata(Some(topic), WAIT_MAX))?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
         let all = partitions.map(|partition| TopicPartition::new(topic.as_str(), partition.id()));
         orphans.extend(all.filter(|partition| !owned.contains(partition)));
     }
-    Ok(Seen { topics: wanted, orphans })
+    let shares = uneven(&members).filter(|_| settings.assignor == Assignor::CooperativeSticky);
+    Ok(Seen { topics, orphans, shares })
 }
 
-/// Joins the group without a name and leaves it as soon as it is let in. It subscribes to what all the others
-/// read: tables that topics share stay where all of their partitions of a number are.
-///
-/// An error: the group did not let it in within [`VISIT_MAX`].
-fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<String>) -> Result<(), KafkaError> {
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let make = || settings.visitor().create_with_context(Visit::default());
-    let visitor: Kept<BaseConsumer<Visit>> = Kept::make(calls, make)?;
-    calls.during(ClientCall::Subscribe, || visitor.subscribe(&topics))?;
-    let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();
-    for _ in 0..turns {
-        // Events that come are dropped: nothing of them is committed.
-        drop(calls.during(ClientCall::PollConsumer, || visitor.poll(VISIT_TURN)));
-        if visitor.context().was_let_in.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-    }
-    Err(KafkaError::Subscription(format!("it was not let in for {VISIT_MAX:?}")))
-}
-
-/// Notices that the group has shared out its partitions.
-#[derive(Default)]
-struct Visit {
-    was_let_in: AtomicBool,
-}
-
-impl ClientContext for Visit {}
-
-impl ConsumerContext for Visit {
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if matches!(rebalance, Rebalance::Assign(_)) {
-            self.was_let_in.store(true, Ordering::Relaxed);
-        }
-    }
+/// The least and the most partitions of a member, where all want the same and the shares could be more even.
+fn uneven(members: &[Share]) -> Option<(usize, usize)> {
+    let wants_the_same = members.iter().all(|(topics, _)| *topics == members[0].0);
+    let counts = || members.iter().map(|(_, partitions)| partitions.len());
+    let (least, most) = (counts().min()?, counts().max()?);
+    (wants_the_same && most > least + 1).then_some((least, most))
 }
 
 /// Reads the topics of a member's subscription: version, then names.
@@ -322,6 +285,18 @@ mod tests {
         assert_eq!(wants(b"\0\x01\x7f\xff\xff\xff\0\x02in"), None);
         assert_eq!(wants(b"\0\x01\0\0\0\x01\xff\xffin"), None, "no length");
         assert_eq!(wants(b"\0\x01\0\0\0\x01\0\x02\xff\xfe"), None, "no text");
+    }
+
+    #[test]
+    fn shares_are_compared_where_all_members_read_the_same() {
+        let share = |topics: &[&str], count: i32| {
+            let partitions = (0..count).map(|number| TopicPartition::new("in", number)).collect();
+            (topics.iter().map(|&topic| topic.to_owned()).collect(), partitions)
+        };
+        assert_eq!(uneven(&[share(&["in"], 4), share(&["in"], 2)]), Some((2, 4)));
+        assert_eq!(uneven(&[share(&["in"], 3), share(&["in"], 2)]), None, "five cannot be halved");
+        assert_eq!(uneven(&[share(&["in", "new"], 6), share(&["in"], 1)]), None, "one of them reads more");
+        assert_eq!(uneven(&[]), None);
     }
 
     #[test]
