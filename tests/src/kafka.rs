@@ -93,6 +93,11 @@ impl Broker {
         Broker::start_at(free_ports(), &[("KAFKA_TLS", "1")])
     }
 
+    /// A broker as [`Broker::start_with_tls`] that also lets bob in by SCRAM, and whoever brings a token.
+    pub fn start_with_users() -> Broker {
+        Broker::start_at(free_ports(), &[("KAFKA_TLS", "1"), ("KAFKA_USERS", "1")])
+    }
+
     /// A broker whose users with passwords may do only what they are allowed, with [`crate::acl`].
     pub fn closed() -> Broker {
         Broker::start_at(free_ports(), &[("KAFKA_OPEN", "false")])

@@ -66,6 +66,18 @@ impl Pod {
         self.folder.path().join(name)
     }
 
+    /// Makes a folder of authorities as OpenSSL reads it: each file under the hash of its subject.
+    ///
+    /// # Panics
+    /// If OpenSSL cannot read the certificate.
+    pub fn authorities(&self, file: &Path) -> String {
+        let hash = Command::new("openssl").args(["x509", "-hash", "-noout", "-in"]).arg(file).output();
+        let hash = String::from_utf8(hash.expect("openssl is installed").stdout).expect("a hash");
+        std::fs::create_dir(self.path("authorities")).expect("made");
+        std::fs::copy(file, self.path("authorities").join(format!("{}.0", hash.trim()))).expect("copied");
+        self.path("authorities").display().to_string()
+    }
+
     /// The command, with these arguments behind `run`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command("kaspr-exec", &[&["run"], arguments].concat());

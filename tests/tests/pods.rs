@@ -285,15 +285,6 @@ fn serializers_are_the_variables_where_a_spec_names_none() {
     assert_eq!(records.iter().map(Record::text).collect::<Vec<_>>(), ["no { JSON"]);
 }
 
-/// A folder of authorities as OpenSSL reads it: each file under the hash of its subject.
-fn authorities(pod: &Pod, file: &std::path::Path) -> String {
-    let hash = std::process::Command::new("openssl").args(["x509", "-hash", "-noout", "-in"]).arg(file).output();
-    let hash = String::from_utf8(hash.expect("openssl is installed").stdout).expect("a hash");
-    std::fs::create_dir(pod.path("authorities")).expect("made");
-    std::fs::copy(file, pod.path("authorities").join(format!("{}.0", hash.trim()))).expect("copied");
-    pod.path("authorities").display().to_string()
-}
-
 #[test]
 fn every_listener_is_reached_by_variables_alone() {
     const PASSWORD: &str = "bobs-secret";
@@ -322,7 +313,7 @@ fn every_listener_is_reached_by_variables_alone() {
     for (servers, protocol, variable, value, told) in trials {
         let (pod, input, output) = echo(&broker);
         broker.produce(&input, [Record::new("k", "1")]);
-        let folder = if variable == "K_KAFKA_AUTH_CAPATH" { authorities(&pod, &file) } else { value.to_owned() };
+        let folder = if variable == "K_KAFKA_AUTH_CAPATH" { pod.authorities(&file) } else { value.to_owned() };
         let pod = pod.with("KASPR_KAFKA_BOOTSTRAP_SERVERS", servers).with("K_KAFKA_SECURITY_PROTOCOL", protocol);
         let others = user.iter().filter(|(name, _)| value != "guessed" || *name != "K_KAFKA_AUTH_PASSWORD");
         let pod =

@@ -1,10 +1,12 @@
 //! Brokers that speak TLS: connections that come about, and reasons why others do not.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::kafka::{Broker, Record, free_port, unique};
+use kaspr_tests::pod::{ECHO, Pod};
 use kaspr_tests::program::{command, stderr};
 
 /// Longest wait for anything.
@@ -138,5 +140,123 @@ fn users_are_told_why_they_are_not_let_in() {
         let line = words.lines().last().unwrap_or_default();
         assert!(matches!(ended.status.code(), Some(1 | 2)) && line.contains(told), "{settings:?}: {words}");
         assert!(!words.contains("guessed") && !line.contains("bobs-secret"), "{words}");
+    }
+}
+
+/// How a pod is told the authority of the brokers' certificates.
+#[derive(Clone, Copy, Debug)]
+enum Authority {
+    None,
+    File,
+    Folder,
+    Text,
+}
+
+/// A way into a broker: `SASL_SSL`, the mechanism if there is one, and how the authority is told.
+type Way = (&'static str, &'static str, Authority);
+
+/// Runs an agent to the end of its input, told everything by the operator's variables. Returns the status, what was
+/// said, and whether the event has come through.
+fn pod(broker: &Broker, servers: &str, (protocol, mechanism, authority): Way, trusted: &Path, password: &str) -> Ended {
+    let (input, output) = (broker.topic("in", 1), broker.topic("out", 1));
+    broker.produce(&input, [Record::new("k", "1")]);
+    let pod = Pod::new(&unique("echo")).with("K_KAFKA_BOOTSTRAP_SERVERS", servers);
+    let pod = pod.defined("agents.yaml", &ECHO.replace("INPUT", &input).replace("OUTPUT", &output));
+    let pod = pod.with("K_KAFKA_SECURITY_PROTOCOL", protocol);
+    let mut pod = pod.with("K_KAFKA_AUTH_USERNAME", "bob").with("K_KAFKA_AUTH_PASSWORD", password);
+    if !mechanism.is_empty() {
+        pod = pod.with("K_KAFKA_SASL_MECHANISM", mechanism);
+    }
+    pod = match authority {
+        Authority::None => pod,
+        Authority::File => pod.with("K_KAFKA_AUTH_CAFILE", &trusted.display().to_string()),
+        Authority::Text => pod.with("K_KAFKA_AUTH_CADATA", &std::fs::read_to_string(trusted).expect("it is there")),
+        Authority::Folder => {
+            let folder = pod.authorities(trusted);
+            pod.with("K_KAFKA_AUTH_CAPATH", &folder)
+        }
+    };
+    let began = now();
+    let ended = pod.ends(&["--until-caught-up"]);
+    let words = stderr(&ended);
+    assert!(!words.contains(password), "{words}");
+    #[allow(clippy::print_stdout, reason = "a figure for those who ask with --nocapture: a refusal takes less than 5 s")]
+    {
+        let last = words.lines().last().unwrap_or_default();
+        println!("{:.1} s: {protocol} {mechanism} {authority:?}: {last}", (now() - began).as_secs_f64());
+    }
+    Ended { status: ended.status.code(), has_run: broker.count(&output) == 1, last_words: pod.last_words(), words }
+}
+
+/// The end of a pod.
+struct Ended {
+    status: Option<i32>,
+    has_run: bool,
+    last_words: String,
+    words: String,
+}
+
+#[test]
+fn every_way_in_is_taken_by_the_operators_variables() {
+    use Authority::{File, Folder, None, Text};
+    let broker = Broker::start_with_users();
+    let ways: [(String, Way); 8] = [
+        (broker.with_passwords(), ("SASL_PLAINTEXT", "PLAIN", None)),
+        (broker.with_passwords(), ("SASL_PLAINTEXT", "SCRAM-SHA-256", None)),
+        (broker.with_passwords(), ("SASL_PLAINTEXT", "SCRAM-SHA-512", None)),
+        (broker.with_tls(), ("SSL", "", Folder)),
+        (broker.with_tls(), ("SSL", "", Text)),
+        (broker.with_tls_and_passwords(), ("SASL_SSL", "PLAIN", File)),
+        (broker.with_tls_and_passwords(), ("SASL_SSL", "SCRAM-SHA-256", Folder)),
+        (broker.with_tls_and_passwords(), ("SASL_SSL", "SCRAM-SHA-512", Text)),
+    ];
+    for (servers, way) in ways {
+        let ended = pod(&broker, &servers, way, &broker.file("ca.pem"), "bobs-secret");
+        assert_eq!((ended.status, ended.has_run), (Some(0), true), "{way:?}: {}", ended.words);
+    }
+}
+
+/// The certificate of an authority that has signed nothing.
+fn stranger(folder: &Path) -> PathBuf {
+    let file = folder.join("stranger.pem");
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=stranger", "-keyout"]).arg(folder.join("stranger.key")).arg("-out").arg(&file);
+    assert!(command.output().expect("openssl is installed").status.success());
+    file
+}
+
+#[test]
+fn every_way_in_that_is_refused_is_explained_in_one_line() {
+    use Authority::{File, Folder, None, Text};
+    let broker = Broker::start_with_users();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (known, strange) = (broker.file("ca.pem"), stranger(folder.path()));
+    let [tls, users] = [broker.with_tls(), broker.with_tls_and_passwords()];
+    let elsewhere = |servers: &str| servers.replace("127.0.0.1", "localhost");
+    let (unknown, other_host) = ("comes from an authority that is not known here", "is not for \"localhost\"");
+    let password = "look at sasl.username and sasl.password";
+    let faults: [(&str, Way, &Path, &str, &str); 14] = [
+        (&broker.with_passwords(), ("SASL_PLAINTEXT", "PLAIN", None), &known, "guessed", password),
+        (&broker.with_passwords(), ("SASL_PLAINTEXT", "SCRAM-SHA-256", None), &known, "guessed", password),
+        (&broker.with_passwords(), ("SASL_PLAINTEXT", "SCRAM-SHA-512", None), &known, "guessed", password),
+        (&users, ("SASL_SSL", "PLAIN", File), &known, "guessed", password),
+        (&users, ("SASL_SSL", "SCRAM-SHA-256", Folder), &known, "guessed", password),
+        (&users, ("SASL_SSL", "SCRAM-SHA-512", Text), &known, "guessed", password),
+        (&tls, ("SSL", "", None), &known, "bobs-secret", unknown),
+        (&tls, ("SSL", "", File), &strange, "bobs-secret", unknown),
+        (&tls, ("SSL", "", Folder), &strange, "bobs-secret", unknown),
+        (&tls, ("SSL", "", Text), &strange, "bobs-secret", unknown),
+        (&users, ("SASL_SSL", "PLAIN", None), &known, "bobs-secret", unknown),
+        (&users, ("SASL_SSL", "SCRAM-SHA-512", File), &strange, "bobs-secret", unknown),
+        (&elsewhere(&tls), ("SSL", "", File), &known, "bobs-secret", other_host),
+        (&elsewhere(&users), ("SASL_SSL", "SCRAM-SHA-256", Text), &known, "bobs-secret", other_host),
+    ];
+    for (servers, way, trusted, password, told) in faults {
+        let ended = pod(&broker, servers, way, trusted, password);
+        let last = ended.words.lines().last().unwrap_or_default();
+        assert_eq!((ended.status, ended.has_run), (Some(1), false), "{way:?}: {}", ended.words);
+        assert!(last.contains(told) && last.contains(servers), "{way:?}: {}", ended.words);
+        assert!(ended.last_words.contains(told), "{way:?}: {}", ended.last_words);
     }
 }
