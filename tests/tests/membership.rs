@@ -6,6 +6,7 @@ use kaspr_tests::acl::{self, On, To};
 use kaspr_tests::http;
 use kaspr_tests::kafka::{Broker, broker, free_port, unique};
 use kaspr_tests::pod::{ECHO, Pod, Started};
+use kaspr_tests::program;
 use serde_json::Value;
 
 /// A pod that serves a port.
@@ -112,8 +113,21 @@ fn the_member_with_the_leaders_partition_leads_and_another_follows() {
     let leads = leader(&all).expect("one leads");
     assert_eq!(started[leads].terminate(), Some(0), "{}", started[leads].words());
     started[1 - leads].wait_until("the one that is left to lead", || leader(&all) == Some(1 - leads));
+    // A leader that is frozen for longer than its session, and goes on: by then it is another one's turn.
+    started[leads] = members[leads].pod.start();
+    let both_rest = || members.iter().all(|member| member.rests() && !member.owned().is_empty());
+    started[leads].wait_until("both to have partitions once more", || leader(&all).is_some() && both_rest());
+    let frozen = leader(&all).expect("one leads");
+    started[frozen].signal(libc::SIGSTOP);
+    started[1 - frozen].wait_until("the other to lead once more", || members[1 - frozen].leads());
+    started[frozen].signal(libc::SIGCONT);
+    // It says what it last knew until it learns better, which is of an earlier generation of the group.
+    let leads_alone = || all.iter().filter(|member| member.leads()).count() == 1;
+    started[frozen].wait_until("one to lead", || leads_alone() && both_rest());
+    assert!(leader(&all).is_some());
     assert_eq!(broker.committed(&app, &topic), [None], "nothing of the topic is read");
-    assert!(!started[first].words().contains("no leader can be chosen"), "{}", started[first].words());
+    let words = started[first].words();
+    assert!(!words.contains("no leader can be chosen"), "{words}");
 }
 
 #[test]
@@ -151,10 +165,26 @@ fn a_user_that_may_not_make_the_leaders_topic_is_told_the_right_and_leads() {
     let member = Member::reading(&app, &broker.with_passwords(), &[&input], &output);
     let member = member.with("K_KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT");
     let member = member.with("K_KAFKA_AUTH_USERNAME", "bob").with("K_KAFKA_AUTH_PASSWORD", "bobs-secret");
+    let check = || {
+        let variables = variables(&member.pod.command(&[]));
+        let ended = program::command("kaspr-exec", &["check"]).envs(variables).output().expect("it runs");
+        assert_eq!(ended.status.code(), Some(0), "{}", program::stderr(&ended));
+        program::stdout(&ended)
+    };
+    assert!(check().contains("no leader can be chosen"), "{}", check());
     let started = member.pod.start();
     started.wait_until("it to lead", || member.leads());
     let words = started.words();
     assert!(words.contains("no leader can be chosen") && words.contains("CREATE on the topic"), "{words}");
+    let topic = format!("{app}-assignor-leader");
+    acl::allow(&broker.servers, "bob", To::Create, On::Topic(&topic));
+    acl::allow(&broker.servers, "bob", To::Read, On::Topic(&topic));
+    assert!(check().contains(&format!("topic {topic} does not exist yet: a run creates it")), "{}", check());
+}
+
+/// The variables of a pod.
+fn variables(command: &std::process::Command) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+    command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect()
 }
 
 /// The owner of each partition.

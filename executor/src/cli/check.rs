@@ -13,6 +13,8 @@ use super::kafka::Start;
 use super::stop::Stop;
 use super::terminal::start_log;
 use crate::broker::kafka::Kafka;
+use crate::broker::Admin;
+use crate::check::leader;
 use crate::check::topics::{self, Found};
 use crate::clock::SystemClock;
 use crate::code::python::{self, Interpreter};
@@ -47,6 +49,9 @@ pub fn check_on_kafka(
     text.push_str(&format!("CPython {} loads every block\n", python::version()));
     let (lines, mut faults) = of_topics(&found);
     text.push_str(&lines);
+    if settings.get("webPort").is_some() {
+        text.push_str(&of_leader(&start, &mut admin)?);
+    }
     let (lines, more) = start.rights(&kafka, settings)?;
     text.push_str(&lines);
     faults.extend(more);
@@ -69,6 +74,16 @@ fn load(interpreter: &Interpreter, start: &Start, kafka: &Kafka, settings: &Sett
     interpreter.run(|_| {
         let code = assembly.python(interpreter, settings.for_python(&start.config));
         code.map(|mut code| code.close()).map_err(Stop::fault)
+    })
+}
+
+/// Describes how it is known who leads. No fault: there is another rule.
+fn of_leader(start: &Start, admin: &mut dyn Admin) -> Result<String, Stop> {
+    let topic = leader::topic(&start.config.app);
+    Ok(match start.leader(admin, false)? {
+        (leader::Found::Usable, _) => format!("topic {topic} says who leads\n"),
+        (leader::Found::MadeByRun, _) => format!("topic {topic} does not exist yet: a run creates it (it says who leads)\n"),
+        (leader::Found::Unusable(why), read) => format!("{}\n", leader::fallback(&topic, &why, read.as_deref())),
     })
 }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use kaspr_ir::plan::{Plan, Topics};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::app_flags::log_level;
 use super::arguments::RunArguments;
@@ -257,16 +257,25 @@ impl Start {
     /// Settles how it is known who leads the app, where a port is served and someone may ask.
     fn choose_leader(&self, kafka: &Kafka, consumer: &KafkaConsumer) -> Result<(), Stop> {
         let Some(board) = &self.board else { return Ok(()) };
-        let (topic, mut admin) = (leader::topic(&self.config.app), kafka.admin());
-        match leader::prepare(&topic, self.config.new_topics, &mut admin)? {
-            None => board.lead_by(&topic, consumer.elect(&topic)),
-            Some(why) => {
-                let read = read_topics(&self.plan, &mut admin)?;
-                leader::warn_of(&topic, &why, read.first().map(String::as_str));
-                read.first().into_iter().for_each(|read| board.lead_with(read, 0));
+        let topic = leader::topic(&self.config.app);
+        match self.leader(&mut kafka.admin(), true)? {
+            (leader::Found::Unusable(why), read) => {
+                warn!("{}", leader::fallback(&topic, &why, read.as_deref()));
+                read.iter().for_each(|read| board.lead_with(read, 0));
             }
+            _ => board.lead_by(&topic, consumer.elect(&topic)),
         }
         Ok(())
+    }
+
+    /// What is found of the topic that says who leads, and the first topic that is read. Without `make` it only looks.
+    pub(super) fn leader(
+        &self,
+        admin: &mut dyn Admin,
+        make: bool,
+    ) -> Result<(leader::Found, Option<String>), Stop> {
+        let found = leader::prepare(&leader::topic(&self.config.app), (make, self.config.new_topics), admin)?;
+        Ok((found, read_topics(&self.plan, admin)?.into_iter().next()))
     }
 
     /// Has the watch look at calls into the client, too.

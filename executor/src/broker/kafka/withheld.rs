@@ -80,6 +80,10 @@ impl Withheld {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_read(&self, topic: &str) -> bool {
+        self.reads.get().is_none_or(|reads| reads.has(topic))
+    }
+
     /// Notes partitions that the group has assigned; gives those that the worker is to see.
     pub fn comes(&self, mut names: Vec<Partition>) -> Vec<Partition> {
         names.retain(|(topic, partition)| {
@@ -87,11 +91,11 @@ impl Withheld {
                 self.leads.fetch_or(*partition == LEADS, Ordering::Relaxed);
                 return false;
             }
-            let reads = self.reads.get().is_none_or(|reads| reads.has(topic));
-            if !reads {
+            let is_read = self.is_read(topic);
+            if !is_read {
                 self.unread().insert((topic.clone(), *partition));
             }
-            reads
+            is_read
         });
         names
     }
@@ -105,7 +109,8 @@ impl Withheld {
                 self.leads.fetch_and(name.1 != LEADS, Ordering::Relaxed);
                 return false;
             }
-            !self.unread().remove(name)
+            self.unread().remove(name);
+            self.is_read(&name.0)
         });
         names
     }
