@@ -98,6 +98,11 @@ impl Broker {
         Broker::start_at(free_ports(), &[("KAFKA_TLS", "1"), ("KAFKA_USERS", "1")])
     }
 
+    /// The same, where connections of those who bring a token end unless they bring the next one in time.
+    pub fn start_with_short_sessions() -> Broker {
+        Broker::start_at(free_ports(), &[("KAFKA_TLS", "1"), ("KAFKA_USERS", "1"), ("KAFKA_REAUTH_MS", "6000")])
+    }
+
     /// A broker whose users with passwords may do only what they are allowed, with [`crate::acl`].
     pub fn closed() -> Broker {
         Broker::start_at(free_ports(), &[("KAFKA_OPEN", "false")])

@@ -28,6 +28,8 @@ use super::variables::Strangers;
 use super::voice::say_warning;
 use crate::broker::kafka::config::is_known;
 use crate::broker::kafka::names::{NamedBy, setting_of};
+use crate::broker::kafka::tokens::msk::{self, setting};
+use crate::broker::kafka::tokens::{METHOD, MSK};
 use crate::config::secret::{Secret, is_secret};
 use crate::config::variables::{
     PREFIXES, Variables, behind_prefix, is_meant, is_of_a_service, is_setting, is_without_effect,
@@ -60,6 +62,8 @@ pub struct Given {
     pub variables: Variables,
     /// Variables that set Kafka clients.
     clients: Vec<(String, Secret)>,
+    /// Variables of AWS. They stay where they are: user code may need them, too.
+    credentials: Vec<(String, Secret)>,
     /// Names of secrets that stood on the command line.
     exposed: Vec<String>,
     /// The reason for which secrets can still be seen.
@@ -106,6 +110,9 @@ impl Given {
         let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         let all: Vec<(String, String)> =
             all.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect();
+        let credentials = all.iter().filter(|(name, _)| msk::VARIABLES.contains(&name.as_str()));
+        let credentials: Vec<(String, Secret)> =
+            credentials.map(|(name, value)| (name.clone(), Secret::new(value.as_str()))).collect();
         let own = all.iter().filter(|(name, _)| PREFIXES.iter().any(|own| name.starts_with(own)));
         let (mut clients, mut hidden, mut strangers) = (Vec::new(), Vec::new(), Strangers::default());
         for (name, value) in own {
@@ -134,12 +141,13 @@ impl Given {
         let exposed: Vec<String> =
             flags(&arguments).filter_map(|(_, flag)| KafkaFlag::read(&flag).secret_name()).collect();
         let has_secrets = clients.iter().any(|(name, _)| behind_prefix(name).is_some_and(names_a_secret));
-        if has_secrets || !exposed.is_empty() {
+        let has_credentials = credentials.iter().any(|(name, _)| is_secret(&setting(name)));
+        if has_secrets || has_credentials || !exposed.is_empty() {
             keep_memory_out_of_cores();
         }
         // SAFETY: as above.
         unsafe { keep_whole_python_path() };
-        Given { arguments, variables, clients, exposed, unhidden, strangers }
+        Given { arguments, variables, clients, credentials, exposed, unhidden, strangers }
     }
 
     /// Judges variables that look like settings, and are none: those without effect are named in one line.
@@ -177,6 +185,7 @@ impl Given {
             settings.all.extend(handed);
             settings.line = Some(line);
         }
+        self.add_credentials(&mut settings);
         for (_, path) in settings.all.iter_mut().filter(|(name, _)| PATHS.contains(&name.as_str())) {
             // A new client reads it again, wherever user code has moved the process's folder by then.
             if Path::new(path.expose()).exists()
@@ -186,6 +195,16 @@ impl Given {
             }
         }
         Ok(settings)
+    }
+
+    /// Adds what AWS's own variables say where tokens are made of it. The weakest: settings of these names win.
+    fn add_credentials(&self, settings: &mut KafkaSettings) {
+        if settings.all.get(METHOD).is_none_or(|method| method.expose() != MSK) {
+            return;
+        }
+        for (variable, value) in &self.credentials {
+            settings.all.entry(setting(variable)).or_insert_with(|| value.clone());
+        }
     }
 
     /// Adds the variables of one prefix to the settings, and overwrites those of a weaker one.

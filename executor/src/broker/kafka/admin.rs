@@ -126,6 +126,7 @@ impl KafkaAdmin {
     /// [`BrokerError::Fatal`] where librdkafka does not take the settings.
     fn admin(&self) -> Result<Kept<AdminClient<DefaultClientContext>>, BrokerError> {
         let made = Kept::make(&self.line.calls, || self.settings.plain().create());
+        let made = made.inspect(|admin: &Kept<AdminClient<_>>| self.settings.admit(admin.inner()));
         made.map_err(|error| BrokerError::Fatal(format!("the admin client cannot be made: {}", words(&error))))
     }
 

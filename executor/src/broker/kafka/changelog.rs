@@ -30,6 +30,7 @@ use super::lists::{list, offsets_list};
 use super::metadata;
 use super::offsets::Sees;
 use super::raw;
+use super::tokens::Bearer;
 use crate::broker::{BrokerError, Changelog, Watermarks};
 use crate::event::message::{Event, TopicName, TopicPartition};
 use crate::guard::ClientCall;
@@ -43,7 +44,7 @@ const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// One per worker; partitions come and go while tables are restored. It stays between restorations, idle.
 pub struct KafkaChangelog {
     /// The client that reads committed records.
-    reader: Kept<BaseConsumer>,
+    reader: Kept<BaseConsumer<Bearer>>,
     line: Line,
     /// Names that records share.
     topics: FxHashSet<TopicName>,
@@ -60,7 +61,7 @@ impl KafkaChangelog {
     /// A reader of nothing yet.
     pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
         Ok(KafkaChangelog {
-            reader: Kept::make(&line.calls, || settings.reader().create()).map_err(refused)?,
+            reader: Kept::make(&line.calls, || settings.passive(&settings.reader())).map_err(refused)?,
             line,
             topics: FxHashSet::default(),
             last_topic: "".into(),

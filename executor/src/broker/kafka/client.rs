@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use tracing::debug;
 
 use super::aside::Aside;
@@ -109,6 +109,7 @@ pub(super) fn client(
     let (is_exact, patience) = (settings.is_exact(), patience.clone());
     let context = DeliveryContext { health, patience, is_exact, state: Mutex::default(), bell: OnceLock::new() };
     let made = settings.producer().create_with_context(context);
+    let made = made.inspect(|made: &Client| settings.admit(made.client()));
     made.map(Arc::new).map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {}", words(&error))))
 }
 
@@ -165,6 +166,12 @@ impl DeliveryContext {
 }
 
 impl ClientContext for DeliveryContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.health.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Health::log(level, facility, message);
         if let Some(why) = shut_out(facility, message) {

@@ -20,7 +20,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka_sys::types::RDKafkaConfRes;
 
-use super::statistics;
+use super::{statistics, tokens};
 use crate::broker::rights::User;
 use crate::config::secret::Secret;
 use crate::config::{GroupTimes, Guarantee};
@@ -114,9 +114,11 @@ impl ClientSettings {
             }
             other => format!("the Kafka settings are refused: {other}"),
         };
+        // First: its words say more than librdkafka's on the same setting.
+        self.check_user()?;
         self.consumer().create_native_config().map_err(refused)?;
         self.producer().create_native_config().map_err(refused)?;
-        self.check_user()
+        Ok(())
     }
 
     /// Refuses a user without a password, or the other way round: the client's own words would say less.
@@ -131,6 +133,7 @@ impl ClientSettings {
         if mechanism == "GSSAPI" {
             return Err("the Kafka setting sasl.mechanisms is GSSAPI, which is not built in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are".to_owned());
         }
+        tokens::source(&mechanism, &self.user)?;
         let has_password = mechanism == "PLAIN" || mechanism.starts_with("SCRAM");
         let missing = ["sasl.username", "sasl.password"].into_iter().find(|name| !self.user.contains_key(*name));
         match missing.filter(|_| has_password) {
@@ -332,7 +335,7 @@ impl ClientSettings {
         if self.protocol().2 && !self.user.contains_key("sasl.mechanism") {
             config.set("sasl.mechanisms", self.mechanism());
         }
-        for (name, value) in &self.user {
+        for (name, value) in self.user.iter().filter(|(name, _)| !tokens::is_ours(name, &self.user)) {
             config.set(name, value.expose());
         }
         config
@@ -415,7 +418,11 @@ mod tests {
         assert_eq!(check(&user), Ok(()));
         user[1].1 = "GSSAPI";
         assert!(check(&user).expect_err("it is not built in").contains("not built in"));
-        assert_eq!(check(&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "OAUTHBEARER")]), Ok(()));
+        let bearer = [("security.protocol", "sasl_ssl"), ("sasl.mechanism", "OAUTHBEARER")];
+        assert!(check(&bearer).expect_err("no source of tokens").contains("nothing says where tokens come from"));
+        let aws = [("aws.access.key.id", "AKID"), ("aws.secret.access.key", "hunter2"), ("aws.region", "eu-west-1")];
+        let method = [("sasl.oauthbearer.method", "aws_msk_iam")];
+        assert_eq!(check(&[&bearer[..], &method, &aws].concat()), Ok(()), "librdkafka is told nothing of it");
     }
 
     #[test]

@@ -120,7 +120,9 @@ fn client(
     health: &Arc<Health>,
     withheld: &Arc<Withheld>,
 ) -> Result<BaseConsumer<MemberContext>, BrokerError> {
-    let made = settings.consumer().create_with_context(MemberContext::new(health.clone(), withheld.clone()));
+    let context = MemberContext::new(health.clone(), withheld.clone());
+    let made = settings.consumer().create_with_context(context);
+    let made = made.inspect(|made: &BaseConsumer<MemberContext>| settings.admit(made.client()));
     made.map_err(|error| BrokerError::Fatal(format!("the consumer cannot be made: {}", words(&error))))
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
@@ -19,7 +19,9 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, info, warn};
 
+use super::config::ClientSettings;
 use super::statistics::Statistics;
+use super::tokens::{self, Tokens};
 use super::withheld::Withheld;
 use crate::clock::{Clock as _, SystemClock};
 
@@ -41,6 +43,8 @@ pub struct Health {
     state: Mutex<State>,
     /// Figures that the clients give of themselves now and then.
     pub statistics: Statistics,
+    /// The source of tokens by which clients prove who they are, where they are made here.
+    tokens: Option<Arc<dyn Tokens>>,
 }
 
 #[derive(Default)]
@@ -69,10 +73,11 @@ struct Down {
 
 impl Health {
     /// The health of brokers of which nothing is known yet.
-    pub fn new(servers: &str, mechanism: &str) -> Health {
+    pub fn new(settings: &ClientSettings) -> Health {
         let clock = SystemClock::start();
-        let (servers, mechanism) = (servers.to_owned(), mechanism.to_owned());
-        Health { servers, clock, mechanism, state: Mutex::default(), statistics: Statistics::default() }
+        let (servers, mechanism) = (settings.servers.clone(), settings.mechanism().to_owned());
+        let (state, statistics, tokens) = (Mutex::default(), Statistics::default(), settings.tokens());
+        Health { servers, clock, mechanism, state, statistics, tokens }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,6 +187,11 @@ impl Health {
         self.state().fatal.clone()
     }
 
+    /// A token for a client that asks for the next one.
+    pub fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        tokens::answer(self.tokens.as_ref())
+    }
+
     /// The servers, for errors.
     pub fn servers(&self) -> &str {
         &self.servers
@@ -275,12 +285,18 @@ impl MemberContext {
 }
 
 impl ClientContext for MemberContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Health::log(level, facility, message);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.health.statistics.note(statistics);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.health.token()
     }
 
     /// Passes errors of connections on. The poll returns an error that the client does not survive, and it is

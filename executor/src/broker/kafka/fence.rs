@@ -38,6 +38,7 @@ use super::config::{ClientSettings, TRANSACTION_TIMEOUT_MS};
 use super::errors::code;
 use super::kept::Kept;
 use super::raw;
+use super::tokens::Bearer;
 use crate::broker::position::Metadata;
 use crate::broker::rights::Right;
 use crate::clock::{Clock, SystemClock};
@@ -190,7 +191,7 @@ fn follow(
     takeovers: &mut Takeovers,
     clock: &SystemClock,
 ) -> Result<(), KafkaError> {
-    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
+    let consumer: Kept<BaseConsumer<Bearer>> = Kept::make(calls, || settings.passive(&settings.unstable()))?;
     let learns = matches!(order, Order::Learn);
     match order {
         Order::Learn => {}
@@ -252,7 +253,9 @@ fn reveal((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str, takeover:
 /// Waits [`WAIT_MAX`] at most. The producer that had the name is fenced if it lives, and its worker does
 /// its work again.
 fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Result<(), KafkaError> {
-    let successor: Kept<BaseProducer> = Kept::make(calls, || settings.successor(id).create())?;
+    let make = || settings.successor(id).create_with_context(settings.bearer());
+    let successor: Kept<BaseProducer<Bearer>> = Kept::make(calls, make)?;
+    settings.admit(successor.client());
     calls.during(ClientCall::InitTransactions, || successor.init_transactions(WAIT_MAX))?;
     info!("ended what {id} may have left open");
     Ok(())
@@ -264,7 +267,7 @@ fn succeed((settings, calls): (&ClientSettings, &Arc<Calls>), id: &str) -> Resul
 /// transactions too, so it does not wait for them.
 fn holders(
     (settings, calls): (&ClientSettings, &Arc<Calls>),
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Bearer>,
     names: &[(String, i32)],
 ) -> Result<BTreeSet<String>, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(names.len());

@@ -47,6 +47,7 @@ mod sasl;
 mod statistics;
 mod stuck;
 mod tls;
+pub mod tokens;
 mod visits;
 mod waiting;
 mod withheld;
@@ -97,7 +98,7 @@ impl Kafka {
     /// [`BrokerError::Fatal`] where none answered for 15 s. A question that is answered is the only proof of a
     /// connection: librdkafka connects in its own threads, and reports what fails there to callbacks.
     pub fn connect(settings: ClientSettings, patience: &Patience, for_ever: bool) -> Result<Kafka, BrokerError> {
-        let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
+        let health = Arc::new(Health::new(&settings));
         let line = Line::new(&settings, health.clone(), patience)?;
         let client = line.client();
         let tries = CONNECT_WAIT_MAX.as_millis() / CONNECT_STEP.as_millis();

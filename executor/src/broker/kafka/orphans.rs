@@ -30,6 +30,7 @@ use tracing::{debug, info};
 use super::config::ClientSettings;
 use super::kept::Kept;
 use super::visits::{Visits, visit};
+use super::tokens::Bearer;
 use crate::event::message::TopicPartition;
 use crate::guard::{Calls, ClientCall};
 
@@ -88,7 +89,7 @@ fn search(visits: &Visits, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(
     if ends() {
         return Ok(());
     }
-    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
+    let consumer: Kept<BaseConsumer<Bearer>> = Kept::make(calls, || settings.passive(&settings.unstable()))?;
     let see = || {
         look(&consumer, calls, settings).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
@@ -167,7 +168,7 @@ impl Seen {
 type Share = (BTreeSet<String>, Vec<TopicPartition>);
 
 /// Members' subscriptions and assignments are bytes of the consumer protocol, which the group list carries along.
-pub fn look(consumer: &BaseConsumer, calls: &Calls, settings: &ClientSettings) -> Result<Seen, KafkaError> {
+pub fn look(consumer: &BaseConsumer<Bearer>, calls: &Calls, settings: &ClientSettings) -> Result<Seen, KafkaError> {
     let groups = calls.during(ClientCall::Admin, || consumer.fetch_group_list(Some(&settings.app), WAIT_MAX))?;
     // While it rebalances, partitions have no owner and need none.
     let Some(group) = groups.groups().first().filter(|group| group.state() == "Stable") else {

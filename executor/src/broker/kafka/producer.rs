@@ -405,7 +405,7 @@ mod tests {
             times: crate::config::GroupTimes::default(),
             user: BTreeMap::new(),
         };
-        let health = Arc::new(Health::new(&settings.servers, settings.mechanism()));
+        let health = Arc::new(Health::new(&settings));
         let line = Line::new(&settings, health.clone(), &Patience::default()).expect("a client");
         let mut producer = KafkaProducer::new(line, settings, health);
         producer.init_transactions().expect("it begins");

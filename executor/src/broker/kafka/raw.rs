@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rdkafka::ClientConfig;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -22,6 +23,7 @@ use rdkafka_sys as native;
 
 use super::context::MemberContext;
 use super::errors::TransactionError;
+use super::tokens::Token;
 use crate::broker::GroupMetadata;
 use crate::event::message::{Header, TopicPartition};
 use crate::wake::Bell;
@@ -38,6 +40,33 @@ unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
     }
     // SAFETY: the caller's promise.
     Some(unsafe { std::slice::from_raw_parts(start.cast(), length) })
+}
+
+/// Gives a client a token by which it proves who it is, before it asks for one.
+///
+/// An error, in librdkafka's words: it takes none, or not this one.
+pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), String> {
+    let text = |text: &str| CString::new(text).map_err(|error| error.to_string());
+    let (value, principal) = (text(token.value.expose())?, text(&token.principal)?);
+    let mut why = [0 as c_char; 256];
+    // SAFETY: client, texts and buffer live through the call, which copies the texts; there are no extensions.
+    let code = unsafe {
+        native::rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            value.as_ptr(),
+            token.expires_ms,
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    if code == NO_ERROR {
+        return Ok(());
+    }
+    // SAFETY: librdkafka ends its words with a zero.
+    Err(unsafe { CStr::from_ptr(why.as_ptr()) }.to_string_lossy().into_owned())
 }
 
 /// A message's headers. Names that are no UTF-8 are read as well as they can be.

@@ -148,6 +148,7 @@ fn try_id(line: &Line, settings: &ClientSettings, id: &str) -> Result<Tried, Bro
     config.set("transaction.timeout.ms", TOO_LONG_MS);
     let begin = || {
         let producer: Kept<BaseProducer<Quiet>> = Kept::make(&line.calls, || config.create_with_context(Quiet))?;
+        settings.admit(producer.client());
         line.calls.during(ClientCall::InitTransactions, || producer.init_transactions(ANSWER_WAIT_MAX))
     };
     match begin() {

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, ProducerContext};
 use super::config::ClientSettings;
 use super::context::Health;
 use super::tls::is_reachable;
+use super::tokens;
 
 /// The client's words where the broker does not know a mechanism, or knows none at all.
 const HANDSHAKE: &str = "mechanism handshake failed";
@@ -53,7 +54,9 @@ pub fn explain_refusal(settings: &ClientSettings, reason: &str) -> Option<String
             "the brokers of {servers} ask for no user, and security.protocol is {protocol}: connect with --kafka security.protocol={other}, or to another port of the broker"
         ));
     }
+    let is_aws = settings.user.get(tokens::METHOD).is_some_and(|method| method.expose() == tokens::MSK);
     let what = match mechanism.to_ascii_uppercase().as_str() {
+        "OAUTHBEARER" if is_aws => "the credentials of AWS, the region, and the policy (kafka-cluster:Connect)",
         "OAUTHBEARER" => "the settings sasl.oauthbearer.*",
         "GSSAPI" => "the ticket, and sasl.kerberos.*",
         _ => "sasl.username and sasl.password",

@@ -24,6 +24,7 @@ use super::config::ClientSettings;
 use super::kept::Kept;
 use super::orphans;
 use super::withheld::Withheld;
+use super::tokens::Bearer;
 use crate::clock::{Clock as _, SystemClock};
 use crate::guard::{Callers, Calls, ClientCall};
 
@@ -142,7 +143,7 @@ impl Past {
 }
 
 fn share_out(settings: &ClientSettings, calls: &Arc<Calls>, why: &str) -> Result<(), KafkaError> {
-    let consumer: Kept<BaseConsumer> = Kept::make(calls, || settings.unstable().create())?;
+    let consumer: Kept<BaseConsumer<Bearer>> = Kept::make(calls, || settings.passive(&settings.unstable()))?;
     let topics = orphans::look(&consumer, calls, settings)?.topics;
     if topics.is_empty() {
         info!("the group is sharing out its partitions already");
@@ -160,6 +161,7 @@ pub fn visit(settings: &ClientSettings, calls: &Arc<Calls>, topics: &BTreeSet<St
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let make = || settings.visitor().create_with_context(Visit::default());
     let visitor: Kept<BaseConsumer<Visit>> = Kept::make(calls, make)?;
+    settings.admit(visitor.client());
     calls.during(ClientCall::Subscribe, || visitor.subscribe(&topics))?;
     let turns = VISIT_MAX.as_millis() / VISIT_TURN.as_millis();
     for _ in 0..turns {
