@@ -68,6 +68,10 @@ impl MskIam {
     ///
     /// An error names the variable that is missing, or the source of credentials that is not read.
     pub fn new(user: &BTreeMap<String, Secret>) -> Result<MskIam, String> {
+        let is_known = |name: &String| VARIABLES.iter().any(|variable| setting(variable) == *name);
+        if let Some(unknown) = user.keys().find(|name| is_ours(name) && !is_known(name)) {
+            return Err(format!("the Kafka setting \"{unknown}\" is refused: no variable of AWS that is read has this name"));
+        }
         let value = |variable: &str| user.get(&setting(variable)).filter(|value| !value.expose().is_empty());
         let key = |variable: &str| {
             let other = NOT_READ.iter().find(|other| value(other).is_some());
@@ -209,6 +213,8 @@ mod tests {
         let web = [STATIC[2], ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token")];
         assert!(refused(&web).contains("(AWS_WEB_IDENTITY_TOKEN_FILE is set, and is not read)"));
         assert!(refused(&[STATIC[0], STATIC[1], ("AWS_REGION", "eu west")]).contains("no name of a region"));
+        let misspelt = [STATIC[0], STATIC[1], STATIC[2], ("AWS_SESION_TOKEN", "wJalr")];
+        assert!(refused(&misspelt).contains("\"aws.sesion.token\" is refused"));
         let shown = format!("{:?}", MskIam::new(&user(&STATIC)).expect("all is there"));
         assert!(!shown.contains("wJalr") && !shown.contains("AKID"), "{shown}");
     }
