@@ -180,7 +180,10 @@ fn pod(broker: &Broker, servers: &str, (protocol, mechanism, authority): Way, tr
     let ended = pod.ends(&["--until-caught-up"]);
     let words = stderr(&ended);
     assert!(!words.contains(password), "{words}");
-    #[allow(clippy::print_stdout, reason = "a figure for those who ask with --nocapture: a refusal takes less than 5 s")]
+    #[allow(
+        clippy::print_stdout,
+        reason = "a figure for those who ask with --nocapture: a refusal takes less than 5 s"
+    )]
     {
         let last = words.lines().last().unwrap_or_default();
         println!("{:.1} s: {protocol} {mechanism} {authority:?}: {last}", (now() - began).as_secs_f64());

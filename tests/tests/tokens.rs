@@ -126,14 +126,19 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
     reader.read_exact(&mut vec![0; length])?;
     let now = since_1970() / 1000;
-    let parts = [serde_json::json!({ "alg": "none" }), serde_json::json!({ "sub": "shop", "iat": now, "exp": now + 60 })];
+    let parts =
+        [serde_json::json!({ "alg": "none" }), serde_json::json!({ "sub": "shop", "iat": now, "exp": now + 60 })];
     let [head, claims] = parts.map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
     let (status, body) = match knows {
         true => ("200 OK", serde_json::json!({ "access_token": format!("{head}.{claims}."), "token_type": "bearer" })),
         false => ("401 Unauthorized", serde_json::json!({ "error": "invalid_client" })),
     };
     let body = body.to_string();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 #[test]

@@ -12,8 +12,8 @@ use super::given::Given;
 use super::kafka::Start;
 use super::stop::Stop;
 use super::terminal::start_log;
-use crate::broker::kafka::Kafka;
 use crate::broker::Admin;
+use crate::broker::kafka::Kafka;
 use crate::check::leader;
 use crate::check::topics::{self, Found};
 use crate::clock::SystemClock;
@@ -82,7 +82,9 @@ fn of_leader(start: &Start, admin: &mut dyn Admin) -> Result<String, Stop> {
     let topic = leader::topic(&start.config.app);
     Ok(match start.leader(admin, false)? {
         (leader::Found::Usable, _) => format!("topic {topic} says who leads\n"),
-        (leader::Found::MadeByRun, _) => format!("topic {topic} does not exist yet: a run creates it (it says who leads)\n"),
+        (leader::Found::MadeByRun, _) => {
+            format!("topic {topic} does not exist yet: a run creates it (it says who leads)\n")
+        }
         (leader::Found::Unusable(why), read) => format!("{}\n", leader::fallback(&topic, &why, read.as_deref())),
     })
 }

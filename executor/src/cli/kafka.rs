@@ -27,8 +27,8 @@ use crate::broker::kafka::consumer::KafkaConsumer;
 use crate::broker::kafka::rights::{Ids, Verdict};
 use crate::broker::position::TRANSACTIONAL_ID_MAX;
 use crate::broker::{Admin, Consumer};
-use crate::check::{changelogs, leader};
 use crate::check::topics::{self, Found};
+use crate::check::{changelogs, leader};
 use crate::clock::{Clock, SystemClock};
 use crate::code::python::{self, Interpreter, PythonCode};
 use crate::config::failpoint::Failpoint;
@@ -269,11 +269,7 @@ impl Start {
     }
 
     /// What is found of the topic that says who leads, and the first topic that is read. Without `make` it only looks.
-    pub(super) fn leader(
-        &self,
-        admin: &mut dyn Admin,
-        make: bool,
-    ) -> Result<(leader::Found, Option<String>), Stop> {
+    pub(super) fn leader(&self, admin: &mut dyn Admin, make: bool) -> Result<(leader::Found, Option<String>), Stop> {
         let found = leader::prepare(&leader::topic(&self.config.app), (make, self.config.new_topics), admin)?;
         Ok((found, read_topics(&self.plan, admin)?.into_iter().next()))
     }

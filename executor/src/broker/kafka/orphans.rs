@@ -29,8 +29,8 @@ use tracing::{debug, info};
 
 use super::config::ClientSettings;
 use super::kept::Kept;
-use super::visits::{Visits, visit};
 use super::tokens::Bearer;
+use super::visits::{Visits, visit};
 use crate::event::message::TopicPartition;
 use crate::guard::{Calls, ClientCall};
 

@@ -23,8 +23,8 @@ use tracing::{info, warn};
 use super::config::ClientSettings;
 use super::kept::Kept;
 use super::orphans;
-use super::withheld::Withheld;
 use super::tokens::Bearer;
+use super::withheld::Withheld;
 use crate::clock::{Clock as _, SystemClock};
 use crate::guard::{Callers, Calls, ClientCall};
 

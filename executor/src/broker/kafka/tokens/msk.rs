@@ -70,7 +70,9 @@ impl MskIam {
     pub fn new(user: &BTreeMap<String, Secret>) -> Result<MskIam, String> {
         let is_known = |name: &String| VARIABLES.iter().any(|variable| setting(variable) == *name);
         if let Some(unknown) = user.keys().find(|name| is_ours(name) && !is_known(name)) {
-            return Err(format!("the Kafka setting \"{unknown}\" is refused: no variable of AWS that is read has this name"));
+            return Err(format!(
+                "the Kafka setting \"{unknown}\" is refused: no variable of AWS that is read has this name"
+            ));
         }
         let value = |variable: &str| user.get(&setting(variable)).filter(|value| !value.expose().is_empty());
         let key = |variable: &str| {
@@ -84,7 +86,12 @@ impl MskIam {
         if !region.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
             return Err("AWS_REGION is no name of a region".to_owned());
         }
-        Ok(MskIam { region, key_id: key(VARIABLES[0])?, key: key(VARIABLES[1])?, session: value(VARIABLES[2]).cloned() })
+        Ok(MskIam {
+            region,
+            key_id: key(VARIABLES[0])?,
+            key: key(VARIABLES[1])?,
+            session: value(VARIABLES[2]).cloned(),
+        })
     }
 
     /// The address with its signature. `at` is the time of the signature: `20261130T200000Z`.
@@ -188,7 +195,10 @@ mod tests {
         let end = format!("&User-Agent={}", AGENT.replace('/', "%2F"));
         let session = ("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEBYaDK+/=session token");
         for (session, expected) in [
-            (None, "&X-Amz-SignedHeaders=host&X-Amz-Signature=2fa8f206e12616a6b3fdba70d627146f0298121ab4f2f028a65fa0d11df8f301"),
+            (
+                None,
+                "&X-Amz-SignedHeaders=host&X-Amz-Signature=2fa8f206e12616a6b3fdba70d627146f0298121ab4f2f028a65fa0d11df8f301",
+            ),
             (
                 Some(session),
                 "&X-Amz-SignedHeaders=host&X-Amz-Security-Token=FwoGZXIvYXdzEBYaDK%2B%2F%3Dsession%20token&X-Amz-Signature=ff25f76e8bd33c257b5535e368e683fdfa8645952d7c38ef0e9ecba6998ee62f",
@@ -200,7 +210,8 @@ mod tests {
             let address = URL_SAFE_NO_PAD.decode(token.value.expose()).expect("it is base64");
             let address = String::from_utf8(address).expect("it is text");
             // The order of parameters in the address is free; in the signature it is not.
-            let parts = |address: &str| address.split('&').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+            let parts =
+                |address: &str| address.split('&').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
             assert_eq!(parts(&address), parts(&format!("{beginning}{expected}{end}")));
         }
     }
