@@ -37,6 +37,7 @@
 pub mod ast;
 mod block;
 mod check;
+mod cores;
 pub mod diagnostics;
 pub mod hir;
 pub mod load;
@@ -98,14 +99,16 @@ pub fn compile(files: &[SourceFile], options: &Options) -> Compiled {
     let texts: Vec<&str> = files.iter().enumerate().map(|(number, file)| text(number, file, &mut sink)).collect();
     let mut ast = Ast::default();
     let mut notes = Vec::new();
-    for (number, text) in texts.iter().enumerate() {
-        let documents = yaml::parse(number, text, &mut sink);
-        // Behind what is no YAML there may be anything.
-        ast.is_partial |= sink.has_errors();
-        for document in documents {
-            notes.extend(
-                read::document(&document, &mut ast, &mut sink).map(|note| format!("{}: {note}", files[number].name)),
-            );
+    for first in (0..texts.len()).step_by(yaml::FILES_AT_ONCE) {
+        let several = &texts[first..texts.len().min(first + yaml::FILES_AT_ONCE)];
+        for (number, (documents, faults)) in (first..).zip(yaml::parse_all(first, several)) {
+            sink.absorb(faults);
+            // Behind what is no YAML there may be anything.
+            ast.is_partial |= sink.has_errors();
+            for document in documents {
+                let note = read::document(&document, &mut ast, &mut sink);
+                notes.extend(note.map(|note| format!("{}: {note}", files[number].name)));
+            }
         }
     }
     let printed = options.prints_stages.then(|| format!("{ast:#?}\n"));

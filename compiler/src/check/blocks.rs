@@ -21,7 +21,7 @@ use super::Checker;
 use crate::ast::Code as Written;
 use crate::block::{at, line_map, starts};
 use crate::diagnostics::{Code, Diagnostic, nearest, nearest_within};
-use crate::python::{Defined, Loose, Module, Refusal, TABLE_ATTRIBUTES, Unresolved, builtins, read};
+use crate::python::{Defined, Loose, Module, Refusal, TABLE_ATTRIBUTES, Unresolved, builtins};
 
 /// Blocks and functions in the order in which they are used.
 ///
@@ -190,7 +190,7 @@ impl Checker<'_> {
     /// `role` names the block in plans, tracebacks and messages: `operation "echo"`. A block that does not parse is
     /// added too, so that ids stay in step.
     fn block(&mut self, scope: &Scope, role: &str, code: &Written) -> (BlockId, Module) {
-        let module = read(&code.text, self.python_version);
+        let module = self.ahead.take(code, self.python_version);
         if !code.literal {
             let rows = starts(code, self.texts[code.at.file].text);
             self.sink.note_quoted(&code.at, Block::name_of(&scope.owner, role), rows);

@@ -37,6 +37,7 @@
 //! ```
 
 mod agent;
+mod ahead;
 mod blocks;
 mod operator;
 mod outputs;
@@ -56,6 +57,7 @@ use crate::diagnostics::{Code, Diagnostic, Severity, Sink};
 use crate::hir::Hir;
 use crate::options::{Options, Target};
 use crate::source::{At, Spanned, Text};
+use ahead::Ahead;
 use blocks::Blocks;
 
 /// State that all checks share.
@@ -67,6 +69,8 @@ pub struct Checker<'a> {
     texts: &'a [Text<'a>],
     /// Receiver of faults.
     sink: &'a mut Sink,
+    /// Blocks that were read ahead.
+    ahead: Ahead,
     /// Blocks and functions so far.
     blocks: Blocks,
     /// Tables by name, and where they are declared.
@@ -102,6 +106,7 @@ pub fn check(ast: Ast, files: Vec<String>, texts: &[Text<'_>], options: &Options
     let mut checker = Checker {
         texts,
         sink,
+        ahead: Ahead::of(&ast.agents, options.python_version),
         blocks: Blocks::default(),
         tables: Vec::new(),
         channels: Vec::new(),

@@ -220,6 +220,18 @@ impl Sink {
         Some(format!("{name} line {row}"))
     }
 
+    /// Takes over what another sink was told of a file, as if this one had been told.
+    pub fn absorb(&mut self, other: Sink) {
+        let Sink { diagnostics, has_errors, more, is_for_operator: _, notes, marked, has_empty_block, quoted } = other;
+        diagnostics.into_iter().for_each(|diagnostic| self.push(diagnostic));
+        self.has_errors |= has_errors;
+        self.more += more;
+        self.notes.extend(notes);
+        self.marked.extend(marked);
+        self.has_empty_block |= has_empty_block;
+        self.quoted.extend(quoted);
+    }
+
     /// Notes a fault.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.has_errors |= diagnostic.severity == Severity::Error;

@@ -30,6 +30,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
+use crate::cores::on_all;
 use crate::diagnostics::{Code, Diagnostic, Sink};
 use crate::source::At;
 
@@ -189,6 +190,23 @@ pub fn parse(file: usize, text: &str, sink: &mut Sink) -> Vec<Node> {
     let offsets = Offsets::of(text);
     let mut tree = Tree { file, text, sink, offsets, from: 0, start: 0, anchors: HashMap::new(), nodes: 0, broken: 0 };
     tree.documents()
+}
+
+/// Files that are parsed before the first of them is read: their trees are in memory all at once.
+pub const FILES_AT_ONCE: usize = 512;
+/// The least number of files for a core.
+const FILES_MIN: usize = 32;
+
+/// Parses several files, of which the first has the number `first`, on all cores. Gives the documents and the faults
+/// of each, in their order.
+pub fn parse_all(first: usize, texts: &[&str]) -> Vec<(Vec<Node>, Sink)> {
+    on_all(texts, FILES_MIN, |part, texts| {
+        let parse_one = |(number, text): (usize, &&str)| {
+            let mut sink = Sink::default();
+            (parse(number, text, &mut sink), sink)
+        };
+        (first + part..).zip(texts).map(parse_one).collect()
+    })
 }
 
 /// Finds the start of the next document after a byte: a line that begins with `---`, whatever stands
