@@ -83,7 +83,7 @@ fn batches_overlap_as_events_do() {
     assert_eq!((ran.values, ran.failures.len()), (expected, 0), "{}", ran.words);
 }
 
-/// Each event writes 3 MB before it awaits.
+/// Each event writes 3 MB before it awaits, for longer than three such writes take.
 const LARGE: &str = "
 import asyncio
 now, most = 0, 0
@@ -92,7 +92,7 @@ async def step(value, t):
     t[str(value)] = 'x' * 3_000_000
     now += 1
     most = max(most, now)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
     now -= 1
     return most
 ";

@@ -389,6 +389,24 @@ fn lines_are_right_where_blocks_begin_with_empty_lines() {
 }
 
 #[test]
+fn warnings_and_failures_far_below_have_their_lines() {
+    let map = "def f(v):\n    if v is 1:\n        return 1\n    def inner():\n        return (\n            1 // v)\n    return inner()\n";
+    let spec = Spec { map, ..Spec::default() };
+    let text = "# far below\n".repeat(3000) + &spec.text();
+    let line = |of: &str| 1 + text.lines().position(|line| line.contains(of)).expect("it is there");
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = folder.path().join("agent.yaml").display().to_string();
+    std::fs::write(&path, &text).expect("a spec can be written");
+    let ran = kaspr_tests::program::run("kaspr-exec", &["run", &path, "--local", "--input", "in=-"], "0\n");
+    let log = stderr(&ran);
+    assert!(log.contains(&format!("{path}:{}: SyntaxWarning", line("v is 1"))), "{log}");
+    assert!(log.contains(&format!("--> {path}:{}", line("1 // v"))), "{log}");
+    for at in ["return inner()", "1 // v"] {
+        assert!(log.contains(&format!("File \"{path}\", line {}", line(at))), "{at}: {log}");
+    }
+}
+
+#[test]
 fn a_block_in_quotes_may_have_many_lines() {
     let text = Spec { map: "BLOCK", ..Spec::default() }.text();
     let (start, rest) = text.split_once("python: |\n            BLOCK\n").expect("the block is there");

@@ -16,6 +16,7 @@ use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::config::{Config, Guarantee};
 use kaspr_exec::event::effects::{Scratch, TableWrite};
+use kaspr_exec::event::kept::Kept;
 use kaspr_exec::event::message::{Event, Header, TopicName, TopicPartition};
 use kaspr_exec::run::assemble::{Assembly, Ends};
 use kaspr_exec::tables::Tables;
@@ -76,7 +77,7 @@ impl Code for Counter {
             Ok(count) => count.map_or(0, |count| number(&count)) + 1,
             Err(error) => return Called::Failed(Fault::new("Store", error.to_string())),
         };
-        let key = Bytes::copy_from_slice(value.as_bytes());
+        let key = Kept::from(value.as_str());
         scratch.write(TableWrite { table: TABLE, partition, key, value: Some(count.to_string().into()) });
         Called::Value(format!("{value}={count}"))
     }
@@ -509,14 +510,14 @@ struct Filling {
 }
 
 impl Store for Filling {
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Kept>, StoreError> {
         if !self.reads.get() {
             return Err(StoreError("input/output error".to_owned()));
         }
         self.store.get(table, partition, key)
     }
 
-    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Kept, Kept)>, StoreError> {
         self.store.pairs(table, partition)
     }
 

@@ -10,6 +10,7 @@ use kaspr_exec::broker::position::{Metadata, NameHash};
 use kaspr_exec::clock::SimulatedClock;
 use kaspr_exec::config::Config;
 use kaspr_exec::event::effects::Scratch;
+use kaspr_exec::event::kept::Kept;
 use kaspr_exec::event::message::TopicPartition;
 use kaspr_exec::guard::{Guard, Post};
 use kaspr_exec::run::record::{self, Record};
@@ -95,9 +96,9 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Keys and values of a table as JSON.
-fn shown(pairs: impl IntoIterator<Item = (Bytes, Bytes)>) -> BTreeMap<String, Value> {
-    let key = |key: &Bytes| serde_json::from_slice::<String>(key).expect("keys are JSON");
-    let value = |value: &Bytes| serde_json::from_slice(value).expect("values are JSON");
+fn shown(pairs: impl IntoIterator<Item = (Kept, Kept)>) -> BTreeMap<String, Value> {
+    let key = |key: &Kept| serde_json::from_slice::<String>(key).expect("keys are JSON");
+    let value = |value: &Kept| serde_json::from_slice(value).expect("values are JSON");
     pairs.into_iter().map(|(k, v)| (key(&k), value(&v))).collect()
 }
 

@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use kaspr_ir::plan::{ReaderId, TableId};
 use rustc_hash::FxHashMap;
 
 use crate::event::failure::FailureRecord;
+use crate::event::kept::Kept;
 use crate::event::message::{Header, TopicName};
 use crate::event::outgoing::OutgoingRecord;
 use crate::event::reads::Reads;
@@ -64,14 +64,14 @@ pub struct TableWrite {
     /// The partition of the state; 0 if the table is global.
     pub partition: i32,
     /// The encoded key.
-    pub key: Bytes,
+    pub key: Kept,
     /// The encoded value.
-    pub value: Option<Bytes>,
+    pub value: Option<Kept>,
 }
 
 impl TableWrite {
     fn size(&self) -> usize {
-        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+        self.key.len() + self.value.as_ref().map_or(0, |value| value.len())
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Scratch {
     /// Records that user code has sent, by the row of the call in the table of counters.
     pub sent: Vec<(usize, u64)>,
     /// The place of a key's write in `writes`, once there are more than [`WRITES_WITHOUT_INDEX`].
-    index: FxHashMap<(TableId, i32, Bytes), usize>,
+    index: FxHashMap<(TableId, i32, Kept), usize>,
 }
 
 /// The most writes that are searched one by one: most events write one or two.
@@ -135,13 +135,13 @@ impl Scratch {
             return self
                 .writes
                 .iter()
-                .position(|write| write.table == table && write.partition == partition && write.key == key);
+                .position(|write| write.table == table && write.partition == partition && *write.key == *key);
         }
-        self.index.get(&(table, partition, Bytes::copy_from_slice(key))).copied()
+        self.index.get(&(table, partition, Kept::from(key))).copied()
     }
 
     /// The event's write to a key, if there is one: `Some(None)` is a deletion.
-    pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Bytes>> {
+    pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Kept>> {
         self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
     }
 

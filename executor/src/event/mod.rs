@@ -11,6 +11,7 @@ pub mod effects;
 pub mod failure;
 pub mod fault;
 pub mod frame;
+pub mod kept;
 pub mod message;
 pub mod outgoing;
 pub mod reads;

@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 
-use bytes::Bytes;
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
+
+use crate::event::kept::Kept;
 
 /// The state of the tables at a time: it grows with every event whose writes are staged.
 pub type Version = u64;
 
 /// A key of a table, or all of its keys.
-type Place = (TableId, i32, Option<Bytes>);
+type Place = (TableId, i32, Option<Kept>);
 
 /// Keys with the state in which they were read first.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub struct Reads(RefCell<FxHashMap<Place, Version>>);
 impl Reads {
     /// Notes that a key was read; `None`: all keys were.
     pub fn note(&self, table: TableId, partition: i32, key: Option<&[u8]>, now: Version) {
-        let key = key.map(Bytes::copy_from_slice);
+        let key = key.map(Kept::from);
         self.0.borrow_mut().entry((table, partition, key)).or_insert(now);
     }
 
@@ -33,7 +34,7 @@ impl Reads {
     /// Bytes that it holds.
     pub fn size(&self) -> usize {
         let reads = self.0.borrow();
-        let keys: usize = reads.keys().filter_map(|(_, _, key)| key.as_ref()).map(Bytes::len).sum();
+        let keys: usize = reads.keys().filter_map(|(_, _, key)| key.as_ref()).map(|key| key.len()).sum();
         keys + reads.len() * std::mem::size_of::<(Place, Version)>()
     }
 }

@@ -38,7 +38,8 @@ impl Passage {
 /// Counts of a unit, or of several, by the place's number.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    places: Vec<Passage>,
+    /// Each with true if `touched` has it.
+    places: Vec<(Passage, bool)>,
     /// Places that count something: a large reader has many more.
     touched: Vec<usize>,
 }
@@ -47,11 +48,10 @@ impl Tally {
     /// The counts at a place.
     pub fn at(&mut self, place: usize) -> &mut Passage {
         if self.places.len() <= place {
-            self.places.resize(place + 1, Passage::default());
+            self.places.resize(place + 1, <_>::default());
         }
-        let passed = &mut self.places[place];
-        // A place that was asked for and counted nothing is noted again; draining it twice gives zeros.
-        if *passed == Passage::default() {
+        let (passed, is_touched) = &mut self.places[place];
+        if !std::mem::replace(is_touched, true) {
             self.touched.push(place);
         }
         passed
@@ -61,7 +61,7 @@ impl Tally {
     pub fn drain(&mut self) -> impl Iterator<Item = (usize, Passage)> {
         let Tally { places, touched } = self;
         // Only what was touched, since this runs for every event and a reader may have hundreds of places.
-        touched.drain(..).map(|place| (place, std::mem::take(&mut places[place])))
+        touched.drain(..).map(|place| (place, std::mem::take(&mut places[place]).0))
     }
 
     /// Takes the counts of another tally over.
@@ -77,7 +77,7 @@ impl Tally {
     /// Forgets the records: their unit has failed, and they go with its effects.
     pub fn drop_records(&mut self) {
         for &place in &self.touched {
-            self.places[place].records = 0;
+            self.places[place].0.records = 0;
         }
     }
 }

@@ -62,7 +62,7 @@ impl<C: Code> Stage<C> {
     }
 
     /// The state of a unit that has run as far as it can.
-    pub(super) fn state_after(&self, walk: Walk<C::Value>, outcome: Outcome) -> State<C::Value> {
+    pub(super) fn state_after(&self, walk: Box<Walk<C::Value>>, outcome: Outcome) -> State<C::Value> {
         let result = match outcome {
             Outcome::Done => Ok(()),
             Outcome::Failed(site, fault) => Err((site, fault)),

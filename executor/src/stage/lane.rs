@@ -90,7 +90,7 @@ pub enum State<V> {
         /// The await.
         ticket: Ticket,
         /// The rest of its way.
-        walk: Walk<V>,
+        walk: Box<Walk<V>>,
         /// The time at which the await takes too long.
         ends: Option<Duration>,
         /// Its mark for the next process, where awaits overlap.
@@ -99,7 +99,7 @@ pub enum State<V> {
     /// It has run, and takes effect at its turn.
     Ran {
         /// Its effects.
-        walk: Walk<V>,
+        walk: Box<Walk<V>>,
         /// The place and reason if it failed.
         result: Result<(), (SiteId, Fault)>,
     },
@@ -266,7 +266,7 @@ impl<V> Lane<V> {
     /// The units whose awaits are pending.
     pub fn awaiting(&self) -> impl Iterator<Item = &Walk<V>> {
         self.flight.iter().filter_map(|flight| match &flight.state {
-            State::Awaits { walk, .. } => Some(walk),
+            State::Awaits { walk, .. } => Some(&**walk),
             State::Ran { .. } | State::Waits(_) => None,
         })
     }

@@ -60,7 +60,7 @@ pub struct Stage<C: Code> {
     /// The epoch in which the stage last ran, the time at which its turn in it ends, and the bytes of effects
     /// that it may add.
     epoch: (Epoch, Duration, usize),
-    spare: Option<Walk<C::Value>>,
+    spare: Option<Box<Walk<C::Value>>>,
     buffer: Vec<u8>,
     units: u64,
     /// The failure before whose unit the stage stands, and the counts of that unit.
@@ -232,13 +232,13 @@ impl<C: Code> Stage<C> {
     }
 
     /// Walks a value as far as it goes.
-    fn walk(&mut self, frame: Rc<Frame>, value: C::Value) -> (Walk<C::Value>, Outcome) {
+    fn walk(&mut self, frame: Rc<Frame>, value: C::Value) -> (Box<Walk<C::Value>>, Outcome) {
         let mut walk = match self.spare.take() {
             Some(mut walk) => {
                 walk.restart(frame, value);
                 walk
             }
-            None => Walk::new(frame, value),
+            None => Box::new(Walk::new(frame, value)),
         };
         walk.began = self.units.is_multiple_of(TIMED).then(|| self.shared.clock.now());
         let (events, decoded) = (walk.frame.whole().events().len(), walk.frame.unit.events().len());
@@ -347,7 +347,7 @@ impl<C: Code> Stage<C> {
     }
 
     /// Lets the unit whose turn it is take effect, or wait for its await.
-    fn settle(&mut self, id: LaneId, mut walk: Walk<C::Value>, outcome: Outcome, vain: Vain) {
+    fn settle(&mut self, id: LaneId, mut walk: Box<Walk<C::Value>>, outcome: Outcome, vain: Vain) {
         match outcome {
             Outcome::Done if self.waits_for_dead_letters(id, &walk.frame) => {
                 walk.frame.closed.set(true);

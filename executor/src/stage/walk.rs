@@ -14,6 +14,7 @@ use crate::broker::directory::Directory;
 use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
 use crate::event::effects::Outgoing;
+use crate::event::fault::Parts;
 use crate::event::frame::Frame;
 use crate::event::message::{Header, TopicName};
 use crate::event::tally::{Passage, Tally};
@@ -439,7 +440,8 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
 
 /// Logs a generator that failed while it was closed: its event fails in any case.
 fn released<V>(program: &Program, of: SiteId, called: &Called<V>) {
-    if let Called::Failed(Fault { kind, message, .. }) = called {
+    if let Called::Failed(fault) = called {
+        let Parts { kind, message, .. } = &**fault;
         let site = &program.sites[of.0];
         let (agent, operation) = (&*site.agent_name, &*site.operation);
         warn!(agent, operation, kind, error = %message, "a generator failed while it was closed");

@@ -33,13 +33,13 @@ mod versions;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use kaspr_ir::plan::TableId;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
 use crate::broker::record_size;
 use crate::event::effects::{Scratch, TableWrite};
+use crate::event::kept::Kept;
 use crate::event::reads::Reads;
 use crate::tables::store::{ChangelogPosition, MemoryStore, Store, StoreError};
 use crate::tables::versions::Versions;
@@ -54,7 +54,7 @@ pub fn changelog(app: &str, table: &str) -> String {
 /// key in one layer only the newest can be seen, but each commit takes its own away again.
 #[derive(Debug)]
 struct Laid {
-    value: Option<Bytes>,
+    value: Option<Kept>,
     /// Never 0: the entry goes with the last write.
     writes: usize,
 }
@@ -62,7 +62,7 @@ struct Laid {
 /// Writes that lie over a store. By table and partition, then by key: a partition that is given up goes as a
 /// whole.
 #[derive(Debug, Default)]
-struct Layer(FxHashMap<(TableId, i32), FxHashMap<Bytes, Laid>>);
+struct Layer(FxHashMap<(TableId, i32), FxHashMap<Kept, Laid>>);
 
 impl Layer {
     /// Puts a write on top: it hides earlier ones of the same key.
@@ -86,12 +86,12 @@ impl Layer {
     }
 
     /// `None`: the layer has no write of the key. `Some(None)`: the newest write deletes it.
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Option<&Option<Bytes>> {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Option<&Option<Kept>> {
         self.0.get(&(table, partition))?.get(key).map(|laid| &laid.value)
     }
 
     /// All keys of a partition with their newest writes, in no order; a value of `None` is a deletion.
-    fn of(&self, table: TableId, partition: i32) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+    fn of(&self, table: TableId, partition: i32) -> impl Iterator<Item = (&Kept, &Option<Kept>)> {
         self.0.get(&(table, partition)).into_iter().flatten().map(|(key, laid)| (key, &laid.value))
     }
 }
@@ -216,7 +216,7 @@ impl Tables {
         partition: i32,
         key: &[u8],
         scratch: &Scratch,
-    ) -> Result<Option<Bytes>, StoreError> {
+    ) -> Result<Option<Kept>, StoreError> {
         count(&mut self.reads.borrow_mut(), table, |reads| *reads += 1);
         if let Some(written) = scratch.written(table, partition, key) {
             return Ok(written.cloned());
@@ -237,12 +237,12 @@ impl Tables {
     /// # Errors
     ///
     /// As of [`Tables::get`].
-    pub fn pairs(&self, table: TableId, partition: i32, scratch: &Scratch) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    pub fn pairs(&self, table: TableId, partition: i32, scratch: &Scratch) -> Result<Vec<(Kept, Kept)>, StoreError> {
         if let Some(reads) = &scratch.reads {
             reads.note(table, partition, None, self.versions.now());
         }
         let stored = self.noted(self.store.pairs(table, partition))?;
-        let mut pairs: std::collections::BTreeMap<Bytes, Bytes> = stored.into_iter().collect();
+        let mut pairs: std::collections::BTreeMap<Kept, Kept> = stored.into_iter().collect();
         let written = scratch.writes.iter().filter(|write| write.table == table && write.partition == partition);
         // Bottom to top, so that a newer layer overwrites an older one: own, overlay, scratch.
         let laid = self.own.of(table, partition).chain(self.overlay.of(table, partition));
@@ -448,7 +448,7 @@ impl Tables {
 
     /// Committed pairs of a table by partition, for the files of a local run. A partition that cannot be read
     /// counts as empty here; [`Tables::unread`] then has the reason.
-    pub fn committed(&self, table: TableId) -> Vec<(i32, Vec<(Bytes, Bytes)>)> {
+    pub fn committed(&self, table: TableId) -> Vec<(i32, Vec<(Kept, Kept)>)> {
         let partitions = self.store.partitions(table);
         let pairs = |partition| self.noted(self.store.pairs(table, partition)).unwrap_or_default();
         partitions.into_iter().map(|partition| (partition, pairs(partition))).collect()
@@ -488,7 +488,7 @@ mod tests {
         tables.commit(&[writes], positions);
     }
 
-    fn seen(tables: &Tables, table: u32, key: &str) -> Option<Bytes> {
+    fn seen(tables: &Tables, table: u32, key: &str) -> Option<Kept> {
         tables.get(TableId(table), 0, key.as_bytes(), &Scratch::default()).expect("it reads")
     }
 

@@ -3,11 +3,11 @@
 //! Events that run ahead of their turn ask whether a key still is as they have read it. Only the keys written
 //! lately are known one by one: what was read before that counts as changed.
 
-use bytes::Bytes;
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 
 use crate::event::effects::TableWrite;
+use crate::event::kept::Kept;
 use crate::event::reads::{Reads, Version};
 
 /// Keys that are known one by one.
@@ -17,7 +17,7 @@ const KEYS_MAX: usize = 1 << 16;
 #[derive(Debug, Default)]
 struct Written {
     last: Version,
-    keys: FxHashMap<Bytes, Version>,
+    keys: FxHashMap<Kept, Version>,
 }
 
 /// The states of the tables.

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
 use kaspr_exec::broker::log::Commit;
 use kaspr_exec::broker::position::NameHash;
 use kaspr_exec::event::failure::FailureRecord;
+use kaspr_exec::event::kept::Kept;
 use kaspr_exec::event::message::{Event, TopicPartition};
 
 use crate::code::Told;
@@ -107,8 +107,8 @@ impl Checker {
             self.compare_folded(partition)?;
         }
         for event in chained {
-            let value = text(event.value.as_ref());
-            let input = Input { key: text(event.key.as_ref()), value };
+            let value = text(event.value.as_deref());
+            let input = Input { key: text(event.key.as_deref()), value };
             self.inputs.entry(event.topic_partition()).or_default().insert(event.offset, input);
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Checker {
 
     /// Checks that a record is owed.
     fn pay(&mut self, event: &Event, owed: &mut Owed) -> Result<(), Violation> {
-        let values = text(event.value.as_ref());
+        let values = text(event.value.as_deref());
         for value in values.split('+') {
             let number = number(value).ok_or_else(|| format!("I1: {event} holds {value:?}"))?;
             let found = owed.iter_mut().find(|((topic, owes), _)| *topic == &*event.topic && *owes == number);
@@ -174,7 +174,7 @@ impl Checker {
 
     fn fold(&mut self, commit: &Commit) {
         for event in commit.records.iter().filter(|event| &*event.topic == CHANGELOG) {
-            let (key, pairs) = (text(event.key.as_ref()), self.folded.entry(event.partition).or_default());
+            let (key, pairs) = (text(event.key.as_deref()), self.folded.entry(event.partition).or_default());
             match &event.value {
                 Some(value) => pairs.insert(key, text(Some(value)).parse().unwrap_or(u64::MAX)),
                 None => pairs.remove(&key),
@@ -193,7 +193,7 @@ impl Checker {
     }
 
     /// I4: a worker's table equals the fold of the committed changelog.
-    pub fn table(&self, worker: &str, partition: i32, pairs: &[(Bytes, Bytes)]) -> Result<(), Violation> {
+    pub fn table(&self, worker: &str, partition: i32, pairs: &[(Kept, Kept)]) -> Result<(), Violation> {
         let pairs: BTreeMap<String, u64> =
             pairs.iter().map(|(key, value)| (text(Some(key)), text(Some(value)).parse().unwrap_or(u64::MAX))).collect();
         let folded = self.folded.get(&partition).cloned().unwrap_or_default();
@@ -253,6 +253,6 @@ impl Checker {
     }
 }
 
-fn text(bytes: Option<&Bytes>) -> String {
-    String::from_utf8_lossy(bytes.map(AsRef::as_ref).unwrap_or_default()).into_owned()
+fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
 }

@@ -6,12 +6,12 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kaspr_exec::broker::log::sim::World;
 use kaspr_exec::clock::Clock;
 use kaspr_exec::code::{Called, Code, Encoded, Fault, Ticket, With};
 use kaspr_exec::event::effects::TableWrite;
 use kaspr_exec::event::frame::Frame;
+use kaspr_exec::event::kept::Kept;
 use kaspr_exec::event::message::{Header, TopicName};
 use kaspr_exec::tables::Tables;
 use kaspr_ir::plan::{Codec, FunctionId, Plan, TableId};
@@ -36,7 +36,7 @@ enum Later {
     /// It gives its value.
     Give(Value),
     /// It writes the count of its key, which it has read before it waited.
-    Count { frame: Rc<Frame>, table: TableId, before: Option<Bytes>, value: String },
+    Count { frame: Rc<Frame>, table: TableId, before: Option<Kept>, value: String },
 }
 
 /// The functions, and what waits in them.
@@ -87,7 +87,7 @@ impl Later {
             Later::Count { frame, table, before, value } => (frame, table, before, value),
         };
         let event = &frame.unit.events()[0];
-        let (key, partition) = (event.key.clone().unwrap_or_default(), event.partition);
+        let (key, partition) = (Kept::from(event.key.as_deref().unwrap_or_default()), event.partition);
         let mut scratch = frame.scratch.borrow_mut();
         let count = if value.contains('z') {
             if before.is_some() {
@@ -97,7 +97,7 @@ impl Later {
         } else {
             let before = before.map(|bytes| String::from_utf8_lossy(&bytes).parse::<u64>().expect("a count"));
             let count = before.unwrap_or(0) + 1;
-            let written = Some(Bytes::from(count.to_string()));
+            let written = Some(Kept::from(count.to_string()));
             scratch.write(TableWrite { table, partition, key, value: written });
             count
         };

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use kaspr_exec::event::effects::TableWrite;
+use kaspr_exec::event::kept::Kept;
 use kaspr_exec::tables::store::{ChangelogPosition, Followed, MemoryStore, Store, StoreError};
 use kaspr_ir::plan::TableId;
 
@@ -13,11 +13,11 @@ use kaspr_ir::plan::TableId;
 pub struct Disk(Rc<RefCell<MemoryStore>>);
 
 impl Store for Disk {
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Kept>, StoreError> {
         self.0.borrow().get(table, partition, key)
     }
 
-    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Kept, Kept)>, StoreError> {
         self.0.borrow().pairs(table, partition)
     }
 

@@ -55,7 +55,7 @@ impl Coordinator {
     pub fn check(&self, id: &str, epoch: u32) -> Result<(), BrokerError> {
         match self.ids.get(id) {
             Some(transactional) if transactional.epoch == epoch => Ok(()),
-            _ => Err(BrokerError::Fenced(format!("another producer has taken over the transactional id \"{id}\""))),
+            _ => Err(fenced(id)),
         }
     }
 
@@ -63,8 +63,8 @@ impl Coordinator {
     ///
     /// `now` is its beginning, where it is opened: [`State::expire`] goes by it.
     pub fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<TransactionId, BrokerError> {
-        self.check(id, epoch)?;
-        let transactional = self.ids.get_mut(id).expect("it was just checked");
+        let newest = self.ids.get_mut(id).filter(|transactional| transactional.epoch == epoch);
+        let Some(transactional) = newest else { return Err(fenced(id)) };
         let (transaction, _) = *transactional.open.get_or_insert_with(|| {
             self.transactions += 1;
             (TransactionId(self.transactions), now)
@@ -76,6 +76,10 @@ impl Coordinator {
     pub fn all_open(&self) -> impl Iterator<Item = (&str, Duration)> {
         self.ids.iter().filter_map(|(id, transactional)| Some((id.as_str(), transactional.open?.1)))
     }
+}
+
+fn fenced(id: &str) -> BrokerError {
+    BrokerError::Fenced(format!("another producer has taken over the transactional id \"{id}\""))
 }
 
 impl State {

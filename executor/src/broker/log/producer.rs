@@ -55,9 +55,11 @@ impl LogProducer {
         if self.transactional_id.is_none() {
             return Ok(None);
         }
-        let id = self.check_begun()?;
+        if !self.begun {
+            return self.check_begun().map(|_| None);
+        }
         // The log has no clock: nothing here expires, and the beginning is not looked at.
-        self.log.state.borrow_mut().coordinator.open(id, self.epoch, Duration::ZERO).map(Some)
+        self.log.state.borrow_mut().coordinator.open(self.id()?, self.epoch, Duration::ZERO).map(Some)
     }
 
     /// Has the coordinator decide what is open there; a transaction without records has nothing to decide.
@@ -152,7 +154,7 @@ impl State {
         record: NewRecord,
         transaction: Option<TransactionId>,
     ) -> Result<i64, BrokerError> {
-        if self.auto_create {
+        if self.auto_create && !self.topics.contains_key(topic) {
             self.ensure(topic);
         }
         let partition = record.partition.unwrap_or_default();

@@ -27,13 +27,6 @@ pub struct Entry {
     pub running: Option<Home<Running>>,
 }
 
-impl Entry {
-    /// The entry for a call.
-    pub fn of(running: Running) -> Entry {
-        Entry { agent: Some(running.agent), running: Some(Home::new(Rc::new(running))) }
-    }
-}
-
 /// `context`: one object everywhere.
 #[pyclass(frozen, mapping, module = "kaspr")]
 pub struct Context {
@@ -353,5 +346,5 @@ pub fn bytes_or_none(py: Python<'_>, bytes: Option<&Bytes>) -> Py<PyAny> {
 
 /// A fault as the exception that user code sees.
 pub fn raise(fault: Fault) -> PyErr {
-    PyTypeError::new_err(fault.message)
+    PyTypeError::new_err(fault.message.clone())
 }

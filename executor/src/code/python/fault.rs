@@ -10,6 +10,7 @@ use super::output;
 
 use super::runtime::Runtime;
 use crate::code::{Fault, Trace};
+use crate::event::fault::Parts;
 
 /// An exception, kept until its traceback is read.
 struct Raised {
@@ -35,7 +36,7 @@ pub fn fault(py: Python<'_>, error: &PyErr, runtime: &Arc<Runtime>) -> Fault {
     let at = error.traceback(py).and_then(|traceback| innermost(&traceback, runtime));
     // Converted to a value, the exception carries its traceback.
     let trace = Raised { error: error.clone_ref(py).into_value(py).into_any(), runtime: runtime.clone() };
-    Fault { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_dead_letter: false }
+    Fault::of(Parts { kind, message, at, trace: Some(Rc::new(trace)), passes: false, without_dead_letter: false })
 }
 
 /// The place of the innermost frame that stands in a spec.

@@ -146,10 +146,9 @@ impl<'py> Loader<'_, 'py> {
         if self.runtime.lines.are_own(id) {
             return compile.call1((&block.code, file, "exec"));
         }
-        // A block's first line is line `first` of the file when as many empty lines come before.
         if let LineMap::Literal { line, .. } = block.lines {
-            let lead = "\n".repeat(line.saturating_sub(1) as usize);
-            return compile.call1((format!("{lead}{}", block.code), file, "exec"));
+            let before = line.saturating_sub(1);
+            return self.runtime.compile_below.bind(self.py).call1((&block.code, file, before));
         }
         let ast = self.py.import("ast")?;
         let tree = ast.getattr("parse")?.call1((&block.code, file))?;

@@ -6,6 +6,7 @@
 //! Architecture invariant: only this folder names pyo3.
 
 mod alarm;
+mod call;
 mod codec;
 mod entry;
 mod fault;
@@ -30,10 +31,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kaspr_ir::plan::{Codec, FunctionId, Plan, ReaderId};
-use pyo3::exceptions::{PyStopAsyncIteration, PyStopIteration};
+use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use tracing::{error, warn};
 
 use crate::broker::directory::Directory;
@@ -41,9 +42,8 @@ use crate::clock::Clock;
 use crate::code::{Called, Code, Encoded, Fault, Ticket, With};
 use crate::config::CALL_MAX;
 use crate::event::message::{Header, TopicName};
-use crate::guard::{NO_CALL, Rang, Watch};
+use crate::guard::{NO_CALL, Watch};
 use crate::tables::Tables;
-use entry::Entry;
 pub use interpreter::{Interpreter, exit, prefix, signalled, version};
 use json::{Decoder, Pick, Rest};
 pub use load::LoadError;
@@ -82,7 +82,13 @@ struct Callable {
     /// It may look at the event that runs.
     needs_event: bool,
     /// Tables by keyword, made at its first call.
-    tables: Option<Py<PyDict>>,
+    tables: Option<Keywords>,
+}
+
+/// The arguments behind a value: the same objects at every call.
+struct Keywords {
+    names: Py<PyTuple>,
+    values: Vec<Py<PyAny>>,
 }
 
 /// The task that a ticket waits for.
@@ -230,7 +236,7 @@ impl PythonCode {
         is_step: bool,
     ) -> Called<Value> {
         // The task carries its event in a context variable: when it resumes, another event may run.
-        let entry = Py::new(py, Entry::of(Running::of(with)));
+        let entry = Py::new(py, self.runtime.entry_of(Running::of(with)));
         let task = entry.and_then(|entry| {
             let step = Step::of(awaitable, &self.runtime, with.limit)?;
             self.runtime.start.bind(py).call1((step, entry))
@@ -282,19 +288,6 @@ impl PythonCode {
 
     fn leave(&self) {
         self.now.replace(None);
-    }
-
-    /// Tables by keyword for a function: the same at every call.
-    fn keywords(&mut self, py: Python<'_>, function: FunctionId, with: With<'_, Value>) -> PyResult<()> {
-        // The dict is passed as it is: CPython copies keywords into the call, so none can change it.
-        if self.functions[function.index()].tables.is_none() {
-            let keywords = PyDict::new(py);
-            for table in with.tables {
-                keywords.set_item(&table.parameter, &self.tables[table.table.index()])?;
-            }
-            self.functions[function.index()].tables = Some(keywords.unbind());
-        }
-        Ok(())
     }
 }
 
@@ -502,98 +495,5 @@ impl Code for PythonCode {
         wait();
         // SAFETY: the state comes from the call above.
         unsafe { ffi::PyEval_RestoreThread(state) };
-    }
-}
-
-impl PythonCode {
-    fn called(&mut self, py: Python<'_>, function: FunctionId, value: &Value, with: With<'_, Value>) -> Called<Value> {
-        let result = if with.tables.is_empty() {
-            let callable = &self.functions[function.index()];
-            let needs_event = callable.needs_event;
-            if needs_event {
-                self.enter(with);
-            }
-            let result = callable.function.bind(py).call1((&value.object,));
-            if needs_event {
-                self.leave();
-            }
-            result
-        } else {
-            self.call_with_tables(py, function, value, with)
-        };
-        match result {
-            Ok(result) => self.judge(py, result, value, with),
-            Err(error) => Called::Failed(self.fault(py, &error)),
-        }
-    }
-
-    fn stepped(&mut self, py: Python<'_>, values: &Value, with: With<'_, Value>) -> Called<Value> {
-        let object = values.object.bind(py);
-        self.runtime.set_agent(Some(with.agent));
-        self.enter(with);
-        let step = if object.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type {
-            object.call_method0("__anext__").map(|step| (step, true))
-        } else {
-            object.call_method0("__next__").map(|step| (step, false))
-        };
-        self.leave();
-        match step {
-            Ok((step, true)) => self.begin(py, &step, values, with, true),
-            Ok((step, false)) => Called::Value(step.into()),
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Called::End,
-            Err(error) => Called::Failed(self.fault(py, &error)),
-        }
-    }
-
-    fn released(&mut self, py: Python<'_>, values: &Value, with: With<'_, Value>) -> Called<Value> {
-        let object = values.object.bind(py);
-        let is_async = object.get_type_ptr() == &raw mut ffi::PyAsyncGen_Type;
-        self.runtime.set_agent(Some(with.agent));
-        self.enter(with);
-        let closed = object.call_method0(if is_async { "aclose" } else { "close" });
-        self.leave();
-        match closed {
-            Ok(closing) if is_async => self.begin(py, &closing, values, with, true),
-            Ok(_) => Called::End,
-            Err(error) => Called::Failed(self.fault(py, &error)),
-        }
-    }
-
-    /// The result of a call, unless it took longer than it may: then it is a failure, whatever the call gave.
-    fn in_time(&mut self, py: Python<'_>, called: Called<Value>, with: With<'_, Value>) -> Called<Value> {
-        let mut fault = match self.runtime.alarm.disarm(py) {
-            None => return called,
-            Some(why) => late(why, with.limit),
-        };
-        match called {
-            Called::Failed(raised) => (fault.at, fault.trace) = (raised.at, raised.trace),
-            Called::Pending(ticket) => self.cancel(ticket),
-            _ => {}
-        }
-        Called::Failed(fault)
-    }
-
-    fn call_with_tables<'py>(
-        &mut self,
-        py: Python<'py>,
-        function: FunctionId,
-        value: &Value,
-        with: With<'_, Value>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.keywords(py, function, with)?;
-        let callable = &self.functions[function.index()];
-        let keywords = callable.tables.as_ref().map(|keywords| keywords.bind(py));
-        self.enter(with);
-        let result = callable.function.bind(py).call((&value.object,), keywords);
-        self.leave();
-        result
-    }
-}
-
-/// The fault of a call for which the alarm has rung.
-fn late(why: Rang, limit: Duration) -> Fault {
-    match why {
-        Rang::Call => Fault::timeout(limit),
-        Rang::Event => Fault::new("Timeout", format!("the calls of the event took longer than {CALL_MAX:?} together")),
     }
 }

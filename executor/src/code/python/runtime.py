@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import types
+import warnings
 
 FILE = "<kaspr>"
 # How long tasks, generators and threads may take to end when the worker does.
@@ -368,6 +369,24 @@ def place(tree, lines):
         if getattr(node, "end_lineno", None) is not None and node.lineno == node.end_lineno:
             node.end_col_offset = max(node.col_offset, node.end_col_offset)
     return tree
+
+
+def compile_below(source, file, lines):
+    """Compiles a block that stands below so many lines of its file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            # Moved afterwards: empty lines before each block would cost the square of the file's length.
+            return shift(compile(source, file, "exec", dont_inherit=True), lines)
+    except Exception:
+        # What the compiler says against the block, in an error or a warning, names its line in the file.
+        return compile("\n" * lines + source, file, "exec", dont_inherit=True)
+
+
+def shift(code, by):
+    """Moves compiled code down by so many lines. Its table counts lines from its first one."""
+    consts = tuple(shift(const, by) if isinstance(const, types.CodeType) else const for const in code.co_consts)
+    return code.replace(co_firstlineno=code.co_firstlineno + by, co_consts=consts)
 
 
 def remember(file, lines):

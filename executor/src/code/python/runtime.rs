@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ffi::CString;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
@@ -80,10 +80,14 @@ pub struct Runtime {
     pub module: Py<PyAny>,
     /// Moves a syntax tree to its place in the YAML.
     pub place: Py<PyAny>,
+    /// Compiles a block at its lines in the YAML.
+    pub compile_below: Py<PyAny>,
     /// Gives tracebacks their lines.
     pub remember: Py<PyAny>,
     /// The context variable of coroutines.
     entry: Py<PyAny>,
+    /// True once something was started that carries its event in that variable: before, every look would be in vain.
+    carries: AtomicBool,
     /// The agent for which the current thread was started.
     thread_agent: Py<PyAny>,
     /// The exception by which a call that takes too long is interrupted.
@@ -130,8 +134,10 @@ impl Runtime {
             enter: get("enter")?,
             module: get("module")?,
             place: get("place")?,
+            compile_below: get("compile_below")?,
             remember: get("remember")?,
             entry: get("entry")?,
+            carries: AtomicBool::new(false),
             thread_agent: get("thread_agent")?,
             timeout,
             complete: get("complete")?,
@@ -144,15 +150,28 @@ impl Runtime {
     /// The event that runs here: a coroutine's own, else that of the plain function. An error on other
     /// threads than the worker's.
     pub fn current(&self, py: Python<'_>, what: &str) -> PyResult<Option<Running>> {
-        let entry = self.entry.bind(py).call_method0("get")?;
         // The variable first: a task that goes on while another event's function runs must find its own event.
-        if let Ok(entry) = entry.cast::<Entry>() {
+        if let Some(entry) = self.carried(py)? {
             // Not `now` instead: a task that `init` has started belongs to no event, whatever runs at the moment.
             let Some(running) = &entry.get().running else { return Ok(None) };
             return running.get().map(|running| Some((*running).clone())).ok_or_else(|| elsewhere(what));
         }
         let now = self.now.get().ok_or_else(|| elsewhere(what))?;
         Ok(now.borrow().clone())
+    }
+
+    /// The event and agent that the coroutine, task or timer that runs here carries along.
+    fn carried<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, Entry>>> {
+        if !self.carries.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        Ok(self.entry.bind(py).call_method0("get")?.cast_into().ok())
+    }
+
+    /// Makes the entry of a call that is to be carried along.
+    pub fn entry_of(&self, running: Running) -> Entry {
+        self.carries.store(true, Ordering::Relaxed);
+        Entry { agent: Some(running.agent), running: Some(Home::new(Rc::new(running))) }
     }
 
     /// Notes that the agent's code runs from now on.
@@ -163,8 +182,7 @@ impl Runtime {
 
     /// The agent whose code runs here: the coroutine's, the thread's, else the one that runs now.
     pub fn agent(&self, py: Python<'_>) -> Option<AgentId> {
-        let entry = self.entry.bind(py).call_method0("get").ok();
-        if let Some(entry) = entry.as_ref().and_then(|entry| entry.cast::<Entry>().ok()) {
+        if let Ok(Some(entry)) = self.carried(py) {
             return entry.get().agent;
         }
         let thread = match self.now.get() {
@@ -196,6 +214,7 @@ impl Around {
         // Cloned, so that no borrow is open when user code runs on.
         let running = self.runtime.now.get().and_then(|now| now.borrow().clone());
         let running = running.map(|running| Home::new(Rc::new(running)));
+        self.runtime.carries.store(true, Ordering::Relaxed);
         Ok(agent.map(|agent| Entry { agent: Some(agent), running }))
     }
 

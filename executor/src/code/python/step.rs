@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
+use super::call::late;
 use super::home::calm;
-use super::late;
 use super::runtime::Runtime;
 use crate::guard::Doing;
 

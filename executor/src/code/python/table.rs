@@ -3,13 +3,12 @@
 //! A value is encoded on write and decoded on read, so changing a value that was read changes nothing until
 //! it is assigned back, and a value that does not encode raises where it is written.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use kaspr_ir::plan::{Codec, TableId};
-use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 
@@ -19,6 +18,7 @@ use super::home::{Home, calm, elsewhere};
 use super::runtime::{Running, Runtime};
 use crate::code::Encoded;
 use crate::event::effects::TableWrite;
+use crate::event::kept::Kept;
 use crate::tables::Tables;
 use crate::tables::store::StoreError;
 
@@ -49,6 +49,22 @@ pub struct TableView {
 pub type Views = (Py<PyAny>, Py<PyAny>, Py<PyAny>);
 
 type Pair = (Py<PyAny>, Py<PyAny>);
+
+thread_local! {
+    /// Room in which keys and values are encoded, used again and again.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The default that a call gives; `None`: it gives none.
+struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = std::convert::Infallible;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> Result<Self, Self::Error> {
+        Ok(Given(Some(given.to_owned())))
+    }
+}
 
 #[pymethods]
 impl TableView {
@@ -122,15 +138,9 @@ impl TableView {
         self.update(py, &PyTuple::new(py, [other])?, None)
     }
 
-    #[pyo3(signature = (key, *default, **named))]
-    fn get(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        default: &Bound<'_, PyTuple>,
-        named: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<PyAny>> {
-        calm(|| match (self.find(py, key)?, given("get", default, named)?) {
+    #[pyo3(signature = (key, default=Given(None)))]
+    fn get<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>, default: Given<'py>) -> PyResult<Py<PyAny>> {
+        calm(|| match (self.find(py, key)?, default.0) {
             (Some(value), _) => Ok(value),
             (None, Some(default)) => Ok(default.unbind()),
             (None, None) if self.default.get().is_some() => self.missing(py, key),
@@ -138,15 +148,9 @@ impl TableView {
         })
     }
 
-    #[pyo3(signature = (key, *default, **named))]
-    fn pop(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        default: &Bound<'_, PyTuple>,
-        named: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<PyAny>> {
-        calm(|| match (self.find(py, key)?, given("pop", default, named)?) {
+    #[pyo3(signature = (key, default=Given(None)))]
+    fn pop<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>, default: Given<'py>) -> PyResult<Py<PyAny>> {
+        calm(|| match (self.find(py, key)?, default.0) {
             (Some(value), _) => {
                 self.delete(py, key)?;
                 Ok(value)
@@ -220,7 +224,7 @@ impl TableView {
     #[pyo3(name = "_pairs")]
     fn pairs(&self, py: Python<'_>) -> PyResult<Vec<Pair>> {
         calm(|| {
-            let decode = |(key, value): &(Bytes, Bytes)| Ok((self.decode_key(py, key)?, self.decode_value(py, value)?));
+            let decode = |(key, value): &(Kept, Kept)| Ok((self.decode_key(py, key)?, self.decode_value(py, value)?));
             self.stored(py)?.iter().map(decode).collect()
         })
     }
@@ -255,14 +259,9 @@ impl TableView {
     fn set(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let (running, partition, tables) = self.here(py)?;
         let key = self.encode_key(py, key)?;
-        let mut bytes = Vec::new();
-        let encoded = codec::encode_kept(py, &self.value_codec, value, &mut bytes).map_err(raise)?;
-        // Encoded at once: an object that the code changes later must not change what is written.
-        let value = match encoded {
-            Encoded::Bytes => Some(Bytes::from(bytes)),
-            // With `raw`, None is what a changelog writes for a deletion.
-            Encoded::Null => None,
-        };
+        // Encoded at once: an object that the code changes later must not change what is written. With `raw`,
+        // None is what a changelog writes for a deletion.
+        let value = encoded(py, &self.value_codec, value, |value| value.map(Kept::from))?;
         // Here the code can catch it; at the broker it would end the whole transaction.
         tables.borrow().check_size(self.id, &key, value.as_deref()).map_err(|(size, limit)| {
             let name = &self.name;
@@ -274,11 +273,12 @@ impl TableView {
         Ok(())
     }
 
-    fn find_bytes(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    fn find_bytes(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Kept>> {
         let (running, partition, tables) = self.here(py)?;
-        let key = self.encode_key(py, key)?;
-        let found = tables.borrow().get(self.id, partition, &key, &running.frame.scratch.borrow());
-        found.map_err(|error| self.unread(&error))
+        let found = encoded(py, &self.key_codec, key, |key| {
+            tables.borrow().get(self.id, partition, key.unwrap_or_default(), &running.frame.scratch.borrow())
+        });
+        found?.map_err(|error| self.unread(&error))
     }
 
     fn find(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
@@ -301,13 +301,13 @@ impl TableView {
         self.remove(py, self.encode_key(py, key)?)
     }
 
-    fn remove(&self, py: Python<'_>, key: Bytes) -> PyResult<()> {
+    fn remove(&self, py: Python<'_>, key: Kept) -> PyResult<()> {
         let (running, partition, _) = self.here(py)?;
         running.frame.scratch.borrow_mut().write(TableWrite { table: self.id, partition, key, value: None });
         Ok(())
     }
 
-    fn stored(&self, py: Python<'_>) -> PyResult<Vec<(Bytes, Bytes)>> {
+    fn stored(&self, py: Python<'_>) -> PyResult<Vec<(Kept, Kept)>> {
         let (running, partition, tables) = self.here(py)?;
         let pairs = tables.borrow().pairs(self.id, partition, &running.frame.scratch.borrow());
         pairs.map_err(|error| self.unread(&error))
@@ -318,37 +318,34 @@ impl TableView {
         PyRuntimeError::new_err(format!("the table \"{}\" cannot be read: {error}", self.name))
     }
 
-    fn encode_key(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Bytes> {
-        let mut bytes = Vec::new();
-        codec::encode_kept(py, &self.key_codec, key, &mut bytes).map_err(raise)?;
-        Ok(bytes.into())
+    fn encode_key(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        encoded(py, &self.key_codec, key, |key| Kept::from(key.unwrap_or_default()))
     }
 
-    fn decode_key(&self, py: Python<'_>, key: &Bytes) -> PyResult<Py<PyAny>> {
+    fn decode_key(&self, py: Python<'_>, key: &Kept) -> PyResult<Py<PyAny>> {
         let key = codec::decode_plain(py, &self.key_codec, Some(key)).map_err(raise)?;
         Ok(as_tuple(key.into_bound(py))?.unbind())
     }
 
-    fn decode_value(&self, py: Python<'_>, value: &Bytes) -> PyResult<Py<PyAny>> {
+    fn decode_value(&self, py: Python<'_>, value: &Kept) -> PyResult<Py<PyAny>> {
         codec::decode_plain(py, &self.value_codec, Some(value)).map_err(raise)
     }
 }
 
-/// The default of a call, by place or by name.
-fn given<'py>(
-    method: &str,
-    default: &Bound<'py, PyTuple>,
-    named: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let by_name = named.map_or(Ok(None), |named| named.get_item("default"))?;
-    let others = named.map_or(0, PyDictMethods::len) - usize::from(by_name.is_some());
-    if others > 0 || default.len() + usize::from(by_name.is_some()) > 1 {
-        return Err(PyTypeError::new_err(format!("{method}() takes a key and at most one default")));
-    }
-    match default.is_empty() {
-        true => Ok(by_name),
-        false => default.get_item(0).map(Some),
-    }
+/// Hands over the bytes of a key or value; `None`: it is null.
+fn encoded<R>(
+    py: Python<'_>,
+    codec: &Codec,
+    value: &Bound<'_, PyAny>,
+    with: impl FnOnce(Option<&[u8]>) -> R,
+) -> PyResult<R> {
+    // Taken out: encoding may run user code, and that may use a table.
+    let mut room = ROOM.take();
+    room.clear();
+    let encoded = codec::encode_kept(py, codec, value, &mut room).map_err(raise);
+    let result = encoded.map(|encoded| with((encoded == Encoded::Bytes).then_some(&*room)));
+    ROOM.set(room);
+    result
 }
 
 /// A mapping as a dict; `None`: it is none.

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kaspr_ir::plan::{Codec, Plan, TableId};
 
 use super::suite::Case;
@@ -194,7 +193,7 @@ fn store(plan: &Plan, log: &Log, case: &Case) -> Result<MemoryStore, String> {
                 Codec::Json => value.get().to_owned(),
                 _ => serde_json::from_str(value.get()).map_err(|_| format!("the table \"{name}\" holds texts"))?,
             };
-            let (key, value) = (Bytes::from(key_bytes), Some(Bytes::from(value)));
+            let (key, value) = (key_bytes.into(), Some(value.into()));
             let write = TableWrite { table: id, partition, key, value };
             store.apply(&[&[write]], &[]).map_err(|error| error.to_string())?;
         }

@@ -466,7 +466,8 @@ impl Restore {
                 if !matches!(self.parts.get(&(table, partition)), Some(Part::Whole)) {
                     self.filled.insert(table);
                 }
-                writes.push(TableWrite { table, partition, key, value: event.value });
+                let (key, value) = ((&*key).into(), event.value.as_deref().map(Into::into));
+                writes.push(TableWrite { table, partition, key, value });
             }
         }
         self.events = events;

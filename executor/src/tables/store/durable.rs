@@ -17,7 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
@@ -26,6 +25,7 @@ use tracing::{info, warn};
 use super::{ChangelogPosition, Followed, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::effects::TableWrite;
+use crate::event::kept::Kept;
 
 /// Bytes in memory that are not yet sorted to disk; a start reads about as many from the journal. A larger
 /// one would save little work on the disk and cost time at each start after a kill.
@@ -150,18 +150,18 @@ impl DurableStore {
 }
 
 impl Store for DurableStore {
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Kept>, StoreError> {
         let (space, key) = (self.pairs_space()?, self.key(table, partition, key));
-        Ok(undamaged(|| space.get(key).map_err(store_error))?.map(Bytes::from))
+        Ok(undamaged(|| space.get(key).map_err(store_error))?.map(|value| Kept::from(&*value)))
     }
 
-    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Kept, Kept)>, StoreError> {
         let (space, place) = (self.pairs_space()?, self.place(PAIR, table, partition, 0));
         undamaged(|| {
             let mut pairs = Vec::new();
             for pair in space.prefix(&place) {
                 let (key, value) = pair.into_inner().map_err(store_error)?;
-                pairs.push((Bytes::from(key).slice(place.len()..), Bytes::from(value)));
+                pairs.push((Kept::from(&key[place.len()..]), Kept::from(&*value)));
             }
             Ok(pairs)
         })
@@ -189,7 +189,7 @@ impl Store for DurableStore {
 
     fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
         // A batch has no order within it: of a key that is written twice only the last write counts.
-        let mut last: FxHashMap<(TableId, i32, &[u8]), Option<&Bytes>> = FxHashMap::default();
+        let mut last: FxHashMap<(TableId, i32, &[u8]), Option<&Kept>> = FxHashMap::default();
         for write in writes.iter().copied().flatten() {
             last.insert((write.table, write.partition, &write.key), write.value.as_ref());
         }
@@ -198,7 +198,7 @@ impl Store for DurableStore {
         for ((table, partition, key), value) in last {
             let key = self.key(table, partition, key);
             match value {
-                Some(value) => batch.insert(pairs, key, value.clone()),
+                Some(value) => batch.insert(pairs, key, &**value),
                 None => batch.remove(pairs, key),
             }
         }

@@ -1,14 +1,12 @@
 //! A store in memory: it ends with the process. Its state comes from the changelogs at every start, or from
 //! nothing in local runs and tests.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 
 use super::{ChangelogPosition, Followed, Store, StoreError};
 use crate::event::effects::TableWrite;
+use crate::event::kept::Kept;
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -19,8 +17,7 @@ pub struct MemoryStore {
 /// One partition of a table.
 #[derive(Debug, Default)]
 struct Held {
-    /// In key order, as [`Store::pairs`] wants them.
-    pairs: BTreeMap<Bytes, Bytes>,
+    pairs: FxHashMap<Kept, Kept>,
     /// `None` until a first position was applied.
     followed: Option<Followed>,
     /// The id that the next position gets.
@@ -28,13 +25,16 @@ struct Held {
 }
 
 impl Store for MemoryStore {
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Kept>, StoreError> {
         Ok(self.tables.get(&(table, partition)).and_then(|held| held.pairs.get(key)).cloned())
     }
 
-    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Kept, Kept)>, StoreError> {
         let pairs = self.tables.get(&(table, partition)).into_iter().flat_map(|held| &held.pairs);
-        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let mut pairs: Vec<_> = pairs.map(|(key, value)| (key.clone(), value.clone())).collect();
+        // Keys are found by their hash for every event, and put in order only where all are asked for.
+        pairs.sort_unstable();
+        Ok(pairs)
     }
 
     fn partitions(&self, table: TableId) -> Vec<i32> {

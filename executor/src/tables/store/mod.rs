@@ -14,10 +14,10 @@
 mod durable;
 mod memory;
 
-use bytes::Bytes;
 use kaspr_ir::plan::TableId;
 
 use crate::event::effects::TableWrite;
+use crate::event::kept::Kept;
 
 pub use durable::{DurableStore, OpenError};
 pub use memory::MemoryStore;
@@ -57,10 +57,10 @@ pub struct StoreError(pub String);
 /// thread. Keys and values are bytes as `code` encoded them; a store gives them no meaning.
 pub trait Store {
     /// The value of a key.
-    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    fn get(&self, table: TableId, partition: i32, key: &[u8]) -> Result<Option<Kept>, StoreError>;
 
     /// All pairs of a partition, in key order. The order is that of the encoded bytes.
-    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+    fn pairs(&self, table: TableId, partition: i32) -> Result<Vec<(Kept, Kept)>, StoreError>;
 
     /// Partitions of a table that hold something, sorted. For the files of a local run; an error counts as
     /// nothing found.

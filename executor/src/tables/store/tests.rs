@@ -8,7 +8,7 @@ use crate::clock::SimulatedClock;
 const TABLE: TableId = TableId(0);
 
 fn write(partition: i32, key: &str, value: Option<&str>) -> TableWrite {
-    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let bytes = |text: &str| Kept::from(text.as_bytes());
     TableWrite { table: TABLE, partition, key: bytes(key), value: value.map(bytes) }
 }
 
@@ -52,7 +52,7 @@ fn partitions_are_kept_apart() {
         store.apply(&[&writes], &[position(256, 3)]).expect("it writes");
         assert_eq!(store.partitions(TABLE), [0, 3, 256]);
         assert_eq!(keys(store, 256), ["a", "b"]);
-        assert_eq!(store.get(TABLE, 3, b""), Ok(Some(Bytes::new())));
+        assert_eq!(store.get(TABLE, 3, b""), Ok(Some(Kept::from(&b""[..]))));
         store.clear(TABLE, 256).expect("it clears");
         assert_eq!((store.partitions(TABLE), store.followed(TABLE, 256)), (vec![0, 3], Ok(None)));
         assert_eq!(keys(store, 0), ["a"]);
