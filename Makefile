@@ -54,7 +54,7 @@ kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends
 	@echo "Kafka on localhost:9092, data in $(TARGET)/kafka/data; Ctrl-C ends it"
 	@KAFKA_AUTO_CREATE=true tests/kafka/broker run 9092 "$(abspath $(TARGET))/kafka/data"
 
-oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (a minute a thousand)
+oracle: ## Random specs beside their plainest meaning, SEEDS=0:5000 (seven minutes a thousand)
 	@.ci/install build
 	@$(CARGO) build --quiet -p kaspr-exec
 	@python3 tests/oracle/oracle.py --exec $(TARGET)/debug/kaspr-exec --seeds $(or $(SEEDS),0:5000)
@@ -76,7 +76,7 @@ soak-program:
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-tests --bins
 
-mutants: ## Breaks one rule of the executor after the other: a test must see each (an hour)
+mutants: ## Breaks one rule of the executor after the other: a test must see each (two hours)
 	@.ci/install build
 	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/mutants.py
 
