@@ -365,8 +365,8 @@ fn whatever_a_spec_becomes_there_is_an_answer() {
             let print =
                 |compiled: &kasprc::Compiled| compiled.plan.as_ref().map(|plan| (plan.to_json(), plan.to_text()));
             assert_eq!(print(&compiled), print(&again), "plans are stable");
-            if let Some(graph) = &compiled.graph {
-                assert!(graph.to_dot().starts_with("digraph") && graph.to_mermaid().starts_with("flowchart"));
+            if let Some(plan) = &compiled.plan {
+                assert!(plan.to_dot().starts_with("digraph") && plan.to_mermaid().starts_with("flowchart"));
             }
         });
         let text = || String::from_utf8_lossy(&file.bytes).into_owned();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kaspr_exec::web::PlanTexts;
 use kaspr_tests::compare::{difference, group};
 use kaspr_tests::mounted::{documents, mounted, variables};
 use kaspr_tests::program::{command, run, stderr, stdout};
@@ -38,6 +39,29 @@ fn specs_compile_to_their_plans_and_drawings() {
         }
     }
     report(&faults);
+}
+
+#[test]
+fn plans_are_served_without_their_code() {
+    let mut lines = 0;
+    for folder in golden_specs() {
+        let files = kasprc::load::files(std::slice::from_ref(&folder)).expect("specs can be read");
+        let compiled = kasprc::compile(&files, &kasprc::Options::default());
+        let plan = compiled.plan.expect("a golden spec has no errors");
+        let forms = PlanTexts::of(&plan);
+        let code = plan.blocks.iter().flat_map(|block| block.code.lines().map(str::trim));
+        // Names of functions are shown, so a line that is one alone says nothing.
+        for line in code.filter(|line| line.contains([' ', '('])) {
+            lines += 1;
+            let in_json = serde_json::Value::from(line).to_string();
+            for (name, form) in forms.forms() {
+                let form = std::str::from_utf8(form).expect("a form is text");
+                let shows = form.contains(line) || form.contains(in_json.trim_matches('"'));
+                assert!(!shows, "{}: {name} shows {line:?}", folder.display());
+            }
+        }
+    }
+    assert!(lines > 100, "{lines} lines were looked for");
 }
 
 #[test]

@@ -380,6 +380,7 @@ fn no_page_shows_it() {
         "/kaspr/status",
         "/kaspr/plan",
         "/kaspr/plan?format=text",
+        "/kaspr/plan?format=dot",
         "/metrics",
         "/nowhere",
     ];

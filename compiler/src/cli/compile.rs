@@ -146,8 +146,8 @@ fn text(compiled: &Compiled, emit: Emit, output: Option<&Path>) -> String {
     match emit {
         Emit::Plan => plan.map(kaspr_ir::plan::Plan::to_text),
         Emit::Json => plan.map(kaspr_ir::plan::Plan::to_json),
-        Emit::Dot => graph.map(kaspr_ir::graph::Graph::to_dot),
-        Emit::Mermaid => graph.map(kaspr_ir::graph::Graph::to_mermaid),
+        Emit::Dot => plan.map(kaspr_ir::plan::Plan::to_dot),
+        Emit::Mermaid => plan.map(kaspr_ir::plan::Plan::to_mermaid),
         Emit::Ast => compiled.ast.clone(),
         Emit::Hir => compiled.hir.clone(),
         Emit::Graph => graph.map(|graph| format!("{graph:#?}\n")),

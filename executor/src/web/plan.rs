@@ -1,4 +1,4 @@
-//! `GET /kaspr/plan`: the plan that runs, as text or JSON, without the code of its blocks.
+//! `GET /kaspr/plan`: the plan that runs, as JSON, text or a drawing, without the code of its blocks.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -8,18 +8,36 @@ use serde_json::Value;
 use super::answer::{Answer, JSON, TEXT};
 use crate::config::secret::{Secret, is_secret};
 
+/// The type of DOT, which graphviz draws.
+const DOT: &str = "text/vnd.graphviz; charset=utf-8";
+
 /// A plan in all its forms. They are made once, since a plan never changes.
 #[derive(Clone, Debug)]
-pub struct PlanTexts {
-    text: Bytes,
-    json: Bytes,
+pub struct PlanTexts(Vec<Form>);
+
+/// A form of a plan.
+#[derive(Clone, Debug)]
+struct Form {
+    name: &'static str,
+    content_type: &'static str,
+    bytes: Bytes,
 }
 
 impl PlanTexts {
-    /// The forms of a plan.
+    /// The forms of a plan. The first is given where none is asked for.
     pub fn of(plan: &Plan) -> PlanTexts {
         let shown = without_secrets(plan);
-        PlanTexts { text: shown.to_text().into(), json: shown.to_json().into() }
+        let form = |name, content_type, text: String| Form { name, content_type, bytes: text.into() };
+        PlanTexts(vec![
+            form("json", JSON, shown.to_json()),
+            form("text", TEXT, shown.to_text()),
+            form("dot", DOT, shown.to_dot()),
+        ])
+    }
+
+    /// The name of each form, and its text.
+    pub fn forms(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.0.iter().map(|form| (form.name, form.bytes.as_ref()))
     }
 }
 
@@ -35,14 +53,17 @@ fn without_secrets(plan: &Plan) -> Plan {
     plan
 }
 
-/// The page; `format` is text or json, and json where there is none.
+/// The page, in the form that `format` names.
 pub(super) fn page(plan: &PlanTexts, query: Option<&str>) -> Answer {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let format = pairs.filter(|(name, _)| *name == "format").map(|(_, value)| value).next();
-    match format {
-        None | Some("json") => Answer::text(StatusCode::OK, JSON, plan.json.clone()),
-        Some("text") => Answer::text(StatusCode::OK, TEXT, plan.text.clone()),
-        Some(_) => Answer::refused(StatusCode::BAD_REQUEST, "format is json or text"),
+    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let format = pairs.find(|(name, _)| *name == "format").map(|(_, value)| value);
+    let form = plan.0.iter().find(|form| format.is_none_or(|format| form.name == format));
+    match form {
+        Some(form) => Answer::text(StatusCode::OK, form.content_type, form.bytes.clone()),
+        None => {
+            let names: Vec<&str> = plan.0.iter().map(|form| form.name).collect();
+            Answer::refused(StatusCode::BAD_REQUEST, &format!("format is one of {}", names.join(", ")))
+        }
     }
 }
 
@@ -71,11 +92,12 @@ mod tests {
             ..Plan::empty()
         };
         let shown = PlanTexts::of(&plan);
-        for form in [&shown.text, &shown.json] {
-            let form = String::from_utf8_lossy(form);
-            assert!(!form.contains("hunter2"), "{form}");
+        let text = |form: &[u8]| String::from_utf8_lossy(form).into_owned();
+        for (name, form) in shown.forms() {
+            assert!(!text(form).contains("hunter2"), "{name}: {}", text(form));
         }
-        let shown = String::from_utf8_lossy(&shown.text);
+        let (_, shown) = shown.forms().find(|(name, _)| *name == "text").expect("it is one of them");
+        let shown = text(shown);
         assert!(
             shown.contains("setting from: \"latest\"") && shown.contains("setting kafkaSaslPassword: \"***\""),
             "{shown}"
@@ -84,13 +106,21 @@ mod tests {
 
     #[test]
     fn a_format_that_is_not_there_is_refused() {
-        let plan = PlanTexts { text: "t".into(), json: "j".into() };
+        let plan = PlanTexts::of(&Plan { app: App { name: Some("shop".to_owned()), ..App::default() }, ..Plan::empty() });
         let got = |query| {
             let answer = page(&plan, query);
-            (answer.status.as_u16(), String::from_utf8_lossy(&answer.bytes).into_owned())
+            (answer.status.as_u16(), answer.content_type, String::from_utf8_lossy(&answer.bytes).into_owned())
         };
-        assert_eq!(got(None), (200, "j".to_owned()));
-        assert_eq!(got(Some("a=b&format=text")), (200, "t".to_owned()));
-        assert_eq!(got(Some("format=png")).0, 400);
+        let is = |query, status, content_type, start: &str| {
+            let (got, got_type, body) = got(query);
+            assert!(got == status && got_type == content_type && body.starts_with(start), "{query:?}: {got} {body}");
+        };
+        is(None, 200, JSON, "{");
+        is(Some("format=json"), 200, JSON, "{");
+        is(Some("a=b&format=text"), 200, TEXT, "app shop");
+        is(Some("format=dot"), 200, DOT, "digraph \"shop\"");
+        for query in ["format=graph", "format=png", "format="] {
+            is(Some(query), 400, JSON, r#"{"error":"format is one of json, text, dot"}"#);
+        }
     }
 }

@@ -3,10 +3,10 @@
 //! `kasprc compile --emit dot | dot -Tsvg` draws it. Form and colour of a shape say its role, so no legend is needed.
 
 use super::drawing::{Arrow, Drawing, Flow, Frame, Role, Shape, TopicUse};
-use crate::graph::Graph;
+use crate::plan::Plan;
 
-impl Graph {
-    /// The graph as DOT.
+impl Plan {
+    /// The plan as DOT.
     ///
     /// With a line break at its end.
     pub fn to_dot(&self) -> String {

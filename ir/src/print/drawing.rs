@@ -1,4 +1,4 @@
-//! The graph as a drawing: boxes, shapes and arrows, whoever prints them.
+//! The plan as a drawing: boxes, shapes and arrows, whoever prints them.
 //!
 //! Agents are boxes around their operators, topics stand between them. A topic that one agent writes
 //! and another reads is one shape, so that the app is one picture.
@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use petgraph::stable_graph::NodeIndex;
-
 use super::text::duration;
-use crate::graph::{Contract, Graph, Kind, Node, Sink};
-use crate::plan::{Action, AgentId, BatchScope, FunctionId, OnError, Step, TopicChoice, TopicOutput, Topics};
+use crate::plan::{
+    Action, Agent, BatchScope, BatchWindow, FunctionId, Input, OnError, Plan, Step, TopicChoice, TopicOutput, Topics,
+};
+
+/// The label of an arrow on which lists of values travel.
+const BATCH: &str = "batch";
 
 /// A whole app.
 ///
@@ -64,7 +66,7 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Shape {
     /// Unique in the drawing.
-    /// Never shown. Topics, tables and channels have their names in it, operators the number of their node.
+    /// Never shown. Topics, tables and channels have their names in it, steps and sinks a number.
     pub id: String,
     /// Its role.
     pub role: Role,
@@ -138,18 +140,17 @@ pub enum Flow {
     Letters,
 }
 
-impl Graph {
-    /// The graph as a drawing.
+impl Plan {
+    /// The plan as a drawing.
     ///
-    /// Deterministic: agents, tables, channels and topics by name, nodes in the order of the graph.
+    /// Deterministic: agents, tables, channels and topics by name, shapes of an agent in the order in which its events
+    /// meet them.
     pub fn drawing(&self) -> Drawing {
         let name = self.app.name.as_deref().unwrap_or("app").to_owned();
-        let members = self.members();
         let drawing = Drawing { name, agents: Vec::new(), shapes: Vec::new(), arrows: Vec::new() };
-        let mut artist = Artist { graph: self, members, drawing, topics: BTreeMap::new() };
-        for agent in self.agent_ids() {
-            artist.agent(agent);
-        }
+        let ways = ways(self);
+        let mut artist = Artist { plan: self, ways: &ways, drawing, topics: BTreeMap::new() };
+        self.agents.iter().zip(&ways).for_each(|(agent, way)| artist.agent(agent, way));
         artist.channels();
         artist.tables();
         // Last: how a topic is used is known when all arrows are drawn.
@@ -166,87 +167,145 @@ struct Use {
     letters: bool,
 }
 
+/// The ids of an agent's shapes.
+struct Way<'a> {
+    /// Its batch window.
+    window: Option<(String, &'a BatchWindow)>,
+    /// Its steps, in order.
+    steps: Vec<String>,
+    /// Its custom sinks, in order.
+    sinks: Vec<String>,
+    /// The shape at which all values begin their way.
+    entrance: String,
+    /// No shape is met by all values first, so that a point takes its place.
+    begins_at_point: bool,
+}
+
+impl Way<'_> {
+    /// The shape that outputs leave from.
+    fn last(&self) -> &str {
+        let window = self.window.as_ref().map(|(window, _)| window);
+        self.steps.last().or(window).unwrap_or(&self.entrance)
+    }
+
+    /// True if an arrow would lead from a sink to itself: it is the only shape of its agent.
+    fn begins_at_sink(&self) -> bool {
+        self.window.is_none() && self.steps.is_empty() && !self.begins_at_point
+    }
+}
+
+/// The way of every agent's values. Shapes are numbered over the whole app.
+fn ways(plan: &Plan) -> Vec<Way<'_>> {
+    let mut numbers = (plan.channels.len()..).map(|number| format!("n{number}"));
+    let mut next = || numbers.next().expect("there is no end to numbers");
+    let way = |(number, agent): (usize, &Agent)| {
+        let reader = match agent.input {
+            Input::Topic(reader) => Some(&plan[reader]),
+            Input::Channel(_) => None,
+        };
+        // Where events enter is no shape of its own, nor is a topic output; both are counted all the same.
+        if reader.is_some() || agent.steps.is_empty() {
+            next();
+        }
+        let window = reader.and_then(|reader| reader.window.as_ref()).map(|window| (next(), window));
+        let steps: Vec<String> = agent.steps.iter().map(|_| next()).collect();
+        agent.outputs.iter().for_each(|_| drop(next()));
+        let sinks: Vec<String> = agent.sinks.iter().map(|_| next()).collect();
+        let outputs = agent.outputs.len() + agent.channel_outputs.len() + agent.sinks.len();
+        let only_sink = sinks.first().filter(|_| outputs == 1);
+        let first = window.as_ref().map(|(window, _)| window).or(steps.first()).or(only_sink).cloned();
+        let begins_at_point = first.is_none();
+        // Values that have several ways from the start need a place at which these part.
+        let entrance = first.unwrap_or_else(|| format!("pass {number}"));
+        Way { window, steps, sinks, entrance, begins_at_point }
+    };
+    plan.agents.iter().enumerate().map(way).collect()
+}
+
 /// The drawing as far as it has got.
 struct Artist<'a> {
-    graph: &'a Graph,
-    members: Vec<Vec<NodeIndex>>,
+    plan: &'a Plan,
+    ways: &'a [Way<'a>],
     drawing: Drawing,
     /// Topics that arrows lead to or from, which become shapes at the end.
     topics: BTreeMap<String, Use>,
 }
 
 impl Artist<'_> {
-    /// Draws an agent: its box with the shapes inside, then the arrows of its nodes.
-    fn agent(&mut self, id: AgentId) {
-        let agent = &self.graph.agents[id.index()];
-        let nodes = self.members[id.index()].clone();
+    /// Draws an agent: its box with the shapes inside, then their arrows.
+    fn agent(&mut self, agent: &Agent, way: &Way<'_>) {
         let mut shapes = Vec::new();
-        // Values that have several ways from the start need a place at which these part.
-        if self.entrance(id).is_none() {
-            shapes.push(shape(pass(id), Role::Pass, Vec::new()));
+        if way.begins_at_point {
+            shapes.push(shape(way.entrance.clone(), Role::Pass, Vec::new()));
         }
-        shapes.extend(nodes.iter().filter_map(|index| inside(*index, &self.graph.flow[*index])));
+        shapes.extend(way.window.iter().map(|(id, window)| window_shape(id, window)));
+        shapes.extend(way.steps.iter().zip(&agent.steps).map(|(id, step)| step_shape(id, step)));
+        shapes.extend(way.sinks.iter().zip(&agent.sinks).map(|(id, sink)| {
+            let lines = vec!["sink".to_owned(), sink.name.clone()];
+            shape(id.clone(), Role::Custom, lines)
+        }));
         let policy = agent.on_error.as_ref().map(short_policy);
+        let last = shapes.last().map_or_else(|| way.entrance.clone(), |shape| shape.id.clone());
         self.drawing.agents.push(Frame { name: agent.name.clone(), policy, concurrency: agent.concurrency, shapes });
-        for index in &nodes {
-            self.around(id, *index);
+        if let Input::Topic(reader) = agent.input {
+            self.entry(&self.plan[reader].topics, way);
         }
+        self.steps(agent, way);
+        self.outputs(agent, way);
         if let Some(topic) = agent.on_error.as_ref().and_then(letters_topic) {
             // An agent's own policy is drawn at its last shape: any of them may have failed.
-            let last = nodes.iter().rev().find(|index| self.is_inside(**index));
-            let from = last.map_or_else(|| pass(id), |index| name(*index));
-            self.letters(from, topic);
+            self.letters(last, topic);
         }
     }
 
-    /// Arrows of a node, and what it touches outside its agent's box.
-    fn around(&mut self, agent: AgentId, index: NodeIndex) {
-        let graph = self.graph;
-        let node = &graph.flow[index];
-        // A source is drawn as its agent's entry.
-        let own = if self.is_inside(index) { name(index) } else { pass(agent) };
-        match &node.kind {
-            Kind::Source(source) => self.entry(agent, &source.topics),
-            Kind::Operator(step) => self.beside(&own, step),
-            _ => {}
-        }
-        for (target, edge) in graph.next(index) {
-            match &graph.flow[target].kind {
-                Kind::Sink(Sink::Topic(output)) => self.topic_arrow(&own, output),
-                Kind::Channel(channel) => {
-                    let via = edge.via.as_ref();
-                    let label = via.map(|via| self.functions(&[("if", via.predicate), ("value", via.value_selector)]));
-                    let channel = channel_name(&graph.channels[channel.index()].name);
-                    self.arrow(&own, &channel, Flow::Values, label.unwrap_or_default());
-                }
-                // `entry` has drawn it, from the topics.
-                _ if self.entrance(agent) == Some(target) && matches!(node.kind, Kind::Source(_)) => {}
-                _ => {
-                    // Single values are the usual case and need no label.
-                    let batch = (edge.contract == Contract::Batch).then(|| "batch".to_owned());
-                    self.arrow(&own, &name(target), Flow::Values, batch.into_iter().collect());
-                }
-            }
-        }
-    }
-
-    /// From topics to the first operator of an agent.
-    fn entry(&mut self, agent: AgentId, topics: &Topics) {
+    /// From topics to the first shape of an agent.
+    fn entry(&mut self, topics: &Topics, way: &Way<'_>) {
         let names = match topics {
             Topics::Names(names) => names.clone(),
             Topics::Pattern(pattern) => vec![format!("/{pattern}/")],
         };
-        let to = self.entrance(agent).map_or_else(|| pass(agent), name);
         for topic in names {
-            self.arrow(&topic_name(&topic), &to, Flow::Values, Vec::new());
+            self.arrow(&topic_name(&topic), &way.entrance, Flow::Values, Vec::new());
             self.topics.entry(topic).or_default().read = true;
+        }
+    }
+
+    /// From the batch window to the steps, and from one to the next, with what they touch beside their way.
+    fn steps(&mut self, agent: &Agent, way: &Way<'_>) {
+        if let (Some((window, _)), Some(first)) = (&way.window, way.steps.first()) {
+            self.arrow(window, first, Flow::Values, vec![BATCH.to_owned()]);
+        }
+        for (number, (own, step)) in way.steps.iter().zip(&agent.steps).enumerate() {
+            self.beside(own, step);
+            if let Some(next) = way.steps.get(number + 1) {
+                self.arrow(own, next, Flow::Values, Vec::new());
+            }
+        }
+    }
+
+    /// From the last shape on the way to topics, channels and sinks.
+    fn outputs(&mut self, agent: &Agent, way: &Way<'_>) {
+        let own = way.last();
+        agent.outputs.iter().for_each(|output| self.topic_arrow(own, output));
+        for output in &agent.channel_outputs {
+            let label = self.functions(&[("if", output.predicate), ("value", output.value_selector)]);
+            let channel = channel_name(&self.plan[output.channel].name);
+            self.arrow(own, &channel, Flow::Values, label);
+        }
+        if way.begins_at_sink() {
+            return;
+        }
+        // Single values are the usual case and need no label.
+        let is_batch = way.window.is_some() && way.steps.is_empty();
+        for sink in &way.sinks {
+            self.arrow(own, sink, Flow::Values, is_batch.then(|| BATCH.to_owned()).into_iter().collect());
         }
     }
 
     /// Tables and topics that an operation touches on its way.
     fn beside(&mut self, own: &str, step: &Step) {
         for table in &step.tables {
-            let table = table_name(&self.graph.tables[table.table.index()].name);
+            let table = table_name(&self.plan[table.table].name);
             self.arrow(own, &table, Flow::Table, Vec::new());
         }
         if let Action::TopicSend { output, .. } = &step.action {
@@ -255,26 +314,6 @@ impl Artist<'_> {
         if let Some(topic) = step.on_error.as_ref().and_then(letters_topic) {
             self.letters(own.to_owned(), topic);
         }
-    }
-
-    /// The shape at which all values of an agent begin their way. `None`: there is no such shape, and a point takes
-    /// its place.
-    fn entrance(&self, agent: AgentId) -> Option<NodeIndex> {
-        let members = &self.members[agent.index()];
-        let is_source = |index: &&NodeIndex| matches!(self.graph.flow[**index].kind, Kind::Source(_));
-        let Some(source) = members.iter().find(is_source) else {
-            // Channels lead to the first step of an agent that has steps.
-            return members.iter().copied().find(|index| self.is_inside(*index));
-        };
-        match self.graph.next(*source)[..] {
-            [(first, _)] if self.is_inside(first) => Some(first),
-            _ => None,
-        }
-    }
-
-    /// True if the node has a shape in its agent's box.
-    fn is_inside(&self, index: NodeIndex) -> bool {
-        matches!(self.graph.flow[index].kind, Kind::BatchWindow(_) | Kind::Operator(_) | Kind::Sink(Sink::Custom(_)))
     }
 
     /// Draws an arrow to the topic of an output, with its functions for a label. A topic that a function names is drawn
@@ -289,7 +328,7 @@ impl Artist<'_> {
         ]);
         let topic = match &output.topic {
             TopicChoice::Name(name) => name.clone(),
-            TopicChoice::Selector(function) => format!("{}()", self.graph.functions[function.index()].name),
+            TopicChoice::Selector(function) => format!("{}()", self.plan[*function].name),
         };
         self.arrow(from, &topic_name(&topic), Flow::Values, label);
         self.topics.entry(topic).or_default().written = true;
@@ -298,7 +337,7 @@ impl Artist<'_> {
     /// Functions of an output as lines of a label: `key by_id`.
     fn functions(&self, selectors: &[(&str, Option<FunctionId>)]) -> Vec<String> {
         let labels = selectors.iter().filter_map(|(name, function)| {
-            function.map(|function| format!("{name} {}", self.graph.functions[function.index()].name))
+            function.map(|function| format!("{name} {}", self.plan[function].name))
         });
         labels.collect()
     }
@@ -311,26 +350,21 @@ impl Artist<'_> {
 
     /// Draws channels, each with arrows to its readers.
     fn channels(&mut self) {
-        for channel in &self.graph.channels {
+        for channel in &self.plan.channels {
             let own = channel_name(&channel.name);
             let lines = vec!["channel".to_owned(), channel.name.clone()];
             self.drawing.shapes.push(shape(own.clone(), Role::Channel, lines));
             for reader in &channel.readers {
-                let to = self.entrance(*reader).map_or_else(|| pass(*reader), name);
-                self.arrow(&own, &to, Flow::Values, Vec::new());
+                self.arrow(&own, &self.ways[reader.index()].entrance, Flow::Values, Vec::new());
             }
         }
     }
 
     /// Draws tables, those that no step uses included.
     fn tables(&mut self) {
-        let mut used = BTreeSet::new();
-        for node in self.graph.flow.node_weights() {
-            if let Kind::Operator(step) = &node.kind {
-                used.extend(step.tables.iter().map(|table| table.table.index()));
-            }
-        }
-        for (number, table) in self.graph.tables.iter().enumerate() {
+        let steps = self.plan.agents.iter().flat_map(|agent| &agent.steps);
+        let used: BTreeSet<usize> = steps.flat_map(|step| &step.tables).map(|table| table.table.index()).collect();
+        for (number, table) in self.plan.tables.iter().enumerate() {
             let kind = if table.global { "global table" } else { "table" };
             let mut lines = vec![kind.to_owned(), table.name.clone()];
             // Drawn all the same: its author may have meant to use it.
@@ -344,7 +378,7 @@ impl Artist<'_> {
     /// Draws the topics that have been named, each once.
     fn topics(&mut self) {
         let declared: BTreeSet<_> =
-            self.graph.topics.iter().filter(|topic| topic.declare).map(|topic| topic.name.as_str()).collect();
+            self.plan.topics.iter().filter(|topic| topic.declare).map(|topic| topic.name.as_str()).collect();
         for (topic, used) in std::mem::take(&mut self.topics) {
             let role = Role::Topic(match used {
                 Use { letters: true, read: false, .. } => TopicUse::Letters,
@@ -365,38 +399,26 @@ impl Artist<'_> {
     }
 }
 
-/// Makes the shape inside the agent's box; `None` for a source and for shapes outside.
-fn inside(index: NodeIndex, node: &Node) -> Option<Shape> {
-    let (role, lines) = match &node.kind {
-        Kind::BatchWindow(window) => {
-            let mut lines = vec![format!("take {}", window.max), format!("within {}", duration(window.within_ms))];
-            if window.scope == BatchScope::Partition {
-                lines.push("per partition".to_owned());
-            }
-            (Role::Window, lines)
-        }
-        Kind::Operator(step) => {
-            let (role, verb) = match &step.action {
-                Action::Map(_) => (Role::Map, "map"),
-                Action::Filter(_) => (Role::Filter, "filter"),
-                Action::TopicSend { .. } => (Role::Send, "send"),
-            };
-            (role, vec![verb.to_owned(), step.operation.clone()])
-        }
-        Kind::Sink(Sink::Custom(sink)) => (Role::Custom, vec!["sink".to_owned(), sink.name.clone()]),
-        Kind::Source(_) | Kind::Sink(Sink::Topic(_)) | Kind::Channel(_) => return None,
+fn window_shape(id: &str, window: &BatchWindow) -> Shape {
+    let mut lines = vec![format!("take {}", window.max), format!("within {}", duration(window.within_ms))];
+    if window.scope == BatchScope::Partition {
+        lines.push("per partition".to_owned());
+    }
+    shape(id.to_owned(), Role::Window, lines)
+}
+
+fn step_shape(id: &str, step: &Step) -> Shape {
+    let (role, verb) = match &step.action {
+        Action::Map(_) => (Role::Map, "map"),
+        Action::Filter(_) => (Role::Filter, "filter"),
+        Action::TopicSend { .. } => (Role::Send, "send"),
     };
-    Some(shape(name(index), role, lines))
+    shape(id.to_owned(), role, vec![verb.to_owned(), step.operation.clone()])
 }
 
 /// A shape of something that the app does not create.
 fn shape(id: String, role: Role, lines: Vec<String>) -> Shape {
     Shape { id, role, lines, is_declared: false }
-}
-
-/// The id of a node's shape.
-fn name(index: NodeIndex) -> String {
-    format!("n{}", index.index())
 }
 
 /// The id of a topic. The word before the name keeps topics, tables and channels of one name apart.
@@ -412,11 +434,6 @@ fn table_name(table: &str) -> String {
 /// The id of a channel.
 fn channel_name(channel: &str) -> String {
     format!("channel {channel}")
-}
-
-/// The id of the point that stands for an agent without operators.
-fn pass(agent: AgentId) -> String {
-    format!("pass {}", agent.0)
 }
 
 /// The topic that a policy sends dead letters to, if it names one itself.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::dot::colours;
 use super::drawing::{Arrow, Drawing, Flow, Role, Shape, TopicUse};
-use crate::graph::Graph;
+use crate::plan::Plan;
 
 /// Classes of shapes: what mermaid gives colours to.
 ///
@@ -25,8 +25,8 @@ const CLASSES: [(&str, Role); 11] = [
     ("letters", Role::Topic(TopicUse::Letters)),
 ];
 
-impl Graph {
-    /// The graph as a mermaid flowchart.
+impl Plan {
+    /// The plan as a mermaid flowchart.
     ///
     /// With a line break at its end.
     pub fn to_mermaid(&self) -> String {

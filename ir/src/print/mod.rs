@@ -1,4 +1,4 @@
-//! Prints of the plan and the graph: text to be read, and drawings as DOT and mermaid.
+//! Prints of the plan: text to be read, and drawings as DOT and mermaid.
 //!
 //! All are pure functions of what they print, and the golden files of `specs/` hold their output: a change here shows
 //! as a diff there.
