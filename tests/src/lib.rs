@@ -16,6 +16,7 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod random;
+pub mod served;
 pub mod sleeps;
 pub mod trouble;
 pub mod verify;

@@ -93,8 +93,15 @@ impl Pod {
 
     /// Starts it.
     pub fn start(&self) -> Started<'_> {
+        self.start_as(|_| {})
+    }
+
+    /// Starts it with a command that was changed.
+    pub fn start_as(&self, change: impl Fn(&mut Command)) -> Started<'_> {
         let log = std::fs::File::create(self.path("log")).expect("a log");
-        let child = self.command(&[]).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+        let mut command = self.command(&[]);
+        change(&mut command);
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
         Started { child, pod: self }
     }
 

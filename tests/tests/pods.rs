@@ -250,6 +250,26 @@ fn a_volume_of_another_user_is_done_without() {
 }
 
 #[test]
+fn a_volume_that_is_done_without_shows() {
+    let broker = broker();
+    let (pod, ..) = echo(broker);
+    let (volume, port) = (pod.path("volume"), free_port());
+    std::fs::create_dir(&volume).expect("made");
+    let open = |path: &std::path::Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    open(&pod.path("."), 0o755).expect("opened");
+    open(&volume, 0o555).expect("closed");
+    let pod = pod.with("K_TABLE_DIR", &volume.display().to_string()).with("K_WEB_PORT", &port.to_string());
+    let page = |path: &str| kaspr_tests::http::get(port, path).map(|page| page.body).unwrap_or_default();
+    let process = pod.start_as(run_as_another);
+    process.wait_until("readiness", || page("/health/ready").contains("\"ready\":true"));
+    let writable = || kaspr_tests::http::series(&page("/metrics"), "kaspr_state_dir_writable");
+    assert!(matches!(writable()[..], [(_, 0.0)]), "{:?}", writable());
+    let status: serde_json::Value = serde_json::from_str(&page("/kaspr/status")).expect("it is JSON");
+    assert!(status["stateDirFault"].as_str().is_some_and(|why| why.contains("Permission denied")), "{status}");
+    assert_eq!(status["stateDir"], volume.display().to_string(), "{status}");
+}
+
+#[test]
 fn topics_are_made_as_the_variables_say_or_not_at_all() {
     let broker = broker();
     let (pod, input, _) = echo(broker);

@@ -1,141 +1,15 @@
 //! The HTTP server of a worker, as the operator, probes and scrapers meet it.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
-use kaspr_tests::counting::{App, shop};
-use kaspr_tests::http::{Client, Response, get, series};
+use kaspr_tests::http::{Client, get, series};
 use kaspr_tests::kafka::{Broker, Record, broker, children, free_port};
 use kaspr_tests::program::command;
+use kaspr_tests::served::{PATIENCE, Served, app, event, lost, spec};
 use kaspr_tests::{process, root};
 use serde_json::{Value, json};
-
-/// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// A port at which no broker listens.
-const NOWHERE: &str = "127.0.0.1:1";
-
-/// An agent with a table, whose values say what its worker does.
-const STEP: &str = r#"
-import asyncio, os, time
-
-def step(value, counts):
-    counts[str(value)] = counts.get(str(value), 0) + 1
-    if value == "exit":
-        os._exit(9)
-    if value == "block":
-        time.sleep(60)
-    if value == "await":
-        return asyncio.sleep(2, value)
-    if value == "fail":
-        raise KeyError("card 4711")
-    return value
-"#;
-
-/// An agent from one topic to another with a table, and more of its spec.
-fn spec(input: &str, output: &str, more: &str) -> String {
-    let python: String = STEP.trim_start().lines().map(|line| format!("            {line}\n")).collect();
-    format!(
-        "apiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata: {{name: counts}}\n---\n\
-         apiVersion: kaspr.io/v1alpha1\nkind: KasprAgent\nmetadata: {{name: shop}}\nspec:\n{more}\
-         \x20 input: {{topic: {{name: {input}}}}}\n  output: {{topics: [{{name: {output}, declare: true}}]}}\n\
-         \x20 processors:\n    pipeline: [step]\n    operations:\n      - name: step\n        \
-         tables: [{{name: counts, paramName: counts}}]\n        \
-         map:\n          entrypoint: step\n          python: |\n{python}"
-    )
-}
-
-/// A worker that serves a port. It ends with its test.
-struct Served {
-    app: App,
-    port: u16,
-    child: Child,
-}
-
-impl Served {
-    /// Starts a worker of this app with the port as a flag.
-    fn start(app: App, flags: &[&str]) -> Served {
-        Served::start_by(app, flags, |_, _| {})
-    }
-
-    /// Starts a worker whose command gets something more.
-    fn start_by(app: App, flags: &[&str], more: impl Fn(&mut Command, u16)) -> Served {
-        let port = free_port();
-        let said = port.to_string();
-        let command = app.command(&[&["--web-port", &said], flags].concat());
-        Served::spawn(app, port, command, more)
-    }
-
-    fn spawn(app: App, port: u16, mut command: Command, more: impl Fn(&mut Command, u16)) -> Served {
-        more(&mut command, port);
-        let log = std::fs::File::create(app.log(0)).expect("a log");
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
-        Served { app, port, child }
-    }
-
-    /// A page, once the port is served.
-    #[track_caller]
-    fn get(&self, path: &str) -> Response {
-        let mut found = None;
-        self.wait_until(path, || {
-            found = get(self.port, path).ok();
-            found.is_some()
-        });
-        found.expect("it was found")
-    }
-
-    #[track_caller]
-    fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let began = now();
-        while !is_so() {
-            let status = get(self.port, "/kaspr/status").map(|page| page.body).unwrap_or_default();
-            assert!(now() - began < PATIENCE, "waited for {what}:\n{status}");
-            pause(Duration::from_millis(50));
-        }
-    }
-
-    /// Waits until the worker is ready.
-    #[track_caller]
-    fn ready(self) -> Served {
-        self.wait_until("ready", || self.get("/health/ready").status == 200);
-        self
-    }
-
-    /// Waits until a page says this of its only worker.
-    #[track_caller]
-    fn wait_for_worker(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let mut last = Value::Null;
-        self.wait_until(what, || {
-            last = self.get("/kaspr/status").json()["workers"][0].clone();
-            is_so(&last)
-        });
-        last
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An app on the test's broker, with its topics.
-fn app(broker: &Broker, partitions: i32, more: &str) -> (App, String, String) {
-    let (input, output) = (broker.topic("in", partitions), broker.topic("out", partitions));
-    (App::new(broker, &spec(&input, &output, more)), input, output)
-}
-
-/// An app that never finds its broker.
-fn lost() -> App {
-    App::at(NOWHERE, &shop("in", &["{name: out}".to_owned()], "pass"))
-}
-
-fn event(value: &str) -> Record {
-    Record { partition: Some(0), ..Record::new("k", format!("\"{value}\"")) }
-}
 
 /// The headers of the operator's HTTP client.
 const OPERATOR: [&str; 5] = [
@@ -226,7 +100,7 @@ fn requests_that_no_page_takes_are_refused() {
         ("GET", "/", &["Host: shop.example.com"], "", 403),
         ("GET", "/", &["Host: 127.0.0.1"], "", 200),
         ("GET", "/", &[&large], "", 431),
-        ("GET", "/kaspr/plan?format=png", &[], "", 400),
+        ("GET", "/kaspr/plan?format=graph", &[], "", 400),
         ("GET", "/nowhere", &[], "", 404),
     ] {
         let mut client = Client::connect(served.port).expect("it listens");
@@ -366,8 +240,12 @@ fn the_status_has_the_form_that_is_documented() {
     assert!(faults.is_empty(), "{faults:?}\n{status}");
     let plan = served.get("/kaspr/plan");
     assert_eq!(plan.json()["revision"], status["revision"]);
-    for page in [plan.body, served.get("/kaspr/plan?format=text").body] {
-        assert!(page.contains("step") && !page.contains("asyncio"), "the plan without its code: {page}");
+    for (format, content_type) in
+        [("json", "application/json"), ("text", "text/plain; charset=utf-8"), ("dot", "text/vnd.graphviz; charset=utf-8")]
+    {
+        let page = served.get(&format!("/kaspr/plan?format={format}"));
+        assert_eq!((page.status, page.headers["content-type"].as_str()), (200, content_type));
+        assert!(page.body.contains("step") && !page.body.contains("asyncio"), "the plan without its code: {}", page.body);
     }
     let page = served.get("/metrics").body;
     for (name, value) in [
@@ -413,143 +291,6 @@ fn a_port_that_cannot_be_served_ends_the_start() {
         let output = lost().command(flags).output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(code) && said.contains(words), "{flags:?}: {said}");
-    }
-}
-
-/// An app whose worker has counted something for every family.
-fn busy() -> Served {
-    let broker = broker();
-    let letters = broker.topic("dead", 1);
-    let retry = format!(
-        "  onError: {{action: retry, attempts: 2, backoff: {{initial: 10ms, max: 10ms}}, then: deadLetter, topic: {letters}}}\n"
-    );
-    let (app, input, output) = app(broker, 1, &retry);
-    broker.produce(&input, ["a", "fail", "await", "b"].map(event));
-    let served = Served::start(app.on_disk(), &[]).ready();
-    served.wait_until("its events", || broker.count(&output) == 3 && broker.count(&letters) == 1);
-    served.wait_for_worker("its commits", |worker| worker["completed"] == 4);
-    served.wait_until("librdkafka's statistics", || {
-        let page = served.get("/metrics").body;
-        ["consumer", "producer"].iter().all(|client| {
-            let up = series(&page, "kaspr_kafka_broker_up");
-            up.iter().any(|(labels, value)| labels.contains(&format!("client=\"{client}\"")) && *value == 1.0)
-        })
-    });
-    served
-}
-
-/// Words of a text that begin so.
-fn names<'a>(text: &'a str, start: &str) -> std::collections::BTreeSet<&'a str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with(start)).collect()
-}
-
-#[test]
-fn metrics_are_what_their_judges_and_their_documents_want() {
-    let served = busy();
-    let page = served.get("/metrics");
-    assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let mut client = Client::connect(served.port).expect("it listens");
-    let open = client.ask("GET", "/metrics", &["Accept: application/openmetrics-text;version=1.0.0"], "");
-    let open = open.expect("an answer");
-    assert_eq!(open.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    assert!(open.body.ends_with("# EOF\n"));
-    // All old names are warned of, for their units or spelling: they are judged without.
-    let old = names(include_str!("../../executor/src/web/metrics/old.rs"), "kaspr_");
-    let is_old = |line: &&str| {
-        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-        old.iter().any(|old| {
-            name.strip_prefix(old)
-                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_lowercase()) || rest.starts_with('_'))
-        })
-    };
-    let new: String = page.body.lines().filter(|line| !is_old(line)).map(|line| format!("{line}\n")).collect();
-    let mut judge = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool is installed (Debian's package prometheus): .ci/install test");
-    std::io::Write::write_all(&mut judge.stdin.take().expect("it is piped"), new.as_bytes()).expect("it reads");
-    let judged = judge.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&[judged.stdout, judged.stderr].concat()).into_owned();
-    assert!(judged.status.success() && said.is_empty(), "{said}\n{new}");
-    // Each family that an alert asks for is there.
-    let alerts = std::fs::read_to_string(root().join("docs/monitoring/alerts.yaml")).expect("alerts");
-    let asked = names(&alerts, "kaspr_").into_iter().chain(["process_start_time_seconds"]);
-    let missing: Vec<_> = asked.filter(|name| series(&page.body, name).is_empty()).collect();
-    assert!(missing.is_empty(), "{missing:?}\n{}", page.body);
-    // Each family is in the documents.
-    let documents = std::fs::read_to_string(root().join("docs/operations.md")).expect("documents");
-    let families = new.lines().filter_map(|line| line.strip_prefix("# TYPE kaspr_")?.split(' ').next());
-    let undocumented: Vec<_> = families
-        .filter(|family| {
-            let is_column = family.starts_with("operation_");
-            !is_column && !documents.contains(&format!("`{family}`"))
-        })
-        .collect();
-    assert!(undocumented.is_empty(), "docs/operations.md does not name {undocumented:?}");
-}
-
-/// A Prometheus that scrapes a worker every second. It ends with its test.
-struct Prometheus {
-    port: u16,
-    child: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    fn start(scraped: u16) -> Prometheus {
-        let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
-        let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\n\
-             scrape_configs: [{{job_name: app, static_configs: [{{targets: ['localhost:{scraped}']}}]}}]\n",
-            root().join("docs/monitoring/alerts.yaml").display()
-        );
-        std::fs::write(folder.path().join("prometheus.yml"), config).expect("written");
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("prometheus is installed (Debian's package): .ci/install test");
-        Prometheus { port, child, _folder: folder }
-    }
-
-    /// The number of series of a name, by worker; nothing before it has scraped.
-    fn query(&self, name: &str) -> Vec<Value> {
-        let page = get(self.port, &format!("/api/v1/query?query=sum%20by(app_name,worker_name)({name})"));
-        let found = page.ok().and_then(|page| serde_json::from_str::<Value>(&page.body).ok());
-        found.and_then(|found| found["data"]["result"].as_array().cloned()).unwrap_or_default()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn a_prometheus_reads_every_family() {
-    let served = busy();
-    let page = served.get("/metrics").body;
-    let prometheus = Prometheus::start(served.port);
-    served.wait_until("a scrape", || !prometheus.query("kaspr_build_info").is_empty());
-    let up = prometheus.query("up");
-    assert_eq!(up[0]["value"][1], "1", "{up:?}");
-    // Counters, gauges, and the parts of histograms.
-    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    for (name, kind) in families {
-        let name = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
-        let found = prometheus.query(&name);
-        assert!(!found.is_empty(), "{name}");
-        let labels = &found[0]["metric"];
-        assert!(labels["app_name"].is_string() && labels["worker_name"].is_string(), "{labels}");
     }
 }
 

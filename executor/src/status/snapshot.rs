@@ -159,6 +159,8 @@ pub struct TableFigures {
     pub restored: u64,
     /// The share of its partitions here that is whole, from 0 to 1; `None`: it has no changelog.
     pub ratio: Option<f64>,
+    /// Committed keys in partitions here that are whole; `None`: they are not counted yet.
+    pub keys: Option<u64>,
 }
 
 /// Partitions by topic, both sorted.
@@ -207,6 +209,8 @@ pub struct Snapshot {
     pub clients: Vec<ClientFigures>,
     /// Figures of tables.
     pub tables: Vec<TableFigures>,
+    /// The reason for which tables live in memory although the state dir was to keep them.
+    pub given_up: Option<String>,
     /// The table of counters.
     pub counters: Counters,
     /// The most recent failures, oldest first.

@@ -131,6 +131,8 @@ pub struct Tables {
     unread: RefCell<Option<StoreError>>,
     /// True if the store was wiped because it was damaged, and is being filled again.
     renewed: bool,
+    /// The reason for which tables live in memory although a disk was to keep them.
+    given_up: Option<StoreError>,
     /// Reads by table. Cells, because reads borrow the tables of user code shared.
     reads: RefCell<Vec<u64>>,
     /// Writes and deletions that are committed, by table.
@@ -156,6 +158,7 @@ impl Tables {
             reads: RefCell::default(),
             written: Vec::new(),
             renewed: false,
+            given_up: None,
         }
     }
 
@@ -260,6 +263,26 @@ impl Tables {
         let reads = self.reads.borrow().get(table.index()).copied().unwrap_or(0);
         let (writes, deletes) = self.written.get(table.index()).copied().unwrap_or_default();
         (reads, writes, deletes)
+    }
+
+    /// Committed keys of as many tables, in the plan's order, in the partitions that are whole here. `None`: they are
+    /// not counted yet.
+    pub fn keys(&self, tables: usize) -> Vec<Option<u64>> {
+        let mut keys = vec![Some(0); tables];
+        let mut add = |table: TableId, partition| {
+            if let Some(sum) = keys.get_mut(table.index()) {
+                *sum = sum.zip(self.store.keys(table, partition)).map(|(sum, keys)| sum + keys);
+            }
+        };
+        match &self.held {
+            Some(held) => held.iter().for_each(|&(table, partition)| add(table, partition)),
+            None => {
+                for table in (0..).map(TableId).take(tables) {
+                    self.store.partitions(table).into_iter().for_each(|partition| add(table, partition));
+                }
+            }
+        }
+        keys
     }
 
     /// Notes a failed read of the store: nothing computed from it may be committed.
@@ -402,11 +425,17 @@ impl Tables {
         self.unread.borrow().clone()
     }
 
+    /// The reason for which tables live in memory until the next start, although a disk was to keep them.
+    pub fn given_up(&self) -> Option<&StoreError> {
+        self.given_up.as_ref()
+    }
+
     /// Replaces the store by an empty one, which changelogs fill again: on the disk if it was only damaged,
     /// and in memory if it takes no writes or is damaged a second time. All partitions with tables must have
     /// been stopped before, and must be restored before they start again. What was staged is dropped.
     pub fn rebuild(&mut self) {
-        let is_damaged = self.unread.take().is_some() && self.unwritten.is_none();
+        let (unread, unwritten) = (self.unread.take(), self.unwritten.take());
+        let is_damaged = unread.is_some() && unwritten.is_none();
         if is_damaged && !self.renewed && self.renew() {
             self.renewed = true;
             warn!("the tables on the disk were wiped, and are restored from their changelogs");
@@ -416,9 +445,10 @@ impl Tables {
             // Wiped for good, so that the next start does not trust a copy that missed commits.
             failed.discard();
             warn!("tables live in memory until the next start, and are restored from their changelogs");
+            self.given_up = unwritten.or(unread);
         }
         self.abort();
-        (self.own, self.unwritten) = (Layer::default(), None);
+        self.own = Layer::default();
         self.returning.clear();
         if let Some(held) = &mut self.held {
             held.clear();
@@ -517,6 +547,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_those_of_partitions_that_are_whole() {
+        let mut tables = memory();
+        commit(&mut tables, &[write("a", Some("1")), of(1, "b", Some("1")), of(1, "c", Some("1"))], &[]);
+        assert_eq!(tables.keys(3), [Some(1), Some(2), Some(0)], "all are");
+        tables.follow_changelogs([], false);
+        tables.hold(TableId(1), 0);
+        assert_eq!(tables.keys(3), [Some(0), Some(2), Some(0)]);
+        tables.stage(&[of(1, "d", Some("1"))]);
+        assert_eq!(tables.keys(3), [Some(0), Some(2), Some(0)], "it is not committed");
+    }
+
+    #[test]
     fn a_partition_that_is_not_whole_takes_no_writes() {
         let mut tables = memory();
         tables.follow_changelogs([], false);
@@ -557,5 +599,6 @@ mod tests {
         assert_eq!(seen(&tables, 0, "a"), Some("2".into()));
         tables.rebuild();
         assert_eq!((seen(&tables, 0, "a"), tables.unwritten()), (None, None));
+        assert_eq!(tables.given_up().map(StoreError::to_string).as_deref(), Some("no space left on device"));
     }
 }

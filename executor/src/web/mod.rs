@@ -15,11 +15,13 @@
 //! | `paths.rs` | which path is whose, and which requests are refused |
 //! | `operator.rs`, `health.rs`, `status.rs`, `plan.rs` | the pages |
 //! | `metrics/` | the page for scrapers |
+//! | `disk.rs` | whether the state dir can be written |
 //! | `answer.rs` | what every answer has |
 //!
 //! *Architecture invariant:* nothing here waits for the worker, and no name of a worker's type is known here.
 
 mod answer;
+mod disk;
 mod health;
 mod metrics;
 mod operator;

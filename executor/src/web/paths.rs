@@ -12,6 +12,7 @@ use matchit::Router;
 use tracing::warn;
 
 use super::answer::{Answer, JSON};
+use super::disk::Disk;
 use super::metrics::{Metrics, NO_PAGE, Requests};
 use super::{Site, health, operator, plan, status};
 use crate::clock::{Clock as _, SystemClock};
@@ -46,6 +47,7 @@ pub(super) struct Paths {
     site: Site,
     router: Router<(String, Page)>,
     metrics: Metrics,
+    disk: Disk,
     requests: RefCell<Requests>,
     clock: SystemClock,
 }
@@ -63,7 +65,7 @@ impl Paths {
             warn!(path = %site.web.metrics_path, %error, "metrics are not served: their path is another page's");
         }
         let clock = SystemClock::start();
-        Paths { site, router, metrics: Metrics::new(), requests: RefCell::default(), clock }
+        Paths { site, router, metrics: Metrics::new(), disk: Disk::new(), requests: RefCell::default(), clock }
     }
 
     /// Answers a request, and counts it.
@@ -94,10 +96,10 @@ impl Paths {
             Page::OperatorStatus => operator::status(&self.site),
             Page::Live => health::live(&self.site),
             Page::Ready => health::ready(&self.site),
-            Page::Status => status::page(&self.site),
+            Page::Status => status::page(&self.site, &self.disk),
             Page::Metrics => {
                 let accept = text(request.headers(), header::ACCEPT.as_str());
-                self.metrics.page(&self.site, &self.requests.borrow(), accept)
+                self.metrics.page(&self.site, (&self.disk, &self.requests.borrow()), accept)
             }
             // A rebalance has been answered above; here it only completes the match.
             Page::Plan | Page::Rebalance => plan::page(&self.site.plan, request.uri().query()),

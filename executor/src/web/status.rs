@@ -4,17 +4,20 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
+use super::disk::Disk;
 use super::{Site, Worker, state_of};
 use crate::config::serving::SNAPSHOT_AGE_MAX;
 
 /// The page. Its form is `docs/status.schema.json`.
-pub(super) fn page(site: &Site) -> Answer {
+pub(super) fn page(site: &Site, disk: &Disk) -> Answer {
     let workers = site.look();
+    let fault = disk.look(site).and_then(|disk| workers.iter().find_map(|worker| disk.fault_for(worker)));
     let body = json!({
         "version": site.facts.version,
         "revision": site.facts.revision,
         "state": state_of(&workers).name(),
         "stateDir": site.facts.state_dir,
+        "stateDirFault": fault,
         "leader": workers.iter().any(|worker| worker.snapshot().is_leader),
         "since": workers.iter().map(|worker| worker.report().since_ms).max(),
         "workers": workers.iter().map(|worker| describe(site, worker)).collect::<Vec<_>>(),

@@ -129,7 +129,11 @@ impl<C: Code> Worker<C> {
             self.consumer.stir();
         }
         if board.turned() {
-            board.publish(self.snapshot());
+            let mut snapshot = self.snapshot();
+            // Only readers of the board have keys counted.
+            let keys = self.shared.tables.borrow().keys(snapshot.tables.len());
+            snapshot.tables.iter_mut().zip(keys).for_each(|(figures, keys)| figures.keys = keys);
+            board.publish(snapshot);
         }
     }
 
@@ -163,6 +167,7 @@ impl<C: Code> Worker<C> {
             unit_times: self.unit_times(),
             clients: self.consumer.clients(),
             tables: self.table_figures(),
+            given_up: self.shared.tables.borrow().given_up().map(ToString::to_string),
             counters: self.shared.counters.borrow().clone(),
             failures: self.shared.recent.borrow().failures(),
         }
@@ -194,8 +199,8 @@ impl<C: Code> Worker<C> {
         let tables = self.shared.tables.borrow();
         let of = |(table, name): (TableId, &str)| {
             let (reads, writes, deletes) = tables.counts(table);
-            let restored = self.restore.restored(table);
-            TableFigures { table: name.to_owned(), reads, writes, deletes, restored, ratio: self.restore.ratio(table) }
+            let (restored, ratio) = (self.restore.restored(table), self.restore.ratio(table));
+            TableFigures { table: name.to_owned(), reads, writes, deletes, restored, ratio, keys: None }
         };
         self.restore.names().map(of).collect()
     }

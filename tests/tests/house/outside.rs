@@ -35,7 +35,7 @@ const REACHES: [Reach; 4] = [
     },
     Reach {
         what: "sleep",
-        calls: &["thread::sleep(", "thread::park", "recv_timeout(", "wait_timeout(", "libc::poll(", "nanosleep("],
+        calls: &["thread::sleep(", "thread::park", "recv_timeout(", "wait_timeout", "libc::poll(", "nanosleep("],
         homes: &[
             // The worker thread sleeps here, or in the consumer's poll.
             "executor/src/wake.rs",
@@ -52,6 +52,7 @@ const REACHES: [Reach; 4] = [
             "executor/src/broker/kafka/orphans.rs",
             "executor/src/broker/kafka/waiting.rs",
             "executor/src/guard/",
+            "executor/src/tables/store/census.rs",
             "executor/src/cli/supervisor.rs",
         ],
     },

@@ -11,6 +11,7 @@
 //! | `1` number, partition | offset, time, topic: see [`Followed`] |
 //! | `2` number, partition, encoded key | encoded value |
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,7 @@ use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 use tracing::{info, warn};
 
+use super::census::{Census, Stride};
 use super::{ChangelogPosition, Followed, Store, StoreError};
 use crate::clock::Clock;
 use crate::event::effects::TableWrite;
@@ -37,6 +39,9 @@ const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Keys that are wiped in one write. A batch lies in memory until it is written; the bound keeps a wipe of a
 /// large table small.
 const CLEARED_AT_ONCE: usize = 10_000;
+/// Keys that are counted in one stride. One stride keeps a file of the disk from being removed, and the end of the
+/// store waits for it.
+const COUNTED_AT_ONCE: usize = 2_000;
 
 // The first byte of a key tells what it is for. Never renumber: stores on disks have them.
 const NAME: u8 = 0;
@@ -58,6 +63,8 @@ pub enum OpenError {
 /// was given up: every call fails from then on.
 pub struct DurableStore {
     folder: PathBuf,
+    /// Counts keys, once they are asked for. It reads the database, so it ends first.
+    census: OnceCell<Census>,
     /// The lock that refuses other processes, held as long as the store lives. The file lies beside the
     /// folder, so that a wipe does not remove it.
     _lock: File,
@@ -103,7 +110,7 @@ impl DurableStore {
         info!(folder = %folder.display(), "tables are kept on the disk");
         let topics = FxHashMap::default();
         let names = tables.iter().map(|&name| name.to_owned()).collect();
-        Ok(DurableStore { folder, _lock: lock, database: Some(database), names, numbers, topics, clock })
+        Ok(DurableStore { folder, census: OnceCell::new(), _lock: lock, database: Some(database), names, numbers, topics, clock })
     }
 
     /// The key space; an error once the store was given up.
@@ -124,11 +131,7 @@ impl DurableStore {
     /// PAIR, table number 7, partition 3  →  02 00000007 00000003
     /// ```
     fn place(&self, kind: u8, table: TableId, partition: i32, room: usize) -> Vec<u8> {
-        let mut place = Vec::with_capacity(9 + room);
-        place.push(kind);
-        place.extend_from_slice(&self.numbers[table.index()].to_be_bytes());
-        place.extend_from_slice(&partition.to_be_bytes());
-        place
+        place(kind, self.numbers[table.index()], partition, room)
     }
 
     /// The key of a pair: its place, then the encoded key.
@@ -187,6 +190,21 @@ impl Store for DurableStore {
         }
     }
 
+    fn keys(&self, table: TableId, partition: i32) -> Option<u64> {
+        let pairs = self.database.as_ref()?.pairs.clone();
+        if self.census.get().is_none() {
+            let numbers = self.numbers.clone();
+            let census = Census::start(move |(table, partition): (TableId, i32), from: Option<&[u8]>| {
+                let bound = |partition| place(PAIR, numbers[table.index()], partition, 0);
+                let beginning = bound(partition);
+                stride(&pairs, from.unwrap_or(&beginning), &bound(partition.saturating_add(1))).ok()
+            });
+            // Without a thread nothing is counted; the next question tries again.
+            let _ = self.census.set(census.ok()?);
+        }
+        self.census.get()?.keys((table, partition))
+    }
+
     fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
         // A batch has no order within it: of a key that is written twice only the last write counts.
         let mut last: FxHashMap<(TableId, i32, &[u8]), Option<&Kept>> = FxHashMap::default();
@@ -207,7 +225,11 @@ impl Store for DurableStore {
             batch.insert(pairs, place, self.position(position.table, position.partition, position.offset));
         }
         // On the disk from here, writes and positions together: a kill of the process loses nothing of it.
-        batch.commit().map_err(store_error)
+        batch.commit().map_err(store_error)?;
+        if let Some(census) = self.census.get() {
+            census.wrote(writes.iter().copied().flatten().map(|write| (write.table, write.partition)));
+        }
+        Ok(())
     }
 
     fn followed(&self, table: TableId, partition: i32) -> Result<Option<Followed>, StoreError> {
@@ -234,6 +256,9 @@ impl Store for DurableStore {
     }
 
     fn clear(&mut self, table: TableId, partition: i32) -> Result<(), StoreError> {
+        if let Some(census) = self.census.get() {
+            census.forget((table, partition));
+        }
         // The position goes first: without it the partition is not trusted, however far the wipe gets.
         let Open { database, pairs } = self.opened()?;
         pairs.remove(self.place(POSITION, table, partition, 0)).map_err(store_error)?;
@@ -252,10 +277,14 @@ impl Store for DurableStore {
 
     fn release(&mut self, table: TableId, partition: i32) {
         self.topics.remove(&(table, partition));
+        if let Some(census) = self.census.get() {
+            census.forget((table, partition));
+        }
     }
 
     fn discard(&mut self) {
         // Closed first: fjall's threads must not write into a folder that goes away.
+        self.census.take();
         self.database = None;
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
             warn!(folder = %self.folder.display(), %error, "the state could not be wiped");
@@ -270,6 +299,28 @@ impl Store for DurableStore {
         self.topics.clear();
         Ok(())
     }
+}
+
+/// See [`DurableStore::place`].
+fn place(kind: u8, number: u32, partition: i32, room: usize) -> Vec<u8> {
+    let mut place = Vec::with_capacity(9 + room);
+    place.push(kind);
+    place.extend_from_slice(&number.to_be_bytes());
+    place.extend_from_slice(&partition.to_be_bytes());
+    place
+}
+
+/// Counts keys from one on, up to another.
+fn stride(pairs: &Keyspace, from: &[u8], to: &[u8]) -> Result<Stride, StoreError> {
+    undamaged(|| {
+        let (mut keys, mut last) = (0, None);
+        for pair in pairs.range((Bound::Included(from), Bound::Excluded(to))).take(COUNTED_AT_ONCE) {
+            (keys, last) = (keys + 1, Some(pair.key().map_err(store_error)?));
+        }
+        // The least key behind the last one.
+        let next = last.filter(|_| keys == COUNTED_AT_ONCE).map(|last| [last.as_ref(), &[0]].concat());
+        Ok(Stride { keys: keys as u64, next })
+    })
 }
 
 /// Reads data that may be damaged: a panic of fjall over it becomes an error. fjall checks its blocks, but

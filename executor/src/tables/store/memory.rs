@@ -44,6 +44,10 @@ impl Store for MemoryStore {
         partitions
     }
 
+    fn keys(&self, table: TableId, partition: i32) -> Option<u64> {
+        Some(self.tables.get(&(table, partition)).map_or(0, |held| held.pairs.len() as u64))
+    }
+
     fn apply(&mut self, writes: &[&[TableWrite]], positions: &[ChangelogPosition]) -> Result<(), StoreError> {
         for write in writes.iter().copied().flatten() {
             let pairs = &mut self.tables.entry((write.table, write.partition)).or_default().pairs;

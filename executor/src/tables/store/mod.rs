@@ -11,6 +11,7 @@
 //!
 //! A third one implements [`Store`], and `Assembly::with_store` takes it.
 
+mod census;
 mod durable;
 mod memory;
 
@@ -65,6 +66,13 @@ pub trait Store {
     /// Partitions of a table that hold something, sorted. For the files of a local run; an error counts as
     /// nothing found.
     fn partitions(&self, table: TableId) -> Vec<i32>;
+
+    /// The number of keys of a partition, perhaps as of some time ago; `None`: they are not counted, or not yet. It
+    /// takes no time.
+    fn keys(&self, table: TableId, partition: i32) -> Option<u64> {
+        let _ = (table, partition);
+        None
+    }
 
     /// Makes the writes of a commit and the positions that belong to them durable, in order and in
     /// one write: all of it or nothing survives a crash.

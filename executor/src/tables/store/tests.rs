@@ -60,6 +60,30 @@ fn partitions_are_kept_apart() {
 }
 
 #[test]
+fn keys_of_a_partition_are_counted() {
+    both(|store| {
+        // More than a walk counts at once.
+        let all: Vec<TableWrite> = (0..5_000).map(|n| write(3, &n.to_string(), Some("x"))).collect();
+        store.apply(&[&all, &[write(4, "a", Some("1"))]], &[]).expect("it writes");
+        let wait_for = |store: &dyn Store, partition, keys| {
+            while store.keys(TABLE, partition) != Some(keys) {
+                std::thread::yield_now();
+            }
+        };
+        wait_for(store, 3, 5_000);
+        wait_for(store, 4, 1);
+        wait_for(store, 5, 0);
+        store.apply(&[&[write(3, "0", None), write(3, "1", Some("y")), write(3, "z", Some("y"))]], &[]).expect("it writes");
+        store.apply(&[&[write(3, "y", Some("y"))]], &[]).expect("it writes");
+        wait_for(store, 3, 5_001);
+        store.clear(TABLE, 3).expect("it clears");
+        wait_for(store, 3, 0);
+        store.renew().expect("it is opened again");
+        wait_for(store, 4, 0);
+    });
+}
+
+#[test]
 fn a_disk_keeps_what_memory_lets_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = durable(folder.path());

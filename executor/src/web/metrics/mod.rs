@@ -32,10 +32,10 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 use super::answer::Answer;
+use super::disk::{Disk, DiskSeen};
 use super::{Facts, Site, Worker};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::serving::METRICS_AGE_MAX;
-use process::Disk;
 pub(super) use requests::{NO_PAGE, Requests};
 use rows::Writer;
 
@@ -49,7 +49,6 @@ pub(super) struct Metrics {
     clock: SystemClock,
     /// The last page of each format, and when it was rendered.
     pages: RefCell<[Option<(Duration, Bytes)>; 2]>,
-    disk: RefCell<Disk>,
     /// By the names of the workers.
     cpu: RefCell<BTreeMap<String, process::Cpu>>,
 }
@@ -58,11 +57,11 @@ impl Metrics {
     /// No page was rendered.
     pub(super) fn new() -> Metrics {
         let clock = SystemClock::start();
-        Metrics { clock, pages: RefCell::default(), disk: RefCell::default(), cpu: RefCell::default() }
+        Metrics { clock, pages: RefCell::default(), cpu: RefCell::default() }
     }
 
     /// The page, in the format that the header `Accept` prefers.
-    pub(super) fn page(&self, site: &Site, requests: &Requests, accept: &str) -> Answer {
+    pub(super) fn page(&self, site: &Site, (disk, requests): (&Disk, &Requests), accept: &str) -> Answer {
         let is_open = prefers_open_metrics(accept);
         let content_type = if is_open { OPEN_METRICS } else { TEXT };
         let now = self.clock.now();
@@ -72,7 +71,7 @@ impl Metrics {
             Some((at, bytes)) if now < *at + METRICS_AGE_MAX => {
                 Answer::text(StatusCode::OK, content_type, bytes.clone())
             }
-            page => match render(self.collected(site, requests, now), is_open) {
+            page => match render(self.collected(site, (disk, requests), now), is_open) {
                 Ok(text) => {
                     let (_, bytes) = page.insert((now, text.into()));
                     Answer::text(StatusCode::OK, content_type, bytes.clone())
@@ -82,7 +81,7 @@ impl Metrics {
         }
     }
 
-    fn collected(&self, site: &Site, requests: &Requests, now: Duration) -> Collected {
+    fn collected(&self, site: &Site, (disk, requests): (&Disk, &Requests), now: Duration) -> Collected {
         let pod = format!("{}-{}", site.app, site.web.ordinal);
         let mut cpu = self.cpu.borrow_mut();
         let mut measured = |worker: Worker| {
@@ -96,7 +95,7 @@ impl Metrics {
             workers: site.look().into_iter().map(&mut measured).collect(),
             facts: site.facts.clone(),
             app: site.app.clone(),
-            disk: site.facts.state_dir.as_ref().map(|folder| *self.disk.borrow_mut().look(folder, now)),
+            disk: disk.look(site),
             requests: requests.clone(),
             has_old_names: site.web.has_old_names,
             pod: pod.clone(),
@@ -113,7 +112,7 @@ struct Collected {
     /// The name of the process, which is its worker's where there is one alone.
     pod: String,
     /// `None`: there is no state dir.
-    disk: Option<process::DiskSeen>,
+    disk: Option<DiskSeen>,
     requests: Requests,
     has_old_names: bool,
 }
@@ -142,7 +141,6 @@ impl Collector for Collected {
             }
         }
         writer.of_worker(&self.pod);
-        process::write_disk(self, &mut writer);
         requests::write(&self.requests, &mut writer);
         if self.has_old_names {
             old::write_of_pod(self, &mut writer);

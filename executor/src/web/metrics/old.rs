@@ -94,6 +94,11 @@ fn events(snapshot: &Snapshot, writer: &mut Writer) {
             .map(|(operation, count)| (labels([("table", &name), ("operation", operation)]), count as f64))
     });
     writer.counters("kaspr_table_operations", "Total table operations", operations);
+    let keys = snapshot.tables.iter().filter_map(|table| {
+        let name = format!("table.{}", table.table);
+        Some((labels([("table", &name)]), table.keys? as f64))
+    });
+    writer.gauges("kaspr_table_key_count", "Total keys in table", keys);
 }
 
 fn moves(snapshot: &Snapshot, state: State, writer: &mut Writer) {
@@ -121,7 +126,7 @@ pub(super) fn write_of_pod(collected: &Collected, writer: &mut Writer) {
     writer.counters("kaspr_http_status_codes", "Total http_status code", codes);
     let help = "Http response latency in ms";
     writer.histograms("kaspr_http_latency", help, [(Labels::new(), collected.requests.old_ms())]);
-    if let Some((all, free)) = collected.disk.and_then(|disk| disk.space) {
+    if let Some((all, free)) = collected.disk.as_ref().and_then(|disk| disk.space) {
         writer.gauge("kaspr_disk_space_total", "Disk space total bytes", all);
         writer.gauge("kaspr_disk_space_used", "Disk space used bytes", all - free);
         writer.gauge("kaspr_disk_space_free", "Disk space free bytes", free);

@@ -40,6 +40,10 @@ fn state(collected: &Collected, worker: &Worker, writer: &mut Writer) {
     writer.gauges("kaspr_state", "1 for the state of the worker", states);
     writer.gauge("kaspr_ready", "1 while all partitions of the worker run", truth(worker.state.is_ready()));
     writer.gauge("kaspr_leader", "1 if the worker leads its app", truth(snapshot.is_leader));
+    if let Some(disk) = &collected.disk {
+        let help = "1 if the state dir can be written, and keeps the worker's state";
+        writer.gauge("kaspr_state_dir_writable", help, truth(disk.fault_for(worker).is_none()));
+    }
     let help = "Time since the last turn of the worker's thread";
     writer.gauge("kaspr_turn_age_seconds", help, worker.report().turn_age.as_secs_f64());
     let help = "Time in which the worker's thread was awake";
@@ -129,6 +133,8 @@ fn tables(snapshot: &Snapshot, writer: &mut Writer) {
     let tables = &snapshot.tables;
     let ratios = tables.iter().filter_map(|figures| Some((of(figures), figures.ratio?)));
     writer.gauges("kaspr_table_restore_ratio", "Share of the table's partitions here that is restored", ratios);
+    let keys = tables.iter().filter_map(|figures| Some((of(figures), figures.keys? as f64)));
+    writer.gauges("kaspr_table_keys", "Committed keys of the table in the partitions here", keys);
     let columns: [Column<TableFigures>; 4] = [
         ("kaspr_table_restored_records", "Records read from the changelog to restore the table", |t| t.restored as f64),
         ("kaspr_table_reads", "Keys that were read", |t| t.reads as f64),
