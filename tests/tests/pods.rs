@@ -47,6 +47,9 @@ fn an_app_is_run_by_variables_alone() {
         .with("K_COMMITINTERVAL", "50ms")
         .with("K_BROKER_SESSION_TIMEOUT", "20.0")
         .with("LOG_LEVEL", "WARNING")
+        // Of names that differ in underscores alone the exact one counts.
+        .with("K_KAFKALINGERMS", "soon")
+        .with("K_KAFKA_LINGER_MS", "5")
         // Kubernetes' words on Services of these names, and variables that mean nothing here.
         .with("KASPR_KAFKA_SERVICE_HOST", "10.0.0.1")
         .with("KASPR_KAFKA_SERVICE_PORT", "9092")
@@ -85,6 +88,9 @@ fn variables_that_cannot_be_meant_stop_the_start() {
         ("K_LOG_LEVEL", "loud", "\"logLevel\" is \"loud\""),
         ("K_VALUE_SERIALIZER", "jsn", "\"valueSerializer\" is \"jsn\": there is no such serializer"),
         ("K_KAFKA_NO_SUCH_THING", "1", "\"no.such.thing\" is refused"),
+        ("K_KAFKA_SESSIONTIMEOUTMS", "soon", "\"session.timeout.ms\" is refused"),
+        ("K_KAFKALINGERMS", "soon", "\"linger.ms\" is refused"),
+        ("KASPR_KAFKANOSUCHTHING", "1", "error: the variable KASPR_KAFKANOSUCHTHING is no setting"),
     ] {
         let pod = Pod::new("echo").defined("agents.yaml", &defined("in", "out"));
         let pod =
@@ -105,6 +111,23 @@ fn a_spec_that_is_refused_is_the_last_word() {
         Pod::new("echo").with("K_KAFKA_BOOTSTRAP_SERVERS", NOWHERE).defined("agents.yaml", &format!("agents:\n{long}"));
     refused(&pod, "200 errors");
     assert!(pod.last_words().len() <= 4096, "{}", pod.last_words().len());
+}
+
+#[test]
+fn a_command_line_that_is_refused_is_the_last_word() {
+    for (arguments, told) in [
+        (&["--no-such-flag"][..], "unexpected argument '--no-such-flag'"),
+        (&["--workers", "many"], "invalid value 'many'"),
+    ] {
+        let pod = Pod::new("echo");
+        let ended = pod.ends(arguments);
+        assert_eq!(ended.status.code(), Some(2), "{}", stderr(&ended));
+        let last = pod.last_words();
+        assert!(last.contains(told) && !last.contains('\u{1b}'), "{last}");
+    }
+    let pod = Pod::new("echo");
+    assert_eq!(pod.ends(&["--help"]).status.code(), Some(0));
+    assert_eq!(pod.last_words(), "");
 }
 
 #[test]
@@ -165,7 +188,16 @@ fn a_pod_without_definitions_is_ready_and_answers() {
     assert_eq!(status["assignment"]["actives"], serde_json::json!({}), "{status}");
     assert!(get(&port, "/kaspr/status").is_some_and(|(_, body)| body.contains("\"idle\"")));
     pod.define("agents.yaml", &defined(&input, &output));
-    process.wait_until("an assignment", || get(&port, "/status/").is_some_and(|(_, body)| body.contains(&input)));
+    let has_assignment = || get(&port, "/status/").is_some_and(|(_, body)| body.contains(&input));
+    std::thread::scope(|scope| {
+        // Who asks without a pause never finds the port closed.
+        let looks = scope.spawn(|| {
+            while !has_assignment() {
+                std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("it listens");
+            }
+        });
+        process.wait_until("an assignment", || looks.is_finished());
+    });
     process.wait_until("readiness", is_ready);
     assert_eq!(process.terminate(), Some(0), "{}", process.words());
 }

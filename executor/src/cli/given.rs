@@ -27,12 +27,12 @@ use super::stop::Stop;
 use super::variables::Strangers;
 use super::voice::say_warning;
 use crate::broker::kafka::config::is_known;
-use crate::broker::kafka::names::{NamedBy, setting_of};
+use crate::broker::kafka::names::{NamedBy, is_exact, setting_of};
 use crate::broker::kafka::tokens::msk::{self, setting};
 use crate::broker::kafka::tokens::{METHOD, MSK};
 use crate::config::secret::{Secret, is_secret};
 use crate::config::variables::{
-    PREFIXES, Variables, behind_prefix, is_meant, is_of_a_service, is_setting, is_without_effect,
+    PREFIXES, Variables, behind_prefix, is_meant, is_of_a_service, is_same, is_setting, is_without_effect,
 };
 
 /// The flag that sets Kafka clients.
@@ -211,12 +211,19 @@ impl Given {
     fn add_variables(&self, prefix: &str, settings: &mut KafkaSettings) -> Result<(), Stop> {
         let mut named: BTreeMap<String, &str> = BTreeMap::new();
         for (variable, value) in &self.clients {
-            let Some((name, by)) = variable.strip_prefix(prefix).and_then(setting_of) else { continue };
+            let Some(rest) = variable.strip_prefix(prefix) else { continue };
+            let Some((name, by)) = setting_of(rest) else { continue };
+            // Of names that differ in underscores alone the exact one counts.
+            let before = named.get(&name).filter(|other| is_same(other, variable));
+            if before.is_some() && !is_exact(rest) {
+                continue;
+            }
+            let is_alike = before.is_some();
             let value = match by {
                 NamedBy::Value => value.clone(),
                 NamedBy::File => read_file(variable, value.expose())?,
             };
-            if let Some(other) = named.insert(name.clone(), variable) {
+            if let Some(other) = named.insert(name.clone(), variable).filter(|_| !is_alike) {
                 return Err(Stop::refused(format!("{other} and {variable} set the same: remove one of them")));
             }
             // A worker reads files itself: they may have changed when it starts again.

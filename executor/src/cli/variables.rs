@@ -5,13 +5,12 @@
 //! refused, and what has no effect is named in one line.
 
 use super::stop::Stop;
+use crate::broker::kafka::names::setting_of;
 use crate::config::settings::{SETTINGS, truth};
 use crate::config::variables::{PREFIXES, is_of_a_service, is_same, is_setting, is_without_effect};
 
 /// The prefix of the program's own variables. Those behind `K_` are the operator's, which has more of them.
 const OWN: &str = "KASPR_";
-/// The prefix of settings of the Kafka clients, which a run judges by librdkafka's names.
-const CLIENTS: &str = "KASPR_KAFKA";
 /// Variables that are no settings: the step at which a test ends the process, and the file of the last error.
 const OTHERS: [&str; 2] = ["KASPR_FAILPOINT", super::last_words::VARIABLE];
 /// Parts of the reference runtime that there are not here, by the variables that switch them on.
@@ -88,7 +87,8 @@ impl Strangers {
 /// KASPR_COMIT_INTERVAL  →  true      KASPR_APP_SERVICE_HOST  →  false: Kubernetes sets it
 /// ```
 fn is_unknown(name: &str, value: &str) -> bool {
-    let is_of_clients = name.strip_prefix(CLIENTS).is_some_and(|rest| !rest.is_empty());
+    // A run judges settings of the Kafka clients by librdkafka's names.
+    let is_of_clients = name.strip_prefix(OWN).and_then(setting_of).is_some();
     let is_known = is_setting(name) || is_of_clients || OTHERS.contains(&name);
     name.starts_with(OWN) && !is_known && !is_of_a_service(name, value)
 }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn only_what_is_meant_for_the_program_is_unknown() {
-        for name in ["KASPR_COMIT_INTERVAL", "KASPR_ALLOW_PICKLE", "KASPR_", "KASPR_KAFKA", "KASPR_PORT_FROM"] {
+        for name in ["KASPR_COMIT_INTERVAL", "KASPR_ALLOW_PICKLE", "KASPR_", "KASPR_KAFKA", "KASPR_KAFKANONE", "KASPR_PORT_FROM"] {
             assert!(is_unknown(name, "x"), "{name}");
         }
         for name in ["KASPR_COMMIT_INTERVAL", "KASPR_KAFKA_SASL_USERNAME", "K_COMIT_INTERVAL", "PATH", OTHERS[0]] {
@@ -118,7 +118,9 @@ mod tests {
         for setting in SETTINGS {
             assert!(!is_unknown(&format!("{OWN}{}", setting.variable), "x"), "{}", setting.name);
         }
-        assert!(!is_unknown("KASPR_ONERROR", "halt"), "names are compared without underscores");
+        for name in ["KASPR_ONERROR", "KASPR_KAFKALINGERMS", "KASPR_KAFKA_NONE"] {
+            assert!(!is_unknown(name, "x"), "names are compared without underscores: {name}");
+        }
         assert!(!is_unknown("KASPR_KAFKA_PORT", "tcp://10.0.0.1:9092"));
     }
 
