@@ -306,6 +306,8 @@ pub struct Table {
     pub partitions: Option<Spanned<u32>>,
     /// `extraTopicConfigs`.
     pub config: Vec<(Text, Text)>,
+    /// Place of the first key of `options`, which have no effect.
+    pub options: Option<At>,
     /// `window`.
     pub window: Option<Window>,
 }

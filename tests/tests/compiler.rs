@@ -467,11 +467,36 @@ fn fields_that_never_arrive_in_a_pod_are_named() {
     let text = agent("a", FINE)
         .replace("name: events\n", "name: events\n      declare: true\n      config: {retention.ms: 5}\n")
         .replace("  processors:", "  output: {topics: [{name: out, config: {retention.ms: 5}}]}\n  processors:");
-    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\nspec:\n  extraTopicConfigs: {retention.ms: 5}\n";
+    let table = "---\napiVersion: kaspr.io/v1alpha1\nkind: KasprTable\nmetadata:\n  name: totals\nspec:\n  extraTopicConfigs: {retention.ms: 5}\n  options: {write_buffer_size: 5}\n";
     let dropped = |field: &str| format!("K0602 the operator in use today drops \"spec.{field}\"");
-    let expected = ["input.topic.declare", "input.topic.config", "output.topics[].config", "extraTopicConfigs"];
+    let expected =
+        ["input.topic.declare", "input.topic.config", "output.topics[].config", "extraTopicConfigs", "options"];
     assert_eq!(said(&(text.clone() + table), &["--target", "operator"]), expected.map(dropped));
     assert_eq!(said(&(text + table), &[]), Vec::<String>::new());
+    let empty = table.replace("{retention.ms: 5}", "{}").replace("{write_buffer_size: 5}", "null");
+    assert_eq!(said(&(agent("a", FINE) + &empty), &["--target", "operator"]), Vec::<String>::new());
+}
+
+#[test]
+fn policies_channels_and_sinks_never_arrive_in_a_pod_either() {
+    let text = agent("a", FINE)
+        .replace("  processors:", "  onError: {action: halt}\n  timeout: 5s\n  concurrency: 2\n  output:\n    channels: [{name: c}]\n    sinks: [{name: s, python: 'def s(value): pass'}]\n  processors:")
+        .replace("        map:", "        onError: {action: skip}\n        timeout: 1s\n        map:");
+    let reader = agent("b", FINE).replace("topic:\n      name: events", "channel:\n      name: c");
+    let came = said(&(text + "---\n" + &reader), &["--target", "operator"]);
+    for field in [
+        "onError",
+        "processors.operations[].onError",
+        "timeout",
+        "processors.operations[].timeout",
+        "concurrency",
+        "output.channels",
+        "output.sinks",
+    ] {
+        let dropped = format!("K0602 the operator in use today drops \"spec.{field}\"");
+        assert!(came.contains(&dropped), "{field}: {came:?}");
+    }
+    assert_eq!(came.iter().filter(|line| line.starts_with("K0602")).count(), 7, "{came:?}");
 }
 
 #[test]

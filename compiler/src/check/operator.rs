@@ -17,6 +17,7 @@ const CONCURRENCY: &str = "set it for the whole app: the environment variable K_
 const CHANNEL: &str = "put a topic between the agents, or mount the specs into the pod yourself";
 const DECLARE: &str = "create the topic before the app starts, or let the agent that writes it declare it";
 const CONFIG: &str = "create the topic with these settings before the app starts: the API server drops the keys";
+const OPTIONS: &str = "remove it: it has no effect on this executor either";
 const SINK: &str = "write to the sink from an operation, or mount the specs into the pod yourself";
 
 impl Checker<'_> {
@@ -62,6 +63,7 @@ impl Checker<'_> {
     /// The same of a table.
     pub(super) fn check_table_for_operator(&mut self, table: &ast::Table) {
         self.dropped_keys("extraTopicConfigs", &table.config);
+        table.options.iter().for_each(|first| self.dropped("options", first, OPTIONS));
     }
 
     /// Warns of a mapping whose keys the API server drops: its schema names none.

@@ -297,12 +297,21 @@ fn table(mut spec: Fields<'_>, at: At, name: Option<Spanned<String>>) -> Table {
         default: spec.code("defaultSelector"),
         partitions: spec.whole("partitions", numbers::PARTITIONS),
         config: spec.pairs("extraTopicConfigs"),
+        // They belong to stores of the reference runtime: accepted, and without effect here.
+        options: spec.node("options").and_then(first_key),
         window: spec.map("window").map(window),
     };
-    // `options` belongs to stores of the reference runtime: accepted, and without effect here.
-    spec.known(&["name", "options"]);
+    spec.known(&["name"]);
     spec.finish();
     table
+}
+
+/// The place of a mapping's first key; `None`: there is none.
+fn first_key(node: &Node) -> Option<At> {
+    match &node.kind {
+        Kind::Map(pairs) => pairs.first().map(|(key, _)| key.at.clone()),
+        _ => None,
+    }
 }
 
 /// A table's `window`. Both kinds may be there: `check` says that they exclude each other.
