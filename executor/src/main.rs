@@ -11,7 +11,7 @@ use std::rc::Rc;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
     AppArguments, Arguments, Command, FINE, Given, LogFormat, REFUSED, RunArguments, Signals, Stop, TESTS,
-    TestArguments, Tested, check_on_kafka, choose_colours, completions, definitions_dir, has_colours, leave_last_words,
+    TestArguments, Tested, Waited, check_on_kafka, choose_colours, completions, definitions_dir, has_colours, leave_last_words,
     log_level, man, open_last_words, run_locally, run_on_kafka, run_tests, say, say_faults, speak, speaks_json,
     start_log, tested_folders, wait_for_definitions,
 };
@@ -60,13 +60,15 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
         signals.outlive();
     }
     let paths = paths(&arguments.app, &known)?;
+    let mut idle = None;
     if arguments.app.paths.is_empty() && !arguments.local {
         start_log(log_level(&known)?);
         let folder = &paths[0];
         // A worker of several has no port of its own.
         let served = arguments.worker.is_none().then_some(&known);
-        if !wait_for_definitions(folder, (served, &signals), &|| kasprc::load::missing(folder))? {
-            return Ok(());
+        match wait_for_definitions(folder, (served, &signals), &|| kasprc::load::missing(folder))? {
+            Waited::Found(served) => idle = served,
+            Waited::Stopped => return Ok(()),
         }
     }
     let (plan, settings) = prepare(&arguments.app, &paths, given)?;
@@ -75,7 +77,7 @@ fn run(arguments: &RunArguments, given: &Given) -> Result<(), Stop> {
         return run_locally(&plan, arguments, &settings, config, &signals, &nearest);
     }
     needs_servers(&settings, ", --local runs on the embedded in-memory log")?;
-    run_on_kafka(&plan, (arguments, given), &settings, &signals)
+    run_on_kafka(&plan, (arguments, given), &settings, (&signals, idle))
 }
 
 /// The settings as flags and variables alone give them: an app may have more to say, once its specs are read.

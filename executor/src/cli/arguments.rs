@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::app_flags::AppArguments;
+use super::last_words;
 use crate::config::settings::SETTINGS;
 use crate::run::local::feed::{Format, Input};
 
@@ -194,7 +195,14 @@ impl RunArguments {
 impl Arguments {
     /// Reads a command line; ends the process where it is wrong, or asks for help.
     pub fn read(arguments: &[OsString]) -> Arguments {
-        Arguments::try_parse_from(arguments).unwrap_or_else(|error| belongs_elsewhere(error).exit())
+        Arguments::try_parse_from(arguments).unwrap_or_else(|error| {
+            let error = belongs_elsewhere(error);
+            // Help is no error, and goes to standard output.
+            if error.use_stderr() {
+                last_words::leave(error.render().to_string().trim_end().as_bytes());
+            }
+            error.exit()
+        })
     }
 }
 

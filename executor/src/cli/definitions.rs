@@ -30,7 +30,16 @@ pub fn definitions_dir(settings: &Settings) -> Result<PathBuf, Stop> {
     })
 }
 
-/// Waits until there are specs in the folder; false: the process was asked to stop.
+/// What a wait for definitions has come to.
+#[derive(Debug)]
+pub enum Waited {
+    /// There are some. Where a port was served meanwhile it is still.
+    Found(Option<Idle>),
+    /// The process was asked to stop.
+    Stopped,
+}
+
+/// Waits until there are specs in the folder.
 ///
 /// `missing` says why there are none, and `None` where there are some. `served` are the settings whose port is served
 /// meanwhile, where they name one: the process is ready then, and its state is `idle`.
@@ -42,7 +51,7 @@ pub fn wait_for_definitions(
     folder: &Path,
     (served, signals): (Option<&Settings>, &Signals),
     missing: &dyn Fn() -> Option<String>,
-) -> Result<bool, Stop> {
+) -> Result<Waited, Stop> {
     let mut idle = None;
     let clock = SystemClock::start();
     let wake = Wake::new().ok_or_else(|| Stop::fault("no descriptors are left"))?;
@@ -63,11 +72,11 @@ pub fn wait_for_definitions(
             None::<()>
         });
         if signals.asked_to_stop() {
-            return Ok(false);
+            return Ok(Waited::Stopped);
         }
     }
     if told.is_some() {
         info!(folder = %folder.display(), "the definitions are there");
     }
-    Ok(true)
+    Ok(Waited::Found(idle))
 }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::app_flags::log_level;
 use super::arguments::RunArguments;
 use super::given::Given;
-use super::served;
+use super::served::{self, Idle};
 use super::stop::{FINE, FORCED, Signals, Stop};
 use super::stored::StateDir;
 use super::supervisor::{Handover, dies_with, supervise};
@@ -54,7 +54,7 @@ pub fn run_on_kafka(
     plan: &Rc<Plan>,
     (arguments, given): (&RunArguments, &Given),
     settings: &Settings,
-    signals: &Signals,
+    (signals, idle): (&Signals, Option<Idle>),
 ) -> Result<(), Stop> {
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     let worker = worker_number(arguments)?;
@@ -68,8 +68,7 @@ pub fn run_on_kafka(
     let web = served::wanted(settings, false)?;
     let about = (&**plan, &start.config, settings);
     if is_supervisor {
-        let supervise_posts = |web| served::supervise(web, workers, about, signals);
-        let posts = web.map(supervise_posts).transpose()?;
+        let posts = web.map(|web| served::supervise(web, workers, about, (signals, idle))).transpose()?;
         let arguments_of_worker: Vec<_> = given.for_worker().cloned().collect();
         let handover = Handover { arguments: arguments_of_worker, settings: client_settings.handed()?, posts };
         return match supervise(workers, &handover, &clock, signals) {
@@ -84,7 +83,7 @@ pub fn run_on_kafka(
         // A port belongs to one process: the supervisor serves it, and a worker reports over the socket that handed
         // it its settings.
         (Some(_), Some(line)) => Some(served::relay(line, &start.config)?),
-        (Some(web), None) => Some(served::serve(web, about, signals)?),
+        (Some(web), None) => Some(served::serve(web, about, (signals, idle))?),
     };
     let start = Start { board, ..start };
     let interpreter = Interpreter::start(&arguments.app.python_path);

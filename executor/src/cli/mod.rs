@@ -40,7 +40,7 @@ pub use app_flags::{AppArguments, KafkaFlag, LogFormat, log_level};
 pub use arguments::{Arguments, CheckArguments, Command, ResultFormat, RunArguments, TestArguments};
 pub use check::check_on_kafka;
 pub use colour::{choose as choose_colours, in_stream as has_colours};
-pub use definitions::{definitions_dir, wait_for_definitions};
+pub use definitions::{Waited, definitions_dir, wait_for_definitions};
 pub use given::{Given, KafkaSettings};
 pub use kafka::run_on_kafka;
 pub use last_words::{leave as leave_last_words, open as open_last_words};

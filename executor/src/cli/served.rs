@@ -24,6 +24,9 @@ use crate::web::{Facts, ForATime, PlanTexts, Site};
 /// The subject of a server: a plan, with its settings as they are meant and as they were written.
 type About<'a> = (&'a Plan, &'a Config, &'a Settings);
 
+/// What was there before a run: the signals that it listens to, and the server of a process without definitions.
+type Before<'a> = (&'a Signals, Option<Idle>);
+
 /// The age of a turn from which a worker that a failpoint holds counts as dead: its test does not wait for
 /// minutes.
 const HELD_AGE_MAX: Duration = Duration::from_secs(3);
@@ -43,9 +46,9 @@ pub(super) fn wanted(settings: &Settings, is_local: bool) -> Result<Option<Web>,
 /// # Errors
 ///
 /// The port cannot be had.
-pub(super) fn serve(web: Web, about: About<'_>, signals: &Signals) -> Result<Arc<Board>, Stop> {
+pub(super) fn serve(web: Web, about: About<'_>, before: Before<'_>) -> Result<Arc<Board>, Stop> {
     let board = board_of(about.1);
-    serve_crew(web, Crew::One(board.clone()), about, signals)?;
+    serve_crew(web, Crew::One(board.clone()), about, before)?;
     Ok(board)
 }
 
@@ -65,9 +68,9 @@ pub(super) fn relay(socket: UnixStream, config: &Config) -> Result<Arc<Board>, S
 /// # Errors
 ///
 /// The port cannot be had.
-pub(super) fn supervise(web: Web, workers: u32, about: About<'_>, signals: &Signals) -> Result<Arc<Posts>, Stop> {
+pub(super) fn supervise(web: Web, workers: u32, about: About<'_>, before: Before<'_>) -> Result<Arc<Posts>, Stop> {
     let posts = Arc::new(Posts::new(workers));
-    serve_crew(web, Crew::Many(posts.clone()), about, signals)?;
+    serve_crew(web, Crew::Many(posts.clone()), about, before)?;
     Ok(posts)
 }
 
@@ -75,10 +78,17 @@ fn board_of(config: &Config) -> Arc<Board> {
     Arc::new(Board::new(&config.app, &config.transactional_id))
 }
 
-fn serve_crew(web: Web, crew: Crew, about: About<'_>, signals: &Signals) -> Result<(), Stop> {
+fn serve_crew(web: Web, crew: Crew, about: About<'_>, (signals, idle): Before<'_>) -> Result<(), Stop> {
     let address = web.listen;
-    let listener = listen(address)?;
+    // The specs may name another address, whose port may be the same.
+    let idle = idle.filter(|idle| idle.address == address);
+    let listener = match &idle {
+        Some(idle) => idle.listener.try_clone().map_err(Stop::own_fault)?,
+        None => listen(address)?,
+    };
     crate::web::serve(listener, site(web, crew, about, signals)?).map_err(Stop::own_fault)?;
+    // Not before: the port is served without a gap.
+    drop(idle);
     info!(%address, "serving HTTP");
     Ok(())
 }
@@ -104,7 +114,10 @@ fn site(web: Web, crew: Crew, (plan, config, settings): About<'_>, signals: &Sig
 }
 
 /// The port of a process that has no definitions yet: it is well and has nothing to do.
-pub(super) struct Idle {
+#[derive(Debug)]
+pub struct Idle {
+    address: SocketAddr,
+    listener: TcpListener,
     board: Arc<Board>,
     _server: ForATime,
 }
@@ -119,11 +132,12 @@ impl Idle {
         let Some(web) = wanted(settings, false)? else { return Ok(None) };
         let plan = Plan::empty();
         let config = settings.config(&plan, 0).map_err(Stop::refused)?;
-        let listener = listen(web.listen)?;
+        let (address, listener) = (web.listen, listen(web.listen)?);
         let board = board_of(&config);
         let site = site(web, Crew::One(board.clone()), (&plan, &config, settings), signals)?;
-        let server = crate::web::serve_for_a_time(listener, site).map_err(Stop::own_fault)?;
-        Ok(Some(Idle { board, _server: server }))
+        let served = listener.try_clone().map_err(Stop::own_fault)?;
+        let server = crate::web::serve_for_a_time(served, site).map_err(Stop::own_fault)?;
+        Ok(Some(Idle { address, listener, board, _server: server }))
     }
 
     /// Says why nothing runs, and that the process lives.
