@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle soak soak-coordinator soak-starts soak-program mutants sim sim-mutants golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle on-call soak soak-coordinator soak-starts soak-program mutants sim sim-mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,11 @@ bench-compile: ## How long kasprc takes for 10 to 10,000 agents (half a minute, 
 	@$(CARGO) build --quiet --release -p kasprc -p kaspr-benches
 	@$(TARGET)/release/compile
 
-bench-kafka: ## On a real Kafka, beside a script by hand, Bytewax and Quix Streams, ROUNDS=5 (a quarter of an hour)
+bench-kafka: ## On a real Kafka, beside a script by hand, Bytewax and Quix Streams, ROUNDS=5 ONLY="at least once" (a quarter of an hour)
 	@.ci/install bench
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-benches
-	@benches/run on_kafka $(ROUNDS)
+	@benches/run on_kafka $(or $(ROUNDS),5) "$(ONLY)"
 
 kafka: ## Starts an Apache Kafka on localhost:9092 to try agents on; Ctrl-C ends it
 	@.ci/install test
@@ -70,6 +70,12 @@ soak-coordinator: ## The same on three brokers, of which the coordinator is kill
 soak-starts: ## STARTS=60 and REBALANCES=30 on topics whose beginning is deleted (ten minutes)
 	@$(MAKE) --no-print-directory soak-program
 	@$(TARGET)/release/soak --starts $(or $(STARTS),60) --rebalances $(or $(REBALANCES),30)
+
+on-call: ## Troubles under load: what metrics and status show of each, and how soon (three minutes)
+	@.ci/install test
+	@tests/kafka/broker fetch
+	@$(CARGO) build --quiet --workspace --bins
+	@$(CARGO) test --quiet -p kaspr-tests --test oncall -- --nocapture --test-threads=1
 
 soak-program:
 	@.ci/install test

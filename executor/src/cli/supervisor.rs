@@ -50,6 +50,8 @@ struct Post {
     has_failed: bool,
     /// Nothing is started here any more.
     done: bool,
+    /// Where the end of its process is noted, if a port is served.
+    noted: Option<Arc<Posts>>,
 }
 
 /// Settings that workers are started with. The same for every worker; only the number differs.
@@ -66,8 +68,16 @@ pub struct Handover {
 /// which they stopped, if one did. Returns when no child is left.
 pub fn supervise(workers: u32, handover: &Handover, clock: &Rc<dyn Clock>, signals: &Signals) -> i32 {
     let now = clock.now();
-    let post =
-        |number| Post { number, child: None, started: now, due: now, pause: PAUSES.0, has_failed: false, done: false };
+    let post = |number| Post {
+        number,
+        child: None,
+        started: now,
+        due: now,
+        pause: PAUSES.0,
+        has_failed: false,
+        done: false,
+        noted: handover.posts.clone(),
+    };
     let mut posts: Vec<Post> = (0..workers).map(post).collect();
     let (mut is_ending, mut has_asked, mut worst) = (false, false, FINE);
     let wake = Wake::new();
@@ -197,7 +207,9 @@ impl Post {
     /// `what` is the reason for the log.
     fn put_off(&mut self, what: &str, now: Duration) {
         self.due = now + self.pause;
-        warn!(worker = self.number, "{what}, starting again in {} s", self.pause.as_secs());
+        let why = format!("{what}, starting again in {} s", self.pause.as_secs());
+        warn!(worker = self.number, "{why}");
+        self.noted.iter().for_each(|posts| posts.ended(self.number, &why));
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 }

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::board::Board;
 use super::report::{LeftOut, REBALANCE, Report};
-use super::snapshot::State;
+use super::snapshot::{Snapshot, State};
 use crate::clock::{Clock as _, SystemClock};
 
 /// The name of a thread that reads the reports of a worker.
@@ -21,6 +21,8 @@ const THREAD: &str = "kaspr-crew";
 const RELAY: &str = "kaspr-relay";
 /// The time between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The age of a report from which its process counts as silent. No call of user code keeps the thread that reports.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// The workers of a process.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ struct Post {
     line: Option<UnixStream>,
     /// Processes that were started here.
     starts: u64,
+    /// The reason for which none is there, in words.
+    why: Option<String>,
 }
 
 impl Posts {
@@ -98,7 +102,7 @@ impl Posts {
         // Before its thread runs: `put` drops a report of any start but the one that is noted here.
         if let Some(post) = self.posts().get_mut(number as usize) {
             start = post.starts + 1;
-            *post = Post { last: None, line: Some(socket), starts: start };
+            *post = Post { last: None, line: Some(socket), starts: start, why: post.why.take() };
         }
         let run = move || {
             while let Ok(report) = Report::read(&mut reads) {
@@ -117,12 +121,21 @@ impl Posts {
         }
     }
 
+    /// Says why the process of a post has ended, or could not be started.
+    pub fn ended(&self, number: u32, why: &str) {
+        if let Some(post) = self.posts().get_mut(number as usize) {
+            post.why = Some(why.to_owned());
+        }
+    }
+
     fn look(&self) -> Vec<Member> {
         let now = self.clock.now();
         let member = |(number, post): (u32, &Post)| {
             // Without a report it loads, or waits for its next start: unready, and not dead.
-            let loads = || Report { turn_age: Duration::ZERO, ..Report::default() };
-            let report = post.last.clone().map_or_else(loads, |(report, at)| report.aged(now.saturating_sub(at)));
+            let report = match &post.last {
+                Some((report, at)) => heard(report.clone(), now.saturating_sub(*at)),
+                None => with_reason(Report { turn_age: Duration::ZERO, ..Report::default() }, post.why.clone()),
+            };
             Member { number: Some(number), report, restarts: post.starts.saturating_sub(1) }
         };
         (0..).zip(self.posts().iter()).map(member).collect()
@@ -138,6 +151,21 @@ impl Posts {
         if asked.is_none() {
             debug!("no worker can ask for a rebalance");
         }
+    }
+}
+
+/// A report that came some time ago.
+fn heard(report: Report, ago: Duration) -> Report {
+    let silence = (ago >= SILENT_AFTER)
+        .then(|| format!("its process has not reported for {} s: it was stopped, or gets no time", ago.as_secs()));
+    with_reason(report.aged(ago), silence)
+}
+
+/// The report with another reason in its snapshot, where there is one.
+fn with_reason(report: Report, why: Option<String>) -> Report {
+    match why {
+        None => report,
+        why => Report { snapshot: Arc::new(Snapshot { why, ..Snapshot::clone(&report.snapshot) }), ..report },
     }
 }
 
@@ -187,7 +215,23 @@ fn report_all(board: &Board, mut socket: UnixStream) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::snapshot::Snapshot;
+
+    #[test]
+    fn a_process_that_is_silent_or_gone_says_why() {
+        let posts = Posts::new(1);
+        let why = || posts.look()[0].report.snapshot.why.clone();
+        assert_eq!(why(), None);
+        posts.ended(0, "ended (signal: 9 (SIGKILL)), starting again in 1 s");
+        assert_eq!(why().as_deref(), Some("ended (signal: 9 (SIGKILL)), starting again in 1 s"));
+        let running = || Report {
+            snapshot: Arc::new(Snapshot { state: State::Running, ..Snapshot::default() }),
+            ..Report::default()
+        };
+        assert_eq!(heard(running(), Duration::from_secs(1)).snapshot.why, None);
+        let silent = heard(running(), Duration::from_secs(4));
+        assert_eq!((silent.snapshot.state, silent.turn_age), (State::Running, Duration::from_secs(4)));
+        assert!(silent.snapshot.why.as_deref().is_some_and(|why| why.contains("has not reported for 4 s")));
+    }
 
     #[test]
     fn reports_go_up_requests_go_down_and_a_worker_that_is_gone_loads() {
