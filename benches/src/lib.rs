@@ -1,5 +1,7 @@
 //! Benches: each compares with what people would write by hand, in the same run, and prints ratios.
 
+pub mod scrapes;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

@@ -9,8 +9,9 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kaspr_benches::scrapes::Scrapes;
 use kaspr_benches::{cpu_seconds_of, folder, machine, median, pin, readings};
-use kaspr_tests::kafka::{Broker, Record, unique};
+use kaspr_tests::kafka::{Broker, Record, free_port, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -44,12 +45,14 @@ enum Contestant {
     Quix,
     QuixExactlyOnce,
     AtLeastOnce,
+    /// The same with its port served and scraped once a second.
+    Scraped,
     /// Exactly once, with a commit interval in ms.
     ExactlyOnce(u32),
 }
 
 /// The contestants whose throughput is measured, one after the other in each round.
-const RUNNERS: [Contestant; 8] = [
+const RUNNERS: [Contestant; 9] = [
     Contestant::ByHandWithJson,
     Contestant::ByHand,
     Contestant::ByHandExactlyOnce,
@@ -57,6 +60,7 @@ const RUNNERS: [Contestant; 8] = [
     Contestant::Quix,
     Contestant::QuixExactlyOnce,
     Contestant::AtLeastOnce,
+    Contestant::Scraped,
     Contestant::ExactlyOnce(100),
 ];
 /// The contestants whose delay is measured, and their CPU time at a steady rate.
@@ -70,7 +74,7 @@ const PACED_RUNNERS: [Contestant; 7] = [
     Contestant::ExactlyOnce(1000),
 ];
 /// Ratios that are printed: of the first to the second.
-const RATIOS: [(Contestant, Contestant); 7] = [
+const RATIOS: [(Contestant, Contestant); 8] = [
     (Contestant::AtLeastOnce, Contestant::ByHandWithJson),
     (Contestant::AtLeastOnce, Contestant::ByHand),
     (Contestant::ExactlyOnce(100), Contestant::ByHandExactlyOnce),
@@ -78,6 +82,7 @@ const RATIOS: [(Contestant, Contestant); 7] = [
     (Contestant::AtLeastOnce, Contestant::Quix),
     (Contestant::ExactlyOnce(100), Contestant::QuixExactlyOnce),
     (Contestant::ExactlyOnce(100), Contestant::AtLeastOnce),
+    (Contestant::Scraped, Contestant::AtLeastOnce),
 ];
 
 impl Contestant {
@@ -90,6 +95,7 @@ impl Contestant {
             Contestant::Quix => "Quix Streams (orjson)".to_owned(),
             Contestant::QuixExactlyOnce => "Quix Streams, exactly once".to_owned(),
             Contestant::AtLeastOnce => "kaspr-exec, at least once".to_owned(),
+            Contestant::Scraped => "kaspr-exec, at least once, scraped".to_owned(),
             Contestant::ExactlyOnce(interval) => format!("kaspr-exec, exactly once {interval} ms"),
         }
     }
@@ -116,7 +122,7 @@ impl Contestant {
                 command.args(["-m", "bytewax.run", &flow]).current_dir(folder("rivals"));
                 command
             }
-            Contestant::AtLeastOnce => {
+            Contestant::AtLeastOnce | Contestant::Scraped => {
                 let mut command = kaspr_exec(broker, topics, &group, ends);
                 command.args(["--guarantee", "at-least-once"]);
                 command
@@ -146,8 +152,16 @@ fn kaspr_exec(broker: &Broker, topics: &Topics, group: &str, ends: bool) -> Comm
 }
 
 /// Starts a contestant on its core; what this thread does goes on on the broker's.
-fn start(contestant: Contestant, broker: &Broker, topics: &Topics, events: u64, ends: bool) -> Child {
+fn start(
+    contestant: Contestant,
+    broker: &Broker,
+    (topics, events): (&Topics, u64),
+    (port, ends): (Option<u16>, bool),
+) -> Child {
     let mut command = contestant.command(broker, topics, events, ends);
+    if let Some(port) = port {
+        command.args(["--web-port", &port.to_string()]);
+    }
     pin(CONTESTANTS_CORE);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     pin(BROKERS_CORE);
@@ -164,22 +178,31 @@ struct Cost {
 /// Runs a contestant on all events of a topic.
 fn cost(contestant: Contestant, broker: &Broker, input: &str, events: u64) -> Cost {
     let topics = Topics { input: input.to_owned(), output: broker.topic("readings", PARTITIONS) };
+    let port = (contestant == Contestant::Scraped).then(free_port);
     let began = Instant::now();
-    let child = start(contestant, broker, &topics, events, true);
+    let child = start(contestant, broker, (&topics, events), (port, true));
+    // On the broker's core, as all clients are.
+    let scrapes = port.map(Scrapes::each_second);
     let cpu = wait(child, contestant);
     let wall = began.elapsed().as_secs_f64();
+    if let Some(scrapes) = scrapes {
+        assert!(scrapes.end().pages > 0 || events == FEW, "no page of metrics came");
+    }
     let expected = i64::try_from(events / 10 * 9).expect("few");
     assert_eq!(broker.count(&topics.output), expected, "every active reading came once: {}", contestant.name());
     Cost { wall, cpu }
 }
 
 /// Microseconds per event, by contestant and round.
-type Figures = Vec<Vec<Cost>>;
+type Figures = Vec<(Contestant, Vec<Cost>)>;
 
-fn throughput(broker: &Broker, few: &str, many: &str, rounds: usize) -> Figures {
-    let mut figures = vec![Vec::new(); RUNNERS.len()];
+/// The figures of the contestants whose names contain these words.
+fn throughput(broker: &Broker, (few, many): (&str, &str), rounds: usize, only: &str) -> Figures {
+    let runners = RUNNERS.into_iter().filter(|runner| runner.name().contains(only));
+    let mut figures: Figures = runners.map(|runner| (runner, Vec::new())).collect();
     for round in 1..=rounds {
-        for (contestant, figures) in RUNNERS.into_iter().zip(&mut figures) {
+        for (contestant, figures) in &mut figures {
+            let contestant = *contestant;
             eprintln!("round {round} of {rounds}: {}", contestant.name());
             let of_few = cost(contestant, broker, few, FEW);
             let of_many = cost(contestant, broker, many, MANY);
@@ -194,15 +217,16 @@ fn throughput(broker: &Broker, few: &str, many: &str, rounds: usize) -> Figures 
 fn print_throughput(figures: &Figures) {
     let medians = |costs: &[Cost], of: fn(&Cost) -> f64| median(&costs.iter().map(of).collect::<Vec<_>>());
     println!("{:<34} {:>13} {:>13}", "", "µs wall/event", "µs CPU/event");
-    for (contestant, costs) in RUNNERS.into_iter().zip(figures) {
+    for (contestant, costs) in figures {
         let (wall, cpu) = (medians(costs, |cost| cost.wall), medians(costs, |cost| cost.cpu));
         println!("{:<34} {wall:>13.2} {cpu:>13.2}", contestant.name());
     }
     for (of, to) in RATIOS {
-        let costs = |of| &figures[RUNNERS.iter().position(|runner| *runner == of).expect("it runs")];
+        let costs = |of| figures.iter().find(|(runner, _)| *runner == of).map(|(_, costs)| costs);
+        let (Some(costs_of), Some(costs_to)) = (costs(of), costs(to)) else { continue };
         // Of costs of the same round: what troubles the machine troubles both.
         let ratio = |by: fn(&Cost) -> f64| {
-            let rounds = costs(of).iter().zip(costs(to));
+            let rounds = costs_of.iter().zip(costs_to);
             median(&rounds.map(|(of, to)| by(to) / by(of)).collect::<Vec<_>>())
         };
         let (wall, cpu) = (ratio(|cost| cost.wall), ratio(|cost| cost.cpu));
@@ -212,6 +236,7 @@ fn print_throughput(figures: &Figures) {
 
 fn main() {
     let rounds = std::env::args().nth(1).map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
+    let only = std::env::args().nth(2).unwrap_or_default();
     pin(BROKERS_CORE);
     let broker = Broker::start();
     let texts = readings(MANY);
@@ -227,7 +252,10 @@ fn main() {
         input
     });
     println!("{MANY} events less {FEW}, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
-    print_throughput(&throughput(&broker, &few, &many, rounds));
+    print_throughput(&throughput(&broker, (&few, &many), rounds, &only));
+    if !only.is_empty() {
+        return;
+    }
     println!("{:<34} {:>9} {:>9} {:>13}", format!("at {RATE} events a second"), "p50 ms", "p99 ms", "µs CPU/event");
     for contestant in PACED_RUNNERS {
         let Paced { delays, cpu } = paced(contestant, &broker);
@@ -267,7 +295,7 @@ struct Paced {
 /// Gives a contestant events at a steady rate.
 fn paced(contestant: Contestant, broker: &Broker) -> Paced {
     let topics = Topics { input: broker.topic("paced", PARTITIONS), output: broker.topic("paced-out", PARTITIONS) };
-    let mut child = start(contestant, broker, &topics, PACED * 10, false);
+    let mut child = start(contestant, broker, (&topics, PACED * 10), (None, false));
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &broker.servers).set("linger.ms", "0");
     let producer: BaseProducer = config.create().expect("a producer");

@@ -129,12 +129,16 @@ impl<C: Code> Worker<C> {
             self.consumer.stir();
         }
         if board.turned() {
-            let mut snapshot = self.snapshot();
-            // Only readers of the board have keys counted.
-            let keys = self.shared.tables.borrow().keys(snapshot.tables.len());
-            snapshot.tables.iter_mut().zip(keys).for_each(|(figures, keys)| figures.keys = keys);
-            board.publish(snapshot);
+            board.publish(self.published());
         }
+    }
+
+    /// A snapshot for the readers of a board: only they have keys counted.
+    pub fn published(&self) -> Snapshot {
+        let mut snapshot = self.snapshot();
+        let keys = self.shared.tables.borrow().keys(snapshot.tables.len());
+        snapshot.tables.iter_mut().zip(keys).for_each(|(figures, keys)| figures.keys = keys);
+        snapshot
     }
 
     /// The worker as it stands between two turns.

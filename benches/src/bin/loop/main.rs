@@ -1,26 +1,34 @@
 //! `loop`: CPU time per event of one worker, bytes in → its steps → bytes out, beside the loop that
 //! one writes by hand with the standard library's json and with orjson; and whether its memory grows.
 //!
-//! Then, on the clock: events that await a service, a hundred at once, beside asyncio by hand.
+//! Then, on the clock: events that await a service, a hundred at once, beside asyncio by hand; the worker whose port
+//! is scraped beside the worker without one; and how long a snapshot for its readers takes.
 //!
 //! Contestants take turns, each in a process of its own, so that a disturbance of the machine strikes all;
-//! medians and their ratios are printed. `loop worker CASE FILE` is the worker's turn.
+//! medians and their ratios are printed. `loop worker CASE LAPS [PORT] FILE` is the worker's turn.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench speaks on its terminal")]
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
+
+mod served;
 
 use std::cell::RefCell;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kaspr_benches::{Run, cpu_seconds, folder, machine, median, readings, resident_mib};
 use kaspr_exec::broker::log::{Log, NewRecord};
 use kaspr_exec::clock::{Clock, SystemClock};
-use kaspr_exec::code::python::{self, Interpreter};
+use kaspr_exec::code::python::{self, Interpreter, PythonCode};
 use kaspr_exec::config::Config;
 use kaspr_exec::event::message::TopicPartition;
 use kaspr_exec::run::assemble::{Assembly, Ends};
+use kaspr_exec::status::board::Board;
+use kaspr_exec::status::counters::SharedCounters;
+use kaspr_exec::worker::Worker;
 use kaspr_ir::plan::Plan;
 
 const EVENTS: u64 = 200_000;
@@ -51,40 +59,59 @@ const CASES: [Case; 3] = [
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["worker", case, file] => {
-            println!("{}", worker(case, Path::new(file), 1).to_json());
-            python::exit(0)
-        }
+        ["worker", case, laps, file] => run_worker(case, laps, None, file),
+        ["worker", case, laps, port, file] => run_worker(case, laps, Some(port), file),
         ["memory", file] => {
-            worker("map", Path::new(file), LAPS);
+            worker("map", Path::new(file), (LAPS, true), None);
             python::exit(0)
         }
-        [] => match compare() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(why) => {
-                eprintln!("error: {why}");
-                ExitCode::FAILURE
-            }
-        },
+        ["snapshots", _] => {
+            served::time_snapshots();
+            python::exit(0)
+        }
+        [] => ended(compare(&[compare_cases, awaits, memory, served::compare, served::snapshots])),
+        ["served"] => ended(compare(&[served::compare, served::snapshots])),
         _ => {
-            eprintln!("usage: loop, with BENCH_PYTHON naming a Python that has orjson");
+            eprintln!("usage: loop [served], with BENCH_PYTHON naming a Python that has orjson");
             ExitCode::from(2)
         }
     }
 }
 
-fn compare() -> Result<(), String> {
+/// A worker's turn, as the arguments say it.
+fn run_worker(case: &str, laps: &str, port: Option<&str>, file: &str) -> ExitCode {
+    let laps = laps.parse().expect("a number of laps");
+    let port = port.map(|port| port.parse().expect("a port"));
+    println!("{}", worker(case, Path::new(file), (laps, false), port).to_json());
+    python::exit(0)
+}
+
+fn ended(compared: Result<(), String>) -> ExitCode {
+    match compared {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes these comparisons, one after the other, each on the file of events.
+fn compare(all: &[fn(&Path) -> Result<(), String>]) -> Result<(), String> {
     let events = readings(EVENTS);
     let file = std::env::temp_dir().join(format!("kaspr-bench-{}.jsonl", std::process::id()));
-    std::fs::write(&file, &events).map_err(|error| format!("{}: {error}", file.display()))?;
     println!("{} events of {} bytes on {}", EVENTS, events.len() as u64 / EVENTS - 1, machine());
-    println!("{:<34} {:<22} {:>12} {:>14} {:>12}", "", "", "µs CPU/event", "events/CPU s", "than orjson");
-    let compared = CASES.iter().try_for_each(|case| compare_case(case, &file));
-    let awaited = compared.and_then(|()| awaits(&file));
-    let remembered = awaited.and_then(|()| std::fs::write(&file, &events).map_err(|error| error.to_string()));
-    let remembered = remembered.and_then(|()| memory(&file));
+    let compared = all.iter().try_for_each(|comparison| {
+        std::fs::write(&file, &events).map_err(|error| format!("{}: {error}", file.display()))?;
+        comparison(&file)
+    });
     let _ = std::fs::remove_file(&file);
-    remembered
+    compared
+}
+
+fn compare_cases(file: &Path) -> Result<(), String> {
+    println!("{:<34} {:<22} {:>12} {:>14} {:>12}", "", "", "µs CPU/event", "events/CPU s", "than orjson");
+    CASES.iter().try_for_each(|case| compare_case(case, file))
 }
 
 fn compare_case(case: &Case, file: &Path) -> Result<(), String> {
@@ -92,7 +119,7 @@ fn compare_case(case: &Case, file: &Path) -> Result<(), String> {
     for &library in case.libraries {
         contestants.push((format!("by hand, {library}"), Box::new(move || by_hand(library, case.word, file))));
     }
-    contestants.push(("kaspr-exec, one worker".to_owned(), Box::new(|| own(&["worker", case.word], file))));
+    contestants.push(("kaspr-exec, one worker".to_owned(), Box::new(|| own(&["worker", case.word, "1"], file))));
     let mut micros = vec![Vec::new(); contestants.len()];
     let mut records = Vec::new();
     for _ in 0..ROUNDS {
@@ -120,7 +147,7 @@ fn awaits(file: &Path) -> Result<(), String> {
     let (mut hand, mut own_seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let by_hand = turn(by_hand("stdlib", "awaits", file))?.wall;
-        let worker = turn(own(&["worker", "awaits"], file))?.wall;
+        let worker = turn(own(&["worker", "awaits", "1"], file))?.wall;
         hand.push(by_hand);
         own_seconds.push(worker);
         ratios.push(by_hand / worker);
@@ -192,31 +219,58 @@ impl Events {
     /// Gives the next events to the log.
     fn give(&mut self, log: &Log) {
         for _ in 0..CHUNK.min(self.all - self.given) {
-            let value = Some(self.values[self.given % self.values.len()].clone());
-            let record = NewRecord { partition: Some(0), timestamp_ms: 0, key: None, value, headers: Vec::new() };
-            log.append(&"readings-raw".into(), record).expect("the log takes it");
+            append(log, 0, self.values[self.given % self.values.len()].clone());
             self.given += 1;
         }
     }
 }
 
-/// Runs one worker on the in-memory log, from the first event to the last commit. Giving events to the log
-/// costs nothing here, as the contestants by hand find their lines in a list. With more than one lap it
-/// prints its memory at every lap's fifth.
-fn worker(case: &str, file: &Path, laps: u64) -> Run {
+/// Appends an event to a partition of the input.
+fn append(log: &Log, partition: i32, value: Bytes) {
+    let record = NewRecord {
+        partition: Some(partition),
+        timestamp_ms: 0,
+        key: None,
+        value: Some(value),
+        headers: Vec::new(),
+    };
+    log.append(&"readings-raw".into(), record).expect("the log takes it");
+}
+
+/// Starts a worker of a case on a log of its own, whose topics have so many partitions.
+fn with_worker<T>(
+    case: &str,
+    partitions: i32,
+    board: impl FnOnce(&Plan) -> Option<Arc<Board>>,
+    run: impl FnOnce(&mut Worker<PythonCode>, &Log, &SharedCounters) -> T,
+) -> T {
     let plan = plan(case);
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
-    let log = Log::new(1);
-    let mut events = Events::read(file, laps);
-    let wait = if case == "awaits" { AWAIT_WAIT } else { Duration::ZERO };
+    let log = Log::new(partitions);
+    let board = board(&plan);
     let interpreter = Interpreter::start(&[]);
     interpreter.run(|_| {
         let config = Config::new("bench", "loop", 0);
         let ends = Ends::of_log(&log, &config);
-        let assembly = Assembly::new(&plan, config, clock.clone(), Box::new(log.admin()));
+        let assembly = Assembly::new(&plan, config, clock.clone(), Box::new(log.admin())).with_board(board);
         let code = assembly.python(&interpreter, Default::default()).unwrap_or_else(|error| panic!("{error}"));
         let counters = assembly.counters.clone();
         let mut worker = assembly.start(&Rc::new(RefCell::new(code)), ends).expect("the worker starts");
+        let ran = run(&mut worker, &log, &counters);
+        worker.close().expect("the worker closes");
+        ran
+    })
+}
+
+/// Runs one worker on the in-memory log, from the first event to the last commit. Giving events to the log
+/// costs nothing here, as the contestants by hand find their lines in a list. It may print its memory at every lap's
+/// fifth, and serve a port.
+fn worker(case: &str, file: &Path, (laps, tells_memory): (u64, bool), port: Option<u16>) -> Run {
+    let clock = SystemClock::start();
+    let mut events = Events::read(file, laps);
+    let wait = if case == "awaits" { AWAIT_WAIT } else { Duration::ZERO };
+    let board = |plan: &Plan| port.map(|port| served::serve(plan, port));
+    with_worker(case, 1, board, |worker, log, counters| {
         let read = TopicPartition { topic: "readings-raw".into(), partition: 0 };
         let written = TopicPartition { topic: "readings".into(), partition: 0 };
         let (wall, mut cpu, mut feeding, mut complete) = (clock.now(), cpu_seconds(), 0.0, 0);
@@ -228,9 +282,9 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
             }
             if events.given < events.all && events.given as u64 - completed < CHUNK as u64 / 2 {
                 let before = cpu_seconds();
-                events.give(&log);
+                events.give(log);
                 feeding += cpu_seconds() - before;
-                if laps > 1 && (events.given as u64).is_multiple_of(laps * 20_000) {
+                if tells_memory && (events.given as u64).is_multiple_of(laps * 20_000) {
                     println!("{:>12} events {:>8.1} MiB", events.given, resident_mib());
                 }
             }
@@ -242,13 +296,11 @@ fn worker(case: &str, file: &Path, laps: u64) -> Run {
         }
         worker.flush().expect("the worker commits");
         cpu = cpu_seconds() - cpu - feeding;
-        let run = Run {
+        Run {
             cpu,
             wall: (clock.now() - wall).as_secs_f64(),
             events: events.all as u64,
             records: counters.borrow().records,
-        };
-        worker.close().expect("the worker closes");
-        run
+        }
     })
 }
