@@ -314,7 +314,7 @@ fn place(kind: u8, number: u32, partition: i32, room: usize) -> Vec<u8> {
 fn stride(pairs: &Keyspace, from: &[u8], to: &[u8]) -> Result<Stride, StoreError> {
     undamaged(|| {
         let (mut keys, mut last) = (0, None);
-        for pair in pairs.range((Bound::Included(from), Bound::Excluded(to))).take(COUNTED_AT_ONCE) {
+        for pair in pairs.range::<&[u8], _>((Bound::Included(from), Bound::Excluded(to))).take(COUNTED_AT_ONCE) {
             (keys, last) = (keys + 1, Some(pair.key().map_err(store_error)?));
         }
         // The least key behind the last one.
