@@ -60,7 +60,9 @@ impl Scrapes {
     pub fn end(self) -> Scraped {
         self.ends.store(true, Ordering::Relaxed);
         let pages = self.scrapers.into_iter().map(|thread| thread.join().expect("a scraper ends")).sum();
-        self.slow.map(|thread| thread.join().expect("slow clients end"));
+        if let Some(slow) = self.slow {
+            slow.join().expect("slow clients end");
+        }
         let mut health = self.looks.map_or_else(Vec::new, |thread| thread.join().expect("looks end"));
         health.sort_by(f64::total_cmp);
         Scraped { pages, health }

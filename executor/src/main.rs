@@ -11,9 +11,9 @@ use std::rc::Rc;
 use kaspr_exec::check::unsupported::unsupported;
 use kaspr_exec::cli::{
     AppArguments, Arguments, Command, FINE, Given, LogFormat, REFUSED, RunArguments, Signals, Stop, TESTS,
-    TestArguments, Tested, Waited, check_on_kafka, choose_colours, completions, definitions_dir, has_colours, leave_last_words,
-    log_level, man, open_last_words, run_locally, run_on_kafka, run_tests, say, say_faults, speak, speaks_json,
-    start_log, tested_folders, wait_for_definitions,
+    TestArguments, Tested, Waited, check_on_kafka, choose_colours, completions, definitions_dir, has_colours,
+    leave_last_words, log_level, man, open_last_words, run_locally, run_on_kafka, run_tests, say, say_faults, speak,
+    speaks_json, start_log, tested_folders, wait_for_definitions,
 };
 use kaspr_exec::code::python;
 use kaspr_exec::config::settings::Settings;

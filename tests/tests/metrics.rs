@@ -176,7 +176,7 @@ const OLD_NAMES: [(&str, &str); 28] = [
     ("disk_space_free", ""),
 ];
 
-/// What the panels of the dashboard that is published for the reference runtime ask for, but for its scheduler's.
+/// Expressions of the panels of the dashboard that is published for the reference runtime, but for its scheduler's.
 const PANELS: [&str; 14] = [
     "sum(kaspr_app_info) by (kaspr_version)",
     "count(kaspr_app_info)",
@@ -257,7 +257,7 @@ impl Prometheus {
         Prometheus { port, child, _folder: folder }
     }
 
-    /// What an expression gives; nothing before it has scraped.
+    /// The results of an expression; none before it has scraped.
     fn query(&self, expression: &str) -> Vec<Value> {
         let escaped = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("%{:02X}", c as u32) };
         let query: String = expression.chars().map(escaped).collect();

@@ -16,7 +16,7 @@ use serde_json::Value;
 const METRICS: &str = "/metrics";
 const STATUS: &str = "/kaspr/status";
 
-/// What a page shows of a trouble, in its own words; `None`: nothing yet.
+/// A page, and its words on a trouble; `None`: it shows nothing yet.
 type Sign<'a> = (&'a str, &'a dyn Fn(&str) -> Option<String>);
 
 /// Waits until all signs of a trouble show, and prints when each came.
@@ -45,7 +45,7 @@ fn metric(page: &str, name: &str, is_so: impl Fn(&str, f64) -> bool) -> Option<S
     found.map(|(labels, value)| format!("{name}{{{labels}}} {value}"))
 }
 
-/// What the status says of the first worker of which it says something.
+/// The words of the status on the first worker of which it says something.
 fn of_worker(page: &str, find: impl Fn(&Value) -> Option<String>) -> Option<String> {
     let status: Value = serde_json::from_str(page).ok()?;
     status["workers"].as_array()?.iter().find_map(find)
@@ -59,11 +59,12 @@ fn why(page: &str, words: &str) -> Option<String> {
     })
 }
 
-/// What holds a partition, or the call that keeps the worker's thread.
+/// The cause that holds a partition, or the call that keeps the worker's thread.
 fn holds(page: &str) -> Option<String> {
     of_worker(page, |worker| {
         let readers = worker["partitions"].as_array()?.iter().filter_map(|part| part["readers"].as_array()).flatten();
-        let held = readers.filter_map(|reader| reader["holds"].as_str()).find(|held| held.contains("waiting for the broker"));
+        let held =
+            readers.filter_map(|reader| reader["holds"].as_str()).find(|held| held.contains("waiting for the broker"));
         let call = worker["running"]["what"].as_str().map(|what| format!("\"running\": \"{what}\""));
         held.map(|held| format!("\"holds\": \"{held}\"")).or(call)
     })
@@ -201,10 +202,7 @@ fn a_broker_that_is_paused() {
         &served,
         "the broker is paused",
         began,
-        &[
-            (METRICS, &|page| metric(page, "kaspr_commit_age_seconds", |_, value| value > 1.0)),
-            (STATUS, &holds),
-        ],
+        &[(METRICS, &|page| metric(page, "kaspr_commit_age_seconds", |_, value| value > 1.0)), (STATUS, &holds)],
     );
     broker.freeze(false);
     ends(&served, &broker, &output, load);

@@ -240,12 +240,18 @@ fn the_status_has_the_form_that_is_documented() {
     assert!(faults.is_empty(), "{faults:?}\n{status}");
     let plan = served.get("/kaspr/plan");
     assert_eq!(plan.json()["revision"], status["revision"]);
-    for (format, content_type) in
-        [("json", "application/json"), ("text", "text/plain; charset=utf-8"), ("dot", "text/vnd.graphviz; charset=utf-8")]
-    {
+    for (format, content_type) in [
+        ("json", "application/json"),
+        ("text", "text/plain; charset=utf-8"),
+        ("dot", "text/vnd.graphviz; charset=utf-8"),
+    ] {
         let page = served.get(&format!("/kaspr/plan?format={format}"));
         assert_eq!((page.status, page.headers["content-type"].as_str()), (200, content_type));
-        assert!(page.body.contains("step") && !page.body.contains("asyncio"), "the plan without its code: {}", page.body);
+        assert!(
+            page.body.contains("step") && !page.body.contains("asyncio"),
+            "the plan without its code: {}",
+            page.body
+        );
     }
     let page = served.get("/metrics").body;
     for (name, value) in [

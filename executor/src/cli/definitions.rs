@@ -30,7 +30,7 @@ pub fn definitions_dir(settings: &Settings) -> Result<PathBuf, Stop> {
     })
 }
 
-/// What a wait for definitions has come to.
+/// The end of a wait for definitions.
 #[derive(Debug)]
 pub enum Waited {
     /// There are some. Where a port was served meanwhile it is still.

@@ -47,7 +47,8 @@ pub fn run_locally(
     let kept = StateDir::new(plan, settings, (&config.app, 0));
     kept.look()?;
     let bar = start_log(log_level(settings)?);
-    let board = served::wanted(settings, true)?.map(|web| served::serve(web, (plan, &config, settings), (signals, None)));
+    let board =
+        served::wanted(settings, true)?.map(|web| served::serve(web, (plan, &config, settings), (signals, None)));
     let board = board.transpose()?;
     let clock: Rc<dyn Clock> = Rc::new(SystemClock::start());
     // Before user code is loaded: it may change the folder from which paths count.

@@ -24,7 +24,7 @@ use crate::web::{Facts, ForATime, PlanTexts, Site};
 /// The subject of a server: a plan, with its settings as they are meant and as they were written.
 type About<'a> = (&'a Plan, &'a Config, &'a Settings);
 
-/// What was there before a run: the signals that it listens to, and the server of a process without definitions.
+/// Things from before a run: the signals that it listens to, and the server of a process without definitions.
 type Before<'a> = (&'a Signals, Option<Idle>);
 
 /// The age of a turn from which a worker that a failpoint holds counts as dead: its test does not wait for

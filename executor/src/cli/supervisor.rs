@@ -50,7 +50,7 @@ struct Post {
     has_failed: bool,
     /// Nothing is started here any more.
     done: bool,
-    /// Where the end of its process is noted, if a port is served.
+    /// The place that learns how its process has ended, if a port is served.
     noted: Option<Arc<Posts>>,
 }
 

@@ -109,7 +109,14 @@ mod tests {
 
     #[test]
     fn only_what_is_meant_for_the_program_is_unknown() {
-        for name in ["KASPR_COMIT_INTERVAL", "KASPR_ALLOW_PICKLE", "KASPR_", "KASPR_KAFKA", "KASPR_KAFKANONE", "KASPR_PORT_FROM"] {
+        for name in [
+            "KASPR_COMIT_INTERVAL",
+            "KASPR_ALLOW_PICKLE",
+            "KASPR_",
+            "KASPR_KAFKA",
+            "KASPR_KAFKANONE",
+            "KASPR_PORT_FROM",
+        ] {
             assert!(is_unknown(name, "x"), "{name}");
         }
         for name in ["KASPR_COMMIT_INTERVAL", "KASPR_KAFKA_SASL_USERNAME", "K_COMIT_INTERVAL", "PATH", OTHERS[0]] {

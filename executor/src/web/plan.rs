@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_format_that_is_not_there_is_refused() {
-        let plan = PlanTexts::of(&Plan { app: App { name: Some("shop".to_owned()), ..App::default() }, ..Plan::empty() });
+        let plan =
+            PlanTexts::of(&Plan { app: App { name: Some("shop".to_owned()), ..App::default() }, ..Plan::empty() });
         let got = |query| {
             let answer = page(&plan, query);
             (answer.status.as_u16(), answer.content_type, String::from_utf8_lossy(&answer.bytes).into_owned())

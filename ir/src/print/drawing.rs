@@ -336,9 +336,9 @@ impl Artist<'_> {
 
     /// Functions of an output as lines of a label: `key by_id`.
     fn functions(&self, selectors: &[(&str, Option<FunctionId>)]) -> Vec<String> {
-        let labels = selectors.iter().filter_map(|(name, function)| {
-            function.map(|function| format!("{name} {}", self.plan[function].name))
-        });
+        let labels = selectors
+            .iter()
+            .filter_map(|(name, function)| function.map(|function| format!("{name} {}", self.plan[function].name)));
         labels.collect()
     }
 

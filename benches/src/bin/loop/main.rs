@@ -227,13 +227,8 @@ impl Events {
 
 /// Appends an event to a partition of the input.
 fn append(log: &Log, partition: i32, value: Bytes) {
-    let record = NewRecord {
-        partition: Some(partition),
-        timestamp_ms: 0,
-        key: None,
-        value: Some(value),
-        headers: Vec::new(),
-    };
+    let record =
+        NewRecord { partition: Some(partition), timestamp_ms: 0, key: None, value: Some(value), headers: Vec::new() };
     log.append(&"readings-raw".into(), record).expect("the log takes it");
 }
 

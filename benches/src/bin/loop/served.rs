@@ -31,8 +31,7 @@ pub fn serve(plan: &Plan, port: u16) -> Arc<Board> {
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     let listen = listener.local_addr().expect("it is bound");
     let board = board();
-    let web =
-        Web { listen, host: String::new(), metrics_path: "/metrics".to_owned(), has_old_names: true, ordinal: 0 };
+    let web = Web { listen, host: String::new(), metrics_path: "/metrics".to_owned(), has_old_names: true, ordinal: 0 };
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION"),
         revision: plan.revision.clone(),
@@ -110,7 +109,7 @@ fn served(file: &Path, clients: fn(u16) -> Scrapes) -> Result<(Run, Scraped), St
     Ok((run?, scraped))
 }
 
-/// How long the worker's thread is kept by a snapshot of 1,000 partitions.
+/// Prints the time for which a snapshot of 1,000 partitions keeps the worker's thread.
 ///
 /// # Errors
 ///
@@ -123,30 +122,35 @@ pub fn snapshots(file: &Path) -> Result<(), String> {
 
 /// Times snapshots of a worker that runs a table in each of its partitions.
 pub fn time_snapshots() {
-    super::with_worker("table", PARTITIONS, |_| Some(board()), |worker, log, _| {
-        for partition in 0..PARTITIONS {
-            super::append(log, partition, bytes::Bytes::from_static(br#"{"sensor": "sensor-1", "celsius": 20.5}"#));
-        }
-        let board = board();
-        let all = usize::try_from(PARTITIONS).expect("few");
-        loop {
-            worker.turn(Duration::ZERO).expect("the worker runs");
-            let snapshot = worker.published();
-            let has_all = snapshot.partitions.len() == all && snapshot.counters.completed >= all as u64;
-            if snapshot.state == State::Running && has_all {
-                break;
+    super::with_worker(
+        "table",
+        PARTITIONS,
+        |_| Some(board()),
+        |worker, log, _| {
+            for partition in 0..PARTITIONS {
+                super::append(log, partition, bytes::Bytes::from_static(br#"{"sensor": "sensor-1", "celsius": 20.5}"#));
             }
-        }
-        let mut millis = Vec::new();
-        for _ in 0..SNAPSHOTS {
-            let began = Instant::now();
-            board.publish(worker.published());
-            millis.push(began.elapsed().as_secs_f64() * 1e3);
-        }
-        let worst = millis.iter().copied().fold(0.0, f64::max);
-        println!(
-            "\na snapshot of {PARTITIONS} partitions keeps the worker's thread for {:.3} ms (worst {worst:.3} ms)",
-            median(&millis)
-        );
-    });
+            let board = board();
+            let all = usize::try_from(PARTITIONS).expect("few");
+            loop {
+                worker.turn(Duration::ZERO).expect("the worker runs");
+                let snapshot = worker.published();
+                let has_all = snapshot.partitions.len() == all && snapshot.counters.completed >= all as u64;
+                if snapshot.state == State::Running && has_all {
+                    break;
+                }
+            }
+            let mut millis = Vec::new();
+            for _ in 0..SNAPSHOTS {
+                let began = Instant::now();
+                board.publish(worker.published());
+                millis.push(began.elapsed().as_secs_f64() * 1e3);
+            }
+            let worst = millis.iter().copied().fold(0.0, f64::max);
+            println!(
+                "\na snapshot of {PARTITIONS} partitions keeps the worker's thread for {:.3} ms (worst {worst:.3} ms)",
+                median(&millis)
+            );
+        },
+    );
 }

@@ -201,7 +201,9 @@ mod tests {
             // SAFETY: librdkafka has just made a list of so many texts, names and values in turn, which it frees.
             unsafe {
                 let texts = std::slice::from_raw_parts(listed, count);
-                names.extend(texts.iter().step_by(2).map(|name| std::ffi::CStr::from_ptr(*name).to_string_lossy().into_owned()));
+                names.extend(
+                    texts.iter().step_by(2).map(|name| std::ffi::CStr::from_ptr(*name).to_string_lossy().into_owned()),
+                );
                 rdkafka_sys::rd_kafka_conf_dump_free(listed, count);
             }
         };

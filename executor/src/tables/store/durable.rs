@@ -110,7 +110,16 @@ impl DurableStore {
         info!(folder = %folder.display(), "tables are kept on the disk");
         let topics = FxHashMap::default();
         let names = tables.iter().map(|&name| name.to_owned()).collect();
-        Ok(DurableStore { folder, census: OnceCell::new(), _lock: lock, database: Some(database), names, numbers, topics, clock })
+        Ok(DurableStore {
+            folder,
+            census: OnceCell::new(),
+            _lock: lock,
+            database: Some(database),
+            names,
+            numbers,
+            topics,
+            clock,
+        })
     }
 
     /// The key space; an error once the store was given up.

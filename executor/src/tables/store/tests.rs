@@ -73,7 +73,9 @@ fn keys_of_a_partition_are_counted() {
         wait_for(store, 3, 5_000);
         wait_for(store, 4, 1);
         wait_for(store, 5, 0);
-        store.apply(&[&[write(3, "0", None), write(3, "1", Some("y")), write(3, "z", Some("y"))]], &[]).expect("it writes");
+        store
+            .apply(&[&[write(3, "0", None), write(3, "1", Some("y")), write(3, "z", Some("y"))]], &[])
+            .expect("it writes");
         store.apply(&[&[write(3, "y", Some("y"))]], &[]).expect("it writes");
         wait_for(store, 3, 5_001);
         store.clear(TABLE, 3).expect("it clears");
