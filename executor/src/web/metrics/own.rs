@@ -1,10 +1,13 @@
 //! The families of this program, but for those of partitions.
 
+use std::time::Duration;
+
 use super::super::Worker;
 use super::rows::{Labels, Writer, labels};
 use super::{Collected, Measured};
 use crate::status::counters::StepCounters;
 use crate::status::figures::ByKind;
+use crate::status::report::Report;
 use crate::status::snapshot::{Snapshot, State, TableFigures};
 use crate::status::stall::{Cause, UNKNOWN_CAUSE};
 
@@ -17,7 +20,7 @@ pub(super) fn write(collected: &Collected, measured: &Measured, writer: &mut Wri
     state(collected, &measured.worker, writer);
     events(snapshot, writer);
     operations(snapshot, writer);
-    delivery(snapshot, writer);
+    delivery(measured.worker.report(), writer);
     group(snapshot, writer);
     tables(snapshot, writer);
 }
@@ -99,7 +102,8 @@ fn operations(snapshot: &Snapshot, writer: &mut Writer) {
     writer.counters("kaspr_retries", help, by_kind(&snapshot.counters.retried_by_kind));
 }
 
-fn delivery(snapshot: &Snapshot, writer: &mut Writer) {
+fn delivery(report: &Report, writer: &mut Writer) {
+    let snapshot = &report.snapshot;
     let topics = &snapshot.counters.by_topic;
     let records = topics.iter().map(|(topic, counts)| (labels([("topic", topic)]), counts.records as f64));
     writer.counters("kaspr_records_sent", "Records committed, dead letters not among them", records);
@@ -114,7 +118,9 @@ fn delivery(snapshot: &Snapshot, writer: &mut Writer) {
     let help = "Time from the beginning of a transaction to its commit";
     writer.histograms("kaspr_transaction_duration_seconds", help, [(Labels::new(), &figures.transactions.seconds)]);
     let help = "Time for which complete events have waited for their commit; 0 where none waits";
-    writer.gauge("kaspr_commit_age_seconds", help, snapshot.commit_age.as_secs_f64());
+    // Nothing was committed since the snapshot, or there were another one.
+    let since = if snapshot.commit_age.is_zero() { Duration::ZERO } else { report.age };
+    writer.gauge("kaspr_commit_age_seconds", help, (snapshot.commit_age + since).as_secs_f64());
     let help = "Producers that were replaced, because requests of theirs might arrive late";
     writer.counter("kaspr_producers_recycled", help, figures.recycled as f64);
 }

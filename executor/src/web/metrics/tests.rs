@@ -86,6 +86,17 @@ fn a_page_has_the_names_and_labels_of_its_worker() {
 }
 
 #[test]
+fn commits_that_wait_grow_older_than_their_snapshot() {
+    let age = |commit_age| {
+        let mut page = collected(Snapshot { commit_age, ..running(1, 1) }, false);
+        page.workers[0].worker.member.report.age = Duration::from_secs(10);
+        let page = render(page, false).expect("a page");
+        lines(&page, "kaspr_commit_age_seconds")[0].rsplit_once(' ').expect("a value").1.parse::<f64>()
+    };
+    assert_eq!((age(Duration::from_secs(2)), age(Duration::ZERO)), (Ok(12.0), Ok(0.0)));
+}
+
+#[test]
 fn both_formats_say_the_same() {
     let plain = render(collected(running(2, 2), true), false).expect("a page");
     let open = render(collected(running(2, 2), true), true).expect("a page");
