@@ -91,11 +91,10 @@ struct Window {
 }
 
 impl Window {
-    /// Nothing where nothing was measured.
-    fn seconds(window: Option<&Window>, unit: f64) -> Vec<(String, f64)> {
-        let quantiles = |window: &Window| [("0.5", window.p50), ("0.95", window.p95), ("0.99", window.p99)];
-        let measured = window.filter(|window| window.cnt > 0).map(quantiles);
-        measured.into_iter().flatten().map(|(name, value)| (name.to_owned(), value / unit)).collect()
+    /// Its quantiles in seconds.
+    fn seconds(&self, unit: f64) -> Vec<(String, f64)> {
+        let quantiles = [("0.5", self.p50), ("0.95", self.p95), ("0.99", self.p99)];
+        quantiles.map(|(name, value)| (name.to_owned(), value / unit)).to_vec()
     }
 }
 
@@ -132,8 +131,9 @@ impl SaidOfBroker {
             broker: self.nodename.clone(),
             is_up: self.state == "UP",
             connects: u64::try_from(self.connects).unwrap_or(0),
-            rtt: Window::seconds(self.rtt.as_ref(), MICROS),
-            throttle: Window::seconds(self.throttle.as_ref(), MILLIS),
+            // Nothing where nothing was asked. A throttle is only measured where there is one, and else it is 0.
+            rtt: self.rtt.iter().filter(|window| window.cnt > 0).flat_map(|window| window.seconds(MICROS)).collect(),
+            throttle: self.throttle.iter().flat_map(|window| window.seconds(MILLIS)).collect(),
         }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
             rtt: [("0.5", 0.002), ("0.95", 0.003), ("0.99", 0.004)]
                 .map(|(name, time)| (name.to_owned(), time))
                 .to_vec(),
-            throttle: Vec::new(),
+            throttle: ["0.5", "0.95", "0.99"].map(|name| (name.to_owned(), 0.0)).to_vec(),
         };
         assert_eq!(consumer.brokers, [broker], "no name twice, and none that is not needed");
     }
