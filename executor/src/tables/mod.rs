@@ -26,6 +26,7 @@
 //! All methods are called from the worker's thread. User code reads and writes through `code`, which holds
 //! the same [`Tables`].
 
+mod figures;
 pub mod restore;
 pub mod store;
 mod versions;
@@ -258,33 +259,6 @@ impl Tables {
         Ok(pairs.into_iter().collect())
     }
 
-    /// Reads of keys by user code, and writes and deletions that are committed, of a table.
-    pub fn counts(&self, table: TableId) -> (u64, u64, u64) {
-        let reads = self.reads.borrow().get(table.index()).copied().unwrap_or(0);
-        let (writes, deletes) = self.written.get(table.index()).copied().unwrap_or_default();
-        (reads, writes, deletes)
-    }
-
-    /// Committed keys of as many tables, in the plan's order, in the partitions that are whole here. `None`: they are
-    /// not counted yet.
-    pub fn keys(&self, tables: usize) -> Vec<Option<u64>> {
-        let mut keys = vec![Some(0); tables];
-        let mut add = |table: TableId, partition| {
-            if let Some(sum) = keys.get_mut(table.index()) {
-                *sum = sum.zip(self.store.keys(table, partition)).map(|(sum, keys)| sum + keys);
-            }
-        };
-        match &self.held {
-            Some(held) => held.iter().for_each(|&(table, partition)| add(table, partition)),
-            None => {
-                for table in (0..).map(TableId).take(tables) {
-                    self.store.partitions(table).into_iter().for_each(|partition| add(table, partition));
-                }
-            }
-        }
-        keys
-    }
-
     /// Notes a failed read of the store: nothing computed from it may be committed.
     fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
         read.inspect_err(|error| *self.unread.borrow_mut() = Some(error.clone()))
@@ -423,11 +397,6 @@ impl Tables {
     /// committed. It stays until [`Tables::rebuild`].
     pub fn unread(&self) -> Option<StoreError> {
         self.unread.borrow().clone()
-    }
-
-    /// The reason for which tables live in memory until the next start, although a disk was to keep them.
-    pub fn given_up(&self) -> Option<&StoreError> {
-        self.given_up.as_ref()
     }
 
     /// Replaces the store by an empty one, which changelogs fill again: on the disk if it was only damaged,

@@ -193,43 +193,10 @@ mod tests {
         }
     }
 
-    /// Names of settings that have a value of their own, as librdkafka lists them.
-    fn librdkafkas() -> Vec<String> {
-        let config = rdkafka::ClientConfig::new().create_native_config().expect("it is empty");
-        let mut names = Vec::new();
-        let mut read = |listed: *mut *const std::ffi::c_char, count: usize| {
-            // SAFETY: librdkafka has just made a list of so many texts, names and values in turn, which it frees.
-            unsafe {
-                let texts = std::slice::from_raw_parts(listed, count);
-                names.extend(
-                    texts.iter().step_by(2).map(|name| std::ffi::CStr::from_ptr(*name).to_string_lossy().into_owned()),
-                );
-                rdkafka_sys::rd_kafka_conf_dump_free(listed, count);
-            }
-        };
-        let mut count = 0;
-        // SAFETY: the configuration lives until the end of this function.
-        let listed = unsafe { rdkafka_sys::rd_kafka_conf_dump(config.ptr(), &raw mut count) };
-        read(listed, count);
-        // SAFETY: what is made here is freed here.
-        unsafe {
-            let topic = rdkafka_sys::rd_kafka_topic_conf_new();
-            let listed = rdkafka_sys::rd_kafka_topic_conf_dump(topic, &raw mut count);
-            read(listed, count);
-            rdkafka_sys::rd_kafka_topic_conf_destroy(topic);
-        }
-        names
-    }
-
     #[test]
-    fn all_names_of_librdkafka_are_listed() {
+    fn librdkafka_knows_all_names() {
         let unknown: Vec<_> = NAMES.split_whitespace().filter(|name| !is_known(name)).collect();
         assert!(unknown.is_empty(), "librdkafka does not know {unknown:?}");
-        let names = librdkafkas();
-        // Neither pointers nor the settings of its own tests can be written.
-        let written = names.iter().filter(|name| !name.contains('_') && !name.starts_with("test."));
-        let missing: Vec<_> = written.filter(|name| !NAMES.split_whitespace().any(|known| known == *name)).collect();
-        assert!(names.len() > 80 && missing.is_empty(), "{missing:?} are not in the list");
     }
 
     #[test]
