@@ -96,8 +96,11 @@ fn ended(compared: Result<(), String>) -> ExitCode {
     }
 }
 
+/// Compares contestants on a file of events, and prints what came of it.
+type Comparison = fn(&Path) -> Result<(), String>;
+
 /// Makes these comparisons, one after the other, each on the file of events.
-fn compare(all: &[fn(&Path) -> Result<(), String>]) -> Result<(), String> {
+fn compare(all: &[Comparison]) -> Result<(), String> {
     let events = readings(EVENTS);
     let file = std::env::temp_dir().join(format!("kaspr-bench-{}.jsonl", std::process::id()));
     println!("{} events of {} bytes on {}", EVENTS, events.len() as u64 / EVENTS - 1, machine());
