@@ -21,6 +21,7 @@ type Sign<'a> = (&'a str, &'a dyn Fn(&str) -> Option<String>);
 
 /// Waits until all signs of a trouble show, and prints when each came.
 #[track_caller]
+#[allow(clippy::print_stdout, reason = "observations are what make on-call is for")]
 fn shows(served: &Served, trouble: &str, began: Instant, signs: &[Sign<'_>]) {
     let mut seen: Vec<Option<(Duration, String)>> = vec![None; signs.len()];
     while seen.iter().any(Option::is_none) {
