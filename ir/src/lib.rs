@@ -8,12 +8,14 @@
 //! kaspr-exec:                                  plan.json ─▶ Plan ─▶ dataflow
 //! ```
 //!
-//! What both programs must agree on lives here too, once: how a duration is written ([`duration`]), which names topics
+//! What both programs must agree on lives here too, once: how a duration is written ([`duration`]) and an address
+//! ([`addresses`]), which names topics
 //! can have ([`topics`]), what a policy's setting means ([`plan::OnError::from_setting`]).
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod duration;
 pub mod graph;
 pub mod plan;

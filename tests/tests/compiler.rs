@@ -541,6 +541,28 @@ fn a_fault_has_no_echo() {
     assert_eq!(said(&typo, &[]), ["K0002 unknown field \"spec.processors.operations[0].mapp\""]);
 }
 
+#[test]
+fn what_a_terminal_would_obey_is_escaped_in_hints_too() {
+    let misspelt = agent("a", FINE).replace("name: step", "name: \"st\\x1bep\"");
+    let folder = folder_of(&[("agent.yaml", &misspelt)]);
+    let output = kaspr_tests::program::run("kasprc", &["check", &folder.path().display().to_string()], "");
+    let said = kaspr_tests::program::stderr(&output);
+    assert!(said.contains("did you mean") && said.contains("\\u{1b}"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn links_that_lead_back_are_not_followed_for_ever() {
+    let folder = folder_of(&[("agent.yaml", &agent("a", FINE))]);
+    let (at, inner) = (folder.path(), folder.path().join("inner"));
+    std::fs::create_dir(&inner).expect("a folder can be made");
+    for (link, to) in [(at.join("self"), at), (inner.join("up"), at), (at.join("other"), inner.as_path())] {
+        std::os::unix::fs::symlink(to, link).expect("a link can be made");
+    }
+    let files = kasprc::load::files(&[at.to_owned()]).expect("they can be read");
+    assert_eq!(files.len(), 1, "{:?}", files.iter().map(|file| &file.name).collect::<Vec<_>>());
+}
+
 /// A `KasprApp` with a line in its config.
 fn app(setting: &str) -> String {
     format!(
@@ -579,6 +601,13 @@ fn settings_are_those_that_the_executor_knows() {
         ),
         ("webPort: 0", "K0411 \"webPort\" must be a whole number from 1 to 65535, found \"0\""),
         ("metricsCompat: maybe", "K0411 \"metricsCompat\" must be true or false, found \"maybe\""),
+        ("webBind: nonsense", "K0411 \"webBind\" must be an address of the pod, found \"nonsense\""),
+        (
+            "bootstrapServers: a/b",
+            "K0411 \"bootstrapServers\" names no brokers: \"a/b\" is no broker: host:port, with brackets around an IPv6 address, as [::1]:9092",
+        ),
+        ("bootstrapServers: 'bob:secret@a:9092'", "K0411 \"bootstrapServers\" names no brokers: a user stands in it"),
+        ("brokerHeartbeatInterval: 30", "K0411 \"brokerHeartbeatInterval\" must be shorter than the session of 30 s"),
         ("deadLetterTopic: a b", "K0109 the topic name \"a b\" is not allowed by Kafka"),
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), [expected]);
@@ -590,6 +619,9 @@ fn settings_are_those_that_the_executor_knows() {
         "timeout: 1.5m",
         "from: 1764000000000",
         "guarantee: at-least-once",
+        "webBind: '[::]'",
+        "bootstrapServers: kafka://a;b:9093",
+        "brokerHeartbeatInterval: 29",
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), Vec::<String>::new(), "{setting}");
     }

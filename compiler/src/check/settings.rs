@@ -4,6 +4,7 @@
 //! place in the YAML. A setting that does not exist is only a warning (K0410), because it changes nothing there.
 //! Names that flags and variables have are another matter; see "Settings" in `docs/operations.md`.
 
+use kaspr_ir::addresses::{brokers, local_address};
 use kaspr_ir::plan::{Codec, OnError, Overlap, PolicyFault, is_python_mapping};
 use kaspr_ir::topics::{TOPIC_NAME_RULE, is_topic_name};
 
@@ -19,6 +20,10 @@ use crate::options::Options;
 enum Kind {
     /// Anything.
     Text,
+    /// Brokers.
+    Brokers,
+    /// An address of the machine.
+    Address,
     /// A name that stands in names of Kafka's: of a group, a producer, a topic.
     Name,
     /// A duration.
@@ -62,7 +67,7 @@ const SETTINGS: [(&str, Kind); 33] = [
     ("app", Kind::Name),
     ("instance", Kind::Name),
     ("onError", Kind::Policy),
-    ("bootstrapServers", Kind::Text),
+    ("bootstrapServers", Kind::Brokers),
     ("guarantee", Kind::OneOf(&["exactly-once", "at-least-once"])),
     ("from", Kind::From),
     ("shutdownTimeout", Kind::Duration),
@@ -73,7 +78,7 @@ const SETTINGS: [(&str, Kind); 33] = [
     ("stateDir", Kind::Text),
     ("stallAfter", Kind::Time),
     ("webPort", Kind::Whole(1, 65_535)),
-    ("webBind", Kind::Text),
+    ("webBind", Kind::Address),
     ("webHost", Kind::Text),
     ("webMetricsBasePath", Kind::Text),
     ("metricsCompat", Kind::Truth),
@@ -93,6 +98,9 @@ const SETTINGS: [(&str, Kind); 33] = [
     ("brokerHeartbeatInterval", Kind::Seconds(3600)),
     ("brokerMaxPollInterval", Kind::Seconds(86_400)),
 ];
+
+/// Seconds of the member's session where `brokerSessionTimeout` is not set, as in `executor/src/config`.
+const SESSION_SECONDS: f64 = 30.0;
 
 /// Settings that are planned and not built yet, with what they are without.
 const LATER: [(&str, &str); 3] =
@@ -135,6 +143,22 @@ impl Checker<'_> {
                 None => self.unknown_setting(name, value),
             }
         }
+        self.check_heartbeats(apps);
+    }
+
+    /// Checks that heartbeats come more often than the session of the group's member times out.
+    fn check_heartbeats(&mut self, apps: &[ast::App]) {
+        let seconds = |name| get(apps, name).and_then(|text| text.parse::<f64>().ok());
+        let (Some(heartbeat), session) = (seconds("brokerHeartbeatInterval"), seconds("brokerSessionTimeout")) else {
+            return;
+        };
+        let session = session.unwrap_or(SESSION_SECONDS);
+        let written = apps.iter().flat_map(|app| &app.config).find(|(name, _)| name.value == "brokerHeartbeatInterval");
+        if let Some((_, value)) = written.filter(|_| heartbeat >= session) {
+            let message = format!("\"brokerHeartbeatInterval\" must be shorter than the session of {session} s");
+            let fault = Diagnostic::new(Code::K0411, message, value.at.clone());
+            self.fault(fault.hint("a third of brokerSessionTimeout is usual"));
+        }
     }
 
     /// Warns of a setting that does not exist (K0410), with the nearest that does; one that is planned is K0601.
@@ -174,6 +198,21 @@ impl Checker<'_> {
         let words = |words: &[&str]| format!("\"{name}\" must be {}, found \"{}\"", words.join(" or "), value.value);
         match kind {
             Kind::Text => {}
+            Kind::Brokers => {
+                if let Err(why) = brokers(&value.value) {
+                    // A user may stand in it, with a password.
+                    let why = if value.value.contains('@') { "a user stands in it".to_owned() } else { why };
+                    let fault =
+                        Diagnostic::new(Code::K0411, format!("\"{name}\" names no brokers: {why}"), value.at.clone());
+                    self.fault(fault.hint("host:port,host:port; users and passwords have settings of their own"));
+                }
+            }
+            Kind::Address if local_address(&value.value).is_some() => {}
+            Kind::Address => {
+                let message = words(&["an address of the pod"]);
+                let fault = Diagnostic::new(Code::K0411, message, value.at.clone());
+                self.fault(fault.hint("0.0.0.0, 127.0.0.1, or [::] for all of both families"));
+            }
             Kind::Name if is_topic_name(&value.value) => {}
             Kind::Name => {
                 let message = format!("\"{name}\" is no name that Kafka can keep: \"{}\"", value.value);

@@ -19,6 +19,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kaspr_ir::addresses::brokers;
 use kaspr_ir::plan::{App, OnError, Overlap, Plan, is_python_mapping};
 
 pub use crate::config::table::{SETTINGS, Setting};
@@ -174,14 +175,21 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// The first of them that is no number of seconds.
+    /// The first of them that is no number of seconds, and heartbeats that are rarer than the session allows.
     pub fn group_times(&self) -> Result<GroupTimes, SettingError> {
         let default = GroupTimes::default();
         let session = self.seconds("brokerSessionTimeout", 3600)?.unwrap_or(default.session);
+        let heartbeat = self.seconds("brokerHeartbeatInterval", 3600)?.unwrap_or(default.heartbeat.min(session / 3));
         let poll = self.seconds("brokerMaxPollInterval", 86_400)?.unwrap_or(default.poll);
+        if heartbeat >= session {
+            // The group would count the member as dead between two heartbeats, again and again.
+            let text = self.get("brokerHeartbeatInterval").unwrap_or_default();
+            let why = format!("heartbeats come more often than the session times out ({session:?})");
+            return Err(error("brokerHeartbeatInterval", text, &why));
+        }
         Ok(GroupTimes {
             session,
-            heartbeat: self.seconds("brokerHeartbeatInterval", 3600)?.unwrap_or(default.heartbeat),
+            heartbeat,
             // librdkafka refuses a session that is longer than the time between polls.
             poll: poll.max(POLL_MIN).max(session),
         })
@@ -210,12 +218,12 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// One of them has no place in such a list: see [`servers`].
+    /// One of them has no place in such a list: see [`brokers`].
     pub fn servers(&self) -> Result<Option<String>, SettingError> {
         let Some(text) = self.get("bootstrapServers") else { return Ok(None) };
         // A user may stand in it, with a password.
         let shown = if text.contains('@') { "***" } else { text };
-        servers(text).map(Some).map_err(|why| error("bootstrapServers", shown, &why))
+        brokers(text).map(Some).map_err(|why| error("bootstrapServers", shown, &why))
     }
 
     /// A setting that is a whole number within bounds; `None` where it is not set.
@@ -292,50 +300,6 @@ fn from(text: &str) -> Option<From> {
     }
 }
 
-/// The brokers in the one form that clients take, from all in which they are written.
-///
-/// ```
-/// use kaspr_exec::config::settings::servers;
-///
-/// assert_eq!(servers("kafka://a;kafka://b:9093"), Ok("a:9092,b:9093".to_owned()));
-/// assert_eq!(servers("a:9092, [::1]"), Ok("a:9092,[::1]:9092".to_owned()));
-/// ```
-///
-/// # Errors
-///
-/// Says which of them is no `host:port`, but for one that has a user in it.
-pub fn servers(text: &str) -> Result<String, String> {
-    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
-    let named: Vec<&str> = text.split(is_between).filter(|server| !server.is_empty()).collect();
-    if named.is_empty() {
-        return Err("it names no broker: host:port,host:port".to_owned());
-    }
-    Ok(named.into_iter().map(server).collect::<Result<Vec<_>, _>>()?.join(","))
-}
-
-/// One broker as `host:port`.
-fn server(text: &str) -> Result<String, String> {
-    if text.contains('@') {
-        return Err("a broker is named without a user: that is KAFKA_AUTH_USERNAME and KAFKA_AUTH_PASSWORD".to_owned());
-    }
-    let place = text.strip_prefix("kafka://").unwrap_or(text).trim_end_matches('/');
-    let refused = || format!("\"{text}\" is no broker: host:port, with brackets around an IPv6 address, as [::1]:9092");
-    // The colons of an address in brackets separate no port.
-    let (host, port) = match place.rfind(']') {
-        Some(end) => (&place[..=end], &place[end + 1..]),
-        None => place.split_at(place.find(':').unwrap_or(place.len())),
-    };
-    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let is_address = inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok());
-    let is_name = !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let port = if port.is_empty() { ":9092" } else { port };
-    let is_port = port.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port > 0);
-    match (is_address || is_name) && is_port {
-        true => Ok(format!("{host}{port}")),
-        false => Err(refused()),
-    }
-}
-
 /// `True` → true, `no` → false; `None`: it is neither.
 pub fn truth(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
@@ -398,10 +362,10 @@ mod tests {
             ("kafka://a:9094/", "a:9094"),
             ("10.0.0.1,", "10.0.0.1:9092"),
         ] {
-            assert_eq!(servers(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(brokers(text).as_deref(), Ok(expected), "{text}");
         }
         for text in ["tcp://10.0.0.1:9092", "a:0", "a:70000", "::1", "[::1", "a:9092:9093", "http://a", ","] {
-            assert!(servers(text).is_err(), "{text}");
+            assert!(brokers(text).is_err(), "{text}");
         }
         let fault = settings(&[("K_KAFKA_BOOTSTRAP_SERVERS", "kafka://bob:hunter2@a:9092")]).servers();
         assert!(!fault.expect_err("it has a user").to_string().contains("hunter2"));

@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use kaspr_ir::addresses::local_address;
+
 use crate::config::settings::{SettingError, Settings, error};
 
 /// The HTTP server of a process.
@@ -38,7 +40,7 @@ impl Settings {
         let port = text.trim().parse().ok().filter(|&port| port > 0);
         let port: u16 = port.ok_or_else(|| error("webPort", text, "a port is a number from 1 to 65535"))?;
         let address = match self.get("webBind") {
-            Some(text) => address(text).ok_or_else(|| {
+            Some(text) => local_address(text).ok_or_else(|| {
                 error("webBind", text, "an address of this machine is needed: 0.0.0.0, 127.0.0.1, or [::] for all")
             })?,
             // A person who types a port has not asked to be reached from outside; the settings of a pod have.
@@ -75,16 +77,6 @@ impl Settings {
 /// The name of this machine, which is that of the pod; empty where the system does not tell.
 pub fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
-}
-
-/// `[::]`, `::1`, `0.0.0.0`, `localhost`; `None`: it is no address.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    match inside {
-        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        inside => inside.parse().ok(),
-    }
 }
 
 /// `internal/` → `/internal/metrics`; nothing or `/` → `/metrics`.

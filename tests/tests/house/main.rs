@@ -367,7 +367,11 @@ struct House {
 }
 
 const HOUSES: [House; 3] = [
-    House { folder: "ir/src/", rooms: &["lib", "print", "graph", "plan", "topics", "duration"], upward: &[] },
+    House {
+        folder: "ir/src/",
+        rooms: &["lib", "print", "graph", "plan", "topics", "duration", "addresses"],
+        upward: &[],
+    },
     House {
         folder: "compiler/src/",
         rooms: &[
