@@ -86,19 +86,19 @@ impl Diagnostic {
 
     /// With a text under its place.
     pub fn under(mut self, text: impl Into<String>) -> Diagnostic {
-        self.under = Some(text.into());
+        self.under = Some(escaped(text.into()));
         self
     }
 
     /// With a further place.
     pub fn label(mut self, at: At, text: impl Into<String>) -> Diagnostic {
-        self.labels.push((at, text.into()));
+        self.labels.push((at, escaped(text.into())));
         self
     }
 
     /// With what to do.
     pub fn hint(mut self, text: impl Into<String>) -> Diagnostic {
-        self.hints.push(text.into());
+        self.hints.push(escaped(text.into()));
         self
     }
 
