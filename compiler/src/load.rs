@@ -40,7 +40,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     for path in paths {
         if path.is_dir() {
             let mut found = Vec::new();
-            walk(path, &mut found)?;
+            walk(path, &mut Vec::new(), &mut found)?;
             if found.is_empty() {
                 return Err(LoadError::Empty(path.display().to_string()));
             }
@@ -62,27 +62,39 @@ pub fn missing(folder: &Path) -> Option<String> {
         return Some(format!("there is no folder \"{}\"", folder.display()));
     }
     let mut found = Vec::new();
-    let is_empty = walk(folder, &mut found).is_ok() && found.is_empty();
+    let is_empty = walk(folder, &mut Vec::new(), &mut found).is_ok() && found.is_empty();
     is_empty.then(|| LoadError::Empty(folder.display().to_string()).to_string())
 }
 
 /// Adds the specs of a folder and of those below it, in any order. Kubernetes keeps what it mounts in folders whose
 /// names begin with `..`, with a link to each file beside them: those are the specs.
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
+fn walk(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) -> Result<(), LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: folder.display().to_string(), error };
+    if leads_back(folder, above) {
+        return Ok(());
+    }
+    above.push(folder.to_owned());
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let is_spec = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         if path.is_dir() {
             let is_of_a_mount = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
             if !is_of_a_mount {
-                walk(&path, found)?;
+                walk(&path, above, found)?;
             }
         } else if is_spec && path.file_name().is_none_or(|name| name != "tests.yaml") {
             found.push(path);
         }
     }
+    above.pop();
     Ok(())
+}
+
+/// True if a folder is a link to one of those above it, so that a walk into it would never end.
+pub fn leads_back(folder: &Path, above: &[PathBuf]) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    // Asked of links alone: nothing else leads up.
+    folder.is_symlink() && real(folder).is_some_and(|here| above.iter().any(|path| real(path).as_ref() == Some(&here)))
 }
 
 /// Reads one file, or standard input for `-`.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use kaspr_ir::plan::Plan;
+use kasprc::load::leads_back;
 use serde_json::json;
 
 use super::arguments::{ResultFormat, TestArguments};
@@ -47,7 +48,7 @@ pub fn tested_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
         // The parent of a bare file name is the empty path, which no system call takes for the current folder.
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         let before = folders.len();
-        walk(&folder, &mut folders)
+        walk(&folder, &mut Vec::new(), &mut folders)
             .map_err(|error| Stop::refused(format!("cannot read \"{}\": {error}", folder.display())))?;
         if folders.len() == before {
             return Err(Stop::refused(format!("there is no {TESTS} in \"{}\" or below", folder.display())));
@@ -59,16 +60,21 @@ pub fn tested_folders(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
 }
 
 /// Adds the folders with tests, this one included.
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn walk(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if leads_back(folder, above) {
+        return Ok(());
+    }
+    above.push(folder.to_owned());
     if folder.join(TESTS).is_file() {
         found.push(folder.to_owned());
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            walk(&path, found)?;
+            walk(&path, above, found)?;
         }
     }
+    above.pop();
     Ok(())
 }
 
