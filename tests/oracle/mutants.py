@@ -193,8 +193,8 @@ MUTANTS = [
     # Users' tests.
     ("a part of a value is compared by its names alone", "let others = got.keys().filter(|_| !measure.is_part);", "let others = got.keys();", "rehearsed"),
     ("a whole value is compared by all names", "let others = got.keys().filter(|_| !measure.is_part);", "let others = got.keys().take(0);", "rehearsed"),
-    ("numbers may differ by so much", "(wanted.as_f64()? - got.as_f64()?).abs() <= approx", "(wanted.as_f64()? - got.as_f64()?).abs() < 0.0 * approx", "rehearsed"),
-    ("numbers are the same as they are written", "wanted == got || self.approx.and_then(near).unwrap_or(false)", "wanted == got || near(self.approx.unwrap_or(1e-9)).unwrap_or(false)", "rehearsed"),
+    ("numbers may differ by so much", "(one.as_f64()? - other.as_f64()?).abs() <= approx", "(one.as_f64()? - other.as_f64()?).abs() < 0.0 * approx", "rehearsed"),
+    ("numbers are the same as they are written", "is_equal || self.approx.and_then(near).unwrap_or(false)", "is_equal || near(self.approx.unwrap_or(1e-9)).unwrap_or(false)", "rehearsed"),
     ("a record's own tolerance goes first", "approx: own.or(measure.approx)", "approx: measure.approx.or(own)", "rehearsed"),
     ("timers run on the clock of the test", "simulate(py, &runtime, &rehearsal.clock)?;", "", "rehearsed"),
     ("the clock stops where a timer is due", "[self.worker.next_deadline(), timer].into_iter().flatten().min()", "[self.worker.next_deadline(), timer.filter(|_| false)].into_iter().flatten().min()", "rehearsed"),

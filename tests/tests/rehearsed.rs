@@ -54,6 +54,19 @@ fn a_part_of_a_value_is_compared_at_every_depth() {
 }
 
 #[test]
+fn whole_numbers_are_compared_digit_by_digit() {
+    let (spec, number) = (agent("import os", SAME), "123456789012345678901234567890");
+    let other = number.replace("890", "891");
+    let test = |expected: &str| {
+        format!(
+            "    events: [{{topic: in, value: {{n: [{number}]}}}}]\n    expect:\n      topics:\n        out: [{{value: {{n: [{expected}]}}}}]\n"
+        )
+    };
+    passes(&spec, &test(number));
+    fails(&spec, &test(&other), 6, "891\n");
+}
+
+#[test]
 fn floats_are_compared_as_they_are_written_unless_they_may_differ() {
     let spec =
         agent("import os", "def step(value, t):\n    t['k'] = [0.1 + 0.2]\n    return {'n': 0.1 + 0.2, 's': 'x'}\n")

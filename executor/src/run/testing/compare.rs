@@ -35,9 +35,16 @@ impl Measure {
         Measure { is_part: false, approx }
     }
 
-    fn is_same(self, wanted: &Value, got: &Value) -> bool {
-        let near = |approx: f64| Some((wanted.as_f64()? - got.as_f64()?).abs() <= approx);
-        wanted == got || self.approx.and_then(near).unwrap_or(false)
+    /// Compares texts of JSON that are no mapping and no list.
+    fn is_same(self, wanted: &str, got: &str) -> bool {
+        let (one, other) = (json(wanted), json(got));
+        let near = |approx: f64| Some((one.as_f64()? - other.as_f64()?).abs() <= approx);
+        // Whole numbers by their digits: beyond 64 bits two of them may be the same float.
+        let is_equal = match is_whole(wanted) && is_whole(got) {
+            true => wanted == got,
+            false => one == other,
+        };
+        is_equal || self.approx.and_then(near).unwrap_or(false)
     }
 }
 
@@ -111,10 +118,10 @@ pub(super) fn of_record(
             }
             _ => {}
         }
-        let (wanted, got) = (json(wanted.get()), got.map(json));
+        let wanted = wanted.get();
         match got {
             Some(got) => {
-                let differs = in_value(&wanted, &got, Measure { is_part, ..measure });
+                let differs = in_value(wanted, got, Measure { is_part, ..measure });
                 differs.map(|(path, words)| (format!(", {name}{path}"), words))
             }
             None => Some((format!(", {name}"), two(wanted, format!("a record without it: {line}")))),
@@ -126,45 +133,70 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
-/// The path and the words of the first difference within two values.
-fn in_value(expected: &Value, came: &Value, measure: Measure) -> Option<(String, String)> {
-    match (expected, came) {
-        (Value::Object(wanted), Value::Object(got)) => {
-            let others = got.keys().filter(|_| !measure.is_part);
-            let names: std::collections::BTreeSet<_> = wanted.keys().chain(others).collect();
-            names.into_iter().find_map(|name| {
-                let path = format!(".{name}");
-                match (wanted.get(name), got.get(name)) {
-                    (Some(wanted), Some(got)) => {
-                        in_value(wanted, got, measure).map(|(rest, words)| (path + &rest, words))
-                    }
-                    (Some(wanted), None) => Some((path, two(wanted, "nothing"))),
-                    (None, got) => Some((path, two("nothing", got.unwrap_or(&Value::Null)))),
-                }
-            })
-        }
-        (Value::Array(wanted), Value::Array(got)) if wanted.len() == got.len() => {
-            let pairs = wanted.iter().zip(got).enumerate();
-            pairs.into_iter().find_map(|(number, (wanted, got))| {
-                in_value(wanted, got, measure).map(|(rest, words)| (format!("[{number}]{rest}"), words))
-            })
-        }
-        (wanted, got) => (!measure.is_same(wanted, got)).then(|| (String::new(), two(wanted, got))),
-    }
+/// True for the text of a whole number.
+fn is_whole(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
-fn of_table(table: &str, expected: &BTreeMap<String, Value>, came: &Came, measure: Measure) -> Option<Difference> {
+/// The fields of a mapping; `None`: the text is another value's.
+fn mapping(text: &str) -> Option<BTreeMap<String, &RawValue>> {
+    text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// The values of a list; `None`: the text is another value's.
+fn list(text: &str) -> Option<Vec<&RawValue>> {
+    text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// The path and the words of the first difference within two values, which come as their texts.
+fn in_value(expected: &str, came: &str, measure: Measure) -> Option<(String, String)> {
+    if let (Some(wanted), Some(got)) = (mapping(expected), mapping(came)) {
+        let others = got.keys().filter(|_| !measure.is_part);
+        let names: std::collections::BTreeSet<_> = wanted.keys().chain(others).collect();
+        return names.into_iter().find_map(|name| {
+            let path = format!(".{name}");
+            match (wanted.get(name), got.get(name)) {
+                (Some(wanted), Some(got)) => {
+                    in_value(wanted.get(), got.get(), measure).map(|(rest, words)| (path + &rest, words))
+                }
+                (Some(wanted), None) => Some((path, two(plain(wanted.get()), "nothing"))),
+                (None, got) => Some((path, two("nothing", plain(got.map_or("null", |got| got.get()))))),
+            }
+        });
+    }
+    if let (Some(wanted), Some(got)) = (list(expected), list(came))
+        && wanted.len() == got.len()
+    {
+        let pairs = wanted.iter().zip(got).enumerate();
+        return pairs.into_iter().find_map(|(number, (wanted, got))| {
+            in_value(wanted.get(), got.get(), measure).map(|(rest, words)| (format!("[{number}]{rest}"), words))
+        });
+    }
+    (!measure.is_same(expected, came)).then(|| (String::new(), two(plain(expected), plain(came))))
+}
+
+/// A value as it is shown: on one line, numbers with all their digits.
+fn plain(text: &str) -> String {
+    if is_whole(text) { text.to_owned() } else { json(text).to_string() }
+}
+
+fn of_table(
+    table: &str,
+    expected: &BTreeMap<String, Box<RawValue>>,
+    came: &Came,
+    measure: Measure,
+) -> Option<Difference> {
     let pointer = below("/expect/tables", table);
     let got = pairs(table, came);
     let names: std::collections::BTreeSet<_> = expected.keys().chain(got.keys()).collect();
     names.into_iter().find_map(|name| {
         let place = format!("table \"{table}\", key \"{name}\"");
-        let words = match (expected.get(name), got.get(name).map(|raw| json(raw.get()))) {
+        let words = match (expected.get(name).map(|raw| raw.get()), got.get(name).map(|raw| raw.get())) {
             (Some(wanted), Some(got)) => {
-                in_value(wanted, &got, measure).map(|(path, words)| format!("{place}{path}:\n{words}"))
+                in_value(wanted, got, measure).map(|(path, words)| format!("{place}{path}:\n{words}"))
             }
-            (Some(wanted), None) => Some(format!("{place}:\n{}", two(wanted, "nothing"))),
-            (None, got) => Some(format!("{place}:\n{}", two("nothing", got.unwrap_or_default()))),
+            (Some(wanted), None) => Some(format!("{place}:\n{}", two(plain(wanted), "nothing"))),
+            (None, got) => Some(format!("{place}:\n{}", two("nothing", plain(got.unwrap_or("null"))))),
         };
         words.map(|words| Difference { pointer: below(&pointer, name), words })
     })
@@ -214,6 +246,7 @@ pub(super) fn failure(failure: &FailureRecord) -> Value {
 pub(super) fn of_failure(expected: &BTreeMap<String, Value>, came: &Value) -> Option<(String, String)> {
     expected.iter().find_map(|(name, wanted)| {
         let got = came.get(name).cloned().unwrap_or_default();
-        in_value(wanted, &got, Measure::default()).map(|(path, words)| (format!("{name}{path}"), words))
+        in_value(&wanted.to_string(), &got.to_string(), Measure::default())
+            .map(|(path, words)| (format!("{name}{path}"), words))
     })
 }

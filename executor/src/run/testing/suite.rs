@@ -58,7 +58,7 @@ pub struct Expect {
     pub topics: BTreeMap<String, Vec<BTreeMap<String, Box<RawValue>>>>,
     /// Pairs by table, all of them.
     #[serde(default)]
-    pub tables: BTreeMap<String, BTreeMap<String, Value>>,
+    pub tables: BTreeMap<String, BTreeMap<String, Box<RawValue>>>,
     /// Failures, all of them and in order; none where nothing is written.
     #[serde(default)]
     pub failures: Vec<BTreeMap<String, Value>>,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::compare::{Measure, failure, of_failure, of_record, pairs};
+use super::faults::below;
 use super::fields::{APPROX, FAILURE, PART, RECORD, VALUES};
 use super::play::Came;
 use super::suite::Expect;
@@ -16,7 +17,7 @@ pub type Put = (String, String);
 /// All that a test names, and its failures, as they came.
 pub fn puts(expect: &Expect, came: &Came) -> Vec<Put> {
     let none = Vec::new();
-    let place = |part: &str, name: &str| format!("/expect/{part}/{}", name.replace('~', "~0").replace('/', "~1"));
+    let place = |part: &str, name: &str| below(&format!("/expect/{part}"), name);
     let mut puts = Vec::new();
     for (topic, expected) in &expect.topics {
         let lines = came.topics.get(topic).unwrap_or(&none);
