@@ -39,7 +39,7 @@ pub fn explain_certificate(settings: &ClientSettings) -> Option<String> {
     let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
     let why = match code {
         code::SELF_SIGNED | code::SELF_SIGNED_IN_CHAIN | code::ISSUER_MISSING | code::CHAIN_INCOMPLETE => {
-            "its certificate comes from an authority that is not known here: name the file of the authority's certificate with --kafka ssl.ca.location=FILE".to_owned()
+            "its certificate comes from an authority that is not known here: name the file of the authority's certificate with --kafka ssl.ca.location=FILE or the variable KASPR_KAFKA_AUTH_CAFILE".to_owned()
         }
         code::HAS_EXPIRED => "its certificate has expired: the broker needs a new one".to_owned(),
         code::NOT_YET_VALID => "its certificate is not valid yet: compare the clocks of broker and client".to_owned(),
