@@ -163,6 +163,10 @@ fn an_endpoint_gives_tokens_where_that_is_built_in() {
         return;
     }
     assert_eq!((code, count), (Some(0), 1), "{words}");
+    #[allow(clippy::print_stdout, reason = "for those who ask with --nocapture which of the two builds was tried")]
+    {
+        println!("tokens came from {}", endpoint.url());
+    }
     let (code, count, words) = run("guessed");
     assert_eq!((code, count), (Some(1), 0), "{words}");
     let last = words.lines().last().unwrap_or_default();
