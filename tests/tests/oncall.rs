@@ -52,6 +52,12 @@ fn of_worker(page: &str, find: impl Fn(&Value) -> Option<String>) -> Option<Stri
     status["workers"].as_array()?.iter().find_map(find)
 }
 
+/// Commits that wait, or a worker's thread that a call of Kafka's client keeps.
+fn waits_for_a_broker(page: &str) -> Option<String> {
+    let commits = metric(page, "kaspr_commit_age_seconds", |_, value| value > 1.0);
+    commits.or_else(|| metric(page, "kaspr_turn_age_seconds", |_, value| value > 2.0))
+}
+
 /// The reason why a worker does not do its work, where it has these words.
 fn why(page: &str, words: &str) -> Option<String> {
     of_worker(page, |worker| {
@@ -185,9 +191,9 @@ fn a_broker_that_is_killed() {
         "the broker is killed",
         began,
         &[
-            // A call of Kafka's client keeps the worker's thread, which the status names.
-            (METRICS, &|page| metric(page, "kaspr_turn_age_seconds", |_, value| value > 2.0)),
-            (METRICS, &|page| metric(page, "kaspr_kafka_broker_up", |_, value| value == 0.0)),
+            (METRICS, &|page| {
+                metric(page, "kaspr_kafka_broker_up", |_, value| value == 0.0).or_else(|| waits_for_a_broker(page))
+            }),
             (STATUS, &holds),
         ],
     );
@@ -204,12 +210,7 @@ fn a_broker_that_is_paused() {
     served.wait_until("events", || broker.count(&output) > 50);
     let began = now();
     broker.freeze(true);
-    shows(
-        &served,
-        "the broker is paused",
-        began,
-        &[(METRICS, &|page| metric(page, "kaspr_commit_age_seconds", |_, value| value > 1.0)), (STATUS, &holds)],
-    );
+    shows(&served, "the broker is paused", began, &[(METRICS, &waits_for_a_broker), (STATUS, &holds)]);
     broker.freeze(false);
     ends(&served, &broker, &output, load);
 }
