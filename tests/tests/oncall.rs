@@ -66,14 +66,15 @@ fn why(page: &str, words: &str) -> Option<String> {
     })
 }
 
-/// The cause that holds a partition, or the call that keeps the worker's thread.
+/// The cause that holds a partition, the call that keeps the worker's thread, or commits that wait.
 fn holds(page: &str) -> Option<String> {
     of_worker(page, |worker| {
         let readers = worker["partitions"].as_array()?.iter().filter_map(|part| part["readers"].as_array()).flatten();
         let held =
             readers.filter_map(|reader| reader["holds"].as_str()).find(|held| held.contains("waiting for the broker"));
         let call = worker["running"]["what"].as_str().map(|what| format!("\"running\": \"{what}\""));
-        held.map(|held| format!("\"holds\": \"{held}\"")).or(call)
+        let waits = worker["commitAge"].as_f64().filter(|age| *age > 1.0).map(|age| format!("\"commitAge\": {age}"));
+        held.map(|held| format!("\"holds\": \"{held}\"")).or(call).or(waits)
     })
 }
 

@@ -103,6 +103,13 @@ impl Report {
         Report { snapshot, age, turn_age, up, since_ms, running: running(board), process: Process::now() }
     }
 
+    /// The time for which complete events have waited for their commit; zero where none waits. Nothing was committed
+    /// since the snapshot, or there were another one.
+    pub fn commit_age(&self) -> Duration {
+        let waits = self.snapshot.commit_age;
+        if waits.is_zero() { waits } else { waits + self.age }
+    }
+
     /// The same report when it is older.
     pub fn aged(mut self, by: Duration) -> Report {
         self.age += by;

@@ -37,6 +37,7 @@ fn describe(site: &Site, worker: &Worker) -> Value {
     described["why"] = json!(snapshot.why);
     described["turnAge"] = json!(report.turn_age.as_secs_f64());
     described["running"] = json!(running);
+    described["commitAge"] = json!(report.commit_age().as_secs_f64());
     described["assignment"] = json!(snapshot.assignment);
     described["stalled"] = json!(snapshot.stalled);
     described["restarts"] = json!(worker.member.restarts);

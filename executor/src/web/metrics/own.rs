@@ -1,7 +1,5 @@
 //! The families of this program, but for those of partitions.
 
-use std::time::Duration;
-
 use super::super::Worker;
 use super::rows::{Labels, Writer, labels};
 use super::{Collected, Measured};
@@ -118,9 +116,7 @@ fn delivery(report: &Report, writer: &mut Writer) {
     let help = "Time from the beginning of a transaction to its commit";
     writer.histograms("kaspr_transaction_duration_seconds", help, [(Labels::new(), &figures.transactions.seconds)]);
     let help = "Time for which complete events have waited for their commit; 0 where none waits";
-    // Nothing was committed since the snapshot, or there were another one.
-    let since = if snapshot.commit_age.is_zero() { Duration::ZERO } else { report.age };
-    writer.gauge("kaspr_commit_age_seconds", help, (snapshot.commit_age + since).as_secs_f64());
+    writer.gauge("kaspr_commit_age_seconds", help, report.commit_age().as_secs_f64());
     let help = "Producers that were replaced, because requests of theirs might arrive late";
     writer.counter("kaspr_producers_recycled", help, figures.recycled as f64);
 }
