@@ -290,6 +290,24 @@ pub trait Producer {
     /// Queues a record; does not wait.
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError>;
 
+    /// Queues records; does not wait. Gives how many were taken, from the first on: fewer than there are where the queue
+    /// is full, so poll and hand over the rest. Their order is kept in each partition. After an error it is not known
+    /// which of them are on their way.
+    fn send_all(
+        &mut self,
+        records: &mut dyn Iterator<Item = OutgoingRecord<'_>>,
+        generation: u64,
+    ) -> Result<usize, BrokerError> {
+        let mut taken = 0;
+        for record in records {
+            if self.send(record, generation)? == Taken::QueueFull {
+                break;
+            }
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
     /// Takes what the broker acknowledged; waits at most `wait` for something. A record that could
     /// not be delivered is an error.
     fn poll(&mut self, wait: Duration) -> Result<(), BrokerError>;
@@ -311,8 +329,11 @@ pub trait Producer {
         false
     }
 
-    /// Rings this bell from now on when something was acknowledged.
+    /// Rings this bell from now on when something was acknowledged, while [`Producer::listens`] says so.
     fn rings(&mut self, _bell: &Arc<Bell>) {}
+
+    /// Says whether acknowledgements are waited for. Those that are not ring no bell: the next poll finds them.
+    fn listens(&mut self, _listens: bool) {}
 
     /// Puts the offsets of the group's member into the transaction: after its records.
     fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), BrokerError>;

@@ -154,6 +154,8 @@ pub struct Bounds {
     pub staged_bytes_max: usize,
     /// Staged records at which a commit does not wait for its interval.
     pub staged_records_max: usize,
+    /// Longest time for which a busy worker gathers records before it hands them over (at-least-once).
+    pub gather_max: Duration,
     /// Longest life of a transaction: then the broker aborts it.
     pub transaction_timeout: Duration,
     /// User code that keeps a worker for longer is slow: from then on no transaction is open while it runs,
@@ -198,6 +200,7 @@ impl Default for Bounds {
             overlap_bytes_max: 8 << 20,
             staged_bytes_max: 16 << 20,
             staged_records_max: 100_000,
+            gather_max: Duration::from_millis(5),
             // The same number as in the settings of the producer: the broker goes by that one.
             transaction_timeout: Duration::from_secs(15),
             slow_code: Duration::from_secs(1),

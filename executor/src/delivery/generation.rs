@@ -13,7 +13,7 @@
 use kaspr_ir::plan::TableId;
 use rustc_hash::FxHashMap;
 
-use crate::broker::{BrokerError, OffsetCommit, OutgoingRecord, Producer, Taken};
+use crate::broker::{BrokerError, OffsetCommit, OutgoingRecord, Producer};
 use crate::event::effects::{Effects, TableWrite};
 use crate::event::message::TopicName;
 use crate::tables::store::ChangelogPosition;
@@ -88,12 +88,12 @@ impl Generation {
 
     /// Hands records to the producer while it takes them, then the changes to the topics of `changelogs`.
     /// Returns true once the producer has taken all. Returns false if the producer's queue is full: call
-    /// again after a poll. `changelogs` names a topic for each table of the plan, by number. `now_ms` is the
-    /// timestamp of the changelog records; output records carry the one with which they were staged.
+    /// again after a poll. `changelogs` names a topic for each table of the plan, by number. Changelog records are
+    /// staged at `now_ms`, output records at the time that they carry.
     ///
     /// # Errors
     ///
-    /// Any error of [`Producer::send`]. With transactions it ends this generation; see `Delivery::recover`.
+    /// Any error of [`Producer::send_all`]. With transactions it ends this generation; see `Delivery::recover`.
     pub fn send(
         &mut self,
         producer: &mut dyn Producer,
@@ -103,34 +103,39 @@ impl Generation {
         let (first, skip) = self.sent;
         for (number, effects) in self.effects.iter().enumerate().skip(first) {
             let skip = if number == first { skip } else { 0 };
-            for (record, outgoing) in effects.records().enumerate().skip(skip) {
-                if producer.send(outgoing, self.number)? == Taken::QueueFull {
-                    self.sent = (number, record);
-                    return Ok(false);
-                }
+            if skip == effects.outgoing_count() {
+                continue;
+            }
+            let taken = skip + producer.send_all(&mut effects.records().skip(skip), self.number)?;
+            if taken < effects.outgoing_count() {
+                self.sent = (number, taken);
+                return Ok(false);
             }
         }
         // Changes come last: should a bound of the transaction be hit, outputs have gone first in every run
         // alike.
         self.sent = (self.effects.len(), 0);
-        while let Some(change) = self.changes.get(self.changes_sent) {
-            let record = OutgoingRecord {
-                topic: &changelogs[change.table.index()],
-                partition: change.partition,
-                timestamp_ms: now_ms,
-                key: Some(&change.key),
-                value: change.value.as_deref(),
-                headers: &[],
-                // The producer notes the offset of a tracked record: the store's position in the changelog
-                // comes from it.
-                tracked: true,
-            };
-            if producer.send(record, self.number)? == Taken::QueueFull {
-                return Ok(false);
-            }
-            self.changes_sent += 1;
+        if self.changes_sent == self.changes.len() {
+            return Ok(true);
         }
-        Ok(true)
+        let left = &self.changes[self.changes_sent..];
+        self.changes_sent +=
+            producer.send_all(&mut left.iter().map(|change| changed(change, changelogs, now_ms)), self.number)?;
+        Ok(self.changes_sent == self.changes.len())
+    }
+}
+
+/// The record of a change for the changelog of its table.
+fn changed<'a>(change: &'a TableWrite, changelogs: &'a [TopicName], now_ms: i64) -> OutgoingRecord<'a> {
+    OutgoingRecord {
+        topic: &changelogs[change.table.index()],
+        partition: change.partition,
+        timestamp_ms: now_ms,
+        key: Some(&change.key),
+        value: change.value.as_deref(),
+        headers: &[],
+        // The producer notes the offset of a tracked record: the store's position in the changelog comes from it.
+        tracked: true,
     }
 }
 

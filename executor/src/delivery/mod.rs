@@ -1,8 +1,8 @@
 //! From staged effects to the broker: complete epochs are committed, all of their effects or none.
 //!
 //! A commit takes whole epochs, oldest first. Exactly-once: their records, changelogs, offsets and
-//! positions are one transaction. At-least-once: records leave as soon as their epoch is complete,
-//! and changelogs and offsets follow. The next epochs run while records are in flight.
+//! positions are one transaction. At-least-once: records leave when their epoch is complete, or
+//! milliseconds later while the worker is busy, and changelogs and offsets follow. The next epochs run while records are in flight.
 //!
 //! A transaction that cannot be committed is *aborted*: everything staged goes with it, and the worker starts
 //! over from the committed positions. If the outcome of a commit is *unknown*, a new producer first fences
@@ -117,7 +117,11 @@ pub struct Delivery {
     room: Room,
     /// The time at which the last commit began, by the worker's clock.
     last_commit: Duration,
-    /// The next commit. At-least-once, its records are sent already, before its offsets are known.
+    /// True if records may wait for those of the next turn (at-least-once).
+    gathers: bool,
+    /// The time at which records were last handed over (at-least-once).
+    handed_over: Duration,
+    /// The next commit. At-least-once, its records are sent before its offsets are known.
     open: Generation,
     /// The commit under way, and the time at which it began.
     closing: Option<(Generation, Duration)>,
@@ -174,6 +178,8 @@ impl Delivery {
             room: Room::new(config.bounds.staged_bytes_max, config.bounds.transaction_timeout),
             bounds: config.bounds.clone(),
             last_commit: Duration::ZERO,
+            gathers: false,
+            handed_over: Duration::ZERO,
             open: Generation::default(),
             closing: None,
             question: None,
@@ -205,31 +211,44 @@ impl Delivery {
         }
     }
 
+    /// Says whether the worker's next turn follows at once: then records may be gathered.
+    pub fn gather(&mut self, gathers: bool) {
+        self.gathers = gathers;
+    }
+
     /// Takes the steps that are possible now, in their order: acknowledgements, records, a new commit, its
     /// end.
     fn advance(&mut self, around: &mut Around<'_>, urgency: Urgency) -> Result<Delivered, BrokerError> {
         self.producer.poll(Duration::ZERO)?;
+        let mut is_sent = true;
         if self.guarantee == Guarantee::AtLeastOnce {
-            self.send_at_once(around)?;
+            is_sent = self.send_at_once(around)?;
         }
         if self.closing.is_none() && (urgency == Urgency::Now || self.is_due(around, urgency)) {
             self.begin(around)?;
         }
-        self.finish(around)
+        let finished = self.finish(around)?;
+        // Other acknowledgements can wait for the next turn: each that wakes the worker costs one.
+        self.producer.listens(self.closing.is_some() || !is_sent);
+        Ok(finished)
     }
 
-    /// Sends records in order, those of the commit under way first (at-least-once).
-    fn send_at_once(&mut self, around: &mut Around<'_>) -> Result<(), BrokerError> {
+    /// Sends records in order, those of the commit under way first (at-least-once). A busy worker gathers those of the
+    /// next commit for a moment: under load each request to the broker costs as much as many records.
+    ///
+    /// False if the producer's queue is full.
+    fn send_at_once(&mut self, around: &mut Around<'_>) -> Result<bool, BrokerError> {
         self.take_epochs(around);
-        let now_ms = around.clock.wall_ms();
+        let (now, now_ms) = (around.clock.now(), around.clock.wall_ms());
         let clear = match &mut self.closing {
             Some((closing, _)) => closing.send(self.producer.as_mut(), &self.changelogs, now_ms)?,
             None => true,
         };
-        if clear {
-            self.open.send(self.producer.as_mut(), &self.changelogs, now_ms)?;
+        if clear && self.gathers && now < self.handed_over + self.bounds.gather_max {
+            return Ok(true);
         }
-        Ok(())
+        self.handed_over = now;
+        Ok(clear && self.open.send(self.producer.as_mut(), &self.changelogs, now_ms)?)
     }
 
     /// True if an interval has passed since the last commit began, or enough is staged to fill a transaction.

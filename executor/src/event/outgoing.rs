@@ -9,7 +9,8 @@ pub struct OutgoingRecord<'a> {
     pub topic: &'a TopicName,
     /// The partition, which exists.
     pub partition: i32,
-    /// Milliseconds since 1970.
+    /// The time at which it was staged, in ms since 1970. Kafka's client takes the time at which it is handed over
+    /// instead.
     pub timestamp_ms: i64,
     /// `None`: a null key.
     pub key: Option<&'a [u8]>,

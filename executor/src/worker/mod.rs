@@ -48,7 +48,7 @@ use crate::assignment::{Assignment, ReaderPosition};
 use crate::broker::{BrokerError, Committed, Consumer};
 use crate::check::counts::Counts;
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::{Config, Guarantee};
 use crate::dataflow::Dataflow;
 use crate::delivery::Delivery;
 use crate::event::failure::FailureRecord;
@@ -169,6 +169,10 @@ impl<C: Code> Worker<C> {
             self.flush()?;
             self.dataflow.count_halted();
             return Err(Stopped::Halted(Box::new(failure)));
+        }
+        if self.config.guarantee == Guarantee::AtLeastOnce {
+            let follows = self.wait_until_due(Duration::MAX).is_zero();
+            self.delivery.gather(follows);
         }
         let committed = self.deliver(self.urgency())? | self.end_transaction()?;
         self.sleep.is_eager |= committed;

@@ -15,7 +15,6 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset;
-use rustc_hash::FxHashSet;
 use tracing::debug;
 
 use super::client::Line;
@@ -23,8 +22,9 @@ use super::config::ClientSettings;
 use super::describe;
 use super::ends::ends;
 use super::errors::{judge, words};
-use super::events::event;
+use super::events::Names;
 use super::fresh::Missing;
+use super::inbox::Inbox;
 use super::kept::Kept;
 use super::lists::{list, offsets_list};
 use super::metadata;
@@ -43,12 +43,13 @@ const ASK_WAIT_MAX: Duration = Duration::from_secs(2);
 ///
 /// One per worker; partitions come and go while tables are restored. It stays between restorations, idle.
 pub struct KafkaChangelog {
+    /// Dropped before its client.
+    inbox: Inbox,
     /// The client that reads committed records.
     reader: Kept<BaseConsumer<Bearer>>,
     line: Line,
     /// Names that records share.
-    topics: FxHashSet<TopicName>,
-    last_topic: TopicName,
+    names: Names,
     /// Topics that are read.
     read: BTreeSet<TopicName>,
     /// Of those, any that some broker does not know.
@@ -60,11 +61,12 @@ pub struct KafkaChangelog {
 impl KafkaChangelog {
     /// A reader of nothing yet.
     pub fn new(settings: &ClientSettings, line: Line) -> Result<KafkaChangelog, BrokerError> {
+        let reader = Kept::make(&line.calls, || settings.passive(&settings.reader())).map_err(refused)?;
         Ok(KafkaChangelog {
-            reader: Kept::make(&line.calls, || settings.passive(&settings.reader())).map_err(refused)?,
+            inbox: Inbox::of(&reader),
+            reader,
             line,
-            topics: FxHashSet::default(),
-            last_topic: "".into(),
+            names: Names::default(),
             read: BTreeSet::new(),
             missing: Missing::default(),
             bell: None,
@@ -131,13 +133,13 @@ impl Changelog for KafkaChangelog {
         let is_known = |topic: &TopicName| is_known(line, topic);
         self.missing.settle(|| self.read.iter().all(is_known))?;
         while into.len() < max {
-            match self.line.calls.during(ClientCall::PollConsumer, || self.reader.poll(Duration::ZERO)) {
-                Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
-                Some(Err(error)) => judge_read(&error, &mut self.missing)?,
-                None => return Ok(()),
+            let take = || self.inbox.take(&self.reader, Duration::ZERO, max, &mut self.names, into);
+            match self.line.calls.during(ClientCall::PollConsumer, take) {
+                Ok(()) => break,
+                Err(error) => judge_read(&error, &mut self.missing)?,
             }
         }
-        if let Some(bell) = &self.bell {
+        if let Some(bell) = self.bell.as_ref().filter(|_| self.inbox.has_more()) {
             // The queue rings only when it was empty: what is left in it would ring no more.
             bell.ring();
         }

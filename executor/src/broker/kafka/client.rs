@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! send: in_flight[generation] + 1        librdkafka: sends, retries, acknowledges
-//! poll ─▶ delivery callback, in the caller's thread: in_flight[generation] - 1, and the offset or the fault
+//! poll ─▶ reports, in the caller's thread: in_flight[generation] - 1, and the offset or the fault
 //! ```
 //!
 //! Reports come within a poll of the worker's thread, so the lock of the counts is never waited for; it is there
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{BorrowedMessage, DeliveryResult};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use tracing::debug;
 
@@ -134,6 +134,8 @@ pub struct DeliveryContext {
 pub(super) struct Flights {
     /// Per generation, oldest first: records that are not acknowledged.
     pub(super) in_flight: VecDeque<(u64, usize)>,
+    /// Records without a report, and the bytes of their values: of all generations, aborted ones too.
+    pub(super) queued: (usize, usize),
     /// Reports that came, of any kind.
     pub(super) reports: u64,
     /// The first record that could not be delivered, and why; one that is refused for good before others.
@@ -195,33 +197,55 @@ impl ProducerContext for DeliveryContext {
     /// See [`opaque`].
     type DeliveryOpaque = usize;
 
-    /// Counts one report. It must come for every record that was queued, also for those that are purged.
+    /// Only what comes while a client ends gets here: else the worker takes reports itself ([`super::reports`]).
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let mut flights = self.flights();
-        flights.reports += 1;
-        let (generation, tracked) = (opaque as u64 >> 1, opaque & 1 == 1);
-        if let Some(flight) = flights.in_flight.iter_mut().find(|flight| flight.0 == generation) {
+        let bytes = result.as_ref().map_or_else(|(_, message)| message.payload_len(), BorrowedMessage::payload_len);
+        self.flights().report(opaque, bytes);
+    }
+}
+
+impl Flights {
+    /// Counts records that were handed over. No report of them can have come yet: they come within a poll of this
+    /// thread.
+    pub(super) fn depart(&mut self, generation: u64, records: usize, bytes: usize) {
+        if records == 0 {
+            return;
+        }
+        match self.in_flight.back_mut() {
+            Some(flight) if flight.0 == generation => flight.1 += records,
+            _ => self.in_flight.push_back((generation, records)),
+        }
+        self.queued = (self.queued.0 + records, self.queued.1 + bytes);
+    }
+
+    /// Counts one report; true if its record is tracked. It must come for every record that was handed over, also for
+    /// those that are purged.
+    pub(super) fn report(&mut self, opaque: usize, bytes: usize) -> bool {
+        self.reports += 1;
+        self.queued = (self.queued.0.saturating_sub(1), self.queued.1.saturating_sub(bytes));
+        let generation = opaque as u64 >> 1;
+        if let Some(flight) = self.in_flight.iter_mut().find(|flight| flight.0 == generation) {
             flight.1 -= 1;
         }
-        while flights.in_flight.front().is_some_and(|flight| flight.1 == 0) {
-            flights.in_flight.pop_front();
+        while self.in_flight.front().is_some_and(|flight| flight.1 == 0) {
+            self.in_flight.pop_front();
         }
-        match result {
-            Ok(message) if tracked => {
-                let next = flights.written.entry((message.topic().to_owned(), message.partition())).or_default();
-                *next = (*next).max(message.offset() + 1);
-            }
-            Ok(_) => {}
-            Err((error, message)) => {
-                let code = error.rdkafka_error_code();
-                flights.too_large += usize::from(code == Some(Code::MessageSizeTooLarge));
-                // The first fault is the cause of the rest, unless a later one is a record that is refused for good.
-                if flights.failed.as_ref().is_none_or(|(first, _)| is_refusal(code) && !is_refusal(*first)) {
-                    let (place, size) = (format!("{}/{}", message.topic(), message.partition()), message.payload_len());
-                    let why = format!("a record of {size} bytes could not be sent to {place}: {}", words(error));
-                    flights.failed = Some((code, why));
-                }
-            }
+        opaque & 1 == 1
+    }
+
+    /// Notes that a tracked record lies before this offset.
+    pub(super) fn wrote(&mut self, place: (String, i32), next: i64) {
+        let last = self.written.entry(place).or_default();
+        *last = next.max(*last);
+    }
+
+    /// Notes a record that was not delivered. The first fault is the cause of the rest, unless a later one is a record
+    /// that is refused for good.
+    pub(super) fn fail(&mut self, (topic, partition): (String, i32), bytes: usize, code: Code) {
+        self.too_large += usize::from(code == Code::MessageSizeTooLarge);
+        if self.failed.as_ref().is_none_or(|(first, _)| is_refusal(Some(code)) && !is_refusal(*first)) {
+            let why = format!("a record of {bytes} bytes could not be sent to {topic}/{partition}: {code}");
+            self.failed = Some((Some(code), why));
         }
     }
 }

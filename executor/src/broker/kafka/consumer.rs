@@ -24,17 +24,17 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
-use rustc_hash::FxHashSet;
 
 use super::client::Line;
 use super::config::ClientSettings;
 use super::context::{Health, MemberContext, Rebalanced, unassign};
 use super::ends::{ask, ends};
 use super::errors::{judge, words};
-use super::events::{event, name};
+use super::events::Names;
 use super::fence::Fence;
 use super::fresh::Missing;
 use super::identity::Identity;
+use super::inbox::Inbox;
 use super::kept::Kept;
 use super::lists::{list, offset_list};
 use super::offsets::{Questions, Sees, Which};
@@ -46,7 +46,7 @@ use super::{raw, stuck};
 use crate::broker::position::Metadata;
 use crate::broker::{BrokerError, Change, Committed, Consumer, GroupMetadata, OffsetCommit, Subscription, Watermarks};
 use crate::clock::{Clock as _, SystemClock};
-use crate::event::message::{Event, TopicName, TopicPartition};
+use crate::event::message::{Event, TopicPartition};
 use crate::guard::ClientCall;
 use crate::status::clients::ClientFigures;
 use crate::wake::Bell;
@@ -67,14 +67,14 @@ const COMMITTED_WAIT_MAX: Duration = Duration::from_millis(500);
 pub struct KafkaConsumer {
     /// Dropped before its client: fields are dropped in their order.
     commits: raw::Commits,
+    /// The client's queue.
+    inbox: Inbox,
     /// Questions whose answers are not looked at, see [`KafkaConsumer::wake_fetchers`].
     wakes: Questions,
     consumer: Kept<BaseConsumer<MemberContext>>,
     health: Arc<Health>,
     /// Names that events share.
-    topics: FxHashSet<TopicName>,
-    /// The one of the last event.
-    last_topic: TopicName,
+    names: Names,
     /// Wakes the worker.
     bell: Option<Arc<Bell>>,
     fence: Fence,
@@ -135,11 +135,11 @@ impl KafkaConsumer {
         let consumer = Kept::make(&line.calls, || client(settings, &health, &withheld))?;
         let commits = raw::Commits::new(&consumer);
         Ok(KafkaConsumer {
+            inbox: Inbox::of(&consumer),
             wakes: Questions::new(consumer.client()),
             consumer,
             health,
-            topics: FxHashSet::default(),
-            last_topic: "".into(),
+            names: Names::default(),
             commits,
             fence: Fence::new(settings, &line.callers),
             search: None,
@@ -204,10 +204,8 @@ impl KafkaConsumer {
         }
         let Some(change) = change else { return Ok(None) };
         let mut names = |names: Vec<(String, i32)>| -> Vec<TopicPartition> {
-            let named = |(topic, partition): (String, i32)| TopicPartition {
-                topic: name(&mut self.topics, &mut self.last_topic, &topic),
-                partition,
-            };
+            let named =
+                |(topic, partition): (String, i32)| TopicPartition { topic: self.names.name(&topic), partition };
             names.into_iter().map(named).collect()
         };
         match change {
@@ -280,7 +278,7 @@ impl KafkaConsumer {
 
     /// Something waits to be polled.
     fn has_more(&self) -> bool {
-        self.line.calls.during(ClientCall::PollConsumer, || raw::has_more(&self.consumer))
+        self.line.calls.during(ClientCall::PollConsumer, || self.inbox.has_more())
     }
 
     /// At the client too, where a pause survives an assignment.
@@ -347,10 +345,10 @@ impl Consumer for KafkaConsumer {
         let mut wait = wait;
         // A change ends the round: events behind it may be of partitions that go.
         while into.len() < max && !self.consumer.context().has_change() {
-            match self.line.calls.during(ClientCall::PollConsumer, || self.consumer.poll(wait)) {
-                Some(Ok(message)) => into.push(event(&message, &mut self.topics, &mut self.last_topic)),
-                Some(Err(error)) => self.judge(&error)?,
-                None => break,
+            let take = || self.inbox.take(&self.consumer, wait, max, &mut self.names, into);
+            match self.line.calls.during(ClientCall::PollConsumer, take) {
+                Ok(()) => break,
+                Err(error) => self.judge(&error)?,
             }
             wait = Duration::ZERO;
         }

@@ -1,44 +1,35 @@
-//! Turns messages of the client into events.
-//!
-//! Bytes are copied once, here: the client's buffer of a fetch would stay as long as any event of it waits.
+//! Names that events share.
 
-use bytes::Bytes;
-use rdkafka::message::{BorrowedMessage, Message};
 use rustc_hash::FxHashSet;
 
-use super::raw;
-use crate::event::message::{Event, TopicName};
+use crate::event::message::TopicName;
 
-/// An event as the client gave it.
-///
-/// A message without a timestamp has the time 0. `topics` and `last` are the caller's, see [`name`].
-pub fn event(message: &BorrowedMessage<'_>, topics: &mut FxHashSet<TopicName>, last: &mut TopicName) -> Event {
-    Event {
-        topic: name(topics, last, message.topic()),
-        partition: message.partition(),
-        slot: 0,
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: raw::headers(message),
+/// Names of topics, each once. Most messages are of the same topic as the one before: that costs one comparison and no
+/// hash.
+pub(super) struct Names {
+    known: FxHashSet<TopicName>,
+    last: TopicName,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names { known: FxHashSet::default(), last: "".into() }
     }
 }
 
-/// A name that many events share.
-///
-/// `topics` keeps every name that was seen, `last` the one before: most messages are of the same topic as that, and
-/// cost one comparison and no hash.
-pub fn name(topics: &mut FxHashSet<TopicName>, last: &mut TopicName, topic: &str) -> TopicName {
-    if **last != *topic {
-        *last = match topics.get(topic) {
-            Some(known) => known.clone(),
-            None => {
-                let new: TopicName = topic.into();
-                topics.insert(new.clone());
-                new
-            }
-        };
+impl Names {
+    /// The name that many events share.
+    pub(super) fn name(&mut self, topic: &str) -> TopicName {
+        if *self.last != *topic {
+            self.last = match self.known.get(topic) {
+                Some(known) => known.clone(),
+                None => {
+                    let new: TopicName = topic.into();
+                    self.known.insert(new.clone());
+                    new
+                }
+            };
+        }
+        self.last.clone()
     }
-    last.clone()
 }

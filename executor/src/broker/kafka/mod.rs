@@ -32,6 +32,7 @@ mod fence;
 mod fresh;
 mod groups;
 mod identity;
+mod inbox;
 mod kept;
 #[cfg(target_os = "linux")]
 mod leaders;
@@ -40,8 +41,10 @@ mod metadata;
 pub mod names;
 mod offsets;
 mod orphans;
+mod outbox;
 pub mod producer;
 mod raw;
+mod reports;
 pub mod rights;
 mod sasl;
 mod statistics;

@@ -11,12 +11,12 @@
 //! broker refused that record; what came along in the transaction fails with it, and those records are victims.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{Producer as _, PurgeConfig};
 use tracing::info;
 
 use super::aside::Aside;
@@ -25,7 +25,9 @@ use super::config::ClientSettings;
 use super::context::Health;
 use super::errors::{Step, TransactionError, is_answer, judge_transaction, words};
 use super::lists::offset_list;
+use super::outbox::{NotTaken, Outbox, Room};
 use super::raw;
+use super::reports::Reports;
 use super::rights::lacking;
 use crate::broker::rights::Right;
 use crate::broker::{BrokerError, GroupMetadata, OffsetCommit, OutgoingRecord, Producer, Taken};
@@ -54,14 +56,21 @@ const BATCH_BYTES_MIN: usize = 1000;
 /// `client` is the line's client at all times but inside `init_transactions`. At-least-once there are no
 /// transactions, and no call on them comes.
 pub struct KafkaProducer {
+    /// The ways to the client and back: made with it, and gone before it.
+    outbox: Outbox,
+    reports: Reports,
     line: Line,
     client: Arc<Client>,
     settings: ClientSettings,
+    /// Records, and bytes of their values, that the client's queue takes.
+    room_max: (usize, usize),
     health: Arc<Health>,
     /// The client has run transactions: to fence it, a new one is made.
     used: bool,
     /// Wakes the worker.
     bell: Option<Arc<Bell>>,
+    /// Reports ring the bell.
+    is_heard: Arc<AtomicBool>,
     /// The settings have changed since it was made.
     outdated: bool,
     aside: Aside<Result<(), TransactionError>>,
@@ -70,13 +79,18 @@ pub struct KafkaProducer {
 impl KafkaProducer {
     /// A producer over a client that has connected.
     pub fn new(line: Line, settings: ClientSettings, health: Arc<Health>) -> KafkaProducer {
+        let client = line.client();
         KafkaProducer {
-            client: line.client(),
+            outbox: Outbox::new(&client),
+            reports: Reports::of(&client),
+            client,
             line,
+            room_max: settings.room(),
             settings,
             health,
             used: false,
             bell: None,
+            is_heard: Arc::new(AtomicBool::new(false)),
             outdated: false,
             aside: Aside::new("kaspr-transactions"),
         }
@@ -87,7 +101,7 @@ impl KafkaProducer {
     /// Once for each client: the context keeps the bell until the client has ended.
     fn hang_bell(&self) {
         if let Some(bell) = &self.bell {
-            let hang = || raw::Hung::on_reports(&self.client, bell);
+            let hang = || raw::Hung::on_reports(&self.client, bell, &self.is_heard);
             self.line.calls.during(ClientCall::PollProducer, || self.client.context().bell.get_or_init(hang));
         }
     }
@@ -97,17 +111,12 @@ impl KafkaProducer {
         self.client.context().flights()
     }
 
-    /// Takes reports until there are no more; waits at most `wait` for the first.
+    /// Takes all reports that there are; waits at most `wait` for the first.
     fn take_reports(&self, wait: Duration) {
-        let mut wait = wait;
-        loop {
-            let before = self.flights().reports;
-            self.line.calls.during(ClientCall::PollProducer, || self.client.poll(wait));
-            wait = Duration::ZERO;
-            // A poll may also have served something else, as a log line: only reports count here.
-            if self.flights().reports == before {
-                break;
-            }
+        let before = self.flights().reports;
+        self.line.calls.during(ClientCall::PollProducer, || self.reports.take(&self.client, wait));
+        // A poll may also have served something else, as a log line: only reports count here.
+        if self.flights().reports != before {
             self.health.answered();
         }
     }
@@ -211,6 +220,7 @@ impl Producer for KafkaProducer {
             // still under way.
             let make = || client(&self.settings, self.health.clone(), &self.line.patience);
             self.client = self.line.calls.during(ClientCall::Create, make)?;
+            (self.outbox, self.reports) = (Outbox::new(&self.client), Reports::of(&self.client));
             self.hang_bell();
             self.line.replace(self.client.clone());
             (self.used, self.outdated) = (false, false);
@@ -230,48 +240,38 @@ impl Producer for KafkaProducer {
         begun.map_err(|error| self.judged(Step::Begin, error, &[]))
     }
 
-    /// Counted as in flight from here until its report, which comes whatever becomes of it.
     fn send(&mut self, record: OutgoingRecord<'_>, generation: u64) -> Result<Taken, BrokerError> {
-        let opaque = opaque(generation, record.tracked);
-        let mut native = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, opaque)
-            .partition(record.partition)
-            .timestamp(record.timestamp_ms);
-        native.key = record.key;
-        native.payload = record.value;
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for (key, value) in record.headers {
-                headers = headers.insert(NativeHeader { key, value: value.as_deref() });
-            }
-            native.headers = Some(headers);
-        }
-        let send = || self.client.send(native).map_err(|(error, _)| error);
-        match self.line.calls.during(ClientCall::Produce, send) {
-            Ok(()) => {
-                // No report can have come yet: they come within a poll of this thread.
-                let mut flights = self.flights();
-                match flights.in_flight.back_mut() {
-                    Some(flight) if flight.0 == generation => flight.1 += 1,
-                    _ => flights.in_flight.push_back((generation, 1)),
-                }
-                Ok(Taken::Yes)
+        let taken = self.send_all(&mut std::iter::once(record), generation)?;
+        Ok(if taken == 1 { Taken::Yes } else { Taken::QueueFull })
+    }
+
+    /// Counted as in flight from here until their reports, which come whatever becomes of them. A record that fails
+    /// may not be the last that is handed over: others of its partition may be in flight.
+    fn send_all(
+        &mut self,
+        records: &mut dyn Iterator<Item = OutgoingRecord<'_>>,
+        generation: u64,
+    ) -> Result<usize, BrokerError> {
+        let (records_max, bytes_max) = self.room_max;
+        let (records_queued, bytes_queued) = self.flights().queued;
+        let room =
+            Room { records: records_max.saturating_sub(records_queued), bytes: bytes_max.saturating_sub(bytes_queued) };
+        let opaque = |record: &OutgoingRecord<'_>| opaque(generation, record.tracked);
+        let send = || self.outbox.send(records, opaque, room);
+        let handed = self.line.calls.during(ClientCall::Produce, send);
+        self.flights().depart(generation, handed.records, handed.bytes);
+        match (handed.failed, handed.full) {
+            (Some(NotTaken { code, place }), _) => {
+                let why = format!("a record could not be sent to {place}: {code}");
+                Err(self.failed(Some(code), why))
             }
             // An empty queue that does not take the record never will.
-            Err(KafkaError::MessageProduction(Code::QueueFull)) if self.client.in_flight_count() > 0 => {
-                Ok(Taken::QueueFull)
-            }
-            Err(KafkaError::MessageProduction(Code::QueueFull)) => {
-                let why = format!(
-                    "a record for {}/{} is larger than the client's queue (queue.buffering.max.kbytes)",
-                    record.topic, record.partition
-                );
+            (None, Some(place)) if handed.seen == 0 && records_queued == 0 => {
+                let why =
+                    format!("a record for {place} is larger than the client's queue (queue.buffering.max.kbytes)");
                 Err(self.failed(Some(Code::MessageSizeTooLarge), why))
             }
-            Err(error) => {
-                let place = format!("{}/{}", record.topic, record.partition);
-                let why = format!("a record could not be sent to {place}: {}", words(&error));
-                Err(self.failed(error.rdkafka_error_code(), why))
-            }
+            _ => Ok(handed.seen),
         }
     }
 
@@ -311,6 +311,14 @@ impl Producer for KafkaProducer {
     fn rings(&mut self, bell: &Arc<Bell>) {
         self.bell = Some(bell.clone());
         self.hang_bell();
+    }
+
+    fn listens(&mut self, listens: bool) {
+        let has_listened = self.is_heard.swap(listens, Ordering::Relaxed);
+        // What came before rang nothing, and the queue rings only when it was empty.
+        if let Some(bell) = self.bell.as_ref().filter(|_| listens && !has_listened && self.reports.has_any()) {
+            bell.ring();
+        }
     }
 
     fn is_outdated(&self) -> bool {
@@ -370,14 +378,18 @@ impl Producer for KafkaProducer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::broker::Committed;
     use crate::clock::{Clock as _, SystemClock};
     use crate::config::Guarantee;
+    use crate::config::secret::Secret;
+    use crate::event::message::{Header, TopicName};
     use kaspr_ir::plan::Assignor;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Message as _;
     use rdkafka::mocking::{MockCluster, MockCoordinator};
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
     #[test]
     fn errors_are_judged_by_whose_they_are() {
@@ -387,27 +399,140 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_group_without_its_coordinator_holds_no_worker() {
-        let cluster = MockCluster::new(3).expect("a cluster");
-        cluster.create_topic("in", 1, 3).expect("a topic");
-        cluster.coordinator(MockCoordinator::Transaction("app.0.0".to_owned()), 1).expect("a coordinator");
-        cluster.coordinator(MockCoordinator::Group("app".to_owned()), 2).expect("a coordinator");
+    fn producer(
+        cluster: &MockCluster<'_, DefaultProducerContext>,
+        guarantee: Guarantee,
+        user: &[(&str, &str)],
+    ) -> KafkaProducer {
         let settings = ClientSettings {
             has_statistics: false,
             servers: cluster.bootstrap_servers(),
             app: "app".to_owned(),
             instance: None,
             transactional_id: "app.0.0".to_owned(),
-            guarantee: Guarantee::ExactlyOnce,
+            guarantee,
             assignor: Assignor::CooperativeSticky,
             batch_bytes: super::super::config::BATCH_BYTES,
             times: crate::config::GroupTimes::default(),
-            user: BTreeMap::new(),
+            user: user.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
         };
         let health = Arc::new(Health::new(&settings));
         let line = Line::new(&settings, health.clone(), &Patience::default()).expect("a client");
-        let mut producer = KafkaProducer::new(line, settings, health);
+        KafkaProducer::new(line, settings, health)
+    }
+
+    /// A record whose value is its number. Odd ones have a header.
+    fn record<'a>(
+        (topic, partition): (&'a TopicName, i32),
+        value: &'a str,
+        headers: &'a [Header],
+    ) -> OutgoingRecord<'a> {
+        let is_odd = value.parse::<usize>().is_ok_and(|number| number % 2 == 1);
+        let (key, value) = (Some(b"k".as_slice()), Some(value.as_bytes()));
+        let headers = if is_odd { headers } else { &[] };
+        OutgoingRecord { topic, partition, timestamp_ms: 0, key, value, headers, tracked: true }
+    }
+
+    /// Takes reports until there is nothing in flight.
+    fn settle(producer: &mut KafkaProducer) -> Result<(), BrokerError> {
+        let clock = SystemClock::start();
+        while producer.in_flight(u64::MAX >> 1) > 0 && clock.now() < Duration::from_secs(30) {
+            producer.wait(Duration::from_millis(10));
+        }
+        producer.poll(Duration::ZERO)
+    }
+
+    /// The values of a partition, in its order, and whether they have headers.
+    fn read(cluster: &MockCluster<'_, DefaultProducerContext>, partition: i32, count: usize) -> Vec<(usize, bool)> {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reads");
+        let reader: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("out", partition, Offset::Beginning).expect("an offset");
+        reader.assign(&list).expect("assigned");
+        let (clock, mut values) = (SystemClock::start(), Vec::new());
+        while values.len() < count && clock.now() < Duration::from_secs(30) {
+            if let Some(message) = reader.poll(Duration::from_millis(100)) {
+                let message = message.expect("no error");
+                let value = message.payload_view::<str>().expect("a value").expect("text");
+                values.push((value.parse().expect("a number"), message.headers().is_some()));
+            }
+        }
+        values
+    }
+
+    #[test]
+    fn records_go_over_in_the_order_of_their_partitions() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("out", 2, 1).expect("a topic");
+        let mut producer = producer(&cluster, Guarantee::AtLeastOnce, &[]);
+        let (topic, headers) = ("out".into(), vec![("h".to_owned(), None)]);
+        let numbers: Vec<String> = (0..3000).map(|number: usize| number.to_string()).collect();
+        let is_second = |number: usize| number.is_multiple_of(3);
+        let records = numbers.iter().enumerate();
+        let mut records = records.map(|(at, value)| record((&topic, i32::from(is_second(at))), value, &headers));
+        assert_eq!(producer.send_all(&mut records, 7).expect("they are taken"), 3000);
+        assert_eq!((producer.in_flight(6), producer.in_flight(7)), (0, 3000));
+        settle(&mut producer).expect("all are delivered");
+        assert_eq!(producer.in_flight(7), 0);
+        for (partition, count) in [(0, 2000), (1, 1000)] {
+            let expected = (0..3000).filter(|number| is_second(*number) == (partition == 1));
+            let expected: Vec<_> = expected.map(|number| (number, number % 2 == 1)).collect();
+            assert_eq!(read(&cluster, partition, count), expected);
+        }
+        let written = [(0, 2000), (1, 1000)].map(|(partition, next)| (TopicPartition::new("out", partition), next));
+        assert_eq!(producer.written(), written);
+    }
+
+    #[test]
+    fn a_full_queue_takes_the_first_records_and_the_rest_after_a_poll() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("out", 1, 1).expect("a topic");
+        let bounds = [("queue.buffering.max.messages", "3"), ("queue.buffering.max.kbytes", "1")];
+        let mut producer = producer(&cluster, Guarantee::AtLeastOnce, &bounds);
+        let topic: TopicName = "out".into();
+        let numbers: Vec<String> = (0..5).map(|number: usize| number.to_string()).collect();
+        let records = |from: usize| numbers.iter().skip(from).map(|value| record((&topic, 0), value, &[]));
+        assert_eq!(producer.send_all(&mut records(0), 1).expect("some"), 3);
+        assert_eq!(producer.send_all(&mut records(3), 1).expect("none"), 0);
+        settle(&mut producer).expect("they are delivered");
+        assert_eq!(producer.send_all(&mut records(3), 1).expect("the rest"), 2);
+        settle(&mut producer).expect("they are delivered");
+        let expected: Vec<_> = (0..5).map(|number| (number, false)).collect();
+        assert_eq!(read(&cluster, 0, 5), expected);
+        // A record that is larger than the queue will never be taken.
+        let large = "1".repeat(2000);
+        let error = producer.send_all(&mut std::iter::once(record((&topic, 0), &large, &[])), 2).expect_err("never");
+        assert!(error.to_string().contains("out/0 is larger than the client's queue"), "{error}");
+    }
+
+    #[test]
+    fn a_record_that_the_client_refuses_is_named_and_leaves_nothing_in_flight() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("out", 1, 1).expect("a topic");
+        let mut producer = producer(&cluster, Guarantee::AtLeastOnce, &[]);
+        let topic: TopicName = "out".into();
+        let mut send = |placed: [(i32, &str); 3]| {
+            let mut records = placed.iter().map(|(partition, value)| record((&topic, *partition), value, &[]));
+            let sent = producer.send_all(&mut records, 1).map(drop);
+            sent.and_then(|()| settle(&mut producer)).map_err(|error| (error.to_string(), producer.in_flight(1)))
+        };
+        // The client learns by the first records how many partitions there are.
+        assert_eq!(send([(0, "0"), (0, "2"), (0, "4")]), Ok(()));
+        let (why, _) = send([(0, "6"), (5, "8"), (0, "10")]).expect_err("there is no such partition");
+        assert!(why.contains("a record could not be sent to out/5"), "{why}");
+        settle(&mut producer).expect("the others are delivered");
+        assert_eq!((producer.in_flight(1), producer.client.in_flight_count()), (0, 0));
+        assert_eq!(read(&cluster, 0, 5), [0, 2, 4, 6, 10].map(|number| (number, false)), "those of another partition");
+    }
+
+    #[test]
+    fn a_group_without_its_coordinator_holds_no_worker() {
+        let cluster = MockCluster::new(3).expect("a cluster");
+        cluster.create_topic("in", 1, 3).expect("a topic");
+        cluster.coordinator(MockCoordinator::Transaction("app.0.0".to_owned()), 1).expect("a coordinator");
+        cluster.coordinator(MockCoordinator::Group("app".to_owned()), 2).expect("a coordinator");
+        let mut producer = producer(&cluster, Guarantee::ExactlyOnce, &[]);
         producer.init_transactions().expect("it begins");
         producer.begin().expect("a transaction begins");
         let committed = Committed { offset: 1, metadata: None };

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -28,13 +28,13 @@ use crate::broker::GroupMetadata;
 use crate::event::message::{Header, TopicPartition};
 use crate::wake::Bell;
 
-const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+pub(super) const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
 /// Bytes that librdkafka lends, `None` for its null.
 ///
 /// # Safety
 /// `start` is null or points to `length` bytes that live through the call.
-unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+pub(super) unsafe fn lent<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
     if start.is_null() {
         return None;
     }
@@ -73,11 +73,11 @@ pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<
 ///
 /// In their order, repeated names too; `None` for a null value. rdkafka's own reading panics on a name that is no
 /// UTF-8.
-pub fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+pub(super) fn headers(message: &native::rd_kafka_message_t) -> Vec<Header> {
     let mut headers = Vec::new();
     let mut list = ptr::null_mut();
     // SAFETY: the message lives through the call; the list stays the message's.
-    if unsafe { native::rd_kafka_message_headers(message.ptr(), &mut list) } != NO_ERROR {
+    if unsafe { native::rd_kafka_message_headers(message, &mut list) } != NO_ERROR {
         return headers;
     }
     for number in 0.. {
@@ -153,34 +153,28 @@ pub fn member(consumer: &BaseConsumer<MemberContext>) -> (i32, String) {
     }
 }
 
-/// True if something waits in the member's queue.
-///
-/// Events, errors and changes of partitions count alike.
-pub fn has_more(consumer: &BaseConsumer<MemberContext>) -> bool {
-    // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
-    unsafe {
-        // A handle of its own, which counts a reference to the queue.
-        let queue = native::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        if queue.is_null() {
-            return false;
-        }
-        let length = native::rd_kafka_queue_length(queue);
-        native::rd_kafka_queue_destroy(queue);
-        length > 0
-    }
+/// A bell that a queue rings whenever it was empty and is not any more, while the worker listens. The queue keeps its
+/// address, so this keeps it alive.
+pub struct Hung(Arc<Rope>);
+
+/// The way from a queue to the bell.
+struct Rope {
+    bell: Arc<Bell>,
+    is_heard: Arc<AtomicBool>,
 }
 
-/// A bell that a queue rings whenever it was empty and is not any more. The queue keeps its address, so
-/// this keeps it alive.
-pub struct Hung(Arc<Bell>);
-
 impl Hung {
-    /// Rings `bell` when the client has reports of records. The client must end before this is dropped.
-    pub fn on_reports<C: ProducerContext>(client: &BaseProducer<C>, bell: &Arc<Bell>) -> Hung {
+    /// Rings `bell` when the client has reports of records and `is_heard` is true. The client must end before this is
+    /// dropped.
+    pub fn on_reports<C: ProducerContext>(
+        client: &BaseProducer<C>,
+        bell: &Arc<Bell>,
+        is_heard: &Arc<AtomicBool>,
+    ) -> Hung {
         // SAFETY: the client lives through the calls; the queue's handle is destroyed here.
         unsafe {
             let queue = native::rd_kafka_queue_get_main(client.client().native_ptr());
-            let hung = Hung::on(queue, bell);
+            let hung = Hung::on(queue, bell, is_heard);
             native::rd_kafka_queue_destroy(queue);
             hung
         }
@@ -188,8 +182,8 @@ impl Hung {
 
     /// # Safety
     /// The queue is live, and rings no more when the bell is dropped.
-    unsafe fn on(queue: *mut native::rd_kafka_queue_t, bell: &Arc<Bell>) -> Hung {
-        let hung = Hung(bell.clone());
+    unsafe fn on(queue: *mut native::rd_kafka_queue_t, bell: &Arc<Bell>, is_heard: &Arc<AtomicBool>) -> Hung {
+        let hung = Hung(Arc::new(Rope { bell: bell.clone(), is_heard: is_heard.clone() }));
         let address = Arc::as_ptr(&hung.0).cast_mut().cast();
         // SAFETY: the caller's promise; what an `Arc` points to does not move.
         unsafe { native::rd_kafka_queue_cb_event_enable(queue, Some(ring), address) };
@@ -198,9 +192,13 @@ impl Hung {
 }
 
 /// Called by librdkafka's threads, under the queue's lock.
-unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, bell: *mut c_void) {
-    // SAFETY: see `Hung`: the bell lives as long as its queue rings.
-    unsafe { &*bell.cast::<Bell>() }.ring();
+unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, rope: *mut c_void) {
+    // SAFETY: see `Hung`: the rope lives as long as its queue rings.
+    let rope = unsafe { &*rope.cast::<Rope>() };
+    // The queue's lock orders it with the worker, which looks into the queue after it has begun to listen.
+    if rope.is_heard.load(Ordering::Relaxed) {
+        rope.bell.ring();
+    }
 }
 
 /// Commits of offsets whose answers come to a queue of their own, so that no call waits for them and no
@@ -224,7 +222,7 @@ impl Commits {
     /// Rings this bell from now on when there is an answer.
     pub fn rings(&mut self, bell: &Arc<Bell>) {
         // SAFETY: the queue belongs to this value, and `drop` takes the bell away from it first.
-        self.bell = Some(unsafe { Hung::on(self.queue, bell) });
+        self.bell = Some(unsafe { Hung::on(self.queue, bell, &Arc::new(AtomicBool::new(true))) });
     }
 
     /// True if an answer has not been read.

@@ -17,6 +17,7 @@ use rdkafka::producer::Producer as _;
 use super::KafkaConsumer;
 use crate::broker::kafka::groups::holder;
 use crate::broker::kafka::identity::{Identity, Way};
+use crate::broker::kafka::inbox::Inbox;
 use crate::broker::kafka::kept::Kept;
 use crate::broker::kafka::raw;
 use crate::broker::{BrokerError, Change};
@@ -94,9 +95,9 @@ impl KafkaConsumer {
     /// Partitions start at their committed offsets, like those of any new member.
     fn join_again(&mut self) -> Result<(), BrokerError> {
         let new = Kept::make(&self.line.calls, || super::client(&self.settings, &self.health, &self.withheld))?;
-        let parts = (raw::Commits::new(&new), super::Questions::new(new.client()));
+        let parts = (raw::Commits::new(&new), super::Questions::new(new.client()), Inbox::of(&new));
         // What belongs to the old client goes before it.
-        (self.commits, self.wakes) = parts;
+        (self.commits, self.wakes, self.inbox) = parts;
         // Partitions may have come and gone before the worker learnt of them: a client that owes an acknowledgement
         // waits for it at its end, for ever. It is beyond repair, so the answer does not matter.
         let calls = self.line.calls.clone();
