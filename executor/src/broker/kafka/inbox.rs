@@ -21,6 +21,10 @@ use super::raw::{NO_ERROR, headers, lent, milliseconds};
 use super::reports;
 use crate::event::message::Event;
 
+/// Bytes of events after which no more are taken at once: as many as may wait of a partition before it is paused. The
+/// client fetches on meanwhile, so a queue of large records would never be empty.
+const TAKEN_BYTES_MAX: usize = 8 << 20;
+
 /// The queue of a consumer.
 pub(super) struct Inbox {
     queue: *mut native::rd_kafka_queue_t,
@@ -39,8 +43,9 @@ impl Inbox {
         unsafe { native::rd_kafka_queue_length(self.queue) > 0 }
     }
 
-    /// Takes events until there are `max` or nothing is left; waits at most `wait` for the first. Ends early after a
-    /// change of partitions, and with an error that comes in the place of a message: the next call goes on behind it.
+    /// Takes events until there are `max` or nothing is left; waits at most `wait` for the first. Ends early with
+    /// [`TAKEN_BYTES_MAX`], after a change of partitions, and with an error that comes in the place of a message: the
+    /// next call goes on behind it.
     pub(super) fn take<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
@@ -49,8 +54,8 @@ impl Inbox {
         names: &mut Names,
         into: &mut Vec<Event>,
     ) -> Result<(), KafkaError> {
-        let mut wait_ms = milliseconds(wait);
-        while into.len() < max {
+        let (mut wait_ms, mut seen, mut bytes) = (milliseconds(wait), into.len(), 0);
+        while into.len() < max && bytes < TAKEN_BYTES_MAX {
             // SAFETY: the queue is this value's, and its client lives. The event is given back once it was looked at.
             let noted = unsafe {
                 let taken = native::rd_kafka_queue_poll(self.queue, wait_ms);
@@ -73,6 +78,8 @@ impl Inbox {
             if noted? {
                 return Ok(());
             }
+            bytes += into[seen..].iter().map(Event::size).sum::<usize>();
+            seen = into.len();
             wait_ms = 0;
         }
         Ok(())
