@@ -82,7 +82,7 @@ soak-program:
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-tests --bins
 
-mutants: ## Breaks one rule of the executor after the other: a test must see each (two hours)
+mutants: ## Breaks one rule of the executor after the other: a test must see each (an hour or more)
 	@.ci/install build
 	@source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; python3 tests/oracle/mutants.py
 

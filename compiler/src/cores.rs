@@ -10,7 +10,7 @@ const STACK: usize = 8 << 20;
 /// thread alone: they are done before another thread has started.
 ///
 /// # Panics
-/// Where `work` does.
+/// A panic of `work` goes on in the caller.
 pub fn on_all<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(usize, &[T]) -> Vec<R> + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(items.len() / least);

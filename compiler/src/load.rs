@@ -39,8 +39,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     let mut names = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let mut found = Vec::new();
-            walk(path, &mut Vec::new(), &mut found)?;
+            let mut found = specs_in(path)?;
             if found.is_empty() {
                 return Err(LoadError::Empty(path.display().to_string()));
             }
@@ -55,15 +54,21 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<SourceFile>, LoadError> {
     names.iter().map(|path| read(path)).collect()
 }
 
-/// The reason for which there are no specs in a folder that another process fills: it is not there, or holds none. `None`: there are
-/// some, or [`files`] has an error to tell.
+/// The reason for which there are no specs in a folder that another process fills: it is not there, or holds none.
+/// `None`: there are some, or [`files`] has an error to tell.
 pub fn missing(folder: &Path) -> Option<String> {
     if !folder.exists() {
         return Some(format!("there is no folder \"{}\"", folder.display()));
     }
-    let mut found = Vec::new();
-    let is_empty = walk(folder, &mut Vec::new(), &mut found).is_ok() && found.is_empty();
+    let is_empty = specs_in(folder).is_ok_and(|found| found.is_empty());
     is_empty.then(|| LoadError::Empty(folder.display().to_string()).to_string())
+}
+
+/// The paths of the specs in a folder and in those below it, in any order.
+fn specs_in(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let mut found = Vec::new();
+    walk(folder, &mut Vec::new(), &mut found)?;
+    Ok(found)
 }
 
 /// Adds the specs of a folder and of those below it, in any order. Kubernetes keeps what it mounts in folders whose

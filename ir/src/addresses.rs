@@ -1,4 +1,4 @@
-//! How brokers and addresses are written, in settings of pods and of specs alike.
+//! The forms in which brokers and addresses are written, in settings of pods and of specs alike.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -8,9 +8,9 @@
 //! kaspr-exec:                                  plan.json ─▶ Plan ─▶ dataflow
 //! ```
 //!
-//! What both programs must agree on lives here too, once: how a duration is written ([`duration`]) and an address
-//! ([`addresses`]), which names topics
-//! can have ([`topics`]), what a policy's setting means ([`plan::OnError::from_setting`]).
+//! Rules on which both programs must agree live here too, once: how a duration is written ([`duration`]) and an address
+//! ([`addresses`]), which names topics can have ([`topics`]), what a policy's setting means
+//! ([`plan::OnError::from_setting`]).
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

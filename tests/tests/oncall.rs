@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kaspr_tests::clock::{now, pause};
+use kaspr_tests::counting::App;
 use kaspr_tests::http::{get, series};
 use kaspr_tests::kafka::{Broker, broker, children, free_port};
 use kaspr_tests::load::{Load, Shape};
@@ -90,6 +91,14 @@ fn ends(served: &Served, broker: &Broker, output: &str, load: Load) {
     served.wait_until("all events", || broker.count(output) == sent);
 }
 
+/// An app under load, from the time at which events come out.
+fn under_load(app: App, args: &[&str], broker: &Broker, (input, output): (&str, &str)) -> (Served, Load) {
+    let served = Served::start(app, args).ready();
+    let load = load(broker, input, 0);
+    served.wait_until("events", || broker.count(output) > 50);
+    (served, load)
+}
+
 fn kill(process: i32, signal: i32) {
     // SAFETY: the process is a worker whose supervisor lives, so the number is its own.
     unsafe { libc::kill(process, signal) };
@@ -99,9 +108,7 @@ fn kill(process: i32, signal: i32) {
 fn a_worker_that_is_killed() {
     let broker = broker();
     let (app, input, output) = app(broker, 2, "");
-    let served = Served::start(app, &["--workers", "2"]).ready();
-    let load = load(broker, &input, 0);
-    served.wait_until("events", || broker.count(&output) > 50);
+    let (served, load) = under_load(app, &["--workers", "2"], broker, (&input, &output));
     let began = now();
     kill(children(served.child.id())[0], libc::SIGKILL);
     shows(
@@ -121,9 +128,7 @@ fn a_worker_that_is_killed() {
 fn a_worker_that_is_paused() {
     let broker = broker();
     let (app, input, output) = app(broker, 2, "");
-    let served = Served::start(app, &["--workers", "2"]).ready();
-    let load = load(broker, &input, 0);
-    served.wait_until("events", || broker.count(&output) > 50);
+    let (served, load) = under_load(app, &["--workers", "2"], broker, (&input, &output));
     let (began, paused) = (now(), children(served.child.id())[0]);
     kill(paused, libc::SIGSTOP);
     shows(
@@ -144,9 +149,8 @@ fn an_event_that_kills_its_process() {
     let broker = broker();
     let (app, input, output) = app(broker, 2, "");
     // As in a pod: its members have names, so that the group waits for none that is gone.
-    let served = Served::start(app.on_disk(), &["--workers", "2", "--instance", "pod-0"]).ready();
-    let load = load(broker, &input, 0);
-    served.wait_until("events", || broker.count(&output) > 50);
+    let (served, load) =
+        under_load(app.on_disk(), &["--workers", "2", "--instance", "pod-0"], broker, (&input, &output));
     let began = now();
     broker.produce(&input, [event("exit")]);
     shows(
@@ -182,9 +186,7 @@ fn a_broker_that_is_killed() {
     broker.stop();
     broker.start_again(false);
     let (app, input, output) = app(&broker, 2, "");
-    let served = Served::start(app, &[]).ready();
-    let load = load(&broker, &input, 0);
-    served.wait_until("events", || broker.count(&output) > 50);
+    let (served, load) = under_load(app, &[], &broker, (&input, &output));
     let began = now();
     broker.stop();
     shows(
@@ -206,9 +208,7 @@ fn a_broker_that_is_killed() {
 fn a_broker_that_is_paused() {
     let broker = Broker::start();
     let (app, input, output) = app(&broker, 2, "");
-    let served = Served::start(app, &[]).ready();
-    let load = load(&broker, &input, 0);
-    served.wait_until("events", || broker.count(&output) > 50);
+    let (served, load) = under_load(app, &[], &broker, (&input, &output));
     let began = now();
     broker.freeze(true);
     shows(&served, "the broker is paused", began, &[(METRICS, &waits_for_a_broker), (STATUS, &holds)]);

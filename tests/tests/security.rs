@@ -143,7 +143,7 @@ fn users_are_told_why_they_are_not_let_in() {
     }
 }
 
-/// How a pod is told the authority of the brokers' certificates.
+/// The way in which a pod learns of the authority of the brokers' certificates.
 #[derive(Clone, Copy, Debug)]
 enum Authority {
     None,

@@ -18,7 +18,7 @@ pub fn topic(app: &str) -> String {
     format!("{app}-assignor-leader")
 }
 
-/// What is found of the topic.
+/// The state of the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// It is there, and may be read.

@@ -267,7 +267,8 @@ impl Start {
         Ok(())
     }
 
-    /// What is found of the topic that says who leads, and the first topic that is read. Without `make` it only looks.
+    /// Looks for the topic that says who leads, and for the first topic that is read. `make` creates the former where
+    /// it is missing and may be created.
     pub(super) fn leader(&self, admin: &mut dyn Admin, make: bool) -> Result<(leader::Found, Option<String>), Stop> {
         let found = leader::prepare(&leader::topic(&self.config.app), (make, self.config.new_topics), admin)?;
         Ok((found, read_topics(&self.plan, admin)?.into_iter().next()))

@@ -54,7 +54,7 @@ impl Inbox {
         names: &mut Names,
         into: &mut Vec<Event>,
     ) -> Result<(), KafkaError> {
-        let (mut wait_ms, mut seen, mut bytes) = (milliseconds(wait), into.len(), 0);
+        let (mut wait_ms, mut bytes) = (milliseconds(wait), 0);
         while into.len() < max && bytes < TAKEN_BYTES_MAX {
             // SAFETY: the queue is this value's, and its client lives. The event is given back once it was looked at.
             let noted = unsafe {
@@ -63,9 +63,11 @@ impl Inbox {
                     return Ok(());
                 }
                 let noted = match native::rd_kafka_event_type(taken) {
-                    native::RD_KAFKA_EVENT_FETCH => {
-                        message(taken, names).map(|event| into.extend(event)).map(|()| false)
-                    }
+                    native::RD_KAFKA_EVENT_FETCH => message(taken, names).map(|event| {
+                        bytes += event.as_ref().map_or(0, Event::size);
+                        into.extend(event);
+                        false
+                    }),
                     native::RD_KAFKA_EVENT_REBALANCE => {
                         rebalance(consumer, taken);
                         Ok(true)
@@ -78,8 +80,6 @@ impl Inbox {
             if noted? {
                 return Ok(());
             }
-            bytes += into[seen..].iter().map(Event::size).sum::<usize>();
-            seen = into.len();
             wait_ms = 0;
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Visits {
     }
 }
 
-/// What was done so far.
+/// The visits so far.
 #[derive(Default)]
 struct Past {
     /// The time of the last visit.

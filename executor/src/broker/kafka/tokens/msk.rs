@@ -40,7 +40,7 @@ pub const VARIABLES: [&str; 10] = [
     "AWS_ROLE_ARN",
     "AWS_PROFILE",
 ];
-/// Those of them that name sources of credentials which are not read.
+/// The variables that name sources of credentials which are not read.
 const NOT_READ: [&str; 5] = [VARIABLES[5], VARIABLES[6], VARIABLES[7], VARIABLES[8], VARIABLES[9]];
 
 /// The setting that a variable of AWS gives: `aws.access.key.id`.
