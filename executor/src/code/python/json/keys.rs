@@ -123,31 +123,50 @@ pub struct ShapeKey {
 /// Text that is looked for where other text begins.
 pub struct Text {
     text: Box<[u8]>,
-    /// The first bytes of the text, and which of their bits count.
-    word: u128,
-    mask: u128,
+    /// Its first bytes, in words, and which of their bits count.
+    words: [u128; WORDS],
+    masks: [u128; WORDS],
 }
+
+/// Words of 16 bytes that are compared in one step each.
+const WORDS: usize = 2;
 
 impl Text {
     pub fn new(text: &[u8]) -> Text {
-        let mut first = [0; 16];
-        let count = text.len().min(16);
+        let (mut first, mut counts) = ([0; 16 * WORDS], [0; 16 * WORDS]);
+        let count = text.len().min(16 * WORDS);
         first[..count].copy_from_slice(&text[..count]);
-        let mask = u128::MAX.checked_shr(128 - 8 * u32::try_from(count).expect("at most 16")).unwrap_or(0);
-        Text { text: text.into(), word: u128::from_le_bytes(first), mask }
+        counts[..count].fill(0xFF);
+        let words = |bytes: &[u8; 16 * WORDS]| {
+            std::array::from_fn(|word| {
+                u128::from_le_bytes(bytes[16 * word..][..16].try_into().expect("a word is that long"))
+            })
+        };
+        Text { text: text.into(), words: words(&first), masks: words(&counts) }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
     }
 
     /// The length of this text, if the given text begins with it.
     #[inline(always)]
     pub fn begins(&self, text: &[u8]) -> Option<usize> {
         let length = self.text.len();
+        let is = |chunk: &[u8; 16], word: usize| u128::from_le_bytes(*chunk) & self.masks[word] == self.words[word];
         let Some(chunk) = text.first_chunk() else {
             return text.starts_with(&self.text).then_some(length);
         };
-        if u128::from_le_bytes(*chunk) & self.mask != self.word {
+        if !is(chunk, 0) {
             return None;
         }
-        (length <= 16 || text.get(16..length) == self.text.get(16..)).then_some(length)
+        if length <= 16 {
+            return Some(length);
+        }
+        match text[16..].first_chunk() {
+            Some(chunk) if length <= 16 * WORDS => is(chunk, 1).then_some(length),
+            _ => text[16..].starts_with(&self.text[16..]).then_some(length),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod expected;
 mod float;
 mod keys;
 mod parser;

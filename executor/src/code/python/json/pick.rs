@@ -10,7 +10,8 @@ use kaspr_ir::plan::Part;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::keys::{KEY_BYTES_MAX, ShapeKey, Text};
+use super::expected::{Expected, FIELDS_MAX};
+use super::keys::{KEY_BYTES_MAX, ShapeKey};
 use super::parser::{DEPTH_MAX, DIGITS_EXACT, Parser};
 use super::scan;
 use super::text::{ascii, set};
@@ -18,8 +19,7 @@ use super::text::{ascii, set};
 /// Longest integer that is passed over. CPython refuses longer ones than `sys.set_int_max_str_digits` allows:
 /// 4300 digits by default, and never fewer than 640.
 const DIGITS_MAX: usize = 600;
-/// Most fields of an object that is decoded in part, and most of an object whose text is kept.
-const FIELDS_MAX: usize = 32;
+/// Most fields of an object whose text is kept.
 const INNER_FIELDS_MAX: usize = 16;
 /// Objects in a row whose fields did not come as expected, after which their fields are expected.
 const SURPRISES_MAX: u8 = 4;
@@ -32,16 +32,6 @@ pub struct Pick {
     surprises: u8,
     /// True if the text of the other fields is kept.
     pub keeps_text: bool,
-}
-
-/// A field that is expected after those before it.
-struct Expected {
-    /// Its key and what stands between key and value.
-    start: Text,
-    /// The length of the key with its quotes.
-    key_length: usize,
-    /// Its number among the fields that are decoded, if it is one.
-    field: Option<usize>,
 }
 
 impl Pick {
@@ -62,6 +52,11 @@ impl Pick {
     #[inline]
     fn find(&self, text: &[u8]) -> Option<(&ShapeKey, usize)> {
         self.fields.iter().find_map(|field| Some((field, field.begins(text)?)))
+    }
+
+    /// The number of the field with this key, its quotes with it, if it is decoded.
+    pub(super) fn place(&self, key: &[u8]) -> Option<usize> {
+        self.fields.iter().position(|field| field.begins(key).is_some())
     }
 
     /// Notes whether the fields of an object came as expected.
@@ -85,7 +80,7 @@ pub struct Rest {
     text: Vec<u8>,
     /// The pieces, in the object's order.
     pieces: Vec<Piece>,
-    /// Keys of the fields that were passed over.
+    /// Keys of the fields that were passed over, but for those that came as expected.
     keys: Vec<Range<usize>>,
 }
 
@@ -118,10 +113,14 @@ impl Rest {
         self.text.extend_from_slice(text);
     }
 
-    /// True if the key is new. False: it has been seen, or there is no room for it.
-    fn is_new(&self, key: &Range<usize>) -> bool {
-        let same = |seen: &Range<usize>| seen.len() == key.len() && self.text[seen.clone()] == self.text[key.clone()];
-        self.keys.len() < FIELDS_MAX && !self.keys.iter().any(same)
+    /// Notes a key behind fields that came as expected. False: it has been seen, or there is no room for it.
+    fn is_new(&mut self, key: Range<usize>, expected: &[Expected]) -> bool {
+        let text = &self.text[key.clone()];
+        let is_new = expected.len() + self.keys.len() < FIELDS_MAX
+            && !self.keys.iter().any(|seen| self.text[seen.clone()] == *text)
+            && !expected.iter().any(|seen| seen.key() == text);
+        self.keys.push(key);
+        is_new
     }
 
     fn keep(&mut self, key: Range<usize>, value: Range<usize>) {
@@ -165,28 +164,50 @@ impl<'py> Parser<'_, 'py> {
     /// Reads the fields from the first key to behind the end. False: they did not come as expected.
     #[inline]
     fn fields(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, mut rest: Option<&mut Rest>) -> Option<bool> {
-        for expected in &pick.expected {
-            // Key, colon and space in one comparison: what is as expected needs no scan.
-            let Some(length) = expected.start.begins(&self.bytes[self.at..]) else { break };
-            let key = self.at..self.at + expected.key_length;
+        for (number, expected) in pick.expected.iter().enumerate() {
+            // Comma, key, colon and spaces in one comparison: what is as expected needs no scan.
+            let Some(length) = expected.start.begins(&self.bytes[self.at..]) else {
+                return self.fields_behind(dict, pick, number, rest);
+            };
+            let from = self.at;
             self.at += length;
             match expected.field {
                 Some(field) => self.picked(dict, &pick.fields[field], rest.as_deref_mut())?,
-                // Expected keys differ from each other (see `expected`), and none but these has come: no search is
-                // needed.
-                None => self.passed(dict, key, true, rest.as_deref_mut())?,
+                None => self.passed_like(dict, expected, from, rest.as_deref_mut())?,
             }
-            if !self.goes_on(b'}')? {
-                return Some(true);
-            }
-            self.next()?;
         }
-        while self.field(dict, pick, rest.as_deref_mut())? {}
+        if self.next()? == b'}' {
+            self.at += 1;
+            return Some(true);
+        }
+        self.fields_behind(dict, pick, pick.expected.len(), rest)
+    }
+
+    /// Reads the fields behind so many that came as expected.
+    #[inline(never)]
+    fn fields_behind(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        pick: &Pick,
+        number: usize,
+        mut rest: Option<&mut Rest>,
+    ) -> Option<bool> {
+        let expected = &pick.expected[..number];
+        let mut goes_on = number == 0 || self.goes_on(b'}')?;
+        while goes_on {
+            goes_on = self.field(dict, pick, expected, rest.as_deref_mut())?;
+        }
         Some(false)
     }
 
     /// Reads a field and what follows it; false behind the object's last.
-    fn field(&mut self, dict: &Bound<'py, PyDict>, pick: &Pick, rest: Option<&mut Rest>) -> Option<bool> {
+    fn field(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        pick: &Pick,
+        expected: &[Expected],
+        rest: Option<&mut Rest>,
+    ) -> Option<bool> {
         (self.next()? == b'"').then_some(())?;
         match pick.find(&self.bytes[self.at..]) {
             Some((field, length)) => {
@@ -198,7 +219,7 @@ impl<'py> Parser<'_, 'py> {
                 let key = self.at..self.plain_text_end()?;
                 self.at = key.end;
                 self.colon()?;
-                self.passed(dict, key, false, rest)?;
+                self.passed(dict, key, expected, rest)?;
             }
         }
         self.goes_on(b'}')
@@ -220,13 +241,47 @@ impl<'py> Parser<'_, 'py> {
         Some(())
     }
 
-    /// Passes over the value of another field. A key that is new is none of those before it.
+    /// Passes over the value of a field that came as expected, behind a value that ends at `from`.
     #[inline]
+    fn passed_like(
+        &mut self,
+        dict: &Bound<'py, PyDict>,
+        expected: &Expected,
+        from: usize,
+        rest: Option<&mut Rest>,
+    ) -> Option<()> {
+        let behind = self.at;
+        self.next()?;
+        let start = self.at;
+        let is_as_written = match self.pass_like(&expected.inner) {
+            Some(is_as_written) => is_as_written,
+            None => {
+                self.at = start;
+                self.pass(1)?
+            }
+        };
+        let Some(rest) = rest else {
+            return Some(());
+        };
+        if is_as_written {
+            match rest.pieces.last_mut() {
+                // The field goes on where the stretch before it ends.
+                Some(Piece::Fields(run)) if run.end == from && start == behind && expected.is_as_written => {
+                    run.end = self.at;
+                }
+                _ => rest.keep(expected.key_from(from), start..self.at),
+            }
+            return Some(());
+        }
+        self.decoded(dict, expected.key_from(from), start, rest)
+    }
+
+    /// Passes over the value of another field, behind those that came as expected.
     fn passed(
         &mut self,
         dict: &Bound<'py, PyDict>,
         key: Range<usize>,
-        is_new: bool,
+        expected: &[Expected],
         rest: Option<&mut Rest>,
     ) -> Option<()> {
         self.next()?;
@@ -236,15 +291,18 @@ impl<'py> Parser<'_, 'py> {
             return Some(());
         };
         // A key that comes again takes the place of its first: only the whole path knows how.
-        if !is_new && !rest.is_new(&key) {
+        if !rest.is_new(key.clone(), expected) {
             return None;
         }
-        rest.keys.push(key.clone());
         if is_as_written {
             rest.keep(key, start..self.at);
             return Some(());
         }
-        // Its own text would differ from what `json.dumps` gives for it: it is decoded, and encoded anew.
+        self.decoded(dict, key, start, rest)
+    }
+
+    /// Decodes a value that was passed over: its own text would differ from what `json.dumps` gives for it.
+    fn decoded(&mut self, dict: &Bound<'py, PyDict>, key: Range<usize>, start: usize, rest: &mut Rest) -> Option<()> {
         self.at = start;
         let value = self.value(1)?;
         // A key that got here holds no escape, so its bytes are its text.
@@ -262,44 +320,23 @@ impl<'py> Parser<'_, 'py> {
         self.memory.keys.get(self.py, key).map(|(key, _)| key)
     }
 
-    /// Returns the fields of a document that was just decoded in part, for the next ones like it.
-    fn expected(&mut self, pick: &Pick) -> Option<Vec<Expected>> {
-        self.at = 0;
-        self.next()?;
-        self.at += 1;
-        let mut expected: Vec<Expected> = Vec::new();
-        let mut keys: Vec<Range<usize>> = Vec::new();
-        loop {
-            self.next()?;
-            let key = self.at..self.plain_text_end()?;
-            self.at = key.end;
-            self.colon()?;
-            // Only the one space that CPython writes is expected; any more is skipped before the value.
-            self.at += usize::from(self.peek()? == b' ');
-            let same = |seen: &Range<usize>| self.bytes[seen.clone()] == self.bytes[key.clone()];
-            // With a key twice there is no expectation: `fields` relies on keys that differ.
-            if keys.len() == FIELDS_MAX || keys.iter().any(same) {
-                return None;
-            }
-            let text = &self.bytes[key.start..self.at];
-            let field = pick.fields.iter().position(|field| field.begins(text).is_some());
-            expected.push(Expected { start: Text::new(text), key_length: key.len(), field });
-            keys.push(key);
-            self.pass(1)?;
-            if !self.goes_on(b'}')? {
-                return Some(expected);
-            }
+    /// Passes over a value that is well-formed. True: it is written as CPython writes it.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, depth: u32) -> Option<bool> {
+        // Texts and numbers, which most values are, cost no call.
+        match self.next()? {
+            b'"' => self.pass_text(),
+            b'-' | b'0'..=b'9' => self.pass_number(),
+            first => self.pass_other(first, depth),
         }
     }
 
-    /// Passes over a value that is well-formed. True: it is written as CPython writes it.
-    fn pass(&mut self, depth: u32) -> Option<bool> {
-        match self.next()? {
-            b'"' => self.pass_text(),
+    #[inline(never)]
+    fn pass_other(&mut self, first: u8, depth: u32) -> Option<bool> {
+        match first {
             b'{' | b'[' if depth >= DEPTH_MAX => None,
             b'{' => self.pass_object(depth),
             b'[' => self.pass_array(depth),
-            b'-' | b'0'..=b'9' => self.pass_number(),
             b't' => self.word(b"true").then_some(true),
             b'f' => self.word(b"false").then_some(true),
             b'n' => self.word(b"null").then_some(true),
@@ -394,7 +431,7 @@ impl<'py> Parser<'_, 'py> {
 
     /// Reads a comma, or the end: then false.
     #[inline(always)]
-    fn goes_on(&mut self, end: u8) -> Option<bool> {
+    pub(super) fn goes_on(&mut self, end: u8) -> Option<bool> {
         let byte = self.next()?;
         self.at += 1;
         (byte == b',' || byte == end).then_some(byte == b',')
@@ -402,12 +439,12 @@ impl<'py> Parser<'_, 'py> {
 
     /// The end of a text, its quotes with it, that is written as CPython writes it.
     #[inline]
-    fn plain_text_end(&self) -> Option<usize> {
+    pub(super) fn plain_text_end(&self) -> Option<usize> {
         let end = scan::written_end(self.bytes, self.at + 1)?;
         (self.bytes[end] == b'"').then_some(end + 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pass_text(&mut self) -> Option<bool> {
         let mut is_as_written = true;
         self.at = self.text_end(&mut is_as_written)?;
@@ -415,7 +452,7 @@ impl<'py> Parser<'_, 'py> {
     }
 
     /// The end of any text, its quotes with it.
-    #[inline]
+    #[inline(always)]
     fn text_end(&self, is_as_written: &mut bool) -> Option<usize> {
         let end = scan::written_end(self.bytes, self.at + 1)?;
         if self.bytes[end] == b'"' {
@@ -425,6 +462,7 @@ impl<'py> Parser<'_, 'py> {
         self.odd_text_end(end)
     }
 
+    #[cold]
     fn odd_text_end(&self, mut end: usize) -> Option<usize> {
         let start = self.at + 1;
         loop {
@@ -454,7 +492,33 @@ impl<'py> Parser<'_, 'py> {
         }
     }
 
+    #[inline(always)]
     fn pass_number(&mut self) -> Option<bool> {
+        let start = self.at;
+        let digits = self.pass_digits();
+        // A short integer that begins with no zero and no sign is what most numbers are.
+        let is_plain = (1..=DIGITS_EXACT).contains(&digits)
+            && self.bytes[start] != b'0'
+            && !matches!(self.peek(), Some(b'.' | b'e' | b'E'));
+        if is_plain {
+            return Some(true);
+        }
+        self.at = start;
+        self.pass_odd_number()
+    }
+
+    /// Passes over digits, and returns how many they were.
+    #[inline(always)]
+    fn pass_digits(&mut self) -> usize {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    #[inline(never)]
+    fn pass_odd_number(&mut self) -> Option<bool> {
         let is_negative = self.peek()? == b'-';
         self.at += usize::from(is_negative);
         let first = self.at;

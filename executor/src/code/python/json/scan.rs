@@ -1,4 +1,4 @@
-//! Eight bytes at a time: where a run of plain ASCII ends.
+//! Where a run of plain ASCII ends, sixteen bytes at a time.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -27,30 +27,65 @@ fn is(word: u64, byte: u8) -> u64 {
 /// The first byte from `at` on that is no plain ASCII of a string.
 #[inline]
 pub fn plain_end(bytes: &[u8], at: usize) -> Option<usize> {
-    end(bytes, at, stops)
+    end::<false>(bytes, at)
 }
 
 /// The first byte from `at` on that ends a run of what `json.dumps` writes as it is.
 #[inline]
 pub fn written_end(bytes: &[u8], at: usize) -> Option<usize> {
-    end(bytes, at, escapes)
+    end::<true>(bytes, at)
 }
 
+/// As [`plain_end`], or as [`written_end`] if DEL ends a run too.
 #[inline(always)]
-fn end(bytes: &[u8], mut at: usize, stops: impl Fn(u64) -> u64) -> Option<usize> {
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let stops = stops(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
-        if stops != 0 {
-            return Some(at + (stops.trailing_zeros() / 8) as usize);
+fn end<const DEL: bool>(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let rest = bytes.get(at..)?;
+        let Some(chunk) = rest.first_chunk() else {
+            // Spaces, which stop nothing, fill the last chunk.
+            let mut last = [b' '; CHUNK];
+            last[..rest.len()].copy_from_slice(rest);
+            return first_stop::<DEL>(&last).map(|stop| at + stop);
+        };
+        if let Some(stop) = first_stop::<DEL>(chunk) {
+            return Some(at + stop);
         }
-        at += 8;
+        at += CHUNK;
     }
-    // Spaces, which stop nothing, fill the last word.
-    let mut last = [b' '; 8];
-    let rest = bytes.get(at..)?;
-    last[..rest.len()].copy_from_slice(rest);
-    let stops = stops(u64::from_le_bytes(last));
-    (stops != 0).then(|| at + (stops.trailing_zeros() / 8) as usize)
+}
+
+/// Bytes that are looked at in one step.
+const CHUNK: usize = 16;
+
+/// The place of the first byte that ends a run.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn first_stop<const DEL: bool>(chunk: &[u8; CHUNK]) -> Option<usize> {
+    use std::arch::x86_64 as simd;
+    // SAFETY: every processor of this kind has SSE2, and the load reads the chunk's sixteen bytes, wherever they lie.
+    let stops = unsafe {
+        let bytes = simd::_mm_loadu_si128(chunk.as_ptr().cast());
+        let is = |byte: u8| simd::_mm_cmpeq_epi8(bytes, simd::_mm_set1_epi8(byte.cast_signed()));
+        // As a signed number, a part of a longer character is less than a space, too.
+        let odd = simd::_mm_cmplt_epi8(bytes, simd::_mm_set1_epi8(b' '.cast_signed()));
+        let stops = simd::_mm_or_si128(odd, simd::_mm_or_si128(is(b'"'), is(b'\\')));
+        simd::_mm_movemask_epi8(if DEL { simd::_mm_or_si128(stops, is(0x7F)) } else { stops })
+    };
+    (stops != 0).then(|| stops.trailing_zeros() as usize)
+}
+
+/// The place of the first byte that ends a run.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn first_stop<const DEL: bool>(chunk: &[u8; CHUNK]) -> Option<usize> {
+    for (at, word) in chunk.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let stops = if DEL { escapes(word) } else { stops(word) };
+        if stops != 0 {
+            return Some(8 * at + (stops.trailing_zeros() / 8) as usize);
+        }
+    }
+    None
 }
 
 /// Copies bytes, mostly few: without a call where they are fewer than a line of the cache.

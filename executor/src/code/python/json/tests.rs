@@ -349,8 +349,17 @@ impl Seeded {
         let pairs: Vec<_> = keys
             .iter()
             .map(|key| {
-                let value = match self.below(4) {
+                let value = match self.below(5) {
                     0 => self.json(3),
+                    // An object whose keys are the same each time, for the most part.
+                    4 => {
+                        let (floor, site) = (self.below(30), self.json(4));
+                        match self.below(6) {
+                            0 => format!("{{\"site\": {site}, \"floor\":  {floor}}}"),
+                            1 => format!("{{\"site\": {site}, \"floor\": {floor}, \"site\": {{}}}}"),
+                            _ => format!("{{\"site\": {site}, \"at\": {{\"floor\": {floor}}}, \"of\": []}}"),
+                        }
+                    }
                     1 => VALUES[self.below(12) as usize].to_owned(),
                     _ => format!("{}", self.below(100)),
                 };
