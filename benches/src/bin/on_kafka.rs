@@ -26,6 +26,8 @@ const ROUNDS: usize = 5;
 /// Events of the latency's measurement, and how many come in a second.
 const PACED: u64 = 10_000;
 const RATE: u64 = 1_000;
+/// The second argument that leaves throughput out; any other names contestants of it.
+const PACED_ONLY: &str = "paced";
 /// The cores of the broker (and of the load), and of the contestants.
 const BROKERS_CORE: usize = 1;
 const CONTESTANTS_CORE: usize = 0;
@@ -252,9 +254,11 @@ fn main() {
         input
     });
     println!("{MANY} events less {FEW}, {PARTITIONS} partitions, Apache Kafka on the same machine: {}", machine());
-    print_throughput(&throughput(&broker, (&few, &many), rounds, &only));
-    if !only.is_empty() {
-        return;
+    if only != PACED_ONLY {
+        print_throughput(&throughput(&broker, (&few, &many), rounds, &only));
+        if !only.is_empty() {
+            return;
+        }
     }
     println!("{:<34} {:>9} {:>9} {:>13}", format!("at {RATE} events a second"), "p50 ms", "p99 ms", "µs CPU/event");
     for contestant in PACED_RUNNERS {
