@@ -62,6 +62,18 @@ impl LogProducer {
         self.log.state.borrow_mut().coordinator.open(self.id()?, self.epoch, Duration::ZERO).map(Some)
     }
 
+    /// Appends a record.
+    fn append(&mut self, topic: &TopicName, record: NewRecord, tracked: bool) -> Result<(), BrokerError> {
+        let transaction = self.transaction()?;
+        let partition = record.partition.unwrap_or_default();
+        let offset = self.log.state.borrow_mut().append_sent(topic, record, transaction)?;
+        if tracked {
+            // The last one stands: offsets of a partition only grow.
+            self.written.insert(TopicPartition { topic: topic.clone(), partition }, offset + 1);
+        }
+        Ok(())
+    }
+
     /// Has the coordinator decide what is open there; a transaction without records has nothing to decide.
     fn end(&mut self, commits: bool) -> Result<(), BrokerError> {
         self.log.state.borrow_mut().end(self.id()?, self.epoch, commits)?;
@@ -88,15 +100,28 @@ impl Producer for LogProducer {
     }
 
     fn send(&mut self, record: OutgoingRecord<'_>, _generation: u64) -> Result<Taken, BrokerError> {
-        let transaction = self.transaction()?;
-        let (partition, tracked) = (record.partition, record.tracked);
-        let topic = record.topic.clone();
-        let offset = self.log.state.borrow_mut().append_sent(&topic, NewRecord::from(record), transaction)?;
-        if tracked {
-            // The last one stands: offsets of a partition only grow.
-            self.written.insert(TopicPartition { topic, partition }, offset + 1);
-        }
+        self.append(record.topic, NewRecord::from(record), record.tracked)?;
         Ok(Taken::Yes)
+    }
+
+    fn send_all(
+        &mut self,
+        records: &mut dyn Iterator<Item = OutgoingRecord<'_>>,
+        _generation: u64,
+    ) -> Result<usize, BrokerError> {
+        let records: Vec<_> = records.collect();
+        let payloads = || records.iter().flat_map(|record| [record.key, record.value]).flatten();
+        // One allocation for all of them: each record has its part of it.
+        let mut bytes = Vec::with_capacity(payloads().map(<[u8]>::len).sum());
+        payloads().for_each(|payload| bytes.extend_from_slice(payload));
+        let mut bytes = Bytes::from(bytes);
+        for record in &records {
+            let mut own = |payload: Option<&[u8]>| payload.map(|payload| bytes.split_to(payload.len()));
+            let (key, value, headers) = (own(record.key), own(record.value), record.headers.to_vec());
+            let (partition, timestamp_ms) = (Some(record.partition), record.timestamp_ms);
+            self.append(record.topic, NewRecord { partition, timestamp_ms, key, value, headers }, record.tracked)?;
+        }
+        Ok(records.len())
     }
 
     fn poll(&mut self, _wait: Duration) -> Result<(), BrokerError> {
