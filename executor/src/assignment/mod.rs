@@ -23,6 +23,7 @@ pub mod slots;
 mod takeover;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use kaspr_ir::plan::{Plan, ReaderId, Topics};
 use regex::Regex;
@@ -33,7 +34,7 @@ use crate::broker::position::NameHash;
 use crate::broker::{BrokerError, Committed, Consumer, Watermarks};
 use crate::config::{Config, From};
 use crate::event::effects::Progress;
-use crate::event::message::TopicPartition;
+use crate::event::message::{Event, TopicPartition};
 pub use takeover::Takeover;
 
 /// The part of a reader that positions need. Made once from the plan: readers never change while a worker
@@ -119,6 +120,8 @@ impl Assigned {
 struct Reading {
     reader: usize,
     ledger: Ledger,
+    /// The part of the run that it has accepted, while a run is given.
+    accepted: Range<usize>,
 }
 
 /// The position of a reader in a partition.
@@ -229,24 +232,32 @@ impl Assignment {
         }
     }
 
-    /// Gives the event at this offset to the readers that accept it; each accepts it once. An event of a
-    /// partition that is not here, or has not started, is dropped: it was fetched before the partition stood
-    /// still, and it comes again once it has started.
-    pub fn take(&mut self, number: usize, offset: i64, mut accepted_by: impl FnMut(usize)) {
+    /// Gives events of a partition, in the order of their offsets, to the readers that accept them: each reader
+    /// accepts an event once, and so of these all from some event on. Events of a partition that is not here, or
+    /// has not started, are dropped: they were fetched before the partition stood still, and they come again once
+    /// it has started.
+    pub fn take(&mut self, number: usize, events: &[Event], mut accepted_by: impl FnMut(usize, Range<usize>)) {
         // Dropped here, and read again: see above. No event is lost by it, because no ledger has moved.
         let Some(assigned) = self.partitions.get_mut(&number).filter(|assigned| assigned.started) else {
             return;
         };
-        // The partition stands still here. `start` takes it up again when the slowest reader has come closer.
-        if assigned.is_too_far(offset) {
-            info!(topic = %assigned.name.topic, partition = assigned.name.partition, offset, "waits: the slowest of its readers is too far behind");
-            (assigned.started, assigned.waiting) = (false, Some(offset));
-            return;
-        }
-        for reading in &mut assigned.readers {
-            if reading.ledger.take(offset) {
-                accepted_by(reading.reader);
+        assigned.readers.iter_mut().for_each(|reading| reading.accepted = 0..0);
+        for (at, offset) in events.iter().map(|event| event.offset).enumerate() {
+            // The partition stands still here. `start` takes it up again when the slowest reader has come closer.
+            if assigned.is_too_far(offset) {
+                info!(topic = %assigned.name.topic, partition = assigned.name.partition, offset, "waits: the slowest of its readers is too far behind");
+                (assigned.started, assigned.waiting) = (false, Some(offset));
+                break;
             }
+            for reading in &mut assigned.readers {
+                if reading.ledger.take(offset) {
+                    let start = if reading.accepted.is_empty() { at } else { reading.accepted.start };
+                    reading.accepted = start..at + 1;
+                }
+            }
+        }
+        for reading in assigned.readers.iter().filter(|reading| !reading.accepted.is_empty()) {
+            accepted_by(reading.reader, reading.accepted.clone());
         }
     }
 

@@ -184,7 +184,7 @@ impl Assignment {
         let stood = committed.as_ref().map_or(offset, |committed| committed.offset);
         let readers = reads().map(|(number, reader)| {
             let position = offset.max(stood + ahead(reader));
-            Reading { reader: number, ledger: Ledger::at(position) }
+            Reading { reader: number, ledger: Ledger::at(position), accepted: 0..0 }
         });
         let readers: Vec<_> = readers.collect();
         Assigned {

@@ -26,7 +26,7 @@ use crate::config::Bounds;
 use crate::dataflow::window::Window;
 use crate::event::effects::{Effects, Epoch, StagedEpochs};
 use crate::event::failure::FailureRecord;
-use crate::event::frame::Unit;
+use crate::event::frame::Given;
 use crate::guard::Row;
 use crate::stage::Stage;
 use crate::stage::lane::InFlight;
@@ -41,7 +41,7 @@ pub struct ReaderRun<C: Code> {
     /// Its agent's name.
     pub name: String,
     /// The dataflow input that its events enter through.
-    pub input: InputHandleVec<Epoch, Unit>,
+    pub input: InputHandleVec<Epoch, Given>,
     /// True if events came for it since the last epoch.
     pub was_given: bool,
     /// Its windows, if it has `take`.
@@ -142,7 +142,7 @@ fn reader<'scope, C: Code>(
 ) -> (ReaderRun<C>, StreamVec<'scope, Epoch, Effects>) {
     let source = &plan[id];
     let name = plan[source.agents[0]].name.clone();
-    let (input, mut stream) = scope.new_input::<Vec<Unit>>();
+    let (input, mut stream) = scope.new_input::<Vec<Given>>();
     let scope_of_batches = source.window.as_ref().map(|window| batch_scope(window.scope, &program, policies));
     let window = source.window.as_ref().zip(scope_of_batches).map(|(window, scope)| {
         let codec = source.value_codec.clone();
@@ -234,37 +234,35 @@ fn follow(own: &mut Option<Capability<Epoch>>, frontiers: &[MutableAntichain<Epo
 }
 
 fn window_operator<'scope, C: Code>(
-    stream: StreamVec<'scope, Epoch, Unit>,
+    stream: StreamVec<'scope, Epoch, Given>,
     name: &str,
     window: Rc<RefCell<Window<C>>>,
     hand_over: Rc<Cell<bool>>,
-) -> StreamVec<'scope, Epoch, Unit> {
+) -> StreamVec<'scope, Epoch, Given> {
     following_operator(stream, format!("window of {name}"), move |came| {
         let mut window = window.borrow_mut();
         let mut batches = Vec::new();
-        for unit in came.drain(..) {
-            for event in unit.events() {
-                // Before windows that are due: an event that comes in the same epoch still joins its batch.
-                batches.extend(window.accept(event.clone()));
-            }
+        for event in came.drain(..).flat_map(Given::into_events) {
+            // Before windows that are due: an event that comes in the same epoch still joins its batch.
+            batches.extend(window.accept(event));
         }
         batches.extend(window.take_due());
         if hand_over.get() {
             batches.extend(window.take_all());
         }
-        batches
+        batches.into_iter().map(Given::Unit).collect()
     })
 }
 
 fn stage_operator<'scope, C: Code>(
-    stream: StreamVec<'scope, Epoch, Unit>,
+    stream: StreamVec<'scope, Epoch, Given>,
     name: &str,
     stage: Rc<RefCell<Stage<C>>>,
 ) -> StreamVec<'scope, Epoch, Effects> {
     following_operator(stream, format!("stage of {name}"), move |came| {
         let mut stage = stage.borrow_mut();
-        for unit in came.drain(..) {
-            stage.accept(unit);
+        for given in came.drain(..) {
+            stage.accept(given);
         }
         stage.run();
         let effects = stage.take_effects();

@@ -13,6 +13,7 @@ use tracing::info;
 use crate::code::Code;
 use crate::event::frame::Unit;
 use crate::event::message::Event;
+use crate::event::run::SharedEvent;
 use crate::stage::shared::Shared;
 use crate::status::stall::Cause;
 
@@ -20,7 +21,7 @@ use crate::status::stall::Cause;
 #[derive(Debug)]
 struct Open {
     /// Events in arrival order, and whether each decodes: only those that do count towards `max`.
-    events: Vec<(Rc<Event>, bool)>,
+    events: Vec<(SharedEvent, bool)>,
     count: u32,
     bytes: usize,
     due: Duration,
@@ -56,7 +57,7 @@ impl<C: Code> Window<C> {
     }
 
     /// Takes an event. Returns the batch if the event fills it.
-    pub fn accept(&mut self, event: Rc<Event>) -> Option<Unit> {
+    pub fn accept(&mut self, event: SharedEvent) -> Option<Unit> {
         let partition = event.slot;
         let key = if self.scope == BatchScope::Mixed { 0 } else { partition };
         // Only judged here: the stage decodes the batch when it runs, and anew at each try.
@@ -119,7 +120,7 @@ impl<C: Code> Window<C> {
 
     /// The cause that holds a partition here: the window with an event of it.
     pub fn holds(&self, partition: usize) -> Option<Cause> {
-        let is_of = |event: &Rc<Event>| event.slot == partition;
+        let is_of = |event: &Event| event.slot == partition;
         let open = self.open.values().find(|open| open.events.iter().any(|(event, _)| is_of(event)))?;
         let due_in = open.due.saturating_sub(self.shared.clock.now());
         Some(Cause::Window { events: open.events.len(), due_in })
@@ -127,7 +128,7 @@ impl<C: Code> Window<C> {
 
     /// The timestamp of the partition's oldest event here, in ms since 1970.
     pub fn oldest(&self, partition: usize) -> Option<i64> {
-        let is_of = |event: &&Rc<Event>| event.slot == partition;
+        let is_of = |event: &&Event| event.slot == partition;
         // Producers set timestamps, so the event that came first need not be the oldest.
         self.waiting().filter(is_of).map(|event| event.timestamp_ms).min()
     }
@@ -138,8 +139,8 @@ impl<C: Code> Window<C> {
     }
 
     /// All events that wait here.
-    pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
-        self.open.values().flat_map(|open| &open.events).map(|(event, _)| event)
+    pub fn waiting(&self) -> impl Iterator<Item = &Event> {
+        self.open.values().flat_map(|open| &open.events).map(|(event, _)| &**event)
     }
 
     /// Forgets all events: the consumer reads them again.

@@ -6,23 +6,53 @@ use std::rc::Rc;
 use crate::event::effects::Scratch;
 use crate::event::fault::Fault;
 use crate::event::message::Event;
+use crate::event::run::{Run, SharedEvent};
 
 /// A unit goes through a stage at once: an event, or a batch of events.
 #[derive(Clone, Debug)]
 pub enum Unit {
     /// One event.
-    Event(Rc<Event>),
+    Event(SharedEvent),
     /// A batch that a window handed over, in arrival order.
-    Batch(Rc<[Rc<Event>]>),
+    Batch(Rc<[SharedEvent]>),
 }
 
 impl Unit {
     /// The unit's events, in arrival order: never empty.
-    pub fn events(&self) -> &[Rc<Event>] {
+    pub fn events(&self) -> &[SharedEvent] {
         match self {
             Unit::Event(event) => std::slice::from_ref(event),
             Unit::Batch(events) => events,
         }
+    }
+}
+
+/// What a stage is given: events that each are a unit, or a unit.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// Events of one partition.
+    Run(Run),
+    /// A batch of a window, or a unit that goes back to its queue.
+    Unit(Unit),
+}
+
+impl Given {
+    /// Its events, in arrival order: never empty.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        let (run, unit) = match self {
+            Given::Run(run) => (run.events(), &[] as &[SharedEvent]),
+            Given::Unit(unit) => (&[] as &[Event], unit.events()),
+        };
+        run.iter().chain(unit.iter().map(|event| &**event))
+    }
+
+    /// Its events, in arrival order.
+    pub fn into_events(self) -> impl Iterator<Item = SharedEvent> {
+        let (run, unit) = match self {
+            Given::Run(run) => (Some(run), None),
+            Given::Unit(unit) => (None, Some(unit)),
+        };
+        run.into_iter().flatten().chain(unit.into_iter().flat_map(|unit| unit.events().to_vec()))
     }
 }
 
@@ -48,7 +78,7 @@ pub struct Refused {
     /// All events of the batch.
     pub whole: Unit,
     /// The events that do not decode, with the reasons.
-    pub events: Vec<(Rc<Event>, Fault)>,
+    pub events: Vec<(SharedEvent, Fault)>,
 }
 
 impl Frame {

@@ -3,8 +3,8 @@
 //! Every other room names them, and they name none but each other and the plan.
 //!
 //! ```text
-//! Event ─▶ Unit ─▶ Frame { Scratch } ─▶ Effects { OutgoingRecord, TableWrite, Progress, FailureRecord } ─▶ commit
-//!                       └ fails: Fault ─▶ a policy decides ─▶ FailureRecord, or it runs again
+//! Event ─▶ Run ─▶ Unit ─▶ Frame { Scratch } ─▶ Effects { OutgoingRecord, TableWrite, Progress, FailureRecord } ─▶ commit
+//!                              └ fails: Fault ─▶ a policy decides ─▶ FailureRecord, or it runs again
 //! ```
 
 pub mod effects;
@@ -15,5 +15,6 @@ pub mod kept;
 pub mod message;
 pub mod outgoing;
 pub mod reads;
+pub mod run;
 pub mod shown;
 pub mod tally;

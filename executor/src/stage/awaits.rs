@@ -1,15 +1,10 @@
 //! Pending awaits: units go on when theirs end, fail when they take too long, and run again when they are
 //! given up.
 
-use std::collections::VecDeque;
-use std::rc::Rc;
-
 use super::Stage;
 use super::lane::{Flight, LaneId, Next, State};
 use super::walk::{Outcome, Walk};
 use crate::code::{Code, Fault};
-use crate::event::frame::Unit;
-use crate::event::message::Event;
 use crate::guard::{Doing, InFlight};
 use crate::stage::program::SiteId;
 
@@ -121,11 +116,7 @@ impl<C: Code> Stage<C> {
                 self.cancel(id);
             }
             let lane = self.lanes.get_mut(&id).expect("it was just listed");
-            let mut kept = VecDeque::new();
-            for unit in lane.queue.drain(..) {
-                kept.extend(without(unit, &mut |event| gone(event.slot)));
-            }
-            lane.queue = kept;
+            lane.queue.drop_partitions(gone);
             if lane.queue.is_empty() && lane.flight().is_empty() {
                 (lane.held_until, lane.tries) = (None, 0);
             }
@@ -161,7 +152,7 @@ impl<C: Code> Stage<C> {
         (lane.is_doubtful, lane.is_putting_off) = (false, false);
         // From the last to the first, so that each goes in front of those that came after it.
         while let Some(flight) = lane.pop_last() {
-            lane.queue.push_front(flight.state.unit().clone());
+            lane.queue.push_first(flight.state.unit().clone());
             match flight.state {
                 State::Awaits { ticket, walk, .. } => {
                     walk.frame.closed.set(true);
@@ -169,17 +160,6 @@ impl<C: Code> Stage<C> {
                 }
                 State::Ran { .. } | State::Waits(_) => {}
             }
-        }
-    }
-}
-
-/// The unit without the events that are gone; `None` if none is left.
-fn without(unit: Unit, gone: &mut dyn FnMut(&Event) -> bool) -> Option<Unit> {
-    match unit {
-        Unit::Event(event) => (!gone(&event)).then_some(Unit::Event(event)),
-        Unit::Batch(events) => {
-            let kept: Rc<[Rc<Event>]> = events.iter().filter(|event| !gone(event)).cloned().collect();
-            (!kept.is_empty()).then_some(Unit::Batch(kept))
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Every failed event leaves exactly one trace: a failure record, and a dead letter if the policy says so. Or
 //! it waits and runs again; or the worker stops before it.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use crate::event::effects::Scratch;
 use crate::event::failure::{FailureRecord, MESSAGE_CHARACTERS_MAX};
 use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
+use crate::event::run::SharedEvent;
 use crate::event::shown::{cut, cut_bytes};
 use crate::event::tally::Tally;
 use crate::stage::program::{Site, SiteId};
@@ -34,7 +34,7 @@ pub(super) struct Failing<'a> {
     /// The whole unit: the events of a batch fail together.
     pub unit: Unit,
     /// Events of it that do not decode: failures of their own, whatever becomes of the others.
-    pub undecodable: &'a [(Rc<Event>, Fault)],
+    pub undecodable: &'a [(SharedEvent, Fault)],
     /// The place whose policy applies.
     pub site: SiteId,
     /// The reason.
@@ -45,7 +45,7 @@ pub(super) struct Failing<'a> {
 
 impl Failing<'_> {
     /// The event that stands for the unit in logs and records.
-    fn first(&self) -> &Rc<Event> {
+    fn first(&self) -> &SharedEvent {
         &self.unit.events()[0]
     }
 }
@@ -123,7 +123,7 @@ impl<C: Code> Stage<C> {
         self.tally.append(&mut failing.passed);
         self.log(Span::of_unit(&failing.unit), failing.site, &failing.fault, "failed".to_owned());
         for event in failing.unit.events() {
-            match failing.undecodable.iter().find(|(other, _)| Rc::ptr_eq(other, event)) {
+            match failing.undecodable.iter().find(|(other, _)| other.is(event)) {
                 Some((_, own)) => self.give_up_undecodable(id, event, own),
                 None => self.give_up_event(id, event, failing.site, &failing.fault),
             }
@@ -132,7 +132,7 @@ impl<C: Code> Stage<C> {
     }
 
     /// The reason for which dead letters of events that do not decode must wait.
-    pub(super) fn dead_letters_wait(&self, refused: &[(Rc<Event>, Fault)]) -> Option<Fault> {
+    pub(super) fn dead_letters_wait(&self, refused: &[(SharedEvent, Fault)]) -> Option<Fault> {
         refused.iter().find_map(|(_, fault)| self.dead_letter_waits(self.program.decoding, fault))
     }
 
@@ -157,13 +157,13 @@ impl<C: Code> Stage<C> {
     }
 
     /// Goes on without an event that does not decode, whatever becomes of the others of its batch.
-    pub(super) fn give_up_undecodable(&mut self, id: LaneId, event: &Rc<Event>, fault: &Fault) {
+    pub(super) fn give_up_undecodable(&mut self, id: LaneId, event: &SharedEvent, fault: &Fault) {
         self.log(Span::of(event), self.program.decoding, fault, "failed".to_owned());
         self.give_up_event(id, event, self.program.decoding, fault);
     }
 
     /// Records the failure of an event, and sends a dead letter where the policy says so.
-    fn give_up_event(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault) {
+    fn give_up_event(&mut self, id: LaneId, event: &SharedEvent, site: SiteId, fault: &Fault) {
         match self.site(site).on_error.last_resort().clone() {
             _ if fault.without_dead_letter => {
                 error!(topic = %event.topic, partition = event.partition, offset = event.offset, "the broker refuses its dead letter: the failure is only recorded");
@@ -180,7 +180,7 @@ impl<C: Code> Stage<C> {
         self.tally.at(site.0).failed += 1;
     }
 
-    fn dead_letter(&mut self, id: LaneId, event: &Rc<Event>, site: SiteId, fault: &Fault, topic: &str) {
+    fn dead_letter(&mut self, id: LaneId, event: &SharedEvent, site: SiteId, fault: &Fault, topic: &str) {
         let topic: TopicName = topic.into();
         let tries = self.lanes.get(&id).map_or(0, |lane| lane.tries) + 1;
         let mut headers = event.headers.clone();
@@ -203,7 +203,7 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    fn stage_dead_letter(&mut self, topic: &TopicName, event: &Rc<Event>, headers: Vec<Header>) -> Result<(), Fault> {
+    fn stage_dead_letter(&mut self, topic: &TopicName, event: &SharedEvent, headers: Vec<Header>) -> Result<(), Fault> {
         let (key, value) = (event.key.as_deref(), event.value.as_deref());
         // By the key and not by the event's partition, which the topic of dead letters need not have.
         let partition = self.shared.directory.place(topic, None, key)?;

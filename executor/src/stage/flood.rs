@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::event::frame::Unit;
 use crate::event::message::{Event, TopicName};
+use crate::event::run::SharedEvent;
 
 /// The time for which failures like one that was logged in full are only counted, before a line reports them.
 const EVERY: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ impl Span {
     /// All events of a unit.
     pub fn of_unit(unit: &Unit) -> Span {
         let (first, count) = (&unit.events()[0], unit.events().len());
-        let follows = |(at, event): (i64, &std::rc::Rc<Event>)| {
+        let follows = |(at, event): (i64, &SharedEvent)| {
             (&event.topic, event.partition, event.offset) == (&first.topic, first.partition, at)
         };
         let is_whole = (first.offset..).zip(unit.events()).all(follows);

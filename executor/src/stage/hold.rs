@@ -1,12 +1,9 @@
 //! Causes that hold a partition in a stage, for the stall report and the status.
 
-use std::rc::Rc;
-
 use super::Stage;
 use super::lane::{LaneId, State};
 use crate::code::Code;
 use crate::event::frame::Unit;
-use crate::event::message::Event;
 use crate::status::stall::Cause;
 
 impl<C: Code> Stage<C> {
@@ -14,8 +11,7 @@ impl<C: Code> Stage<C> {
     pub fn oldest(&self, partition: usize) -> Option<i64> {
         let id = if self.mixed { LaneId::MIXED } else { LaneId(partition) };
         let lane = self.lanes.get(&id)?;
-        let is_of = |event: &&Rc<Event>| !self.mixed || event.slot == partition;
-        lane.units().flat_map(Unit::events).find(is_of).map(|event| event.timestamp_ms)
+        lane.events().find(|event| event.slot == partition).map(|event| event.timestamp_ms)
     }
 
     /// The cause for which the partition's next event is not complete. `None`: the stage holds none of its
@@ -25,7 +21,7 @@ impl<C: Code> Stage<C> {
         let lane = self.lanes.get(&id)?;
         let now = self.shared.clock.now();
         let is_of = |unit: &Unit| !self.mixed || unit.events().iter().any(|event| event.slot == partition);
-        let first = lane.units().find(|unit| is_of(unit))?;
+        let first = lane.events().find(|event| event.slot == partition)?;
         let flight = lane.flight().iter().find(|flight| is_of(flight.state.unit()));
         if let Some(State::Awaits { walk, ends, .. }) = flight.map(|flight| &flight.state) {
             let site = self.site(walk.pending_site(&self.program).unwrap_or(self.program.decoding));
@@ -37,10 +33,10 @@ impl<C: Code> Stage<C> {
             });
         }
         if let Some(until) = lane.held_until {
-            let (offset, tries) = (first.events()[0].offset, lane.tries);
+            let (offset, tries) = (first.offset, lane.tries);
             return Some(Cause::Retry { offset, tries, due_in: until.saturating_sub(now) });
         }
-        let waiting = lane.units().filter(|unit| is_of(unit)).map(|unit| unit.events().len()).sum();
+        let waiting = lane.events().filter(|event| event.slot == partition).count();
         Some(if self.track_is_busy(id) { Cause::Track } else { Cause::Turn { events: waiting } })
     }
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use crate::code::{Fault, Ticket};
 use crate::event::frame::{Frame, Unit};
+use crate::event::message::Event;
 use crate::event::reads::Reads;
 use crate::guard;
 use crate::stage::program::SiteId;
+use crate::stage::queue::Queue;
 use crate::stage::walk::Walk;
 
 /// Names a lane: the number of its partition.
@@ -146,7 +148,7 @@ pub struct Lane<V> {
     /// Bytes that they hold.
     bytes: usize,
     /// Units that have not run, or that must run again.
-    pub queue: VecDeque<Unit>,
+    pub queue: Queue,
     /// The track that the first unit in flight occupies.
     pub track: Option<(u32, Option<i32>)>,
     /// The time until which the first unit is in back-off.
@@ -166,7 +168,7 @@ impl<V> Default for Lane<V> {
         Lane {
             flight: VecDeque::new(),
             bytes: 0,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             track: None,
             held_until: None,
             tries: 0,
@@ -248,7 +250,7 @@ impl<V> Lane<V> {
     /// Puts the first unit back before all others: it runs again when it is no longer held.
     pub fn put_back(&mut self, unit: Unit) {
         match self.flight.is_empty() {
-            true => self.queue.push_front(unit),
+            true => self.queue.push_first(unit),
             // In the queue it would come behind units that have begun, which must not take effect before it.
             false => self.push_first(Flight::new(State::Waits(unit), Vain::default())),
         }
@@ -271,8 +273,14 @@ impl<V> Lane<V> {
         })
     }
 
-    /// All units, in order.
-    pub fn units(&self) -> impl Iterator<Item = &Unit> {
-        self.flight.iter().map(|flight| flight.state.unit()).chain(&self.queue)
+    /// All events, in order.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        let flying = self.flight.iter().flat_map(|flight| flight.state.unit().events());
+        flying.map(|event| &**event).chain(self.queue.events())
+    }
+
+    /// True if nothing waits here.
+    pub fn is_empty(&self) -> bool {
+        self.flight.is_empty() && self.queue.is_empty()
     }
 }

@@ -13,6 +13,7 @@ pub mod lane;
 mod overlap;
 pub mod poison;
 pub mod program;
+pub mod queue;
 pub mod shared;
 pub mod walk;
 
@@ -25,9 +26,10 @@ use kaspr_ir::plan::{BatchScope, Plan, ReaderId, Track};
 use crate::code::{Code, Fault};
 use crate::event::effects::{Effects, Epoch, Progress};
 use crate::event::failure::FailureRecord;
-use crate::event::frame::{Frame, Refused, Unit};
+use crate::event::frame::{Frame, Given, Refused, Unit};
 use crate::event::message::Event;
 use crate::event::reads::Reads;
+use crate::event::run::SharedEvent;
 use crate::event::tally::Tally;
 use crate::stage::program::{Program, SiteId};
 use crate::stage::shared::{EpochOrder, Shared};
@@ -97,11 +99,11 @@ impl<C: Code> Stage<C> {
         }
     }
 
-    /// Queues a unit behind those of its lane.
-    pub fn accept(&mut self, unit: Unit) {
-        let id = self.lane_of(&unit);
+    /// Queues what it is given behind the units of its lane.
+    pub fn accept(&mut self, given: Given) {
+        let id = self.lane_of(&given);
         let lane = self.lanes.entry(id).or_default();
-        lane.queue.push_back(unit);
+        lane.queue.push(given);
         if !lane.is_listed {
             self.list(id);
         }
@@ -147,12 +149,12 @@ impl<C: Code> Stage<C> {
             let lane = self.lanes.get_mut(&id).expect("a ready lane exists");
             match lane.next(self.in_flight) {
                 Some(Next::First) => {
-                    let Some(unit) = lane.queue.pop_front() else { return };
+                    let Some(unit) = lane.queue.pop() else { return };
                     self.begin(id, unit, Vain::default());
                     self.shared.watch.end();
                 }
                 Some(Next::Behind) => {
-                    let Some(unit) = lane.queue.pop_front() else { return };
+                    let Some(unit) = lane.queue.pop() else { return };
                     self.begin_behind(id, unit);
                 }
                 Some(Next::Turn) => {
@@ -260,7 +262,7 @@ impl<C: Code> Stage<C> {
     }
 
     #[allow(clippy::type_complexity, reason = "the unit comes back when it fails")]
-    fn decode_batch(&mut self, events: Rc<[Rc<Event>]>) -> Result<(Rc<Frame>, Option<C::Value>), (Unit, Fault)> {
+    fn decode_batch(&mut self, events: Rc<[SharedEvent]>) -> Result<(Rc<Frame>, Option<C::Value>), (Unit, Fault)> {
         let (mut values, mut refused, mut decoded) = (Vec::with_capacity(events.len()), Vec::new(), Vec::new());
         for event in events.iter() {
             match self.decode_event(event) {
@@ -422,10 +424,11 @@ impl<C: Code> Stage<C> {
         self.lanes.get_mut(&id).expect("its unit ran").tries = 0;
     }
 
-    fn lane_of(&self, unit: &Unit) -> LaneId {
-        match unit {
+    fn lane_of(&self, given: &Given) -> LaneId {
+        match given {
             _ if self.mixed => LaneId::MIXED,
-            unit => LaneId(unit.events()[0].slot),
+            Given::Run(run) => LaneId(run.slot()),
+            Given::Unit(unit) => LaneId(unit.events()[0].slot),
         }
     }
 
@@ -502,7 +505,7 @@ impl<C: Code> Stage<C> {
 
     /// True if no unit waits in the stage.
     pub fn is_empty(&self) -> bool {
-        self.lanes.values().all(|lane| lane.units().next().is_none() && lane.held_until.is_none())
+        self.lanes.values().all(|lane| lane.is_empty() && lane.held_until.is_none())
     }
 
     /// True if a pending await holds an event for which `asked` holds.
@@ -512,8 +515,8 @@ impl<C: Code> Stage<C> {
     }
 
     /// All events that wait here.
-    pub fn waiting(&self) -> impl Iterator<Item = &Rc<Event>> {
-        self.lanes.values().flat_map(Lane::units).flat_map(Unit::events)
+    pub fn waiting(&self) -> impl Iterator<Item = &Event> {
+        self.lanes.values().flat_map(Lane::events)
     }
 
     /// The site with this number.

@@ -110,11 +110,11 @@ impl<C: Code> Stage<C> {
         let lane = &self.lanes[&id];
         let next = lane.next(self.in_flight);
         let unit = match next {
-            Some(Next::First | Next::Behind) => lane.queue.front(),
-            Some(Next::Turn) => lane.flight().front().map(|first| first.state.unit()),
+            Some(Next::First | Next::Behind) => lane.queue.first(),
+            Some(Next::Turn) => lane.flight().front().map(|first| first.state.unit().clone()),
             Some(Next::Again) | None => None,
         };
-        let is_suspect = unit.is_some_and(|unit| poison.is_suspect(self.reader, unit));
+        let is_suspect = unit.is_some_and(|unit| poison.is_suspect(self.reader, &unit));
         let waits = is_suspect && (next == Some(Next::Behind) || self.shared.watch.has_flights());
         // The same question takes the wish back once the suspect may run, or the others would wait for ever.
         asks.set(waits.then_some(own));

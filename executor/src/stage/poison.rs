@@ -84,10 +84,12 @@ mod tests {
 
     use super::*;
     use crate::event::message::Event;
+    use crate::event::run::SharedEvent;
 
-    fn event(offset: i64) -> Rc<Event> {
+    fn event(offset: i64) -> SharedEvent {
         let (key, value, headers) = (None, None, Vec::new());
-        Rc::new(Event { topic: "t".into(), partition: 0, slot: 0, offset, timestamp_ms: 0, key, value, headers })
+        let topic = "t".into();
+        SharedEvent::alone(Event { topic, partition: 0, slot: 0, offset, timestamp_ms: 0, key, value, headers })
     }
 
     #[test]

@@ -35,8 +35,6 @@ pub struct EpochOrder {
     pub time: Duration,
     /// Bytes of effects after which a stage leaves what has not run to the next epoch.
     pub bytes_max: usize,
-    /// The number of units that may still begin, over all stages.
-    pub units: usize,
     /// True if calls may begin. If not, pending awaits may still end, and that is all: partitions change
     /// hands.
     pub begins: bool,
@@ -62,6 +60,8 @@ pub struct Shared<C: Code> {
     pub queued: RefCell<Vec<usize>>,
     /// The worker's order for this epoch.
     pub order: Cell<EpochOrder>,
+    /// The number of units that may still begin in it, over all stages.
+    pub units: Cell<usize>,
     /// The plan's revision, for dead letters.
     pub revision: Rc<str>,
     /// The unit that runs now, for the threads that watch this one and for the next process.
@@ -79,11 +79,11 @@ pub struct Shared<C: Code> {
 impl<C: Code> Shared<C> {
     /// The number of units that may still begin in this epoch.
     pub fn units_left(&self) -> usize {
-        self.order.get().units
+        self.units.get()
     }
 
     /// Counts a unit that begins.
     pub fn begin_unit(&self) {
-        self.order.update(|order| EpochOrder { units: order.units.saturating_sub(1), ..order });
+        self.units.update(|units| units.saturating_sub(1));
     }
 }

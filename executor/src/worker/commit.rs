@@ -4,7 +4,6 @@
 //! [`Redo`](super::redo::Redo), staged effects and the overlay are dropped, readers go back with their stages
 //! and windows, and the consumer starts again at the committed positions. Only then may an event run.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::warn;
@@ -211,7 +210,7 @@ impl<C: Code> Worker<C> {
     fn count_queued(&mut self) {
         let mut queued = self.shared.queued.borrow_mut();
         queued.iter_mut().for_each(|bytes| *bytes = 0);
-        let mut count = |event: &Rc<Event>| queued[event.slot] += event.size();
+        let mut count = |event: &Event| queued[event.slot] += event.size();
         for reader in &self.dataflow.readers {
             reader.stage.borrow().waiting().for_each(&mut count);
             if let Some(window) = &reader.window {

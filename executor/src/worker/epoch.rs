@@ -43,9 +43,9 @@ impl<C: Code> Worker<C> {
             time: bounds.epoch_budget / self.dataflow.count_busy().max(1),
             // More would not fit into one transaction, and an epoch is committed whole.
             bytes_max: self.delivery.epoch_bytes_max(),
-            units: self.units_of_epoch(),
             begins,
         };
+        self.shared.units.set(self.units_of_epoch());
         self.shared.order.set(order);
         self.dataflow.run();
         self.note_time(began);

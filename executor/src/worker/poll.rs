@@ -13,8 +13,9 @@ use super::{Stopped, Worker};
 use crate::broker::Change;
 use crate::code::Code;
 use crate::dataflow::Dataflow;
-use crate::event::frame::Unit;
+use crate::event::frame::Given;
 use crate::event::message::Event;
+use crate::event::run::Run;
 use crate::wake::Wake;
 
 /// Reasons for which a worker may not sleep, or not long. A part of the worker: the turn sets it, and the
@@ -47,12 +48,12 @@ impl Sleep {
 }
 
 /// Events between the consumer and their readers: empty except during a poll. The vectors keep their
-/// allocations from poll to poll.
+/// room from poll to poll.
 pub(super) struct Intake {
     /// Events in the order in which the consumer gave them.
     polled: Vec<Event>,
-    /// Units on their way to each reader.
-    given: Vec<Vec<Unit>>,
+    /// Runs of them on their way to each reader.
+    given: Vec<Vec<Given>>,
 }
 
 impl Intake {
@@ -64,6 +65,27 @@ impl Intake {
     /// Events that were polled and not yet given.
     pub(super) fn polled(&self) -> &[Event] {
         &self.polled
+    }
+
+    /// Takes what was polled, as runs: events of one partition that follow each other, in the order of their
+    /// offsets.
+    fn take_runs(&mut self) -> Vec<Vec<Event>> {
+        // The next poll is mostly like this one.
+        let room = Vec::with_capacity(self.polled.len());
+        let mut first = std::mem::replace(&mut self.polled, room);
+        let follows = |before: &Event, event: &Event| {
+            event.partition == before.partition && event.offset > before.offset && event.topic == before.topic
+        };
+        let starts: Vec<usize> = (1..first.len()).filter(|&at| !follows(&first[at - 1], &first[at])).collect();
+        // From the last to the first, so that each event moves once; where all are one run, none does.
+        let mut runs: Vec<_> = starts.iter().rev().map(|&start| first.split_off(start)).collect();
+        if !starts.is_empty() {
+            // A short run must not keep the room of the whole poll.
+            first.shrink_to_fit();
+        }
+        runs.extend((!first.is_empty()).then_some(first));
+        runs.reverse();
+        runs
     }
 }
 
@@ -225,33 +247,37 @@ impl<C: Code> Worker<C> {
     /// each of its readers has taken it before, or its partition has not started. See
     /// [`Assignment::take`](crate::assignment::Assignment::take).
     fn give(&mut self) {
-        let mut slots = self.shared.slots.borrow_mut();
-        let mut queued = self.shared.queued.borrow_mut();
-        debug_assert!(self.intake.given.iter().all(Vec::is_empty), "units of the last poll were handed over");
-        let mut counters = self.shared.counters.borrow_mut();
-        for mut event in self.intake.polled.drain(..) {
-            let number = slots.number(&event.topic, event.partition);
-            event.slot = number;
-            if queued.len() <= number {
-                queued.resize(number + 1, 0);
-            }
-            let (offset, size) = (event.offset, event.size());
-            let event = Rc::new(event);
-            self.assignment.take(number, offset, |reader| {
-                // Counted per reader: an event waits in each of them, and leaves each at its own time.
-                queued[number] += size;
-                counters.events += 1;
-                counters.at(reader, number).taken += 1;
-                self.intake.given[reader].push(Unit::Event(event.clone()));
-            });
+        debug_assert!(self.intake.given.iter().all(Vec::is_empty), "what the last poll gave was handed over");
+        for events in self.intake.take_runs() {
+            self.give_run(events);
         }
-        for (reader, units) in self.dataflow.readers.iter_mut().zip(&mut self.intake.given) {
-            if !units.is_empty() {
-                reader.input.send_batch(units);
+        for (reader, given) in self.dataflow.readers.iter_mut().zip(&mut self.intake.given) {
+            if !given.is_empty() {
+                reader.input.send_batch(given);
                 reader.was_given = true;
-                units.clear();
+                given.clear();
             }
         }
+    }
+
+    /// Gives consecutive events of one partition to its readers.
+    fn give_run(&mut self, mut events: Vec<Event>) {
+        let number = self.shared.slots.borrow_mut().number(&events[0].topic, events[0].partition);
+        events.iter_mut().for_each(|event| event.slot = number);
+        let mut queued = self.shared.queued.borrow_mut();
+        if queued.len() <= number {
+            queued.resize(number + 1, 0);
+        }
+        let mut counters = self.shared.counters.borrow_mut();
+        let events = Rc::new(events);
+        self.assignment.take(number, &events, |reader, part| {
+            let taken = part.len() as u64;
+            // Counted per reader: an event waits in each of them, and leaves each at its own time.
+            queued[number] += events[part.clone()].iter().map(Event::size).sum::<usize>();
+            counters.events += taken;
+            counters.at(reader, number).taken += taken;
+            self.intake.given[reader].extend(Run::of(&events, part).map(Given::Run));
+        });
     }
 
     /// Pauses partitions of which too much waits, and resumes those that have fallen to the low mark.

@@ -105,6 +105,7 @@ impl<C: Code> Worker<C> {
             tracks: RefCell::default(),
             queued: RefCell::default(),
             order: Cell::default(),
+            units: Cell::default(),
             revision: plan.revision.as_str().into(),
             watch: guard.watch.clone(),
             poison: RefCell::default(),

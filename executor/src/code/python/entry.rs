@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::code::{Encoded, Fault};
 use crate::event::frame::Unit;
 use crate::event::message::{Event, Header, TopicName};
+use crate::event::run::SharedEvent;
 
 /// The event and agent that run, as a context variable carries them: of a coroutine, a task or a timer.
 #[pyclass(frozen, module = "kaspr")]
@@ -104,7 +105,7 @@ impl Context {
         // Behind a channel the source event is shown: only key and headers that the channel's selectors gave
         // replace its own.
         let via = running.via.as_ref();
-        let view = |event: &Rc<Event>| {
+        let view = |event: &SharedEvent| {
             let view = EventView {
                 event: Arc::new(Seen::new(event)),
                 codecs: codecs.clone(),
