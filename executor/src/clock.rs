@@ -27,6 +27,28 @@ pub trait Clock {
     }
 }
 
+/// The wall clock as of its last tick, for what is stamped once an event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamp {
+    tick: Duration,
+    wall_ms: i64,
+}
+
+impl Stamp {
+    /// Looks at the wall clock.
+    pub fn look(&mut self, clock: &dyn Clock) {
+        *self = Stamp { tick: clock.tick(), wall_ms: clock.wall_ms() };
+    }
+
+    /// Milliseconds since 1970, at most a tick behind [`Clock::wall_ms`] and never before the last look.
+    pub fn wall_ms(&mut self, clock: &dyn Clock) -> i64 {
+        if clock.tick() != self.tick {
+            self.look(clock);
+        }
+        self.wall_ms
+    }
+}
+
 /// The machine's clock.
 ///
 /// Two of them have different zeros, unless one is a copy of the other: their times are not to be compared.
@@ -106,6 +128,15 @@ impl Clock for SimulatedClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stamp_follows_the_clock() {
+        let (clock, mut stamp) = (SimulatedClock::default(), Stamp::default());
+        stamp.look(&clock);
+        assert_eq!(stamp.wall_ms(&clock), 0);
+        clock.advance(Duration::from_millis(7));
+        assert_eq!(stamp.wall_ms(&clock), 7);
+    }
 
     #[test]
     fn simulated_time_moves_only_when_told() {

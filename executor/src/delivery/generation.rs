@@ -73,7 +73,7 @@ impl Generation {
         debug_assert!(self.changes_sent == 0, "changes are gathered before the first of them is sent");
         let mut places: FxHashMap<(TableId, i32, &[u8]), usize> = FxHashMap::default();
         let mut changes: Vec<&TableWrite> = Vec::new();
-        for write in self.effects.iter().flat_map(|effects| &effects.writes) {
+        for write in self.effects.iter().flat_map(Effects::writes) {
             match places.entry((write.table, write.partition, &write.key)) {
                 std::collections::hash_map::Entry::Occupied(place) => changes[*place.get()] = write,
                 std::collections::hash_map::Entry::Vacant(place) => {

@@ -432,7 +432,7 @@ impl Delivery {
         // the two.
         around.assignment.committed(&closing.offsets);
         let (mut tables, mut counters) = (around.tables.borrow_mut(), around.counters.borrow_mut());
-        let writes: Vec<&[_]> = closing.effects.iter().map(|effects| effects.writes.as_slice()).collect();
+        let writes: Vec<&[_]> = closing.effects.iter().map(Effects::writes).collect();
         tables.commit(&writes, &closing.positions);
         for mut effects in closing.effects {
             counters.count_committed(&effects);

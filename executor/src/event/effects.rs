@@ -25,13 +25,6 @@ pub struct Span {
     end: usize,
 }
 
-impl Span {
-    /// The same stretch in a buffer that has `by` bytes before it.
-    fn shifted(self, by: usize) -> Span {
-        Span { start: self.start + by, end: self.end + by }
-    }
-}
-
 /// Appends bytes to a buffer.
 fn put(buffer: &mut Vec<u8>, bytes: &[u8]) -> Span {
     let start = buffer.len();
@@ -75,20 +68,69 @@ impl TableWrite {
     }
 }
 
+/// Records and writes, one event's behind the other's.
+#[derive(Clone, Debug, Default)]
+struct Room {
+    /// Keys and values of `outgoing`.
+    bytes: Vec<u8>,
+    /// Records in the order sent.
+    outgoing: Vec<Outgoing>,
+    /// Writes, by event in the order of their keys' first write; one per key and event, the last.
+    writes: Vec<TableWrite>,
+}
+
+/// The place in a room at which an event's effects begin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    bytes: usize,
+    outgoing: usize,
+    writes: usize,
+}
+
+impl Room {
+    /// The place behind all that it holds.
+    fn end(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), outgoing: self.outgoing.len(), writes: self.writes.len() }
+    }
+
+    /// Drops what lies behind a mark.
+    fn truncate(&mut self, to: Mark) {
+        self.bytes.truncate(to.bytes);
+        self.outgoing.truncate(to.outgoing);
+        self.writes.truncate(to.writes);
+    }
+
+    /// Moves what lies behind a mark to the end of another room.
+    fn split_into(&mut self, from: Mark, other: &mut Room) {
+        let base = other.bytes.len();
+        // Spans count from the beginning of their room.
+        let moved = |span: Span| Span { start: span.start - from.bytes + base, end: span.end - from.bytes + base };
+        other.bytes.extend_from_slice(&self.bytes[from.bytes..]);
+        other.outgoing.extend(self.outgoing.drain(from.outgoing..).map(|mut outgoing| {
+            (outgoing.key, outgoing.value) = (outgoing.key.map(moved), outgoing.value.map(moved));
+            outgoing
+        }));
+        other.writes.extend(self.writes.drain(from.writes..));
+        self.bytes.truncate(from.bytes);
+    }
+}
+
 /// Effects of the event that runs.
+///
+/// They lie in a room of their own, or, while an event runs whose turn it is, right behind the effects of the
+/// complete events before it ([`Scratch::lend`]): then success costs no copy, and failure a truncation.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The keys that the event has read in tables. `None`: no other event can write while it waits.
     pub reads: Option<Reads>,
-    /// Keys and values of `outgoing`.
-    pub bytes: Vec<u8>,
-    /// Records in the order sent.
-    pub outgoing: Vec<Outgoing>,
-    /// Writes in the order of their keys' first write; one per key, the last.
-    pub writes: Vec<TableWrite>,
+    room: Room,
+    /// The place in the room from which on the effects are this event's.
+    start: Mark,
+    /// True while the room is that of `Effects`.
+    is_lent: bool,
     /// Records that user code has sent, by the row of the call in the table of counters.
     pub sent: Vec<(usize, u64)>,
-    /// The place of a key's write in `writes`, once there are more than [`WRITES_WITHOUT_INDEX`].
+    /// The place of a key's write in the room, once there are more than [`WRITES_WITHOUT_INDEX`].
     index: FxHashMap<(TableId, i32, Kept), usize>,
 }
 
@@ -96,33 +138,65 @@ pub struct Scratch {
 const WRITES_WITHOUT_INDEX: usize = 8;
 
 impl Scratch {
-    /// Forgets everything and keeps the allocations.
+    /// Forgets everything and keeps the allocations. A room that is lent stays: see [`Scratch::give_back`].
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.outgoing.clear();
-        self.writes.clear();
+        self.room.truncate(self.start);
         self.sent.clear();
         self.index.clear();
         self.reads = None;
     }
 
+    /// Has the event write behind the effects of the complete events before it. Until they are given back,
+    /// `effects` holds no records and no writes.
+    pub fn lend(&mut self, effects: &mut Effects) {
+        debug_assert!(
+            !self.is_lent && self.outgoing().is_empty() && self.writes().is_empty(),
+            "the event has not begun"
+        );
+        std::mem::swap(&mut self.room, &mut effects.room);
+        (self.start, self.is_lent) = (self.room.end(), true);
+    }
+
+    /// Gives the effects of the events before it back, if they were lent. Its own stay with it.
+    pub fn give_back(&mut self, effects: &mut Effects) {
+        if !self.is_lent {
+            return;
+        }
+        std::mem::swap(&mut self.room, &mut effects.room);
+        effects.room.split_into(self.start, &mut self.room);
+        // Places in the index counted what stood before.
+        self.index.values_mut().for_each(|at| *at -= self.start.writes);
+        (self.start, self.is_lent) = (Mark::default(), false);
+    }
+
+    /// Records of the event, in the order sent.
+    pub fn outgoing(&self) -> &[Outgoing] {
+        &self.room.outgoing[self.start.outgoing..]
+    }
+
+    /// Writes of the event in the order of their keys' first write; one per key, the last.
+    pub fn writes(&self) -> &[TableWrite] {
+        &self.room.writes[self.start.writes..]
+    }
+
     /// Bytes that it holds.
     pub fn size(&self) -> usize {
-        let outgoing = self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>();
+        let bytes = self.room.bytes.len() - self.start.bytes;
+        let outgoing = bytes + std::mem::size_of_val(self.outgoing());
         let reads = self.reads.as_ref().map_or(0, Reads::size);
-        outgoing + self.writes.iter().map(TableWrite::size).sum::<usize>() + reads
+        outgoing + self.writes().iter().map(TableWrite::size).sum::<usize>() + reads
     }
 
     /// Notes a write; it replaces an earlier one of the same key.
     pub fn write(&mut self, write: TableWrite) {
         if let Some(at) = self.find(write.table, write.partition, &write.key) {
-            self.writes[at] = write;
+            self.room.writes[at] = write;
             return;
         }
-        self.writes.push(write);
-        if self.writes.len() > WRITES_WITHOUT_INDEX {
+        self.room.writes.push(write);
+        if self.writes().len() > WRITES_WITHOUT_INDEX {
             // The first time that is all of them, afterwards the new one alone.
-            for (at, write) in self.writes.iter().enumerate().skip(self.index.len()) {
+            for (at, write) in self.room.writes.iter().enumerate().skip(self.start.writes + self.index.len()) {
                 self.index.insert((write.table, write.partition, write.key.clone()), at);
             }
         }
@@ -132,31 +206,29 @@ impl Scratch {
     fn find(&self, table: TableId, partition: i32, key: &[u8]) -> Option<usize> {
         // Without an index there are few: comparing them costs less than to hash one key.
         if self.index.is_empty() {
-            return self
-                .writes
-                .iter()
-                .position(|write| write.table == table && write.partition == partition && *write.key == *key);
+            let is_of = |write: &TableWrite| write.table == table && write.partition == partition && *write.key == *key;
+            return self.writes().iter().position(is_of).map(|at| self.start.writes + at);
         }
         self.index.get(&(table, partition, Kept::from(key))).copied()
     }
 
     /// The event's write to a key, if there is one: `Some(None)` is a deletion.
     pub fn written(&self, table: TableId, partition: i32, key: &[u8]) -> Option<Option<&Kept>> {
-        self.find(table, partition, key).map(|at| self.writes[at].value.as_ref())
+        self.find(table, partition, key).map(|at| self.room.writes[at].value.as_ref())
     }
 
     /// Sets the time at which all records are staged.
     pub fn stamp(&mut self, now_ms: i64) {
-        self.outgoing.iter_mut().for_each(|outgoing| outgoing.timestamp_ms = now_ms);
+        self.room.outgoing[self.start.outgoing..].iter_mut().for_each(|outgoing| outgoing.timestamp_ms = now_ms);
     }
 
     /// True if it writes a key that was read.
     pub fn writes_what_was_read(&self, reads: &Reads) -> bool {
         let is_written = |table, partition, key: Option<&[u8]>| match key {
             Some(key) => self.find(table, partition, key).is_some(),
-            None => self.writes.iter().any(|write| write.table == table && write.partition == partition),
+            None => self.writes().iter().any(|write| write.table == table && write.partition == partition),
         };
-        !self.writes.is_empty() && !reads.all(|table, partition, key, _| !is_written(table, partition, key))
+        !self.writes().is_empty() && !reads.all(|table, partition, key, _| !is_written(table, partition, key))
     }
 
     /// Puts a record, whose partition is known, after those that the event has sent.
@@ -168,8 +240,9 @@ impl Scratch {
         (key, value): (Option<&[u8]>, Option<&[u8]>),
         headers: Vec<Header>,
     ) {
-        let (key, value) = (key.map(|key| put(&mut self.bytes, key)), value.map(|value| put(&mut self.bytes, value)));
-        self.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+        let bytes = &mut self.room.bytes;
+        let (key, value) = (key.map(|key| put(bytes, key)), value.map(|value| put(bytes, value)));
+        self.room.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
     }
 
     /// Counts a record that user code has sent at this row of the table of counters.
@@ -178,29 +251,6 @@ impl Scratch {
             Some((_, count)) => *count += 1,
             None => self.sent.push((row, 1)),
         }
-    }
-
-    /// Takes over the bytes of a buffer, and returns the stretches before and after `split`. The first record
-    /// of an event costs no copy: the buffers are swapped.
-    pub fn take(&mut self, buffer: &mut Vec<u8>, split: usize) -> (Span, Span) {
-        let start = self.bytes.len();
-        // The caller gets the empty buffer, with room that is used for the next value.
-        if start == 0 {
-            std::mem::swap(&mut self.bytes, buffer);
-        } else {
-            self.bytes.extend_from_slice(buffer);
-        }
-        (Span { start, end: start + split }, self.span_from(start + split))
-    }
-
-    /// The stretch from `start` to the end of the buffer.
-    pub fn span_from(&self, start: usize) -> Span {
-        Span { start, end: self.bytes.len() }
-    }
-
-    /// The bytes of a stretch.
-    pub fn slice(&self, span: Span) -> &[u8] {
-        &self.bytes[span.start..span.end]
     }
 }
 
@@ -220,10 +270,7 @@ pub struct Progress {
 /// Effects of complete events, in the order in which they completed.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    bytes: Vec<u8>,
-    outgoing: Vec<Outgoing>,
-    /// Writes in the order written.
-    pub writes: Vec<TableWrite>,
+    room: Room,
     /// Bytes of the writes.
     written: usize,
     /// The positions that the effects bring their readers to.
@@ -247,16 +294,21 @@ impl Effects {
     /// Makes empty effects with as much room: an epoch is usually like the last one.
     pub fn like(&self) -> Effects {
         Effects {
-            bytes: Vec::with_capacity(self.bytes.len()),
-            outgoing: Vec::with_capacity(self.outgoing.len()),
-            writes: Vec::with_capacity(self.writes.len()),
+            room: Room {
+                bytes: Vec::with_capacity(self.room.bytes.len()),
+                outgoing: Vec::with_capacity(self.room.outgoing.len()),
+                writes: Vec::with_capacity(self.room.writes.len()),
+            },
             ..Effects::default()
         }
     }
 
     /// True if there is nothing to stage.
     pub fn is_empty(&self) -> bool {
-        self.outgoing.is_empty() && self.writes.is_empty() && self.progress.is_empty() && self.failures.is_empty()
+        self.room.outgoing.is_empty()
+            && self.room.writes.is_empty()
+            && self.progress.is_empty()
+            && self.failures.is_empty()
     }
 
     /// Bytes that it holds, for the bound on what is staged; known without counting.
@@ -266,31 +318,20 @@ impl Effects {
 
     /// Bytes that its records hold; known without counting.
     pub fn held(&self) -> usize {
-        self.bytes.len() + self.outgoing.len() * std::mem::size_of::<Outgoing>()
+        self.room.bytes.len() + std::mem::size_of_val(&*self.room.outgoing)
     }
 
-    /// Takes over the effects of a complete event.
+    /// Takes over the effects of a complete event. Where they were written behind those of the events before it,
+    /// they stay where they are.
     pub fn keep(&mut self, scratch: &mut Scratch) {
-        let shift = self.bytes.len();
-        debug_assert!(
-            scratch
-                .outgoing
-                .iter()
-                .flat_map(|sent| [sent.key, sent.value])
-                .flatten()
-                .all(|span| { span.start <= span.end && span.end <= scratch.bytes.len() }),
-            "spans lie in the buffer beside them"
-        );
-        // Spans count from the beginning of their buffer, so they move by what stands before.
-        self.bytes.extend_from_slice(&scratch.bytes);
-        self.outgoing.extend(scratch.outgoing.drain(..).map(|mut outgoing| {
-            outgoing.key = outgoing.key.map(|span| span.shifted(shift));
-            outgoing.value = outgoing.value.map(|span| span.shifted(shift));
-            outgoing
-        }));
-        self.written += scratch.writes.iter().map(TableWrite::size).sum::<usize>();
+        self.written += scratch.writes().iter().map(TableWrite::size).sum::<usize>();
         // Keys may repeat among events: the later write stands behind, and wins where it is laid or applied.
-        self.writes.append(&mut scratch.writes);
+        if scratch.is_lent {
+            std::mem::swap(&mut self.room, &mut scratch.room);
+            (scratch.start, scratch.is_lent) = (Mark::default(), false);
+        } else {
+            scratch.room.split_into(Mark::default(), &mut self.room);
+        }
         scratch.clear();
     }
 
@@ -306,24 +347,30 @@ impl Effects {
         }
     }
 
+    /// Writes, in the order written.
+    pub fn writes(&self) -> &[TableWrite] {
+        &self.room.writes
+    }
+
     /// The number of records to be sent.
     pub fn outgoing_count(&self) -> usize {
-        self.outgoing.len()
+        self.room.outgoing.len()
     }
 
     /// The topics of the records to be sent, in order.
     pub fn topics(&self) -> impl Iterator<Item = &TopicName> {
-        self.outgoing.iter().map(|outgoing| &outgoing.topic)
+        self.room.outgoing.iter().map(|outgoing| &outgoing.topic)
     }
 
     /// The records to be sent, in order.
     pub fn records(&self) -> impl Iterator<Item = OutgoingRecord<'_>> {
-        self.outgoing.iter().map(|outgoing| OutgoingRecord {
+        let bytes = |span: Span| &self.room.bytes[span.start..span.end];
+        self.room.outgoing.iter().map(move |outgoing| OutgoingRecord {
             topic: &outgoing.topic,
             partition: outgoing.partition,
             timestamp_ms: outgoing.timestamp_ms,
-            key: outgoing.key.map(|span| &self.bytes[span.start..span.end]),
-            value: outgoing.value.map(|span| &self.bytes[span.start..span.end]),
+            key: outgoing.key.map(bytes),
+            value: outgoing.value.map(bytes),
             headers: &outgoing.headers,
             tracked: false,
         })
@@ -336,17 +383,55 @@ mod tests {
 
     fn scratch(value: &[u8]) -> Scratch {
         let mut scratch = Scratch::default();
-        scratch.bytes.extend_from_slice(value);
-        let span = scratch.span_from(0);
-        scratch.outgoing.push(Outgoing {
-            topic: "t".into(),
-            partition: 0,
-            timestamp_ms: 0,
-            key: None,
-            value: Some(span),
-            headers: Vec::new(),
-        });
+        scratch.send(&"t".into(), 0, 0, (None, Some(value)), Vec::new());
         scratch
+    }
+
+    fn write(key: &str) -> TableWrite {
+        TableWrite { table: TableId(0), partition: 0, key: key.into(), value: Some("1".into()) }
+    }
+
+    fn values(effects: &Effects) -> Vec<&[u8]> {
+        effects.records().map(|record| record.value.unwrap_or_default()).collect()
+    }
+
+    #[test]
+    fn an_event_that_fails_leaves_those_before_it() {
+        let (mut effects, mut scratch) = (Effects::default(), Scratch::default());
+        for (value, is_kept) in [("one", true), ("two", false), ("three", true)] {
+            scratch.lend(&mut effects);
+            scratch.send(&"t".into(), 0, 0, (None, Some(value.as_bytes())), Vec::new());
+            scratch.write(write("a"));
+            assert_eq!((scratch.outgoing().len(), scratch.writes().len()), (1, 1));
+            match is_kept {
+                true => effects.keep(&mut scratch),
+                false => scratch.give_back(&mut effects),
+            }
+            scratch.clear();
+        }
+        assert_eq!(values(&effects), [b"one".as_slice(), b"three".as_slice()]);
+        assert_eq!((effects.writes().len(), effects.size()), (2, effects.held() + 4));
+    }
+
+    #[test]
+    fn an_event_that_waits_takes_its_effects_along() {
+        let (mut effects, mut waits, mut other) = (Effects::default(), scratch(b""), Scratch::default());
+        effects.keep(&mut scratch(b"one"));
+        waits.clear();
+        waits.lend(&mut effects);
+        let keys: Vec<_> = (0..=WRITES_WITHOUT_INDEX).map(|number| number.to_string()).collect();
+        keys.iter().for_each(|key| waits.write(write(key)));
+        waits.send(&"t".into(), 0, 0, (None, Some(b"three")), Vec::new());
+        waits.give_back(&mut effects);
+        other.lend(&mut effects);
+        other.send(&"t".into(), 0, 0, (None, Some(b"two")), Vec::new());
+        effects.keep(&mut other);
+        // Written again, a key keeps its place.
+        waits.write(write("3"));
+        assert!(keys.iter().all(|key| waits.written(TableId(0), 0, key.as_bytes()).is_some()));
+        assert_eq!(waits.writes().len(), keys.len());
+        effects.keep(&mut waits);
+        assert_eq!(values(&effects), [b"one".as_slice(), b"two", b"three"]);
     }
 
     #[test]
@@ -354,8 +439,7 @@ mod tests {
         let mut effects = Effects::default();
         effects.keep(&mut scratch(b"one"));
         effects.keep(&mut scratch(b"three"));
-        let values: Vec<_> = effects.records().map(|record| record.value.unwrap_or_default()).collect();
-        assert_eq!(values, [b"one".as_slice(), b"three".as_slice()]);
+        assert_eq!(values(&effects), [b"one".as_slice(), b"three".as_slice()]);
     }
 
     #[test]

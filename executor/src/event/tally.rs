@@ -66,7 +66,17 @@ impl Tally {
 
     /// Takes the counts of another tally over.
     pub fn append(&mut self, other: &mut Tally) {
-        other.drain().for_each(|(place, passed)| self.at(place).add(passed));
+        if self.places.len() < other.places.len() {
+            self.places.resize(other.places.len(), <_>::default());
+        }
+        for place in other.touched.drain(..) {
+            let ((from, was_touched), (to, is_touched)) = (&mut other.places[place], &mut self.places[place]);
+            to.add(std::mem::take(from));
+            *was_touched = false;
+            if !std::mem::replace(is_touched, true) {
+                self.touched.push(place);
+            }
+        }
     }
 
     /// Forgets everything.

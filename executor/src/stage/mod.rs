@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use kaspr_ir::plan::{BatchScope, Plan, ReaderId, Track};
 
+use crate::clock::Stamp;
 use crate::code::{Code, Fault};
 use crate::event::effects::{Effects, Epoch, Progress};
 use crate::event::failure::FailureRecord;
@@ -65,6 +66,7 @@ pub struct Stage<C: Code> {
     spare: Option<Box<Walk<C::Value>>>,
     buffer: Vec<u8>,
     units: u64,
+    stamp: Stamp,
     /// The failure before whose unit the stage stands, and the counts of that unit.
     halted: Option<(FailureRecord, Tally)>,
 }
@@ -95,6 +97,7 @@ impl<C: Code> Stage<C> {
             spare: None,
             buffer: Vec::new(),
             units: 0,
+            stamp: Stamp::default(),
             halted: None,
         }
     }
@@ -125,6 +128,8 @@ impl<C: Code> Stage<C> {
         if self.epoch.0 != epoch {
             self.epoch = (epoch, self.shared.clock.tick() + time, bytes_max);
         }
+        // Before anything is staged: a record must not bear an earlier time than the event that it comes from.
+        self.stamp.look(self.shared.clock.as_ref());
         // Awaits end even where nothing may begin: a rebalance waits for those that are pending.
         self.finish_awaits();
         if !begins {
@@ -229,6 +234,10 @@ impl<C: Code> Stage<C> {
             }
             return;
         };
+        // Where units overlap, others may take effect before this one does.
+        if !self.in_flight.overlaps() {
+            frame.scratch.borrow_mut().lend(&mut self.effects);
+        }
         let (walk, outcome) = self.walk(frame, value);
         self.settle(id, walk, outcome, vain);
     }
@@ -331,6 +340,7 @@ impl<C: Code> Stage<C> {
             directory: &self.shared.directory,
             counters: &mut self.shared.counters.borrow_mut(),
             clock: self.shared.clock.as_ref(),
+            stamp: &mut self.stamp,
             // The first unit is one of those measured, or a short run would show no times at all.
             sample: if self.units % SAMPLED == 1 { SAMPLED as u32 } else { 0 },
             buffer: &mut self.buffer,
@@ -352,7 +362,7 @@ impl<C: Code> Stage<C> {
     fn settle(&mut self, id: LaneId, mut walk: Box<Walk<C::Value>>, outcome: Outcome, vain: Vain) {
         match outcome {
             Outcome::Done if self.waits_for_dead_letters(id, &walk.frame) => {
-                walk.frame.closed.set(true);
+                self.drop_effects(&walk.frame);
                 self.spare = Some(walk);
             }
             Outcome::Done => {
@@ -363,10 +373,10 @@ impl<C: Code> Stage<C> {
                     // It is staged now, whenever it ran.
                     scratch.stamp(self.shared.clock.wall_ms());
                 }
-                self.shared.tables.borrow_mut().stage(&scratch.writes);
+                self.shared.tables.borrow_mut().stage(scratch.writes());
                 self.count_done(&mut walk.tally, &scratch.sent);
                 // Units behind it may have read what it has just written.
-                if self.in_flight.overlaps() && !scratch.writes.is_empty() {
+                if self.in_flight.overlaps() && !scratch.writes().is_empty() {
                     self.lanes.get_mut(&id).expect("its unit ran").is_doubtful = true;
                 }
                 self.effects.keep(&mut scratch);
@@ -375,6 +385,7 @@ impl<C: Code> Stage<C> {
                 self.spare = Some(walk);
             }
             Outcome::Pending(_) => {
+                walk.frame.scratch.borrow_mut().give_back(&mut self.effects);
                 // With its track, it keeps all others of the track from beginning while it awaits.
                 if !self.in_flight.overlaps() || vain.runs >= VAIN_RUNS_MAX {
                     self.take_track(id, &walk.frame);
@@ -384,13 +395,21 @@ impl<C: Code> Stage<C> {
             }
             Outcome::Failed(site, fault) => {
                 self.note_time(&walk);
-                walk.frame.closed.set(true);
+                self.drop_effects(&walk.frame);
                 let (frame, passed) = (walk.frame.clone(), std::mem::take(&mut walk.tally));
                 self.spare = Some(walk);
                 let undecodable = frame.refused.as_ref().map_or(&[] as &[_], |refused| &refused.events);
                 self.fail(id, Failing { unit: frame.whole().clone(), undecodable, site, fault, passed });
             }
         }
+    }
+
+    /// Closes a frame whose effects do not count.
+    fn drop_effects(&mut self, frame: &Frame) {
+        frame.closed.set(true);
+        let mut scratch = frame.scratch.borrow_mut();
+        scratch.clear();
+        scratch.give_back(&mut self.effects);
     }
 
     /// Holds a batch back, with all its effects, while dead letters of its undecodable events must wait.

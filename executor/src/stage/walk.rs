@@ -11,9 +11,8 @@ use kaspr_ir::plan::AgentId;
 use tracing::warn;
 
 use crate::broker::directory::Directory;
-use crate::clock::Clock;
+use crate::clock::{Clock, Stamp};
 use crate::code::{Called, Code, Encoded, Fault, Ticket, Via, With};
-use crate::event::effects::Outgoing;
 use crate::event::fault::Parts;
 use crate::event::frame::Frame;
 use crate::event::message::{Header, TopicName};
@@ -33,6 +32,8 @@ pub struct Machine<'a, C: Code> {
     pub counters: &'a mut Counters,
     /// Tells the time.
     pub clock: &'a dyn Clock,
+    /// The time of records.
+    pub stamp: &'a mut Stamp,
     /// The number of events that the measured time of this one stands for; 0: it is not measured.
     pub sample: u32,
     /// A buffer to encode in.
@@ -419,18 +420,14 @@ impl<V: Clone + std::fmt::Debug> Walk<V> {
         let partition = machine.directory.place(topic, draft.partition, key)?;
         let headers = draft.headers.unwrap_or_default();
         machine.directory.check_size(topic, key, value, &headers)?;
-        let timestamp_ms = machine.clock.wall_ms();
-        let (has_key, has_value) = (key.is_some(), value.is_some());
-        let mut scratch = self.frame.scratch.borrow_mut();
-        let (key, value) = scratch.take(machine.buffer, split);
-        let (key, value) = (has_key.then_some(key), has_value.then_some(value));
-        scratch.outgoing.push(Outgoing { topic: topic.clone(), partition, timestamp_ms, key, value, headers });
+        let timestamp_ms = machine.stamp.wall_ms(machine.clock);
+        self.frame.scratch.borrow_mut().send(topic, partition, timestamp_ms, (key, value), headers);
         Ok(())
     }
 
     fn metadata<C: Code<Value = V>>(&self, machine: &mut Machine<'_, C>) -> Result<V, Fault> {
         let scratch = self.frame.scratch.borrow();
-        let sent = scratch.outgoing.last().expect("it follows a send");
+        let sent = scratch.outgoing().last().expect("it follows a send");
         // Its offset is not known before the transaction commits: the metadata says -1.
         let (topic, partition, timestamp_ms) = (sent.topic.clone(), sent.partition, sent.timestamp_ms);
         drop(scratch);

@@ -247,7 +247,7 @@ impl Tables {
         }
         let stored = self.noted(self.store.pairs(table, partition))?;
         let mut pairs: std::collections::BTreeMap<Kept, Kept> = stored.into_iter().collect();
-        let written = scratch.writes.iter().filter(|write| write.table == table && write.partition == partition);
+        let written = scratch.writes().iter().filter(|write| write.table == table && write.partition == partition);
         // Bottom to top, so that a newer layer overwrites an older one: own, overlay, scratch.
         let laid = self.own.of(table, partition).chain(self.overlay.of(table, partition));
         for (key, value) in laid.chain(written.map(|write| (&write.key, &write.value))) {
