@@ -54,6 +54,7 @@ MUTANTS = [
     ("what belongs to the worker's thread is found there alone", "if THREAD.with(|thread| *thread) != self.thread {", "if THREAD.with(|thread| *thread) == u64::MAX {", "python"),
     ("a generator left half-way is closed within its event", "while let Some(point) = self.stack.pop() {", "while let Some(point) = self.stack.pop().filter(|_| false) {", "python"),
     ("background tasks run while the worker idles", "return any(not timer._cancelled for timer in timers)", "return False", "python"),
+    ("a timer alone keeps the worker awake", "holds(files.bind(py)) <= 1 && timers() == 0", "holds(files.bind(py)) <= 1", "python"),
     ("plain functions see the running loop", "    finally:\n        asyncio._set_running_loop(loop)", "    finally:\n        pass", "python"),
     ("init runs on at the end", "for Life { agent, leave } in lives.iter().rev() {", "for Life { agent, leave } in lives[..0].iter().rev() {", "python"),
     ("a block's module can be found", "sys.modules[name] = made", "pass", "python"),
@@ -100,6 +101,8 @@ MUTANTS = [
     ("text that CPython writes otherwise is decoded", "if is_as_written {\n            rest.keep", "if is_as_written || start > 0 {\n            rest.keep", "oracle"),
     ("fields that are set keep their places", "Piece::Decoded => drop(fields.write_next(out, &around)?),", "Piece::Decoded => {}", "oracle"),
     ("a part that a function returns keeps its rest", "if object.is(&given.object) { given.rest.clone() }", "if object.is(&given.object) { None }", "oracle"),
+    ("what is passed over within an expected object is judged", "is_as_written &= self.pass(INNER_DEPTH_MAX)?;", "self.pass(INNER_DEPTH_MAX)?;", "oracle"),
+    ("a run gives all of its events", "if run.events().is_empty() {", "if true {", "golden"),
     # Batches (section 5).
     ("a window ends after within", "filter(|(_, open)| open.due <= now)", "filter(|(_, open)| open.due < now.min(open.due))", "tested"),
     ("batches of one partition where they must be", "if self.scope == BatchScope::Mixed { 0 } else { partition }", "if self.scope == BatchScope::Mixed { 0 } else { 0 * partition }", "tested"),

@@ -146,7 +146,8 @@ impl<C: Code> Worker<C> {
         // First, because a stop for changed topics must come before their events are given to a reader.
         self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
-        self.sleep.is_eager = change.is_some() || polled > 0;
+        // Fewer than there may be are all that there were; the bell rings for what comes after them.
+        self.sleep.is_eager = change.is_some() || polled >= self.config.bounds.poll_events_max;
         if change.is_some() && polled > 0 {
             // The events just given enter their stages, but no call begins: revoked partitions take along
             // what waits in a stage, so nothing may still be on its way to one.
@@ -176,7 +177,7 @@ impl<C: Code> Worker<C> {
         }
         let committed = self.deliver(self.urgency())? | self.end_transaction()?;
         self.sleep.is_eager |= committed;
-        if self.sleep.is_eager {
+        if self.sleep.is_eager || polled > 0 {
             self.sleep.active = self.shared.clock.now();
         }
         // After the commit: its writes are in the changelogs then, and the store that did not take them may

@@ -469,6 +469,9 @@ impl Code for PythonCode {
     fn waits(&self, is_busy: bool) -> bool {
         !self.waiting.is_empty()
             || Python::attach(|py| {
+                if self.runtime.is_at_rest(py) {
+                    return false;
+                }
                 self.runtime.waits.bind(py).call1((is_busy,)).and_then(|waits| waits.is_truthy()).unwrap_or(false)
             })
     }

@@ -125,6 +125,9 @@ def _task(loop, coroutine, context=None, **more):
 
 loop = _Loop(_Selector())
 loop.set_task_factory(_task)
+# What the loop runs next, and the descriptors that it watches: the worker looks whether they are few without a call.
+ready = loop._ready
+files = loop._selector.get_map()
 asyncio.set_event_loop(loop)
 asyncio._set_running_loop(loop)
 sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use kaspr_ir::plan::AgentId;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyModule};
 
@@ -68,6 +69,8 @@ pub struct Runtime {
     pub finish: Py<PyAny>,
     /// Tells whether the loop has something to do.
     pub waits: Py<PyAny>,
+    /// The loop, the callbacks that it runs next, and the descriptors that it watches.
+    event_loop: (Py<PyAny>, Py<PyAny>, Py<PyAny>),
     /// Tells what the loop waits for.
     pub pending: Py<PyAny>,
     /// Has the loop go by a simulated time.
@@ -128,6 +131,7 @@ impl Runtime {
             turn: get("turn")?,
             finish: get("finish")?,
             waits: get("waits")?,
+            event_loop: (get("loop")?, get("ready")?, get("files")?),
             pending: get("pending")?,
             simulate: get("simulate")?,
             close: get("close")?,
@@ -145,6 +149,17 @@ impl Runtime {
         });
         module.setattr("around", Py::new(py, Around { runtime: runtime.clone() })?)?;
         Ok(runtime)
+    }
+
+    /// True if the loop has nothing at all to do, which costs less to see than to ask `waits`: it is asked at every turn
+    /// of the worker, and without coroutines, tasks and timers it is always so.
+    pub fn is_at_rest(&self, py: Python<'_>) -> bool {
+        let (event_loop, ready, files) = &self.event_loop;
+        let holds = |object: &Bound<'_, PyAny>| object.len().unwrap_or(usize::MAX);
+        // A list of timers with many cancelled ones is replaced by another, so it is asked for each time.
+        let timers =
+            || event_loop.bind(py).getattr(intern!(py, "_scheduled")).map_or(usize::MAX, |timers| holds(&timers));
+        holds(ready.bind(py)) == 0 && holds(files.bind(py)) <= 1 && timers() == 0
     }
 
     /// The event that runs here: a coroutine's own, else that of the plain function. An error on other
