@@ -42,7 +42,7 @@ bench-compile: ## How long kasprc takes for 10 to 10,000 agents (half a minute, 
 	@$(CARGO) build --quiet --release -p kasprc -p kaspr-benches
 	@$(TARGET)/release/compile
 
-bench-kafka: ## On a real Kafka, beside a script by hand, Bytewax and Quix Streams, ROUNDS=5 ONLY="at least once" (or paced; a quarter of an hour)
+bench-kafka: ## On a real Kafka, beside a script by hand, Bytewax and Quix Streams, ROUNDS=5 ONLY="at least once", or ONLY=paced for latency alone (a quarter of an hour)
 	@.ci/install bench
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --release -p kaspr-exec -p kaspr-benches

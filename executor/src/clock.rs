@@ -27,7 +27,7 @@ pub trait Clock {
     }
 }
 
-/// The wall clock as of its last tick, for what is stamped once an event.
+/// The wall clock as of its last tick, for timestamps taken once per event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stamp {
     tick: Duration,

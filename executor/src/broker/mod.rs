@@ -242,6 +242,12 @@ pub trait Consumer {
         false
     }
 
+    /// True if it also rings for what a poll has left. False: after a poll that gave something, another look must
+    /// follow before the worker sleeps. The in-memory log is filled by the worker itself, which rings for nothing.
+    fn rings_for_rest(&self) -> bool {
+        false
+    }
+
     /// Leaves the group.
     fn close(&mut self) -> Result<(), BrokerError>;
 }

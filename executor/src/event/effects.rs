@@ -68,7 +68,7 @@ impl TableWrite {
     }
 }
 
-/// Records and writes, one event's behind the other's.
+/// Records and writes of successive events, back to back.
 #[derive(Clone, Debug, Default)]
 struct Room {
     /// Keys and values of `outgoing`.
@@ -124,7 +124,7 @@ pub struct Scratch {
     /// The keys that the event has read in tables. `None`: no other event can write while it waits.
     pub reads: Option<Reads>,
     room: Room,
-    /// The place in the room from which on the effects are this event's.
+    /// The place in the room where this event's effects begin.
     start: Mark,
     /// True while the room is that of `Effects`.
     is_lent: bool,

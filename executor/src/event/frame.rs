@@ -27,7 +27,7 @@ impl Unit {
     }
 }
 
-/// What a stage is given: events that each are a unit, or a unit.
+/// Input of a stage: a run, each event its own unit, or one unit.
 #[derive(Clone, Debug)]
 pub enum Given {
     /// Events of one partition.

@@ -7,8 +7,7 @@
 //! an event            └ SharedEvent
 //! ```
 //!
-//! A run stays as long as one event of it is held. So what waits keeps at most one poll's events of its partition
-//! besides itself: less than may wait of a partition anyway.
+//! A run stays allocated while any of its events is held, so it is kept short: see `Intake::take_runs`.
 
 use std::ops::{Deref, Range};
 use std::rc::Rc;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::event::frame::{Given, Unit};
 use crate::event::message::Event;
 
-/// What waits in a lane. A unit comes out of it one at a time.
+/// Waiting runs and units of a lane; units come out one at a time.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// No run in it is empty.

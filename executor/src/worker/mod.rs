@@ -146,8 +146,7 @@ impl<C: Code> Worker<C> {
         // First, because a stop for changed topics must come before their events are given to a reader.
         self.look_at_topics()?;
         let (change, polled) = self.take_events(wait)?;
-        // Fewer than there may be are all that there were; the bell rings for what comes after them.
-        self.sleep.is_eager = change.is_some() || polled >= self.config.bounds.poll_events_max;
+        self.sleep.is_eager = change.is_some() || polled > 0 && !self.consumer.rings_for_rest();
         if change.is_some() && polled > 0 {
             // The events just given enter their stages, but no call begins: revoked partitions take along
             // what waits in a stage, so nothing may still be on its way to one.

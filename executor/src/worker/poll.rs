@@ -18,6 +18,11 @@ use crate::event::message::Event;
 use crate::event::run::Run;
 use crate::wake::Wake;
 
+/// Most events of a run, and the bytes after which it ends: one event that is held, by user code that has kept its
+/// context for one, holds no more than these besides itself.
+const RUN_EVENTS_MAX: usize = 256;
+const RUN_BYTES_MAX: usize = 64 << 10;
+
 /// Reasons for which a worker may not sleep, or not long. A part of the worker: the turn sets it, and the
 /// next poll reads it.
 pub(super) struct Sleep {
@@ -47,8 +52,7 @@ impl Sleep {
     }
 }
 
-/// Events between the consumer and their readers: empty except during a poll. The vectors keep their
-/// room from poll to poll.
+/// Events between the consumer and their readers: empty except during a poll.
 pub(super) struct Intake {
     /// Events in the order in which the consumer gave them.
     polled: Vec<Event>,
@@ -68,7 +72,7 @@ impl Intake {
     }
 
     /// Takes what was polled, as runs: events of one partition that follow each other, in the order of their
-    /// offsets.
+    /// offsets, and not too many.
     fn take_runs(&mut self) -> Vec<Vec<Event>> {
         // The next poll is mostly like this one.
         let room = Vec::with_capacity(self.polled.len());
@@ -76,10 +80,18 @@ impl Intake {
         let follows = |before: &Event, event: &Event| {
             event.partition == before.partition && event.offset > before.offset && event.topic == before.topic
         };
-        let starts: Vec<usize> = (1..first.len()).filter(|&at| !follows(&first[at - 1], &first[at])).collect();
-        // From the last to the first, so that each event moves once; where all are one run, none does.
+        let (mut starts, mut start, mut bytes) = (Vec::new(), 0, 0);
+        for at in 0..first.len() {
+            let is_full = at - start == RUN_EVENTS_MAX || bytes >= RUN_BYTES_MAX;
+            if at > start && (is_full || !follows(&first[at - 1], &first[at])) {
+                starts.push(at);
+                (start, bytes) = (at, 0);
+            }
+            bytes += first[at].size();
+        }
+        // From the last to the first, so that each event moves once.
         let mut runs: Vec<_> = starts.iter().rev().map(|&start| first.split_off(start)).collect();
-        if !starts.is_empty() {
+        if first.len() < first.capacity() / 2 {
             // A short run must not keep the room of the whole poll.
             first.shrink_to_fit();
         }

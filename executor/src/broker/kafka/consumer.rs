@@ -352,8 +352,10 @@ impl Consumer for KafkaConsumer {
             }
             wait = Duration::ZERO;
         }
-        if let Some(bell) = self.bell.as_ref().filter(|_| self.has_more()) {
-            // The queue rings only when it was empty: what is left in it would ring no more.
+        // The queue rings only when it was empty: what is left in it would ring no more, and a change that was taken out
+        // of it with events before it waits for the next poll.
+        let has_rest = || self.has_more() || self.consumer.context().has_change() || self.is_fenced();
+        if let Some(bell) = self.bell.as_ref().filter(|_| has_rest()) {
             bell.ring();
         }
         // A change comes alone: events that were polled before it are handed over first.
@@ -534,6 +536,10 @@ impl Consumer for KafkaConsumer {
         self.hang(bell);
         self.bell = Some(bell.clone());
         true
+    }
+
+    fn rings_for_rest(&self) -> bool {
+        self.bell.is_some()
     }
 
     /// Dynamic members leave the group; static ones stay until their session ends, so that a restart causes

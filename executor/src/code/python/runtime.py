@@ -125,7 +125,7 @@ def _task(loop, coroutine, context=None, **more):
 
 loop = _Loop(_Selector())
 loop.set_task_factory(_task)
-# What the loop runs next, and the descriptors that it watches: the worker looks whether they are few without a call.
+# What the loop runs next, and the descriptors that it watches: the worker looks at their lengths.
 ready = loop._ready
 files = loop._selector.get_map()
 asyncio.set_event_loop(loop)

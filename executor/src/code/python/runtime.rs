@@ -151,8 +151,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// True if the loop has nothing at all to do, which costs less to see than to ask `waits`: it is asked at every turn
-    /// of the worker, and without coroutines, tasks and timers it is always so.
+    /// True if the loop is idle. Cheaper than `waits`, which would otherwise be called at every turn of the worker.
     pub fn is_at_rest(&self, py: Python<'_>) -> bool {
         let (event_loop, ready, files) = &self.event_loop;
         let holds = |object: &Bound<'_, PyAny>| object.len().unwrap_or(usize::MAX);

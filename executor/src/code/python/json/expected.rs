@@ -1,10 +1,10 @@
-//! The look of the next object: that of the last ones. Events of a topic look alike, so what stands around their
-//! values is compared and not read.
+//! Expected layout of the next object, learned from earlier ones. Events of a topic look alike, so what stands around
+//! their values is compared and not read.
 //!
 //! ```text
 //! {"id": 7, "place": {"site": "north", "floor": 2}, "hot": true}
 //!  ─────    ──────────────────         ───────────  ─────────     compared, each in a step or two
-//!       ─                     ───────             ─          ────   judged as anywhere
+//!       ─                     ───────             ─          ────   checked like any other value
 //! ```
 
 use std::ops::Range;
@@ -15,8 +15,9 @@ use super::pick::Pick;
 
 /// Most fields of an object that is decoded in part.
 pub(super) const FIELDS_MAX: usize = 32;
-/// Most values, and most objects around one of them, within an object that is compared.
+/// Most values within an object that is compared.
 const INNER_VALUES_MAX: usize = 64;
+/// Most objects around such a value.
 const INNER_DEPTH_MAX: u32 = 8;
 
 /// A field that is expected after those before it.
@@ -121,8 +122,8 @@ impl Parser<'_, '_> {
         Some(())
     }
 
-    /// Passes over an object whose keys are as expected. True: it is written as CPython writes it. `None`: it is
-    /// other than expected, or no JSON.
+    /// Passes over an object whose keys are as expected. True: it is written as CPython writes it. `None`: it
+    /// differs from what was expected, or is not JSON.
     #[inline(always)]
     pub(super) fn pass_like(&mut self, inner: &[Text]) -> Option<bool> {
         let (last, before) = inner.split_last()?;

@@ -80,7 +80,7 @@ pub struct Rest {
     text: Vec<u8>,
     /// The pieces, in the object's order.
     pieces: Vec<Piece>,
-    /// Keys of the fields that were passed over, but for those that came as expected.
+    /// Keys of the fields that were passed over, except those that came as expected.
     keys: Vec<Range<usize>>,
 }
 
@@ -116,7 +116,8 @@ impl Rest {
     /// Notes a key behind fields that came as expected. False: it has been seen, or there is no room for it.
     fn is_new(&mut self, key: Range<usize>, expected: &[Expected]) -> bool {
         let text = &self.text[key.clone()];
-        let is_new = expected.len() + self.keys.len() < FIELDS_MAX
+        let passed = expected.iter().filter(|seen| seen.field.is_none()).count();
+        let is_new = passed + self.keys.len() < FIELDS_MAX
             && !self.keys.iter().any(|seen| self.text[seen.clone()] == *text)
             && !expected.iter().any(|seen| seen.key() == text);
         self.keys.push(key);
@@ -183,7 +184,7 @@ impl<'py> Parser<'_, 'py> {
         self.fields_behind(dict, pick, pick.expected.len(), rest)
     }
 
-    /// Reads the fields behind so many that came as expected.
+    /// Reads the fields after the first `number`, which came as expected.
     #[inline(never)]
     fn fields_behind(
         &mut self,
