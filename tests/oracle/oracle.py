@@ -543,7 +543,8 @@ TABLED = [
     "def absent(value, t):\n    try:\n        del t['never']\n    except KeyError as error:\n        return str(error)\n    return 'deleted'",
     "def given(value, t):\n    return [t.get('never', None), t.get('never', 7), t.get('never')]",
     "def unencodable(value, t):\n    t['x'] = object()\n    return value",
-    "def copies(value, t):\n    got = t.get('list', [])\n    got.append(value)\n    before = t.get('list')\n    t['list'] = got[-3:]\n    return [before, t['list']]",
+    # What is long is cut: lists that hold each other's copies would triple with every event.
+    "def copies(value, t):\n    got = t.get('list', [])\n    got.append(value if len(str(value)) < 200 else 'long')\n    before = t.get('list')\n    t['list'] = got[-3:]\n    return [before, t['list']]",
     "def nothing_is_a_value(value, t):\n    before = [t.get('none', 1), 'none' in t]\n    t['none'] = None\n    return before + [t.get('none', 1), 'none' in t, t.setdefault('none', 5)]",
     "def takes_back(value, t):\n    t['gone'] = value\n    t.pop('gone')\n    del_or_key = t.get('gone', 'never was')\n    return [del_or_key, len(t)]",
     "async def across_an_await(value, t):\n    import asyncio\n    t['n'] = (t.get('n', None) or 0) + 1\n    await asyncio.sleep(0)\n    yield t['n']\n    if value == []:\n        raise ValueError(t['n'])",
