@@ -120,6 +120,9 @@ pub enum From {
     Timestamp(i64),
 }
 
+/// Bytes of events of a partition that may wait before it is paused, where no test sets other bounds.
+pub const QUEUED_BYTES_HIGH: usize = 8 << 20;
+
 /// Bounds of a worker.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -194,7 +197,7 @@ impl Default for Bounds {
             look_wait: Duration::from_millis(100),
             answer_wait: Duration::from_millis(10),
             // Far apart, because a pause may drop what the client has fetched, and a resume fetches it again.
-            queued_bytes_high: 8 << 20,
+            queued_bytes_high: QUEUED_BYTES_HIGH,
             queued_bytes_low: 2 << 20,
             window_bytes_max: 64 << 20,
             overlap_bytes_max: 8 << 20,

@@ -19,11 +19,12 @@ use rdkafka_sys as native;
 use super::events::Names;
 use super::raw::{NO_ERROR, headers, lent, milliseconds};
 use super::reports;
+use crate::config::QUEUED_BYTES_HIGH;
 use crate::event::message::Event;
 
 /// Bytes of events after which no more are taken at once: as many as may wait of a partition before it is paused. The
 /// client fetches on meanwhile, so a queue of large records would never be empty.
-const TAKEN_BYTES_MAX: usize = 8 << 20;
+const TAKEN_BYTES_MAX: usize = QUEUED_BYTES_HIGH;
 
 /// The queue of a consumer.
 pub(super) struct Inbox {
