@@ -23,6 +23,7 @@ pub struct SharedEvent {
 
 impl SharedEvent {
     /// An event that came alone.
+    #[cfg(test)]
     pub fn alone(event: Event) -> SharedEvent {
         SharedEvent { events: Rc::new(vec![event]), at: 0 }
     }
@@ -93,10 +94,12 @@ mod tests {
     #[test]
     fn two_readers_take_the_same_events_each_at_its_pace() {
         let events = Rc::new((7..10).map(event).collect::<Vec<_>>());
-        let (mut whole, mut rest) = (Run::of(&events, 0..3).unwrap(), Run::of(&events, 1..3).unwrap());
+        let run = |part| Run::of(&events, part).expect("it holds events");
+        let next = |run: &mut Run| run.next().expect("an event is left");
+        let (mut whole, mut rest) = (run(0..3), run(1..3));
         assert!(Run::of(&events, 3..3).is_none());
-        let first = whole.next().unwrap();
-        let (second, same) = (whole.next().unwrap(), rest.next().unwrap());
+        let first = next(&mut whole);
+        let (second, same) = (next(&mut whole), next(&mut rest));
         assert_eq!((first.offset, second.offset), (7, 8));
         assert!(second.is(&same) && !second.is(&first));
         assert_eq!(rest.events().iter().map(|event| event.offset).collect::<Vec<_>>(), [9]);

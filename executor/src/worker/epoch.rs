@@ -1,8 +1,8 @@
 //! One epoch: what was given runs, and the frontier passes it.
 //!
 //! An epoch is a timestamp of the timely dataflow. [`EpochOrder`] goes with it: how long and how many
-//! bytes; `Shared::units` counts the units down. A stage that has used up its part leaves the rest in its queue; so an epoch always ends,
-//! and the frontier passes it.
+//! bytes; `Shared::units` counts the units down. A stage that has used up its part leaves the rest in its queue; so
+//! an epoch always ends, and the frontier passes it.
 //!
 //! ```text
 //! budget 20 ms, two readers busy → 10 ms each

@@ -1,4 +1,4 @@
-//! Where a run of plain ASCII ends, sixteen bytes at a time.
+//! Finds the end of plain ASCII in a string, sixteen bytes at a time.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
