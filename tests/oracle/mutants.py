@@ -46,6 +46,7 @@ MUTANTS = [
     ("only values that decode count towards max", "open.count += u32::from(decodes);", "open.count += 1;", "tested"),
     ("a window is measured from its first event", "open.bytes += bytes;", "open.due = due;\n        open.bytes += bytes;", "tested"),
     ("a call into a loop is interrupted", "_ if age >= limit => Rang::Call,", "_ if age >= limit * 1000 => Rang::Call,", "executor"),
+    ("a producer that begins late is waited for again", "let place = if outcome.is_some() { &mut self.thread } else { &mut self.unanswered };\n        *place = Some(thread);", "if outcome.is_some() {\n            self.thread = Some(thread);\n        }", "executor"),
     ("what is awaitable is awaited", "Kind::Awaitable => self.begin(py, &result, given, with, false),", "Kind::Awaitable => Called::Value(result.into()),", "oracle"),
     ("bytes pass by JSON in outputs", "Ok(bytes) => out.extend_from_slice(bytes.as_bytes()),", "Ok(_) => return Err(Fault::new(\"Encode\", \"bytes\")),", "oracle"),
     ("the last of a repeated header wins", "for (name, value) in self.headers.as_ref().unwrap_or(&self.event.headers) {", "for (name, value) in self.headers.as_ref().unwrap_or(&self.event.headers).iter().rev() {", "golden"),

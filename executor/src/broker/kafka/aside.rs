@@ -11,6 +11,9 @@
 //!        └─ waits in vain: unknown outcome; the thread is left, and a new one takes the next call
 //! ```
 //!
+//! A call that changes the client's state and is tried until it succeeds is not left but resumed. Its outcome
+//! would be lost with the thread, and the client refuses to do twice what it has done.
+//!
 //! Other calls keep their time, but know nothing of a process that is asked to stop: see [`Patience`].
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,27 +30,57 @@ type Thread<T> = (Sender<Call<T>>, Receiver<T>);
 pub struct Aside<T> {
     name: &'static str,
     thread: Option<Thread<T>>,
+    /// The thread of a call that [`Aside::resume`] waits for again.
+    unanswered: Option<Thread<T>>,
 }
 
 impl<T: Send + 'static> Aside<T> {
     /// Calls in a thread of this name, which the first of them starts.
     pub fn new(name: &'static str) -> Aside<T> {
-        Aside { name, thread: None }
+        Aside { name, thread: None, unanswered: None }
     }
 
     /// Runs a call; waits at most `wait` for its end, and no longer than there is patience. `None`: the caller
     /// does not wait for the outcome any more, whatever it will be.
     pub fn run(&mut self, wait: Duration, patience: &Patience, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let thread = self.begin(call)?;
+        let outcome = answer(&thread, wait, patience)?;
+        // Only a thread that has answered is used again: its next answer is to the next call.
+        self.thread = Some(thread);
+        Some(outcome)
+    }
+
+    /// As [`Aside::run`], but after `None` the call is not left: the next `resume` waits for its outcome, and
+    /// does not begin the call that it is given.
+    pub fn resume(
+        &mut self,
+        wait: Duration,
+        patience: &Patience,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let thread = match self.unanswered.take() {
+            Some(thread) => thread,
+            None => self.begin(call)?,
+        };
+        let outcome = answer(&thread, wait, patience);
+        let place = if outcome.is_some() { &mut self.thread } else { &mut self.unanswered };
+        *place = Some(thread);
+        outcome
+    }
+
+    /// Begins a call in a thread that has nothing to do.
+    fn begin(&mut self, call: impl FnOnce() -> T + Send + 'static) -> Option<Thread<T>> {
         let thread = match self.thread.take() {
             Some(thread) => thread,
             None => start(self.name).inspect_err(|error| debug!(%error, "no thread for a call")).ok()?,
         };
         thread.0.send(Box::new(call)).ok()?;
-        let outcome = patience.wait(wait, |look| thread.1.recv_timeout(look).ok())?;
-        // Only a thread that has answered is used again: its next answer is to the next call.
-        self.thread = Some(thread);
-        Some(outcome)
+        Some(thread)
     }
+}
+
+fn answer<T>(thread: &Thread<T>, wait: Duration, patience: &Patience) -> Option<T> {
+    patience.wait(wait, |look| thread.1.recv_timeout(look).ok())
 }
 
 /// Ends when both ends of its channels are gone.
@@ -86,5 +119,18 @@ mod tests {
         let left = aside.run(Duration::MAX, &patience, move || held.recv().map_or(4, |()| 5));
         assert_eq!(left, None, "the process is asked to stop");
         drop((holds, hold));
+    }
+
+    #[test]
+    fn a_call_that_is_resumed_runs_once_and_its_outcome_is_not_lost() {
+        let (mut aside, patience) = (Aside::new("kaspr-test"), Patience::default());
+        let (second, (hold, held)) = (Duration::from_secs(1), channel::<()>());
+        let late = aside.resume(second / 20, &patience, move || held.recv().map_or(1, |()| 2));
+        assert_eq!(late, None, "it does not return");
+        assert_eq!(aside.resume(second / 20, &patience, || 3), None, "it is still the first call");
+        assert_eq!(aside.run(second, &patience, || 4), Some(4), "another call has a thread of its own");
+        drop(hold);
+        assert_eq!(aside.resume(second, &patience, || 5), Some(1));
+        assert_eq!(aside.resume(second, &patience, || 6), Some(6), "the first call has ended");
     }
 }

@@ -228,7 +228,8 @@ impl Producer for KafkaProducer {
         // Waits for the coordinator to end what an earlier producer left open under this id.
         let (calls, client) = (&self.line.calls, self.client.clone());
         let init = move || raw::init_transactions(&client, INIT_WAIT_MAX);
-        let aside = || self.aside.run(INIT_WAIT_MAX + INIT_MARGIN, &self.line.patience, init);
+        // Resumed where it did not return: once it has succeeded, the client refuses to begin again.
+        let aside = || self.aside.resume(INIT_WAIT_MAX + INIT_MARGIN, &self.line.patience, init);
         let ready = calls.during(ClientCall::InitTransactions, aside).unwrap_or_else(|| Err(not_returned()));
         ready.map_err(|error| self.judged(Step::Init, error, &[]))?;
         self.used = true;
@@ -524,6 +525,21 @@ mod tests {
         settle(&mut producer).expect("the others are delivered");
         assert_eq!((producer.in_flight(1), producer.client.in_flight_count()), (0, 0));
         assert_eq!(read(&cluster, 0, 5), [0, 2, 4, 6, 10].map(|number| (number, false)), "those of another partition");
+    }
+
+    #[test]
+    fn a_producer_that_was_not_waited_for_still_begins() {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        let mut producer = producer(&cluster, Guarantee::ExactlyOnce, &[]);
+        producer.line.patience.end();
+        cluster.broker_round_trip_time(1, Duration::from_millis(400)).expect("a slow broker");
+        let (clock, mut begun) = (SystemClock::start(), producer.init_transactions());
+        assert!(matches!(begun, Err(BrokerError::Retriable(_))), "the process is asked to stop: {begun:?}");
+        while begun.is_err() && clock.now() < Duration::from_secs(30) {
+            begun = producer.init_transactions();
+        }
+        begun.expect("it begins");
+        producer.begin().expect("a transaction begins");
     }
 
     #[test]
