@@ -5,7 +5,7 @@ export PYTHONHASHSEED := 0
 CARGO := source "$${CARGO_HOME:-$$HOME/.cargo}/env" 2>/dev/null; cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test bench bench-compile bench-kafka kafka oracle on-call soak soak-coordinator soak-starts soak-program mutants sim sim-mutants golden clean
+.PHONY: help demo test bench bench-compile bench-kafka kafka oracle on-call soak soak-coordinator soak-starts soak-leaders oidc soak-program mutants sim sim-mutants golden clean
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,18 @@ on-call: ## Troubles under load: what metrics and status show of each, and how s
 	@tests/kafka/broker fetch
 	@$(CARGO) build --quiet --workspace --bins
 	@$(CARGO) test --quiet -p kaspr-tests --test oncall -- --nocapture --test-threads=1
+
+soak-leaders: ## Members killed, frozen and started at random, CHANGES=60: one leader at most (ten minutes)
+	@.ci/install test
+	@tests/kafka/broker fetch
+	@$(CARGO) build --quiet --workspace --bins
+	@CHANGES=$(or $(CHANGES),60) $(CARGO) test --quiet -p kaspr-tests --test membership one_leader -- --nocapture
+
+oidc: ## The tests of tokens in a build with --features oidc: librdkafka with libcurl, in a folder of its own (ten minutes)
+	@.ci/install test
+	@tests/kafka/broker fetch
+	@CARGO_TARGET_DIR=$(TARGET)/oidc $(CARGO) build --quiet -p kaspr-exec --features oidc
+	@CARGO_TARGET_DIR=$(TARGET)/oidc $(CARGO) test --quiet -p kaspr-tests --test tokens -- --nocapture
 
 soak-program:
 	@.ci/install test

@@ -1,13 +1,23 @@
 //! Members of an app's group in pods: which of them leads, and who owns what when they come back with other topics.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kaspr_tests::acl::{self, On, To};
+use kaspr_tests::clock::{now, pause};
 use kaspr_tests::http;
 use kaspr_tests::kafka::{Broker, broker, free_port, unique};
 use kaspr_tests::pod::{ECHO, Pod, Started};
 use kaspr_tests::program;
+use kaspr_tests::random::Random;
 use serde_json::Value;
+
+#[allow(clippy::print_stderr, reason = "figures are for people")]
+fn figure(text: &str) {
+    eprintln!("figure: {text}");
+}
 
 /// A pod that serves a port.
 struct Member {
@@ -130,6 +140,79 @@ fn the_member_with_the_leaders_partition_leads_and_another_follows() {
     assert!(!words.contains("no leader can be chosen"), "{words}");
 }
 
+/// The members that say that they lead, by the group's generation in which they say so, as long as tests look.
+#[derive(Default)]
+struct Reigns {
+    leaders: Mutex<BTreeMap<i64, BTreeSet<usize>>>,
+    is_over: AtomicBool,
+}
+
+impl Reigns {
+    /// Asks one member again and again.
+    fn look(&self, number: usize, member: &Member) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            let page = http::get(member.port, "/kaspr/status").map(|page| page.json()).unwrap_or_default();
+            if page["leader"] == true {
+                let generation = page["workers"][0]["generation"].as_i64();
+                let generation = generation.unwrap_or_else(|| panic!("it leads and is no member: {page}"));
+                self.leaders.lock().expect("no look panics").entry(generation).or_default().insert(number);
+            }
+            pause(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Does something to one of the members: kills it and starts it again at once or a while later, ends it, or freezes
+/// it for less than its session or for longer.
+fn disturb<'a>(random: &mut Random, members: &'a [Member], started: &mut [Started<'a>]) {
+    let number = usize::try_from(random.below(members.len() as u64)).expect("few");
+    let while_ms = |random: &mut Random, most: u64| pause(Duration::from_millis(random.below(most)));
+    match random.below(3) {
+        0 => {
+            started[number].signal(libc::SIGSTOP);
+            while_ms(random, 12_000);
+            started[number].signal(libc::SIGCONT);
+        }
+        kind => {
+            started[number].signal(if kind == 1 { libc::SIGKILL } else { libc::SIGTERM });
+            started[number].wait();
+            while_ms(random, 8_000);
+            started[number] = members[number].pod.start();
+        }
+    }
+    while_ms(random, 4_000);
+}
+
+/// `CHANGES` of them, eight where nothing is said.
+#[test]
+fn there_is_one_leader_at_most_in_each_generation_whatever_happens_to_members() {
+    let changes = std::env::var("CHANGES").ok().and_then(|count| count.parse().ok()).unwrap_or(8);
+    let broker = broker();
+    let (input, output, app) = (broker.topic("in", 6), broker.topic("out", 1), unique("echo"));
+    let members = [0; 3].map(|_| Member::reading(&app, &broker.servers, &[&input], &output));
+    let mut started: Vec<Started<'_>> = members.iter().map(|member| member.pod.start()).collect();
+    let leads = |member: &&Member| member.leads();
+    let rest = || members.iter().all(Member::rests) && members.iter().filter(leads).count() == 1;
+    started[0].wait_until("one to lead", rest);
+    let (reigns, mut random) = (Reigns::default(), Random::new(18));
+    std::thread::scope(|scope| {
+        for (number, member) in members.iter().enumerate() {
+            let reigns = &reigns;
+            scope.spawn(move || reigns.look(number, member));
+        }
+        for _ in 0..changes {
+            disturb(&mut random, &members, &mut started);
+        }
+        let began = now();
+        started[0].wait_until("one to lead at last", rest);
+        figure(&format!("one leader, and all at rest, {:.1?} after the last of {changes} changes", now() - began));
+        reigns.is_over.store(true, Ordering::SeqCst);
+    });
+    let leaders = reigns.leaders.into_inner().expect("no look panicked");
+    figure(&format!("{} generations with a leader", leaders.len()));
+    assert!(leaders.values().all(|leaders| leaders.len() == 1), "two lead in one generation: {leaders:?}");
+}
+
 #[test]
 fn without_the_leaders_topic_the_owner_of_the_first_partition_leads() {
     let broker = broker();
@@ -233,8 +316,10 @@ fn static_members_that_come_back_with_other_topics_leave_none_without_a_reader()
         members.iter().zip(&mut shares).filter(|(member, _)| member.leads()).for_each(|(_, share)| *share += 1);
         shares
     };
+    let began = now();
     started[0].wait_until("even shares", || {
         let shares = shares();
         have(&all(&[&kept, &new])) && shares.iter().max() <= shares.iter().min().map(|least| least + 1).as_ref()
     });
+    figure(&format!("even shares {:.1?} after the last has come back", now() - began));
 }

@@ -181,6 +181,9 @@ pub struct Snapshot {
     pub why: Option<String>,
     /// True if the worker is its app's leader.
     pub is_leader: bool,
+    /// The generation of the group of which the worker is a member; `None`: it is none at the moment. A group has
+    /// at most one leader in each.
+    pub generation: Option<i32>,
     /// All partitions that the group has assigned, those that have not started among them.
     pub assignment: Partitions,
     /// The partitions of changelogs whose tables lie here.

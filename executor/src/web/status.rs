@@ -38,6 +38,7 @@ fn describe(site: &Site, worker: &Worker) -> Value {
     described["turnAge"] = json!(report.turn_age.as_secs_f64());
     described["running"] = json!(running);
     described["commitAge"] = json!(report.commit_age().as_secs_f64());
+    described["generation"] = json!(snapshot.generation);
     described["assignment"] = json!(snapshot.assignment);
     described["stalled"] = json!(snapshot.stalled);
     described["restarts"] = json!(worker.member.restarts);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Worker;
 use crate::assignment::ReaderPosition;
+use crate::broker::GroupMetadata;
 use crate::code::Code;
 use crate::config::failpoint::HOLD;
 use crate::event::message::{TopicName, TopicPartition};
@@ -155,6 +156,7 @@ impl<C: Code> Worker<C> {
             state,
             why: self.why_not_ready(state),
             is_leader: false,
+            generation: Some(self.consumer.group()).filter(GroupMetadata::is_member).map(|group| group.generation),
             assignment: by_topic(names.map(|name| (&name.topic, name.partition))),
             changelogs: by_topic(self.restore.held()),
             partitions: self.partitions(),

@@ -91,6 +91,8 @@ fn search(visits: &Visits, calls: &Arc<Calls>, ended: &Receiver<()>) -> Result<(
     }
     let consumer: Kept<BaseConsumer<Bearer>> = Kept::make(calls, || settings.passive(&settings.unstable()))?;
     let see = || {
+        // For the client's next token, which it asks for in a poll. It has no partitions, so no message comes.
+        let _ = calls.during(ClientCall::PollConsumer, || consumer.poll(Duration::ZERO));
         look(&consumer, calls, settings).unwrap_or_else(|error| {
             debug!("partitions without an owner are not known: {error}");
             Seen::default()
