@@ -71,7 +71,7 @@ MUTANTS = [
     ("as many events are in flight as allowed", "self.flight.len() < in_flight.units_max", "self.flight.len() + 1 < in_flight.units_max", "overlap"),
     ("agents of one reader have the least concurrency", "self.written.into_iter().chain(other.written).min()", "self.written.into_iter().chain(other.written).max()", "golden"),
     ("an event that read what was written meanwhile runs again", "seen > self.forgotten && last.is_none_or(|last| last <= seen)", "seen > self.forgotten", "oracle"),
-    ("iteration reads all keys", "None => Some(written.last),", "None => None,", "oracle"),
+    ("iteration reads all keys", "None => Some(written.last),", "None => None,", "overlap"),
     ("a key that was read is remembered", "reads.note(table, partition, Some(key), self.versions.now());", "let _ = reads;", "oracle"),
     ("the first read of a key counts", ".or_insert(now);", ".and_modify(|seen| *seen = now).or_insert(now);", "oracle"),
     ("what a run in vain raises does not count", "State::Ran { walk, result } if self.is_as_read(&walk) => {", "State::Ran { walk, result } if result.is_err() || self.is_as_read(&walk) => {", "oracle"),

@@ -128,6 +128,23 @@ fn events_that_read_what_others_write_run_again_a_few_times_at_most() {
     assert!(runs.iter().any(|runs| *runs > 1), "they did run ahead: {runs:?}");
 }
 
+/// Counts the keys of all events before it, and adds its own.
+const ALL: &str = "
+import asyncio, random
+async def step(value, t):
+    n = len(list(t.keys()))
+    await asyncio.sleep(random.random() * 0.01)
+    t[str(value)] = n
+    return [value, n]
+";
+
+#[test]
+fn events_that_read_all_keys_see_what_all_before_them_wrote() {
+    let ran = play(&agent(&format!("  concurrency: 50\n{INPUT}"), ALL), &numbers(100), &[]);
+    let expected: Vec<Value> = (0..100).map(|number| serde_json::json!([number, number])).collect();
+    assert_eq!(ran.values, expected, "{}", ran.words);
+}
+
 const SLOW: &str = "
 import asyncio
 async def step(value, t):
