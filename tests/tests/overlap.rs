@@ -145,6 +145,43 @@ fn events_that_read_all_keys_see_what_all_before_them_wrote() {
     assert_eq!(ran.values, expected, "{}", ran.words);
 }
 
+/// Reads a key before it waits and behind.
+const TWICE: &str = "
+import asyncio, random
+async def step(value, t):
+    n = t.get('n', 0)
+    await asyncio.sleep(random.random() * 0.01)
+    again = t.get('n', 0)
+    t['n'] = n + 1
+    return [value, n, again]
+";
+
+#[test]
+fn events_that_read_a_key_twice_read_the_same() {
+    let ran = play(&agent(&format!("  concurrency: 50\n{INPUT}"), TWICE), &numbers(100), &[]);
+    let expected: Vec<Value> = (0..100).map(|number| serde_json::json!([number, number, number])).collect();
+    assert_eq!(ran.values, expected, "{}", ran.words);
+}
+
+/// Fails unless all before it have counted.
+const EXACT: &str = "
+import asyncio, random
+async def step(value, t):
+    n = t.get('n', 0)
+    await asyncio.sleep(random.random() * 0.01)
+    if n != value:
+        raise ValueError(n)
+    t['n'] = n + 1
+    return value
+";
+
+#[test]
+fn events_that_fail_for_what_they_read_too_early_run_again() {
+    let ran = play(&agent(&format!("  concurrency: 50\n{INPUT}"), EXACT), &numbers(100), &[]);
+    assert_eq!(ran.failures, [], "{}", ran.words);
+    assert_eq!(ran.values, (0..100).map(Value::from).collect::<Vec<_>>());
+}
+
 const SLOW: &str = "
 import asyncio
 async def step(value, t):
