@@ -766,10 +766,12 @@ def generate(seed, pools=ANY):
         least = rng.choice([2, 3, 5, 1000])
         for document in spec[:-1]:
             document["spec"]["concurrency"] = rng.choice([least, 1000])
-    for offset in range(rng.choice([6, 12, 30] if pools is AWAITS else [1, 3, 6, 10])):
+    # The events of a topic mostly look alike, and what stands around their values is expected then.
+    writer = Writer(rng) if pools is FIELDS and rng.random() < 0.6 else None
+    for offset in range(rng.choice([6, 12, 30] if pools is AWAITS or writer else [1, 3, 6, 10])):
         value = None if rng.random() < 0.05 else rng.choice(BROKEN) if rng.random() < 0.08 else rng.choice(JSON)
         if pools is FIELDS and rng.random() < 0.9:
-            value = object_text(rng)
+            value = writer.text(rng) if writer and rng.random() < 0.9 else object_text(rng)
         headers = rng.choice([[], [], [("h", b"1"), ("h", b"2")]])
         events.append({"topic": "in", "offset": offset, "key": rng.choice([None, b"k1", b"k2"]), "value": value, "headers": headers})
     return spec, events
@@ -783,6 +785,32 @@ UNUSUAL = [
 ]
 # Within an object none of these is JSON.
 ILL = [b"01", b"tru", b'"\xff"', b"1.", b"[1,]", b'{"a"}', b"-", b'"\\x"', b'"\n"', b"", b"[1 2]"]
+
+
+class Writer:
+    """Writes objects with the same keys and spaces, one after the other."""
+
+    def __init__(self, rng):
+        self.comma, self.colon = rng.choice([(b", ", b": "), (b", ", b": "), (b", ", b": "), (b",", b":")])
+        self.names = rng.sample([b"a", b"b", b"n", b"id", b"p", b"other", b"a longer name of a field", b"x"], rng.randrange(1, 8))
+        self.inner = {name: self.fields(rng, 2) for name in self.names if rng.random() < 0.4}
+        self.unusual = rng.choice([0, 0.05, 0.2])
+        self.ill = rng.choice([0, 0, 0.02])
+
+    def fields(self, rng, depth):
+        """The fields of an object within: names, each with the fields of another one or none."""
+        names = rng.sample([b"a", b"q", b"site", b"x"], rng.randrange(1, 4))
+        return {name: self.fields(rng, depth - 1) if depth and rng.random() < 0.2 else None for name in names}
+
+    def text(self, rng):
+        return self.object(rng, {name: self.inner.get(name) for name in self.names})
+
+    def object(self, rng, fields):
+        value = lambda inner: self.object(rng, inner) if inner and rng.random() < 0.95 else self.value(rng)
+        return b"{" + self.comma.join(b'"' + name + b'"' + self.colon + value(inner) for name, inner in fields.items()) + b"}"
+
+    def value(self, rng):
+        return rng.choice(ILL if rng.random() < self.ill else UNUSUAL if rng.random() < self.unusual else PLAIN)
 
 
 def object_text(rng):
