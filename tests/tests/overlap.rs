@@ -262,3 +262,36 @@ fn of_events_in_flight_only_the_one_that_ends_the_process_fails_alone() {
     let expected: Vec<Value> = [0, 1, 2, 3, 5, 6, 7].map(Value::from).into();
     assert_eq!(ran.values, expected);
 }
+
+/// Ends the process at once, or from another thread while others are in flight.
+const ENDS: &str = "
+import asyncio, os, time
+def end():
+    time.sleep(0.2)
+    os._exit(9)
+async def step(value, t):
+    if value == 'now':
+        os._exit(9)
+    if value == 'soon':
+        await asyncio.to_thread(end)
+    await asyncio.sleep(1)
+    return value
+";
+
+#[test]
+fn an_event_that_may_have_ended_the_process_is_not_blamed_for_another() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let state = folder.path().join("state").display().to_string();
+    let spec = agent(&format!("  concurrency: 10\n{INPUT}"), ENDS);
+    let ran = |lines: &str| play_in(folder.path(), &spec, lines, &["--state-dir", &state]);
+    assert_eq!(ran("0\n\"now\"\n").status, Some(9));
+    let second = ran("\"soon\"\n1\n");
+    assert!(
+        second.status == Some(9) && second.words.contains("in/0@1: the last process ended here"),
+        "{}",
+        second.words
+    );
+    // The suspect waited for what was in flight before it.
+    let third = ran("0\n1\n");
+    assert!(third.status == Some(0) && third.words.contains("in/0@0: the last process ended here"), "{}", third.words);
+}
