@@ -138,7 +138,7 @@ MUTANTS = [
     ("a letter's message is cut", "cut_bytes(&fault.message, LETTER_MESSAGE_MAX).to_owned()", "fault.message.clone()", "executor"),
     # Numbers of the summary.
     ("an event that is tried again counts once", "let Failing { unit, site, fault, .. } = failing;\n", "let Failing { unit, site, fault, mut passed, .. } = failing;\n        self.tally.append(&mut passed);\n", "numbers"),
-    ("records of an event that fails are not counted", "self.places[place].0.records = 0;", "self.places[place].records += 0;", "numbers"),
+    ("records of an event that fails are not counted", "self.places[place].0.records = 0;", "self.places[place].0.records += 0;", "numbers"),
     ("dead letters are not records out", "effects.outgoing_count() as u64 - dead_letters", "effects.outgoing_count() as u64", "numbers"),
     ("the event that halts is counted", "self.dataflow.count_halted();", "", "numbers"),
     ("all events of a batch that halts are counted", "failing.unit.events().len() as u64 - undecodable", "1", "numbers"),
