@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::clock::now;
+
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,9 +97,25 @@ impl Client {
         Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    /// True if the other side has closed the connection, or closes it now.
-    pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+    /// True if the other side closes the connection within this time, whatever it says before that.
+    ///
+    /// # Panics
+    /// If the connection takes no time limit.
+    pub fn closes_within(&mut self, time: Duration) -> bool {
+        let began = now();
+        loop {
+            let left = time.saturating_sub(now() - began);
+            if left.is_zero() {
+                return false;
+            }
+            self.stream.get_ref().set_read_timeout(Some(left)).expect("it is more than nothing");
+            match self.stream.read(&mut [0; 1024]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+            }
+        }
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -58,6 +58,17 @@ impl Member {
         http::get(self.port, "/status/").map(|page| page.json()).unwrap_or_default()
     }
 
+    /// The status of its answer to whether it is ready.
+    fn ready(&self) -> Option<u16> {
+        http::get(self.port, "/health/ready").ok().map(|page| page.status)
+    }
+
+    /// The group's generation of which it is a member.
+    fn generation(&self) -> Option<i64> {
+        let page = http::get(self.port, "/kaspr/status").map(|page| page.json()).unwrap_or_default();
+        page["workers"][0]["generation"].as_i64()
+    }
+
     fn leads(&self) -> bool {
         self.status()["leader"] == true
     }
@@ -211,6 +222,46 @@ fn there_is_one_leader_at_most_in_each_generation_whatever_happens_to_members() 
     let leaders = reigns.leaders.into_inner().expect("no look panicked");
     figure(&format!("{} generations with a leader", leaders.len()));
     assert!(leaders.values().all(|leaders| leaders.len() == 1), "two lead in one generation: {leaders:?}");
+}
+
+#[test]
+fn a_member_that_waits_for_the_group_rebalances_and_one_without_partitions_is_ready() {
+    let broker = broker();
+    let (input, output, app) = (broker.topic("in", 1), broker.topic("out", 1), unique("echo"));
+    let members = [0, 1].map(|_| {
+        // Without the leader's topic there is one partition in all.
+        Member::reading(&app, &broker.servers, &[&input], &output).with("K_TOPIC_ALLOW_DECLARE", "False")
+    });
+    let first = members[0].pod.start();
+    first.wait_until("the partition", || members[0].rests() && !members[0].owned().is_empty());
+    // The group waits for the first to join again until its session ends.
+    first.signal(libc::SIGSTOP);
+    let second = members[1].pod.start();
+    second.wait_until("it to join", || {
+        let status = members[1].status();
+        status["rebalancing"] == true && status["recovering"] == false
+    });
+    assert_eq!(members[1].ready(), Some(503), "{}", second.words());
+    first.signal(libc::SIGCONT);
+    second.wait_until("both to rest", || {
+        members.iter().all(|member| member.rests() && member.ready() == Some(200)) && owners(&members).len() == 1
+    });
+    assert!(members.iter().any(|member| member.owned().is_empty()), "{:?}", owners(&members));
+}
+
+#[test]
+fn a_static_member_that_is_asked_for_a_rebalance_causes_one() {
+    let broker = broker();
+    let (input, output, app) = (broker.topic("in", 1), broker.topic("out", 1), unique("echo"));
+    let member = Member::reading(&app, &broker.servers, &[&input], &output);
+    let member = member.with("K_CONSUMER_GROUP_INSTANCE_ID", &format!("{app}-0"));
+    let started = member.pod.start();
+    started.wait_until("the partition", || member.rests() && !member.owned().is_empty());
+    let before = member.generation().expect("it is a member");
+    let mut client = http::Client::connect(member.port).expect("it listens");
+    let asked = client.ask("POST", "/signal/rebalance", &["Content-Type: application/json"], "").expect("an answer");
+    assert_eq!(asked.status, 200);
+    started.wait_until("a rebalance", || member.generation().is_some_and(|now| now > before) && member.rests());
 }
 
 #[test]

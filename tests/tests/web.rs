@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::http::{Client, get, series};
-use kaspr_tests::kafka::{Broker, Record, broker, children, free_port};
+use kaspr_tests::kafka::{Broker, Record, broker, children, free_port, unique};
 use kaspr_tests::program::command;
 use kaspr_tests::served::{PATIENCE, Served, app, event, lost, spec};
 use kaspr_tests::{process, root};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 
 /// The headers of the operator's HTTP client.
@@ -139,10 +141,83 @@ fn slow_clients_do_not_keep_others_from_their_answers() {
             panic!("no answer");
         }
     }
-    assert!(slow[0].is_closed(), "it waited longest");
     // Headers that do not come in time end the connection.
     let last = slow.last_mut().expect("there are some");
-    assert!(last.is_closed());
+    assert!(!last.closes_within(Duration::from_secs(2)) && last.closes_within(Duration::from_secs(20)));
+}
+
+#[test]
+fn at_the_limit_the_connection_that_waits_longest_is_closed() {
+    let served = Served::start(lost(), &[]);
+    served.get("/");
+    let (began, in_time) = (now(), Duration::from_secs(4));
+    let connect = || Client::connect(served.port).expect("it listens");
+    let mut waiting: Vec<Client> = (0..64).map(|_| connect()).collect();
+    // The server takes them in their order: it has all of them when it has answered the last.
+    let _ = waiting[63].ask("GET", "/", &[], "");
+    assert!(
+        !waiting[0].closes_within(Duration::from_millis(50)) || now() - began > in_time,
+        "there are no more than 64"
+    );
+    let mut more = connect();
+    assert_eq!(more.ask("GET", "/health/live", &[], "").expect("an answer").status, 200);
+    // After five seconds all are closed, for they send nothing.
+    let closes = |client: &mut Client| client.closes_within(Duration::from_millis(500));
+    assert!(closes(&mut waiting[0]), "it waited longest");
+    assert!(!closes(&mut waiting[32]) || now() - began > in_time, "the others may go on");
+    assert!(waiting[32].closes_within(Duration::from_secs(20)), "a connection on which nothing comes");
+}
+
+#[test]
+fn a_body_that_does_not_come_ends_its_connection() {
+    let served = Served::start(lost(), &[]);
+    served.get("/");
+    let mut client = Client::connect(served.port).expect("it listens");
+    let head = "POST /signal/rebalance HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+    client.send(head.as_bytes()).expect("it is sent");
+    assert!(client.closes_within(Duration::from_secs(30)));
+}
+
+#[test]
+fn a_worker_that_restores_a_table_recovers_for_the_operator() {
+    let broker = broker();
+    let (app, ..) = app(broker, 1, "");
+    let changelog = app.changelog();
+    broker.named_topic(&changelog, 1);
+    // An open transaction of a stranger hides the changelog's end.
+    let stranger = Stranger::writes(broker, &changelog);
+    let served = Served::start(app, &[]);
+    served.wait_until("the table to be restored", || {
+        let ready = served.get("/health/ready");
+        ready.status == 503
+            && ready.json()["why"].as_str().is_some_and(|why| why.contains("restoring table \"counts\""))
+    });
+    let status = served.get("/status/").json();
+    assert_eq!((&status["rebalancing"], &status["recovering"]), (&json!(false), &json!(true)), "{status}");
+    stranger.goes();
+    let served = served.ready();
+    let status = served.get("/status/").json();
+    assert_eq!((&status["rebalancing"], &status["recovering"]), (&json!(false), &json!(false)), "{status}");
+}
+
+/// A producer with an open transaction.
+struct Stranger(BaseProducer);
+
+impl Stranger {
+    fn writes(broker: &Broker, topic: &str) -> Stranger {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &broker.servers).set("transactional.id", unique("stranger"));
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(PATIENCE).expect("it begins");
+        producer.begin_transaction().expect("a transaction begins");
+        producer.send(BaseRecord::to(topic).key("k").payload("1")).expect("it is taken");
+        producer.flush(PATIENCE).expect("it is acknowledged");
+        Stranger(producer)
+    }
+
+    fn goes(self) {
+        self.0.abort_transaction(PATIENCE).expect("it ends");
+    }
 }
 
 #[test]

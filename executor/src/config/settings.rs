@@ -342,9 +342,16 @@ mod tests {
 
     #[test]
     fn truths_are_as_python_and_yaml_write_them() {
-        for (text, expected) in
-            [("True", true), ("yes", true), ("1", true), ("False", false), ("no", false), ("0", false)]
-        {
+        for (text, expected) in [
+            ("True", true),
+            ("true", true),
+            ("yes", true),
+            ("1", true),
+            ("False", false),
+            ("false", false),
+            ("no", false),
+            ("0", false),
+        ] {
             let topics = settings(&[("K_TOPIC_ALLOW_DECLARE", text)]).new_topics().expect("it is one");
             assert_eq!(topics.may_create, expected, "{text}");
         }

@@ -147,6 +147,8 @@ mod tests {
             "K_STORE_ROCKSDB_WRITE_BUFFER_SIZE",
             "K_SCHEDULER_TOPIC_PARTITIONS",
             "KASPR_PRODUCER_ACKS",
+            "K_WEB_BASE_PATH",
+            "K_APP_BUILDER_ENABLED",
         ] {
             assert!(is_without_effect(name), "{name}");
         }
