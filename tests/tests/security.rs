@@ -261,5 +261,6 @@ fn every_way_in_that_is_refused_is_explained_in_one_line() {
         assert_eq!((ended.status, ended.has_run), (Some(1), false), "{way:?}: {}", ended.words);
         assert!(last.contains(told) && last.contains(servers), "{way:?}: {}", ended.words);
         assert!(ended.last_words.contains(told), "{way:?}: {}", ended.last_words);
+        assert!(!ended.words.contains(password) && !ended.last_words.contains(password), "{way:?}: {}", ended.words);
     }
 }

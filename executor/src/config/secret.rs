@@ -82,6 +82,8 @@ mod tests {
             "sasl.oauthbearer.config",
             "sasl.oauthbearer.assertion.private.key.passphrase",
             "sasl.jaas.config",
+            "auth.cadata",
+            "aws.session.token",
         ] {
             assert!(is_secret(name), "{name}");
         }
