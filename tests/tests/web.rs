@@ -152,15 +152,13 @@ fn at_the_limit_the_connection_that_waits_longest_is_closed() {
     served.get("/");
     let (began, in_time) = (now(), Duration::from_secs(4));
     let connect = || Client::connect(served.port).expect("it listens");
-    let mut waiting: Vec<Client> = (0..64).map(|_| connect()).collect();
+    // A few fewer than 64: connections of earlier questions may still be open.
+    let mut waiting: Vec<Client> = (0..60).map(|_| connect()).collect();
     // The server takes them in their order: it has all of them when it has answered the last.
-    let _ = waiting[63].ask("GET", "/", &[], "");
-    assert!(
-        !waiting[0].closes_within(Duration::from_millis(50)) || now() - began > in_time,
-        "there are no more than 64"
-    );
-    let mut more = connect();
-    assert_eq!(more.ask("GET", "/health/live", &[], "").expect("an answer").status, 200);
+    let _ = waiting[59].ask("GET", "/", &[], "");
+    assert!(!waiting[0].closes_within(Duration::from_millis(50)) || now() - began > in_time, "there are fewer than 64");
+    let mut more: Vec<Client> = (0..10).map(|_| connect()).collect();
+    assert_eq!(more[9].ask("GET", "/health/live", &[], "").expect("an answer").status, 200);
     // After five seconds all are closed, for they send nothing.
     let closes = |client: &mut Client| client.closes_within(Duration::from_millis(500));
     assert!(closes(&mut waiting[0]), "it waited longest");

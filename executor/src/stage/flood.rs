@@ -79,6 +79,9 @@ struct Flow {
     due: Duration,
     count: u64,
     last: Failed,
+    /// The last offset of each partition that has failed like this: after an abort its events come again, and
+    /// count no more.
+    marks: BTreeMap<(TopicName, i32), i64>,
 }
 
 /// Decides which failures are logged.
@@ -104,13 +107,17 @@ impl Flood {
         }
         match self.flows.get_mut(&place) {
             Some(flow) => {
-                flow.count += failed.events.count as u64;
-                // The first is in the log already; the last shows whether it still fails in the same way.
-                flow.last = failed;
+                if flow.is_new(&failed.events) {
+                    flow.count += failed.events.count as u64;
+                    // The first is in the log already; the last shows whether it still fails in the same way.
+                    flow.last = failed;
+                }
                 None
             }
             None => {
-                self.flows.insert(place, Flow { due: now + EVERY, count: 0, last: failed.clone() });
+                let mut flow = Flow { due: now + EVERY, count: 0, last: failed.clone(), marks: BTreeMap::new() };
+                flow.is_new(&failed.events);
+                self.flows.insert(place, flow);
                 Some(failed)
             }
         }
@@ -150,6 +157,16 @@ impl Drop for Flood {
 }
 
 impl Flow {
+    /// True if no failure of this event or of one behind it was seen. A topic that was recreated begins anew once the
+    /// flow has been quiet for an interval.
+    fn is_new(&mut self, events: &Span) -> bool {
+        let end = events.last.unwrap_or(events.first);
+        let mark = self.marks.entry((events.topic.clone(), events.partition)).or_insert(-1);
+        let is_new = end > *mark;
+        *mark = end.max(*mark);
+        is_new
+    }
+
     fn tell(&self) {
         if self.count == 0 {
             return;
@@ -213,6 +230,10 @@ mod tests {
         }
         assert!(flood.note(2 * second, failed("ValueError", 7)).is_some());
         assert_eq!(flood.due(), Some(11 * second));
+        let flow = flood.flows.values().next().expect("it is known");
+        assert_eq!((flow.count, flow.last.events.first), (299, 299));
+        assert!(flood.note(2 * second, failed("KeyError", 0)).is_none(), "it comes again after an abort");
+        assert!(flood.note(2 * second, failed("KeyError", 299)).is_none());
         let flow = flood.flows.values().next().expect("it is known");
         assert_eq!((flow.count, flow.last.events.first), (299, 299));
         flood.tell(11 * second);
