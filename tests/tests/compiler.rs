@@ -622,6 +622,11 @@ fn settings_are_those_that_the_executor_knows() {
         "webBind: '[::]'",
         "bootstrapServers: kafka://a;b:9093",
         "brokerHeartbeatInterval: 29",
+        "commitInterval: ''",
+        "concurrency: ''",
+        "brokerSessionTimeout: ''",
+        "onError: ''",
+        "guarantee: ''",
     ] {
         assert_eq!(said(&(agent("a", FINE) + &app(setting)), &[]), Vec::<String>::new(), "{setting}");
     }
