@@ -207,7 +207,7 @@ MUTANTS = [
     ("the clock waits for threads", "pending.due.is_some() && !pending.in_threads &&", "pending.due.is_some() &&", "rehearsed"),
     ("the clock waits for files", "(!pending.has_files || silent > SILENT_MAX)", "true", "rehearsed"),
     ("init waits for timers at once", "loop.skipped += time.monotonic() - began if found else timeout", "pass", "rehearsed"),
-    ("a mock stands before init is called", "mocks.put(&block.name(), &namespace)", "Mocks::new(self.py, &BTreeMap::new()).and_then(|none| none.put(&block_name(block), &namespace))", "rehearsed"),
+    ("a mock stands before init is called", "mocks.put(&block.name(), &namespace)", "Mocks::new(self.py, &BTreeMap::new()).and_then(|none| none.put(&block.name(), &namespace))", "rehearsed"),
     ("a mock gives copies", 'return copy.deepcopy(outcome["value"])', 'return outcome["value"]', "rehearsed"),
     ("a sequence ends", "if self.calls > len(self.sequence):", "if False:", "rehearsed"),
     ("a mock refuses what its function would", "signature.bind(*args, **keywords)", "pass", "rehearsed"),

@@ -180,6 +180,14 @@ fn a_mock_gives_a_value_a_sequence_or_an_error() {
 }
 
 #[test]
+fn a_mock_of_one_block_leaves_the_others_as_they_are() {
+    let init = "def price(item):\n    return 'real'\ndef held(item):\n    return price(item)\n";
+    let spec = agent(init, "def step(value):\n    return [price(value), held(value)]\n");
+    let expect = "    events: [{topic: in, value: 1}]\n    expect: {topics: {out: [{value: [2, real]}]}}\n";
+    passes(&spec, &format!("    mock: {{orders/step.price: {{value: 2}}}}\n{expect}"));
+}
+
+#[test]
 fn a_test_has_variables_of_its_own() {
     let python = "import os\ndef step(value):\n    os.environ['LEFT'] = 'x'\n    names = ['REGION', 'LIMIT', 'PYTHONHASHSEED', 'LEFT']\n    \
                   return [REGION, *(os.environ.get(name) for name in names[:-1]), os.environ['LEFT']]\n";
