@@ -107,7 +107,7 @@ impl Flood {
         }
         match self.flows.get_mut(&place) {
             Some(flow) => {
-                if flow.is_new(&failed.events) {
+                if flow.passes(&failed.events) {
                     flow.count += failed.events.count as u64;
                     // The first is in the log already; the last shows whether it still fails in the same way.
                     flow.last = failed;
@@ -116,7 +116,7 @@ impl Flood {
             }
             None => {
                 let mut flow = Flow { due: now + EVERY, count: 0, last: failed.clone(), marks: BTreeMap::new() };
-                flow.is_new(&failed.events);
+                flow.passes(&failed.events);
                 self.flows.insert(place, flow);
                 Some(failed)
             }
@@ -157,14 +157,14 @@ impl Drop for Flood {
 }
 
 impl Flow {
-    /// True if no failure of this event or of one behind it was seen. A topic that was recreated begins anew once the
-    /// flow has been quiet for an interval.
-    fn is_new(&mut self, events: &Span) -> bool {
+    /// Moves the partition's mark to the end of these events. False: it is there already, and they have come again. A
+    /// topic that was recreated begins anew once the flow has been quiet for an interval.
+    fn passes(&mut self, events: &Span) -> bool {
         let end = events.last.unwrap_or(events.first);
         let mark = self.marks.entry((events.topic.clone(), events.partition)).or_insert(-1);
-        let is_new = end > *mark;
+        let is_behind = *mark < end;
         *mark = end.max(*mark);
-        is_new
+        is_behind
     }
 
     fn tell(&self) {
