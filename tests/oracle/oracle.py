@@ -792,8 +792,8 @@ class Writer:
 
     def __init__(self, rng):
         self.comma, self.colon = rng.choice([(b", ", b": "), (b", ", b": "), (b", ", b": "), (b",", b":")])
-        self.names = rng.sample([b"a", b"b", b"n", b"id", b"p", b"other", b"a longer name of a field", b"x"], rng.randrange(1, 8))
-        self.inner = {name: self.fields(rng, 2) for name in self.names if rng.random() < 0.4}
+        names = rng.sample([b"a", b"b", b"n", b"id", b"p", b"other", b"a longer name of a field", b"x"], rng.randrange(1, 8))
+        self.layout = {name: self.fields(rng, 2) if rng.random() < 0.4 else None for name in names}
         self.unusual = rng.choice([0, 0.05, 0.2])
         self.ill = rng.choice([0, 0, 0.02])
 
@@ -803,7 +803,7 @@ class Writer:
         return {name: self.fields(rng, depth - 1) if depth and rng.random() < 0.2 else None for name in names}
 
     def text(self, rng):
-        return self.object(rng, {name: self.inner.get(name) for name in self.names})
+        return self.object(rng, self.layout)
 
     def object(self, rng, fields):
         value = lambda inner: self.object(rng, inner) if inner and rng.random() < 0.95 else self.value(rng)
