@@ -67,6 +67,19 @@ impl Record {
     }
 }
 
+/// A transaction that stays open: what is behind it in its topic stays hidden from those who read what is committed.
+pub struct OpenTransaction(BaseProducer);
+
+impl OpenTransaction {
+    /// Aborts it.
+    ///
+    /// # Panics
+    /// If the broker does not answer.
+    pub fn abort(self) {
+        self.0.abort_transaction(WAIT).expect("it ends");
+    }
+}
+
 /// The broker that all tests of a process share.
 pub fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
@@ -275,6 +288,21 @@ impl Broker {
         let deleted = futures_executor::block_on(admin.delete_records(&list, &AdminOptions::new()));
         let deleted = deleted.expect("the broker answers");
         deleted.elements().iter().for_each(|element| element.error().expect("the records are deleted"));
+    }
+
+    /// Writes a record into a topic in a transaction of a stranger, which stays open.
+    ///
+    /// # Panics
+    /// If the broker does not answer.
+    pub fn open_transaction(&self, topic: &str) -> OpenTransaction {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers).set("transactional.id", unique("stranger"));
+        let stranger: BaseProducer = config.create().expect("a producer");
+        stranger.init_transactions(WAIT).expect("it begins");
+        stranger.begin_transaction().expect("a transaction begins");
+        stranger.send(BaseRecord::to(topic).key("k").payload("1")).expect("it is taken");
+        stranger.flush(WAIT).expect("it is acknowledged");
+        OpenTransaction(stranger)
     }
 
     /// Sends records and waits until all are acknowledged.

@@ -44,6 +44,12 @@ pub fn golden_specs() -> Vec<PathBuf> {
     folders
 }
 
+/// Prints something that was measured: shown with `--nocapture`.
+#[allow(clippy::print_stderr, reason = "figures are for people")]
+pub fn figure(text: &str) {
+    eprintln!("figure: {text}");
+}
+
 /// `UPDATE_EXPECT=1` rewrites golden files instead of comparing.
 pub fn updates() -> bool {
     std::env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1")

@@ -6,13 +6,9 @@ use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::cluster::Cluster;
+use kaspr_tests::figure;
 use kaspr_tests::kafka::Record;
 use kaspr_tests::trouble::{Role, Scene, Setting, Trouble};
-
-#[allow(clippy::print_stderr, reason = "figures are for people")]
-fn figure(text: &str) {
-    eprintln!("figure: {text}");
-}
 
 /// Waits for its turn: one cluster is enough for a machine.
 fn alone() -> MutexGuard<'static, ()> {

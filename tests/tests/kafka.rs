@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use kaspr_exec::broker::partitioner::partition_for;
 use kaspr_tests::clock::pause;
+use kaspr_tests::figure;
 use kaspr_tests::kafka::{Broker, Record, broker, unique};
 use kaspr_tests::process;
 use kaspr_tests::program::command;
@@ -93,12 +94,6 @@ fn terminate(child: &mut Child) -> Option<i32> {
 #[allow(clippy::disallowed_methods, reason = "a real broker takes real time")]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// Shown with `--nocapture`.
-#[allow(clippy::print_stderr, reason = "figures are for people")]
-fn figure(text: &str) {
-    eprintln!("figure: {text}");
 }
 
 /// Milliseconds since 1970.

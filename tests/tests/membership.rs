@@ -7,17 +7,13 @@ use std::time::Duration;
 
 use kaspr_tests::acl::{self, On, To};
 use kaspr_tests::clock::{now, pause};
+use kaspr_tests::figure;
 use kaspr_tests::http;
 use kaspr_tests::kafka::{Broker, broker, free_port, unique};
 use kaspr_tests::pod::{ECHO, Pod, Started};
 use kaspr_tests::program;
 use kaspr_tests::random::Random;
 use serde_json::Value;
-
-#[allow(clippy::print_stderr, reason = "figures are for people")]
-fn figure(text: &str) {
-    eprintln!("figure: {text}");
-}
 
 /// A pod that serves a port.
 struct Member {
@@ -63,10 +59,10 @@ impl Member {
         http::get(self.port, "/health/ready").ok().map(|page| page.status)
     }
 
-    /// The group's generation of which it is a member.
-    fn generation(&self) -> Option<i64> {
+    /// Whether it leads, and the group's generation of which it is a member.
+    fn reign(&self) -> (bool, Option<i64>) {
         let page = http::get(self.port, "/kaspr/status").map(|page| page.json()).unwrap_or_default();
-        page["workers"][0]["generation"].as_i64()
+        (page["leader"] == true, page["workers"][0]["generation"].as_i64())
     }
 
     fn leads(&self) -> bool {
@@ -162,14 +158,21 @@ impl Reigns {
     /// Asks one member again and again.
     fn look(&self, number: usize, member: &Member) {
         while !self.is_over.load(Ordering::SeqCst) {
-            let page = http::get(member.port, "/kaspr/status").map(|page| page.json()).unwrap_or_default();
-            if page["leader"] == true {
-                let generation = page["workers"][0]["generation"].as_i64();
-                let generation = generation.unwrap_or_else(|| panic!("it leads and is no member: {page}"));
+            if let (true, generation) = member.reign() {
+                let generation = generation.expect("a leader is a member");
                 self.leaders.lock().expect("no look panics").entry(generation).or_default().insert(number);
             }
             pause(Duration::from_millis(20));
         }
+    }
+}
+
+/// Ends the looks when it is dropped: a test that fails waits for them too.
+struct Over<'a>(&'a Reigns);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
     }
 }
 
@@ -207,6 +210,7 @@ fn there_is_one_leader_at_most_in_each_generation_whatever_happens_to_members() 
     started[0].wait_until("one to lead", rest);
     let (reigns, mut random) = (Reigns::default(), Random::new(18));
     std::thread::scope(|scope| {
+        let _over = Over(&reigns);
         for (number, member) in members.iter().enumerate() {
             let reigns = &reigns;
             scope.spawn(move || reigns.look(number, member));
@@ -217,7 +221,6 @@ fn there_is_one_leader_at_most_in_each_generation_whatever_happens_to_members() 
         let began = now();
         started[0].wait_until("one to lead at last", rest);
         figure(&format!("one leader, and all at rest, {:.1?} after the last of {changes} changes", now() - began));
-        reigns.is_over.store(true, Ordering::SeqCst);
     });
     let leaders = reigns.leaders.into_inner().expect("no look panicked");
     figure(&format!("{} generations with a leader", leaders.len()));
@@ -257,11 +260,11 @@ fn a_static_member_that_is_asked_for_a_rebalance_causes_one() {
     let member = member.with("K_CONSUMER_GROUP_INSTANCE_ID", &format!("{app}-0"));
     let started = member.pod.start();
     started.wait_until("the partition", || member.rests() && !member.owned().is_empty());
-    let before = member.generation().expect("it is a member");
+    let before = member.reign().1.expect("it is a member");
     let mut client = http::Client::connect(member.port).expect("it listens");
     let asked = client.ask("POST", "/signal/rebalance", &["Content-Type: application/json"], "").expect("an answer");
     assert_eq!(asked.status, 200);
-    started.wait_until("a rebalance", || member.generation().is_some_and(|now| now > before) && member.rests());
+    started.wait_until("a rebalance", || member.reign().1.is_some_and(|now| now > before) && member.rests());
 }
 
 #[test]

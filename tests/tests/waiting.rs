@@ -9,8 +9,6 @@ use kaspr_tests::clock::{now, pause};
 use kaspr_tests::counting::{App, shop};
 use kaspr_tests::kafka::{Broker, Record, broker, unique};
 use kaspr_tests::process;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 /// Longest time that anything here may take.
@@ -220,19 +218,11 @@ fn a_worker_that_restores_stops_at_once() {
     let run = Run::new(&broker.servers, &spec(&input, &output));
     let changelog = run.0.changelog();
     broker.named_topic(&changelog, 1);
-    let stranger: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &broker.servers)
-        .set("transactional.id", unique("stranger"))
-        .create()
-        .expect("a producer");
-    stranger.init_transactions(PATIENCE).expect("it begins");
-    stranger.begin_transaction().expect("a transaction begins");
-    stranger.send(BaseRecord::to(&changelog).key("k").payload("1")).expect("it is taken");
-    stranger.flush(PATIENCE).expect("it is acknowledged");
+    let stranger = broker.open_transaction(&changelog);
     run.go();
     let child = run.0.start(0, &["--stall-after", "1s"]);
     let line = run.wait_for(0, "has not started");
     assert!(line["cause"].as_str().is_some_and(|cause| cause.contains("restoring table \"counts\"")), "{line}");
     run.stops(child, 0, STOPPED);
-    stranger.abort_transaction(PATIENCE).expect("it ends");
+    stranger.abort();
 }

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use kaspr_tests::clock::{now, pause};
 use kaspr_tests::http::{Client, get, series};
-use kaspr_tests::kafka::{Broker, Record, broker, children, free_port, unique};
+use kaspr_tests::kafka::{Broker, Record, broker, children, free_port};
 use kaspr_tests::program::command;
 use kaspr_tests::served::{PATIENCE, Served, app, event, lost, spec};
 use kaspr_tests::{process, root};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 
 /// The headers of the operator's HTTP client.
@@ -141,6 +139,7 @@ fn slow_clients_do_not_keep_others_from_their_answers() {
             panic!("no answer");
         }
     }
+    assert!(slow[0].closes_within(Duration::from_secs(20)), "it waited longest");
     // Headers that do not come in time end the connection.
     let mut last = Client::connect(served.port).expect("it listens");
     last.send(b"GET / HTTP/1.1\r\nHost: loc").expect("it is sent");
@@ -160,10 +159,10 @@ fn at_the_limit_the_connection_that_waits_longest_is_closed() {
     assert!(!waiting[0].closes_within(Duration::from_millis(50)) || now() - began > in_time, "there are fewer than 64");
     let mut more: Vec<Client> = (0..10).map(|_| connect()).collect();
     assert_eq!(more[9].ask("GET", "/health/live", &[], "").expect("an answer").status, 200);
-    // After five seconds all are closed, for they send nothing.
     let closes = |client: &mut Client| client.closes_within(Duration::from_millis(500));
     assert!(closes(&mut waiting[0]), "it waited longest");
     assert!(!closes(&mut waiting[32]) || now() - began > in_time, "the others may go on");
+    // After five seconds all are closed.
     assert!(waiting[32].closes_within(Duration::from_secs(20)), "a connection on which nothing comes");
 }
 
@@ -184,7 +183,7 @@ fn a_worker_that_restores_a_table_recovers_for_the_operator() {
     let changelog = app.changelog();
     broker.named_topic(&changelog, 1);
     // An open transaction of a stranger hides the changelog's end.
-    let stranger = Stranger::writes(broker, &changelog);
+    let stranger = broker.open_transaction(&changelog);
     let served = Served::start(app, &[]);
     served.wait_until("the table to be restored", || {
         let ready = served.get("/health/ready");
@@ -193,30 +192,10 @@ fn a_worker_that_restores_a_table_recovers_for_the_operator() {
     });
     let status = served.get("/status/").json();
     assert_eq!((&status["rebalancing"], &status["recovering"]), (&json!(false), &json!(true)), "{status}");
-    stranger.goes();
+    stranger.abort();
     let served = served.ready();
     let status = served.get("/status/").json();
     assert_eq!((&status["rebalancing"], &status["recovering"]), (&json!(false), &json!(false)), "{status}");
-}
-
-/// A producer with an open transaction.
-struct Stranger(BaseProducer);
-
-impl Stranger {
-    fn writes(broker: &Broker, topic: &str) -> Stranger {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &broker.servers).set("transactional.id", unique("stranger"));
-        let producer: BaseProducer = config.create().expect("a producer");
-        producer.init_transactions(PATIENCE).expect("it begins");
-        producer.begin_transaction().expect("a transaction begins");
-        producer.send(BaseRecord::to(topic).key("k").payload("1")).expect("it is taken");
-        producer.flush(PATIENCE).expect("it is acknowledged");
-        Stranger(producer)
-    }
-
-    fn goes(self) {
-        self.0.abort_transaction(PATIENCE).expect("it ends");
-    }
 }
 
 #[test]

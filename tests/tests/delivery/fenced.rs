@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use kaspr_tests::app::{Agents, App};
 use kaspr_tests::clock::{now, pause};
+use kaspr_tests::figure;
 use kaspr_tests::load::{Load, Shape};
 use kaspr_tests::proxy::{Fault, HEARTBEAT};
 use kaspr_tests::watch::Watch;
 
-use super::{PARTITIONS, PATIENCE, all_zeros, broker, figure, network, quick, recovery};
+use super::{PARTITIONS, PATIENCE, all_zeros, broker, network, quick, recovery};
 
 const INSTANCE: &[&str] = &["--instance", "lasting"];
 /// Kafka's number of FENCED_INSTANCE_ID.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kaspr_tests::app::{Agents, App, Member};
 use kaspr_tests::clock::{now, pause, since_1970};
+use kaspr_tests::figure;
 use kaspr_tests::kafka::Broker;
 use kaspr_tests::load::{Load, Shape};
 use kaspr_tests::proxy::{ADD_OFFSETS_TO_TXN, END_TXN, Fault, Proxy, TXN_OFFSET_COMMIT};
@@ -53,11 +54,6 @@ fn network() -> MutexGuard<'static, Proxy> {
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[allow(clippy::print_stderr, reason = "figures are for people")]
-fn figure(text: &str) {
-    eprintln!("figure: {text}");
 }
 
 /// Lets sessions end soon, so that partitions of dead members move soon.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use kaspr_tests::app::{Agents, App};
 use kaspr_tests::clock::now;
+use kaspr_tests::figure;
 use kaspr_tests::load::{Load, Shape};
 use kaspr_tests::watch::Watch;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use super::{PATIENCE, all_zeros, broker, figure, quick, recovery};
+use super::{PATIENCE, all_zeros, broker, quick, recovery};
 
 const PARTITIONS: i32 = 4;
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use kaspr_tests::app::{Agents, App};
 use kaspr_tests::clock::{now, pause};
+use kaspr_tests::figure;
 use kaspr_tests::kafka::Broker;
 use kaspr_tests::load::{Load, Shape};
 use kaspr_tests::verify::read::Topics;
 use kaspr_tests::watch::Watch;
 
-use crate::{PARTITIONS, PATIENCE, all_zeros, broker, figure, network, recovery};
+use crate::{PARTITIONS, PATIENCE, all_zeros, broker, network, recovery};
 
 /// Bytes a second of a slow link.
 const LINK: u64 = 20_000;
