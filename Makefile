@@ -83,11 +83,11 @@ soak-leaders: ## Members killed, frozen and started at random, CHANGES=60: one l
 	@$(CARGO) build --quiet --workspace --bins
 	@CHANGES=$(or $(CHANGES),60) $(CARGO) test --quiet -p kaspr-tests --test membership one_leader -- --nocapture
 
-oidc: ## The tests of tokens in a build with --features oidc: librdkafka with libcurl, in a folder of its own (ten minutes)
+oidc: ## The tests of tokens in a build with --features oidc: librdkafka with libcurl, in a folder of its own (a quarter of an hour)
 	@.ci/install test
-	@tests/kafka/broker fetch
-	@CARGO_TARGET_DIR=$(TARGET)/oidc $(CARGO) build --quiet -p kaspr-exec --features oidc
-	@CARGO_TARGET_DIR=$(TARGET)/oidc $(CARGO) test --quiet -p kaspr-tests --test tokens -- --nocapture
+	@CARGO_TARGET_DIR=$(abspath $(TARGET))/oidc tests/kafka/broker fetch
+	@export CARGO_TARGET_DIR=$(abspath $(TARGET))/oidc; $(CARGO) build --quiet -p kaspr-exec --features oidc
+	@export CARGO_TARGET_DIR=$(abspath $(TARGET))/oidc; $(CARGO) test --quiet -p kaspr-tests --test tokens -- --nocapture
 
 soak-program:
 	@.ci/install test
